@@ -1,0 +1,35 @@
+# Two commands do all the set-up: `make report` runs the study, `make test` passes the tests.
+PYTHON ?= python3
+PROFILE ?= laptop
+RUN := .venv/bin/python
+
+.PHONY: report test lab bench format
+
+report: .venv/ready
+	@$(RUN) -m lib.study --profile $(PROFILE)
+
+test: .venv/ready-test
+	@$(RUN) -m ruff check lib tests notebooks Snakefile && $(RUN) -m ruff format --check lib tests && $(RUN) -m pytest -q
+
+lab: .venv/ready
+	@$(RUN) -m jupyterlab --notebook-dir=notebooks
+
+bench: .venv/ready-test
+	@$(RUN) -m tests.bench
+
+format: .venv/ready-test
+	@$(RUN) -m ruff check --fix lib tests notebooks; $(RUN) -m ruff format lib tests
+
+.venv/bin/python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+	  { echo "Python 3.11 or newer is needed; name one: make PYTHON=python3.12 $(MAKECMDGOALS)"; exit 1; }
+	@echo "creating the environment in .venv (once; some minutes, most of it PyTorch)"
+	@$(PYTHON) -m venv .venv
+
+.venv/ready: .venv/bin/python pyproject.toml constraints.txt
+	@$(RUN) -m pip install --quiet --constraint constraints.txt --editable .
+	@touch $@
+
+.venv/ready-test: .venv/bin/python pyproject.toml constraints.txt
+	@$(RUN) -m pip install --quiet --constraint constraints.txt --editable '.[test]'
+	@touch $@ .venv/ready

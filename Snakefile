@@ -1,0 +1,91 @@
+"""The graph of the study: train -> notebook -> report -> index.
+
+`python -m lib.study --profile laptop` runs it, as `make report` does; what it depends on is files, so it resumes, and the
+same graph runs on a cluster (README, "Execute").
+"""
+
+import json
+import os
+import sys
+from pathlib import Path
+
+import torch
+
+sys.path.insert(0, workflow.basedir)
+from lib import paths, runs
+
+PROFILE = config.get("profile", "laptop")
+HOME = Path(os.path.relpath(paths.home(), workflow.basedir))
+RESULTS = HOME / "data" / "results" / PROFILE
+TRAINED = HOME / "data" / "models" / "trained"
+FIGURES = HOME / "figures" / PROFILE
+RUNS = runs.declared_runs(PROFILE)
+NETWORKS = {run: {c.digest: c for c in runs.networks(run, PROFILE)} for run in RUNS}
+CONFIGS = {digest: c for found in NETWORKS.values() for digest, c in found.items()}
+PYTHON = sys.executable
+GPU = int(torch.cuda.is_available())  # one job at a time on it; none needed where there is none
+
+
+rule all:
+    input:
+        RESULTS / "99-ledger" / "shown.json",
+        [FIGURES / f"{run}.html" for run in RUNS],
+
+
+rule train:
+    output:
+        TRAINED / "{digest}.json",
+    params:
+        config=lambda wildcards: CONFIGS[wildcards.digest].model_dump_json(),
+    threads: 1
+    resources:
+        gpu=GPU,
+        mem_mb=4000,
+        runtime=240,
+    shell:
+        "{PYTHON} -m lib.training --config {params.config:q} --record {output:q}"
+
+
+rule notebook:
+    input:
+        networks=lambda wildcards: [TRAINED / f"{digest}.json" for digest in NETWORKS[wildcards.run]],
+        notebook=lambda wildcards: os.path.relpath(runs.notebook_of(wildcards.run)),
+        profile=lambda wildcards: os.path.relpath(runs.profile_file(wildcards.run, PROFILE)),
+        code=lambda wildcards: [os.path.relpath(p) for p in runs.code_of(wildcards.run)],
+    output:
+        RESULTS / "{run}" / "run.json",
+    log:
+        RESULTS / "{run}" / "executed.ipynb",
+    threads: workflow.cores or 1
+    resources:
+        gpu=GPU,
+        mem_mb=8000,
+        runtime=240,
+    shell:
+        "{PYTHON} -m lib.runs {wildcards.run:q} --profile {PROFILE} --no-report"
+
+
+rule report:
+    input:
+        RESULTS / "{run}" / "run.json",
+        "lib/report.py",
+        "lib/templates/study/index.html.j2",
+    output:
+        FIGURES / "{run,[0-9][^/]*}.html",
+    resources:
+        mem_mb=1000,
+        runtime=10,
+    shell:
+        "{PYTHON} -m lib.report {wildcards.run:q} --profile {PROFILE}"
+
+
+rule index:
+    input:
+        [FIGURES / f"{run}.html" for run in RUNS],
+        "notebooks/99-ledger.ipynb",
+        "lib/ledger.py",
+    output:
+        # a mark, not the page: Snakemake removes an output before it is made anew
+        RESULTS / "99-ledger" / "shown.json",
+    shell:
+        "{PYTHON} -m lib.report --index --profile {PROFILE}"

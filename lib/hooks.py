@@ -1,0 +1,124 @@
+"""Reaching into a model and leaving it as it was: `frozen`, layers by dotted name, activations of one forward pass."""
+
+import contextlib
+import difflib
+from collections.abc import Callable, Iterator, Sequence
+
+import torch
+from torch import Tensor, nn
+
+
+@contextlib.contextmanager
+def frozen(model: nn.Module, *, parameters: bool = False) -> Iterator[nn.Module]:
+    """Evaluation mode with frozen parameters inside the block; every module's own flags come back after it.
+
+    `parameters=True` leaves `requires_grad` alone, for kernels that a training loss differentiates through. Training
+    flags are restored module by module: a BatchNorm that its owner had frozen inside a training network stays frozen.
+    """
+    training = [(m, m.training) for m in model.modules()]
+    requires = [] if parameters else [(p, p.requires_grad) for p in model.parameters()]
+    try:
+        model.eval()
+        for p, _ in requires:
+            p.requires_grad_(False)
+        yield model
+    finally:
+        for m, flag in training:
+            m.training = flag
+        for p, flag in requires:
+            p.requires_grad_(flag)
+
+
+def find_layer(model: nn.Module, name: str) -> nn.Module:
+    """The module called `name` (dotted, relative to `model.net` where the model is a wrapper, else to the model).
+
+    Raises ValueError with the closest names when there is none.
+    """
+    roots = [r for r in (getattr(model, "net", None), model) if isinstance(r, nn.Module)]
+    for root in roots:
+        modules = dict(root.named_modules())
+        if name and name in modules:
+            return modules[name]
+    names = [n for n in dict(roots[0].named_modules()) if n]
+    close = difflib.get_close_matches(name, names, n=4, cutoff=0.4) or names[:8]
+    raise ValueError(f"no layer {name!r} in {type(roots[0]).__name__}; did you mean {', '.join(close)}?")
+
+
+@contextlib.contextmanager
+def capture(model: nn.Module, layers: Sequence[str], *, cut: bool) -> Iterator[dict[str, Tensor]]:
+    """Record what each layer puts out during the next forward pass, as tensors that can be differentiated.
+
+    With `cut` the graph starts at the first of these layers: what runs below it builds none, so neither its memory nor
+    its backward pass is paid for. Each record is kept apart from what the network goes on with, so that a following
+    in-place ReLU cannot change it. Hooks are gone after the block, also after an exception.
+    """
+    seen: dict[str, Tensor] = {}
+    handles = []
+
+    def record(name: str) -> Callable[..., Tensor]:
+        def hook(_module: nn.Module, _args: object, output: Tensor) -> Tensor:
+            if name in seen:
+                raise ValueError(
+                    f"layer {name!r} runs more than once in a forward pass (a shared module); name one that runs once"
+                )
+            if not isinstance(output, Tensor) or output.dim() != 4:
+                shape = tuple(output.shape) if isinstance(output, Tensor) else type(output).__name__
+                raise ValueError(f"layer {name!r} puts out {shape}; a map needs a convolutional layer, (N, C, H, W)")
+            if cut and not output.requires_grad:
+                output = output.detach().requires_grad_()
+            seen[name] = output
+            return output.clone()
+
+        return hook
+
+    try:
+        for name in layers:
+            handles.append(find_layer(model, name).register_forward_hook(record(name)))
+        yield seen
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+def check_images(x: Tensor, what: str = "images") -> None:
+    """Images are (N, C, H, W), floating point, finite and in [0, 1]; anything else is a ValueError that says so."""
+    if x.dim() != 4:
+        raise ValueError(f"{what} have shape {tuple(x.shape)}; expected (N, C, H, W); for one image use x[None]")
+    if not x.is_floating_point():
+        raise ValueError(f"{what} are {x.dtype}; expected floating point in [0, 1]; for uint8 use x.float() / 255")
+    if x.shape[0] == 0:
+        raise ValueError(f"{what}: an empty batch, shape {tuple(x.shape)}; there is nothing to do")
+    low, high = x.aminmax()
+    if not (low >= 0 and high <= 1):  # NaN fails both comparisons
+        raise ValueError(
+            f"{what} range over [{low:.4g}, {high:.4g}]; models here take [0, 1] and normalise inside: "
+            "undo any mean/std normalisation, divide 8-bit images by 255"
+        )
+
+
+def check_labels(y: Tensor, classes: int, n: int) -> None:
+    """Labels are integers (N,) in [0, classes)."""
+    if y.shape != (n,) or y.is_floating_point():
+        raise ValueError(f"labels have shape {tuple(y.shape)} and type {y.dtype}; expected {n} integers, one an image")
+    if n and (y.min() < 0 or y.max() >= classes):
+        raise ValueError(f"labels range over [{y.min()}, {y.max()}], but the model has {classes} classes: 0..{classes - 1}")
+
+
+def check_logits(model: nn.Module, logits: Tensor) -> None:
+    """Logits are (N, classes) and finite; what is not finite is traced to the parameter that caused it, where one did."""
+    if not isinstance(logits, Tensor) or logits.dim() != 2:
+        shape = tuple(logits.shape) if isinstance(logits, Tensor) else type(logits).__name__
+        raise ValueError(f"the model returns {shape}; expected logits (N, classes)")
+    if not torch.isfinite(logits).all():
+        named = [*model.named_parameters(), *model.named_buffers()]
+        bad = [name for name, p in named if p.is_floating_point() and not torch.isfinite(p).all()]
+        cause = f"its weights hold NaN or infinity in {', '.join(bad[:3])}" if bad else "its weights are finite"
+        raise ValueError(f"the model's logits are not finite; {cause}. Load or train it again.")
+
+
+def looks_like_probabilities(logits: Tensor) -> bool:
+    """True when every row lies in [0, 1] and sums to one, as softmax does and logits do not (two classes or more)."""
+    if logits.shape[1] < 2:
+        return False
+    p = logits.detach()
+    return bool((p >= 0).all() and (p <= 1).all() and ((p.sum(1) - 1).abs() < 1e-4).all())

@@ -1,0 +1,96 @@
+"""Executed notebooks as offline HTML: figures beside the page, alt text, code behind a toggle.
+
+`python -m lib.report RUN --profile laptop` renders one report and brings the index up to date;
+`python -m lib.report --index --profile laptop` brings the index up to date alone.
+"""
+
+import argparse
+import sys
+from pathlib import Path
+
+import nbformat
+
+from lib import files, ledger, paths, runs
+from lib.progress import say
+
+TEMPLATES = Path(__file__).resolve().parent / "templates"
+
+
+def _html(notebook: Path, run: str, profile: str) -> str:
+    """The page of an executed notebook. Everything is inline but the figures, which lie beside it."""
+    from nbconvert import HTMLExporter
+    from traitlets.config import Config
+
+    content = nbformat.read(notebook, as_version=4)
+    content.metadata.pop("widgets", None)  # or the page would ask the network for the widget manager
+    content.metadata["title"] = _title(content, run)
+    config = Config()
+    config.TagRemovePreprocessor.enabled = True
+    config.TagRemovePreprocessor.remove_input_tags = {"hide-input"}
+    config.TagRemovePreprocessor.remove_cell_tags = {"hide-cell", "interactive"}
+    exporter = HTMLExporter(config=config, template_name="study", extra_template_basedirs=[str(TEMPLATES)])
+    for name in ("mathjax_url", "require_js_url", "mermaid_js_url", "mermaid_layout_elk_js_url"):
+        setattr(exporter, name, "")
+    about = {"run": run, "profile": profile, "smoke": profile == "smoke"}
+    html, _ = exporter.from_notebook_node(content, resources={"study": about, "metadata": {"name": content.metadata["title"]}})
+    return html
+
+
+def _title(content: nbformat.NotebookNode, run: str) -> str:
+    for cell in content.cells:
+        if cell.cell_type == "markdown" and cell.source.startswith("# "):
+            return cell.source.splitlines()[0][2:]
+    return run
+
+
+def page(run: str, profile: str) -> Path:
+    return paths.figures(profile) / ("index.html" if run == runs.LEDGER else f"{run}.html")
+
+
+def render(run: str, profile: str) -> Path:
+    """Write the report of a finished run and bring the profile's index up to date; returns the path of the report.
+
+    Raises RuntimeError where the run has not finished.
+    """
+    folder = paths.results(profile, run)
+    if not (folder / "run.json").exists():
+        raise RuntimeError(f"{run} has not finished under profile {profile}: {folder / 'run.json'} is missing. Run it first.")
+    target = page(run, profile)
+    files.write_bytes(target, _html(folder / "executed.ipynb", run, profile).encode())
+    if run != runs.LEDGER and profile in runs.PROFILES:
+        index(profile)
+    return target
+
+
+def index(profile: str) -> Path:
+    """Bring index.html and claims.csv of a profile up to date: they show the studies that have finished, whichever."""
+    target = page(runs.LEDGER, profile)
+    record = paths.results(profile, runs.LEDGER) / "signature.json"
+    with files.locked(record):
+        now = {"shown": ledger.signature(profile)}
+        if not target.exists() or files.read_json(record) != now:
+            runs.execute(runs.LEDGER, profile)
+            render(runs.LEDGER, profile)
+            files.write_json(record, now)
+    files.write_json(record.with_name("shown.json"), now)  # Snakemake's mark that the index is up to date
+    return target
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description="Render reports of finished runs.")
+    parser.add_argument("run", nargs="?", help="for example 01-attention-shift")
+    parser.add_argument("--profile", default="laptop")
+    parser.add_argument("--index", action="store_true", help="the index alone")
+    arguments = parser.parse_args()
+    if bool(arguments.run) == arguments.index:
+        parser.error("name a run, or give --index")
+    try:
+        say(str(index(arguments.profile) if arguments.index else render(arguments.run, arguments.profile)))
+    except (ValueError, RuntimeError, OSError) as error:
+        say(f"error: {error}")
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

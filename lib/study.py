@@ -1,0 +1,45 @@
+"""The whole study of a profile: `python -m lib.study --profile laptop`, which `make report` calls.
+
+Snakemake runs the graph in the Snakefile; what is done already is not done again, and what was interrupted goes on. One
+call at a time works on a checkout: a second one waits for the first, and a lock that a killed call left behind is void.
+Whatever ends the call, the index shows what has finished, and a line a study says how its claims fared.
+"""
+
+import argparse
+import os
+import subprocess
+import sys
+
+from lib import files, ledger, paths, runs
+from lib.progress import say
+
+
+def snakemake(profile: str, cores: str, extra: list[str]) -> int:
+    """Run the graph; returns Snakemake's exit code."""
+    command = [
+        sys.executable, "-m", "snakemake", "--snakefile", str(paths.PROJECT / "Snakefile"), "--directory", str(paths.PROJECT),
+        "--cores", cores, "--nolock", "--rerun-incomplete", "--keep-going", "--quiet", "all",
+        "--resources", "gpu=1", "--config", f"profile={profile}", *extra,
+    ]  # fmt: skip
+    return subprocess.run(command, env=os.environ | {"PYTHONUNBUFFERED": "1"}, check=False).returncode
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description="Run every study of a profile and render its reports.")
+    parser.add_argument("--profile", default="laptop", help=", ".join(runs.PROFILES))
+    parser.add_argument("--cores", default="all")
+    parser.add_argument("extra", nargs="*", help="after --: arguments for snakemake, such as --executor slurm --jobs 20")
+    arguments = parser.parse_args()
+    if not runs.declared_runs(arguments.profile):
+        say(f"error: no profile {arguments.profile!r}; there are {', '.join(runs.PROFILES)}")
+        return 2
+    with files.locked(paths.home() / "data" / "study"):
+        code = snakemake(arguments.profile, arguments.cores, arguments.extra)
+    if code:
+        say("some of the study did not finish: read the message above, mend it, and run the same command again")
+    ledger.tell(arguments.profile)
+    return code
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,370 @@
+"""`trained(config)`: a network, loaded from the cache or trained into it.
+
+The key of a network is a digest of everything that decides its weights: the configuration, the data it saw, and RECIPE.
+Beside `data/models/<key>.safetensors` stands a JSON with configuration, data fingerprint, history, versions and the
+digest of the weights. Writes are atomic and locked, training goes on from its last finished epoch, a damaged file is
+noticed and trained again, and nothing is ever unpickled.
+
+`python -m lib.training --config JSON --record FILE` trains one network, as the Snakefile does.
+"""
+
+import argparse
+import contextlib
+import functools
+import importlib
+import json
+import platform
+import sys
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import numpy as np
+import safetensors
+import safetensors.torch
+import torch
+from pydantic import BaseModel, ConfigDict, Field, field_validator
+from torch import Tensor
+from torch.nn import functional as F
+
+from lib import attacks, datasets, files, models, paths
+from lib.progress import say
+
+# Part of every key: raise it when a change to this module, to lib.models or to lib.attacks changes trained weights.
+# tests/test_training.py holds the losses of a short run and fails when that is forgotten.
+RECIPE = 1
+
+Augmentation = Literal["flip", "shift"]
+# (model, x, y, generator, **options) -> per-sample loss (N,); the inner maximisation, where there is one, happens inside.
+Objective = Callable[..., Tensor]
+
+
+class TrainConfig(BaseModel):
+    """Everything that decides the weights of a network, but for the data's own content."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    dataset: str
+    size: Annotated[int, Field(ge=8, description="image size in pixels")] = 32
+    channels: Literal[1, 3] = 3
+    limit: Annotated[int | None, Field(ge=1, description="number of training images")] = None
+    arch: str
+    weights: Annotated[Literal["none", "imagenet"], Field(description="start: random, or torchvision's")] = "none"
+    seed: Annotated[int, Field(ge=0)] = 0
+    epochs: Annotated[int, Field(ge=1)] = 8
+    batch_size: Annotated[int, Field(ge=2)] = 64
+    optimizer: Literal["sgd", "adam"] = "sgd"
+    lr: Annotated[float, Field(gt=0, description="peak learning rate")] = 0.1
+    schedule: Annotated[Literal["onecycle", "constant"], Field(description="warm-up and cosine, or none")] = "onecycle"
+    momentum: Annotated[float, Field(ge=0, lt=1)] = 0.9
+    weight_decay: Annotated[float, Field(ge=0)] = 5e-4
+    augment: tuple[Augmentation, ...] = ("flip",)
+    shift: Annotated[int, Field(ge=0, description="largest shift in pixels, reflected at the edge")] = 2
+    objective: Annotated[str, Field(description="a name in OBJECTIVES, or module:function within lib")] = "standard"
+    options: Annotated[dict[str, Any], Field(description="arguments of the objective")] = {}
+    precision: Annotated[Literal["float32", "bfloat16"], Field(description="autocast, for GPUs")] = "float32"
+    compile: Annotated[bool, Field(description="torch.compile, for GPUs")] = False
+    threads: Annotated[int, Field(ge=1, description="CPU threads; the last bits of the weights depend on it")] = 1
+
+    @field_validator("arch")
+    @classmethod
+    def _known(cls, arch: str) -> str:
+        if arch not in models.names():
+            raise ValueError(f"unknown network {arch!r}; choose one of {', '.join(models.names())}")
+        return arch
+
+    @property
+    def digest(self) -> str:
+        """Of the configuration alone, known before the data is read."""
+        return files.digest_of([RECIPE, self.model_dump()])
+
+    def key(self, fingerprint: str) -> str:
+        return files.digest_of([RECIPE, self.model_dump(), fingerprint])
+
+    def __str__(self) -> str:
+        objective = "" if self.objective == "standard" else f" {self.objective}"
+        return f"{self.dataset}/{self.arch}{objective} seed {self.seed}"
+
+
+@dataclass(frozen=True)
+class Trained:
+    """A network in evaluation mode, where its weights lie, and how they came about (a row an epoch)."""
+
+    model: models.Classifier
+    config: TrainConfig
+    path: Path
+    history: list[dict[str, float]]
+
+
+def standard(model: models.Classifier, x: Tensor, y: Tensor, generator: torch.Generator) -> Tensor:
+    """Cross-entropy on the images as they are."""
+    return F.cross_entropy(model(x), y, reduction="none")
+
+
+def adversarial(
+    model: models.Classifier,
+    x: Tensor,
+    y: Tensor,
+    generator: torch.Generator,
+    *,
+    eps: float = 8 / 255,
+    steps: int = 7,
+    step: float | None = None,
+    norm: attacks.Norm = "linf",
+    random_start: bool = True,
+) -> Tensor:
+    """Cross-entropy on PGD's images (Madry et al. 2018); the attack sees the network in evaluation mode."""
+    found = attacks.pgd(
+        model, x, y, eps=eps, steps=steps, step=step, norm=norm, random_start=random_start, judge=False, generator=generator
+    )
+    return F.cross_entropy(model(found.x_adv), y, reduction="none")
+
+
+OBJECTIVES: dict[str, Objective] = {"standard": standard, "adversarial": adversarial}
+
+
+def objective(name: str) -> Objective:
+    """An objective by name, or as `module:function` of a study's own module in lib."""
+    if name in OBJECTIVES:
+        return OBJECTIVES[name]
+    module, _, function = name.partition(":")
+    try:
+        return getattr(importlib.import_module(f"lib.{module}"), function)
+    except (ImportError, AttributeError, ValueError) as error:
+        raise ValueError(
+            f"unknown objective {name!r}; choose one of {', '.join(OBJECTIVES)} or module:function in lib"
+        ) from error
+
+
+def device(name: str = "auto") -> torch.device:
+    """The device by name; `auto` takes CUDA, then Apple's MPS, then the CPU."""
+    if name != "auto":
+        return torch.device(name)
+    if torch.cuda.is_available():
+        return torch.device("cuda")
+    return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
+
+
+@contextlib.contextmanager
+def threads(n: int) -> Iterator[None]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(n)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+@functools.lru_cache(maxsize=4)
+def _data(name: str, split: datasets.Split, size: int, channels: int, limit: int | None) -> datasets.ImageSet:
+    return datasets.load(name, split, size=size, channels=channels, limit=limit)
+
+
+def trained(
+    config: TrainConfig, *, device_name: str = "auto", on_epoch: Callable[[dict[str, float]], None] | None = None
+) -> Trained:
+    """Load the network of `config`, or train it; a second process that wants the same one waits for the first.
+
+    `on_epoch` gets the history row of each finished epoch. Raises what `lib.datasets.load` raises, ValueError for a
+    configuration that cannot be built, RuntimeError where the loss stops being finite, OSError where the disk is full.
+    """
+    data = _data(config.dataset, "train", config.size, config.channels, config.limit)
+    if len(data) < config.batch_size:
+        raise ValueError(f"{config.dataset} has {len(data)} training images, fewer than one batch of {config.batch_size}")
+    key = config.key(data.fingerprint)
+    path = paths.models() / f"{key}.safetensors"
+    model = models.create(
+        config.arch, classes=len(data.classes), channels=config.channels, seed=config.seed, weights=config.weights
+    )
+    chosen = device(device_name)
+    history = _load(path, model)
+    if history is None:
+        with files.locked(path):
+            history = _load(path, model)  # somebody else may have trained it while we waited
+            if history is None:
+                say(f"training {config}: {config.epochs} epochs of {len(data)} images on {chosen}")
+                history = _fit(config, data, model, path, chosen, on_epoch)
+    return Trained(model.to(chosen).eval(), config, path, history)
+
+
+def _load(path: Path, model: models.Classifier) -> list[dict[str, float]] | None:
+    """Put the weights of `path` into `model` and return their history, or None where they are missing or damaged."""
+    record = files.read_json(path.with_suffix(".json"))
+    if record is None or not path.exists():
+        return None
+    try:
+        if files.digest(path) != record["digest"]:
+            raise ValueError("its digest does not match")
+        model.load_state_dict(safetensors.torch.load_file(path))
+    except (ValueError, KeyError, TypeError, RuntimeError, safetensors.SafetensorError) as error:
+        say(f"{path.name} is damaged ({error}); training it again")
+        return None
+    return record["history"]
+
+
+def _optimizer(config: TrainConfig, model: models.Classifier) -> torch.optim.Optimizer:
+    if config.optimizer == "adam":
+        return torch.optim.Adam(model.parameters(), lr=config.lr, weight_decay=config.weight_decay)
+    return torch.optim.SGD(
+        model.parameters(), lr=config.lr, momentum=config.momentum, weight_decay=config.weight_decay,
+        nesterov=config.momentum > 0,
+    )  # fmt: skip
+
+
+def learning_rate(config: TrainConfig, progress: float) -> float:
+    """At `progress` in [0, 1] of the run: a linear warm-up over the first fifth, then a cosine to zero; or constant."""
+    if config.schedule == "constant":
+        return config.lr
+    if progress < 0.2:
+        return config.lr * (0.04 + 0.96 * progress / 0.2)
+    return config.lr * 0.5 * (1 + float(np.cos(np.pi * (progress - 0.2) / 0.8)))
+
+
+def augmented(x: Tensor, config: TrainConfig, generator: torch.Generator) -> Tensor:
+    """Each image flipped with probability 1/2, and shifted by up to `shift` pixels either way."""
+    if "flip" in config.augment:
+        flip = torch.rand(len(x), generator=generator) < 0.5
+        x = torch.where(flip.view(-1, 1, 1, 1).to(x.device), x.flip(3), x)
+    if "shift" in config.augment and config.shift:
+        n, height, width, s = len(x), *x.shape[2:], config.shift
+        padded = F.pad(x, (s,) * 4, mode="reflect")
+        top, left = torch.randint(0, 2 * s + 1, (2, n, 1), generator=generator).to(x.device)
+        rows, columns = top + torch.arange(height, device=x.device), left + torch.arange(width, device=x.device)
+        x = padded[torch.arange(n, device=x.device)[:, None, None], :, rows[:, :, None], columns[:, None, :]]
+        x = x.permute(0, 3, 1, 2)
+    return x
+
+
+def _fit(
+    config: TrainConfig, data: datasets.ImageSet, model: models.Classifier, path: Path, device: torch.device,
+    on_epoch: Callable[[dict[str, float]], None] | None,
+) -> list[dict[str, float]]:  # fmt: skip
+    loss_of = objective(config.objective)
+    model.to(device, memory_format=torch.channels_last).train()
+    optimizer = _optimizer(config, model)
+    checkpoint = path.with_suffix(".partial.safetensors")
+    history = _resume(checkpoint, model, optimizer)
+    if history:
+        say(f"  {config}: going on after epoch {len(history)}")
+    forward = torch.compile(model) if config.compile else model
+    steps = len(data) // config.batch_size
+    with threads(config.threads):
+        for epoch in range(len(history), config.epochs):
+            started = time.perf_counter()
+            # All randomness of an epoch comes from (seed, epoch), so a resumed run repeats an unbroken one.
+            order = torch.randperm(len(data), generator=torch.Generator().manual_seed(2 * (config.seed * 10_007 + epoch)))
+            generator = torch.Generator().manual_seed(2 * (config.seed * 10_007 + epoch) + 1)
+            total = 0.0
+            for i in range(steps):
+                rate = learning_rate(config, (epoch + (i + 0.5) / steps) / config.epochs)
+                for group in optimizer.param_groups:
+                    group["lr"] = rate
+                index = order[i * config.batch_size : (i + 1) * config.batch_size]
+                x = augmented(data.images[index].to(device), config, generator)
+                x = x.contiguous(memory_format=torch.channels_last)
+                y = data.labels[index].to(device)
+                with torch.autocast(device.type, torch.bfloat16, enabled=config.precision == "bfloat16"):
+                    loss = loss_of(forward, x, y, generator, **config.options).mean()
+                optimizer.zero_grad(set_to_none=True)
+                loss.backward()
+                optimizer.step()
+                total += loss.item()
+            if not np.isfinite(total):
+                checkpoint.unlink(missing_ok=True)
+                raise RuntimeError(f"training {config}: the loss is {total} in epoch {epoch + 1}; lower lr ({config.lr})")
+            row = {"epoch": epoch + 1, "loss": total / steps, "lr": rate, "seconds": time.perf_counter() - started}
+            history.append(row)
+            left = row["seconds"] * (config.epochs - epoch - 1)
+            say(f"  {config}: epoch {epoch + 1}/{config.epochs}, loss {row['loss']:.3f}, {left:.0f} s left")
+            if on_epoch:
+                on_epoch(row)
+            if epoch + 1 < config.epochs:
+                _checkpoint(checkpoint, model, optimizer, history)
+    _save(path, model.eval(), config, data, history)
+    checkpoint.unlink(missing_ok=True)
+    return history
+
+
+def _contiguous(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    return {k: v.detach().cpu().contiguous() for k, v in tensors.items()}
+
+
+def _save(
+    path: Path, model: models.Classifier, config: TrainConfig, data: datasets.ImageSet, history: list[dict[str, float]]
+) -> None:
+    content = safetensors.torch.save(_contiguous(model.state_dict()))
+    files.write_bytes(path, content)
+    record = {
+        "config": config.model_dump(),
+        "data": {"name": data.name, "fingerprint": data.fingerprint, "images": len(data), "classes": list(data.classes)},
+        "digest": files.digest(content),
+        "history": history,
+        "recipe": RECIPE,
+        "versions": {"python": platform.python_version(), "torch": torch.__version__},
+    }
+    files.write_json(path.with_suffix(".json"), record)
+
+
+def _checkpoint(
+    path: Path, model: models.Classifier, optimizer: torch.optim.Optimizer, history: list[dict[str, float]]
+) -> None:
+    tensors = {f"model.{k}": v for k, v in model.state_dict().items()}
+    for i, state in optimizer.state_dict()["state"].items():
+        tensors |= {f"optimizer.{i}.{k}": torch.as_tensor(v) for k, v in state.items() if v is not None}
+    files.write_bytes(path, safetensors.torch.save(_contiguous(tensors), {"history": json.dumps(history)}))
+
+
+def _resume(path: Path, model: models.Classifier, optimizer: torch.optim.Optimizer) -> list[dict[str, float]]:
+    """Restore the last finished epoch and return its history; an empty one where there is none or it is damaged."""
+    if not path.exists():
+        return []
+    try:
+        with safetensors.safe_open(path, "pt") as file:
+            history = json.loads(file.metadata()["history"])
+            tensors = {k: file.get_tensor(k) for k in file.keys()}  # noqa: SIM118 (not a dict)
+        weights = {k.removeprefix("model."): v for k, v in tensors.items() if k.startswith("model.")}
+        state: dict[int, dict[str, Tensor]] = {}
+        for k, v in tensors.items():
+            if k.startswith("optimizer."):
+                _, i, name = k.split(".", 2)
+                state.setdefault(int(i), {})[name] = v
+        model.load_state_dict(weights)
+        optimizer.load_state_dict(optimizer.state_dict() | {"state": state})
+    except (ValueError, KeyError, TypeError, RuntimeError, safetensors.SafetensorError) as error:
+        say(f"{path.name} is damaged ({error}); starting from the first epoch")
+        path.unlink()
+        return []
+    return history
+
+
+@torch.no_grad()
+def predictions(model: models.Classifier, x: Tensor, batch_size: int = 256) -> Tensor:
+    """Predicted classes (N,), in batches, on the model's device."""
+    where = next(model.parameters()).device
+    return torch.cat([model(x[i : i + batch_size].to(where)).argmax(1).cpu() for i in range(0, len(x), batch_size)])
+
+
+def accuracy(model: models.Classifier, data: datasets.ImageSet) -> float:
+    return (predictions(model, data.images) == data.labels).float().mean().item()
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description="Train one network into the cache.")
+    parser.add_argument("--config", required=True, help="the fields of TrainConfig, as JSON")
+    parser.add_argument("--record", required=True, type=Path, help="JSON file to write when the network is there")
+    parser.add_argument("--device", default="auto")
+    arguments = parser.parse_args()
+    try:
+        config = TrainConfig.model_validate_json(arguments.config)
+        network = trained(config, device_name=arguments.device)
+        files.write_json(arguments.record, {"network": network.path.stem, "config": config.model_dump()})
+    except (ValueError, RuntimeError, OSError) as error:
+        say(f"error: {error}")
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
