@@ -72,7 +72,8 @@ def _norm(delta: Tensor, norm: Norm) -> Tensor:
     return flat.abs().amax(1) if norm == "linf" else flat.norm(dim=1)
 
 
-def _check_input(x: Tensor, y: Tensor, eps: float, norm: str = "linf") -> None:
+def check_input(x: Tensor, y: Tensor, eps: float, norm: str = "linf") -> None:
+    """ValueError for images outside [0, 1], a radius that is none, an unknown norm, labels that do not match."""
     hooks.check_images(x)
     if not 0 <= eps < float("inf"):
         raise ValueError(f"eps is {eps}; it is a radius in units of [0, 1] images: 0 or more (8/255 = 0.031)")
@@ -88,23 +89,25 @@ def _per_sample(value: Tensor, n: int) -> Tensor:
     return value
 
 
-def input_gradient(model: nn.Module, x: Tensor, y: Tensor, loss: Loss) -> tuple[Tensor, Tensor, Tensor]:
+def input_gradient(model: nn.Module, x: Tensor, y: Tensor, loss: Loss, *, check: bool = True) -> tuple[Tensor, Tensor, Tensor]:
     """Gradient of the summed loss with respect to x, with the losses (N,) and logits of the same pass.
 
-    For use inside `hooks.frozen(model)`: one forward pass, one backward pass to the input.
+    For use inside `hooks.frozen(model)`: one forward pass, one backward pass to the input. `check` refuses logits that
+    are not finite and labels out of range; once is enough.
     """
     x = x.detach().requires_grad_()
     with torch.enable_grad():
         logits = model(x)
+        if check:
+            hooks.check_logits(model, logits)
+            hooks.check_labels(y, logits.shape[1], len(x))
         losses = _per_sample(loss(logits, y), len(x))
         (gradient,) = torch.autograd.grad(losses.sum(), x)
     return gradient, losses.detach(), logits.detach()
 
 
-def _first_look(model: nn.Module, y: Tensor, gradient: Tensor, logits: Tensor, n: int) -> tuple[str, ...]:
-    """Refuse what is broken, warn of what makes an attack weaker than it looks."""
-    hooks.check_logits(model, logits)
-    hooks.check_labels(y, logits.shape[1], n)
+def weaknesses(gradient: Tensor, logits: Tensor) -> tuple[str, ...]:
+    """What makes an attack weaker than it looks, from its first step."""
     found = []
     if hooks.looks_like_probabilities(logits):
         found.append(
@@ -125,11 +128,9 @@ def fgsm_direction(model: nn.Module, x: Tensor, y: Tensor, *, loss: Loss = cross
 
     Goodfellow et al. 2015. The direction serves every eps: `step_along(x, direction, eps)`.
     """
-    _check_input(x, y, 0.0)
+    check_input(x, y, 0.0)
     with hooks.frozen(model):
         gradient, _, logits = input_gradient(model, x, y, loss)
-    hooks.check_logits(model, logits)
-    hooks.check_labels(y, logits.shape[1], len(x))
     return gradient.sign(), logits
 
 
@@ -141,7 +142,7 @@ def random_sign(x: Tensor, generator: torch.Generator | None = None) -> Tensor:
 
 def step_along(x: Tensor, direction: Tensor, eps: float) -> Tensor:
     """clip(x + eps * direction, 0, 1)."""
-    _check_input(x, x, eps)
+    check_input(x, x, eps)
     return (x + eps * direction).clamp(0, 1)
 
 
@@ -159,10 +160,10 @@ def fgsm(
     `targeted` steps down the loss towards class y. One forward-and-backward pass, and a forward pass an eps for success.
     """
     for e in eps:
-        _check_input(x, y, e)
+        check_input(x, y, e)
     with hooks.frozen(model):
         gradient, _, logits = input_gradient(model, x, y, loss)
-        warnings = _first_look(model, y, gradient, logits, len(x))
+        warnings = weaknesses(gradient, logits)
         direction = -gradient.sign() if targeted else gradient.sign()
         return [_judged(model, x, step_along(x, direction, e), y, e, "linf", loss, targeted, warnings) for e in eps]
 
@@ -174,6 +175,8 @@ def _judged(
 ) -> AttackResult:  # fmt: skip
     check_result(x, x_adv, eps, norm)
     logits = model(x_adv)
+    hooks.check_logits(model, logits)
+    hooks.check_labels(y, logits.shape[1], len(x))
     return AttackResult(x_adv, fooled(logits, y, targeted), loss(logits, y), logits, warnings=warnings)
 
 
@@ -246,7 +249,7 @@ def pgd(
 
     Raises ValueError for bad input, RuntimeError where the result breaks its own bounds.
     """
-    _check_input(x, y, eps, norm)
+    check_input(x, y, eps, norm)
     if steps < 0 or restarts < 1 or (restarts > 1 and not judge):
         raise ValueError(
             f"steps={steps}, restarts={restarts}, judge={judge}: 0 steps, 1 restart at least, and several restarts are "
@@ -264,9 +267,9 @@ def pgd(
             first = torch.full((len(x),), -1, dtype=torch.long, device=x.device)
             losses, successes = [], []
             for i in range(steps):
-                gradient, values, logits = input_gradient(model, x_adv, y, loss)
+                gradient, values, logits = input_gradient(model, x_adv, y, loss, check=i == 0)
                 if i == 0:
-                    warnings = _first_look(model, y, gradient, logits, len(x))
+                    warnings = weaknesses(gradient, logits)
                 now = fooled(logits, y, targeted)
                 first = torch.where((first < 0) & now, i, first)
                 if trace:
@@ -279,9 +282,6 @@ def pgd(
                 check_result(x, x_adv, eps, norm)
                 return AttackResult(x_adv, None, None, None, first, path, warnings)
             result = _judged(model, x, x_adv, y, eps, norm, loss, targeted, warnings)
-            if steps == 0:
-                hooks.check_logits(model, result.logits)
-                hooks.check_labels(y, result.logits.shape[1], len(x))
             first = torch.where((first < 0) & result.success, steps, first)
             result = replace(result, first_success=first, trace=path)
             best = result if best is None else _better(best, result, targeted)

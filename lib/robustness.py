@@ -10,8 +10,7 @@ from lib import hooks
 from lib.attacks import (
     Loss,
     Norm,
-    _check_input,
-    _first_look,
+    check_input,
     ascent,
     check_result,
     cross_entropy,
@@ -20,6 +19,7 @@ from lib.attacks import (
     input_gradient,
     project,
     random_point,
+    weaknesses,
 )
 
 
@@ -70,7 +70,7 @@ def robust_accuracy(
     if not grid:
         raise ValueError("the grid of eps is empty; give one radius at least")
     for e in grid:
-        _check_input(x, y, e, norm)
+        check_input(x, y, e, norm)
     if steps < 1 or restarts < 1 or not losses or batch_size < 1:
         raise ValueError(f"steps={steps}, restarts={restarts}, losses={len(losses)}, batch_size={batch_size}: 1 at least")
     seed = (generator or torch.Generator().manual_seed(0)).initial_seed()
@@ -154,9 +154,9 @@ def _attack(
             with torch.no_grad():
                 logits = model(x_adv)
         else:
-            gradient, _, logits = input_gradient(model, x_adv, target, loss)
+            gradient, _, logits = input_gradient(model, x_adv, target, loss, check=spent == 0)
             if spent == 0:
-                warnings = _first_look(model, target, gradient, logits, len(slot))
+                warnings = weaknesses(gradient, logits)
             spent += int((~last).sum())
         now = fooled(logits, target)
         if now.any():

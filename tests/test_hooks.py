@@ -1,0 +1,98 @@
+import pytest
+import torch
+from torch import nn
+
+from lib import hooks
+from tests.conftest import same_state, state_of
+
+
+def test_frozen_restores_each_modules_own_flags_also_after_an_exception(model):
+    model.train()
+    model.act1.eval()  # as an owner who froze one module
+    model.conv1.weight.requires_grad_(False)
+    before = state_of(model)
+    with pytest.raises(RuntimeError, match="forced"), hooks.frozen(model):
+        assert not any(m.training for m in model.modules())
+        assert not any(p.requires_grad for p in model.parameters())
+        raise RuntimeError("forced")
+    assert same_state(before, state_of(model))
+
+
+def test_frozen_can_leave_parameters_live(model):
+    with hooks.frozen(model, parameters=True):
+        assert all(p.requires_grad for p in model.parameters())
+
+
+def test_find_layer_names_close_matches(model):
+    assert hooks.find_layer(model, "conv2") is model.conv2
+    with pytest.raises(ValueError, match="no layer 'convv2' in Toy; did you mean conv2"):
+        hooks.find_layer(model, "convv2")
+
+
+def test_capture_survives_inplace_relu_and_removes_its_hooks():
+    net = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(inplace=True))
+    x = torch.rand(2, 3, 6, 6)
+    with hooks.capture(net, ["0"], cut=True) as seen:
+        net(x)
+    assert torch.equal(seen["0"], net[0](x))  # values from before the ReLU
+    assert not net[0]._forward_hooks
+
+
+def test_capture_cuts_the_graph_below_the_first_layer(model, x):
+    with hooks.frozen(model), hooks.capture(model, ["conv2"], cut=True) as seen:
+        model(x)
+    assert seen["conv2"].is_leaf and seen["conv2"].requires_grad
+
+
+def test_capture_refuses_a_shared_module_and_a_flat_output(model, x):
+    relu = nn.ReLU()
+    shared = nn.Sequential(nn.Conv2d(3, 4, 3), relu, nn.Conv2d(4, 4, 3), relu).double()
+    with pytest.raises(ValueError, match="runs more than once"), hooks.capture(shared, ["1"], cut=False):
+        shared(x)
+    with pytest.raises(ValueError, match="convolutional layer"), hooks.capture(model, ["head"], cut=False):
+        model(x)
+    assert not relu._forward_hooks and not model.head._forward_hooks
+
+
+@pytest.mark.parametrize(
+    ("x", "message"),
+    [
+        (torch.rand(3, 8, 8), r"use x\[None\]"),
+        (torch.zeros(1, 3, 8, 8, dtype=torch.uint8), "x.float"),
+        (torch.rand(0, 3, 8, 8), "empty batch"),
+        (torch.rand(1, 3, 8, 8) * 255, "divide 8-bit images by 255"),
+        (torch.rand(1, 3, 8, 8) - 0.9, "normalise inside"),
+        (torch.full((1, 3, 8, 8), torch.nan), r"range over \[nan, nan\]"),
+    ],
+)
+def test_bad_images_are_refused_with_a_remedy(x, message):
+    with pytest.raises(ValueError, match=message):
+        hooks.check_images(x)
+
+
+@pytest.mark.parametrize(
+    ("y", "message"),
+    [
+        (torch.tensor([0, 4]), r"4 classes: 0\.\.3"),
+        (torch.tensor([-1, 0]), r"over \[-1, 0\]"),
+        (torch.tensor([0.0, 1.0]), "integers"),
+        (torch.tensor([0]), "expected 2 integers"),
+    ],
+)
+def test_bad_labels_are_refused(y, message):
+    with pytest.raises(ValueError, match=message):
+        hooks.check_labels(y, 4, 2)
+
+
+def test_nan_weights_are_named(model, x):
+    with torch.no_grad():
+        model.conv2.weight[0, 0, 0, 0] = torch.nan
+    with pytest.raises(ValueError, match=r"NaN or infinity in conv2\.weight"):
+        hooks.check_logits(model, model(x))
+
+
+def test_probabilities_are_told_from_logits():
+    logits = torch.randn(8, 5)
+    assert hooks.looks_like_probabilities(logits.softmax(1))
+    assert not hooks.looks_like_probabilities(logits)
+    assert not hooks.looks_like_probabilities(torch.rand(8, 5))

@@ -1,0 +1,98 @@
+import math
+
+import numpy as np
+import pytest
+import scipy.ndimage
+import scipy.stats
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from lib import metrics
+
+
+def test_nissim_golden_values():
+    rng = torch.Generator().manual_seed(0)
+    contrast = (torch.rand(1, 16, 16, generator=rng) > 0.5).float()
+    zeros = torch.zeros(1, 16, 16)
+    assert metrics.nissim(contrast, contrast).item() == pytest.approx(0, abs=1e-6)
+    assert metrics.nissim(contrast, 1 - contrast).item() > 0.5
+    assert metrics.nissim(zeros, zeros).item() == 0
+    assert metrics.nissim(torch.full((1, 16, 16), 0.3), torch.full((1, 16, 16), 0.3)).item() == pytest.approx(0, abs=1e-6)
+    assert 0 <= metrics.nissim(zeros, contrast).item() <= 1
+
+
+def test_mod_and_vid_golden_values():
+    assert metrics.mod(torch.tensor([[0.1, 0.3], [0.5, 0.5]])).tolist() == pytest.approx([0.2, 0.5])
+    mods = torch.tensor([0.1, 0.2, 0.3, 0.4])
+    assert metrics.vid_model(mods).item() == pytest.approx(0.1118, abs=1e-4)  # population standard deviation
+    assert metrics.vid_image(torch.stack([mods, torch.zeros(4)])).tolist() == pytest.approx([0.1118, 0.0], abs=1e-4)
+
+
+def test_readings_of_vid_differ_where_images_do():
+    nissim = torch.tensor([[0.0, 0.4], [0.4, 0.0]])  # (image, eps): every image moves, the mean does not
+    assert metrics.vid_model(metrics.mod(nissim.T)).item() == pytest.approx(0)
+    assert metrics.vid_image(nissim).tolist() == pytest.approx([0.2, 0.2])
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.lists(st.lists(st.integers(0, 4), min_size=6, max_size=6), min_size=1, max_size=4))
+def test_ranks_with_ties_equal_scipy(rows):
+    values = torch.tensor(rows, dtype=torch.float32)
+    assert np.array_equal(metrics.ranks(values).numpy(), scipy.stats.rankdata(values.numpy(), axis=1))
+
+
+def test_spearman_equals_scipy_and_is_undefined_on_constant_maps():
+    generator = torch.Generator().manual_seed(0)
+    a = torch.rand(4, 6, 5, generator=generator, dtype=torch.float64).sub(0.5).relu()  # many ties, as ReLU makes them
+    b = torch.rand(4, 6, 5, generator=generator, dtype=torch.float64)
+    expected = [scipy.stats.spearmanr(u.ravel(), v.ravel()).statistic for u, v in zip(a.numpy(), b.numpy(), strict=True)]
+    assert np.allclose(metrics.spearman(a, b), expected, atol=1e-12)
+    assert math.isnan(metrics.spearman(torch.zeros(1, 3, 3), b[:1, :3, :3].float()).item())
+    assert metrics.spearman(b, -b).tolist() == pytest.approx([-1] * 4)
+
+
+def test_topk_iou_by_hand():
+    a = torch.tensor([[[5.0, 4, 0], [0, 0, 0], [0, 0, 0]]])
+    b = torch.tensor([[[5.0, 0, 4], [0, 0, 0], [0, 0, 0]]])
+    assert metrics.topk_iou(a, b, 2 / 9).item() == pytest.approx(1 / 3)
+    assert metrics.topk_iou(a, a).item() == 1
+    # a map of zeros still gives k pixels, the first ones
+    assert metrics.topk_iou(torch.zeros(1, 3, 3), torch.zeros(1, 3, 3)).item() == 1
+    with pytest.raises(ValueError, match="share must be in"):
+        metrics.topk_iou(a, b, 0)
+
+
+def test_centroid_equals_scipy_and_shift_by_hand():
+    maps = torch.rand(3, 5, 7, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+    expected = [scipy.ndimage.center_of_mass(m) for m in maps.numpy()]
+    assert np.allclose(metrics.centroid(maps), expected)
+    a, b = torch.zeros(1, 8, 8), torch.zeros(1, 8, 8)
+    a[0, 1, 1], b[0, 4, 5] = 1, 2
+    assert metrics.centroid_shift(a, b).item() == 5
+    assert math.isnan(metrics.centroid_shift(a, torch.zeros(1, 8, 8)).item())
+
+
+def test_degenerate_maps():
+    maps = torch.stack([torch.zeros(4, 4), torch.ones(4, 4), torch.eye(4)])
+    assert metrics.degenerate(maps).tolist() == [True, True, False]
+
+
+def test_psnr_by_hand():
+    x = torch.full((2, 1, 4, 4), 0.5)
+    assert metrics.psnr(x, x + 0.1).tolist() == pytest.approx([20, 20], abs=1e-4)
+    assert metrics.psnr(x, x).isinf().all()
+
+
+def test_overlap_by_hand():
+    maps = torch.tensor([[[3.0, 1.0], [0.0, 0.0]], [[0.0, 0.0], [0.0, 0.0]]])
+    mask = torch.tensor([[[True, False], [False, False]]]).expand(2, 2, 2)
+    energy = metrics.overlap(maps, mask)
+    assert energy[0] == 0.75 and energy[1].isnan()
+    assert metrics.overlap(maps, mask, "pointing").tolist() == [1, 1]
+    assert metrics.overlap(maps, ~mask, "pointing")[0] == 0
+
+
+def test_shapes_must_agree():
+    with pytest.raises(ValueError, match="one shape"):
+        metrics.spearman(torch.rand(1, 3, 3), torch.rand(1, 4, 4))

@@ -1,0 +1,130 @@
+import pytest
+import torch
+from torch import nn
+
+from lib import attacks, robustness
+from tests.conftest import Breaks, same_state, state_of, toy
+
+GRID = (0.002, 0.005, 0.01)
+
+
+def twin(model, x, y, grid, steps, runs):
+    """Every row, every eps, every run, from scratch: a row is broken if any iterate of any run at any eps so far fools."""
+    broken = attacks.fooled(model(x), y)
+    table = [~broken]
+    for e in grid:
+        for run in range(runs):
+            start = robustness._keyed_start(0, run, "linf")
+            for i in range(len(x)):
+                x0 = x[i : i + 1]
+                xi = (x0 + start(torch.tensor([i]), x, e)).clamp(0, 1)
+                hit = bool(attacks.fooled(model(xi), y[i : i + 1]))
+                for _ in range(steps):
+                    xi = xi.detach().requires_grad_()
+                    (g,) = torch.autograd.grad(attacks.cross_entropy(model(xi), y[i : i + 1]).sum(), xi)
+                    delta = (xi + attacks.default_step(e, steps) * g.sign() - x0).clamp(-e, e)
+                    xi = (x0 + delta).clamp(0, 1).detach()
+                    hit |= bool(attacks.fooled(model(xi), y[i : i + 1]))
+                broken[i] |= hit
+        table.append(~broken.clone())
+    return torch.stack(table)
+
+
+@pytest.fixture
+def data():
+    generator = torch.Generator().manual_seed(5)
+    x = torch.rand(40, 3, 8, 8, dtype=torch.float64, generator=generator)
+    y = toy()(x).argmax(1)
+    y[::7] = (y[::7] + 1) % 4  # some rows are wrong from the start
+    return x, y
+
+
+@pytest.mark.parametrize("batch_size", [3, 16, 128])
+def test_equals_the_slow_twin_at_any_batch_size(model, data, batch_size):
+    x, y = data
+    found = robustness.robust_accuracy(model, x, y, eps=GRID, steps=5, restarts=2, batch_size=batch_size)
+    assert found.eps == (0.0, *GRID)
+    expected = twin(model, x, y, GRID, 5, 2)
+    assert torch.equal(found.correct, expected)
+    accuracy = found.accuracy
+    assert 0 < accuracy[-1] < accuracy[0] < 1  # rows that break and rows that do not are both there
+
+
+def test_accuracy_never_rises_with_eps_and_starts_clean(model, data):
+    x, y = data
+    found = robustness.robust_accuracy(model, x, y, eps=(0.3, 0.01, 0.1), steps=3)
+    assert found.eps == (0.0, 0.01, 0.1, 0.3)
+    assert (found.accuracy.diff() <= 0).all()
+    assert torch.equal(found.correct[0], ~attacks.fooled(model(x), y))
+
+
+def test_spends_nothing_on_rows_that_are_broken(model, data):
+    x, y = data
+    found = robustness.robust_accuracy(model, x, y, eps=(0.5, 0.6), steps=10, random_start=False)
+    alive = found.correct.sum(1).tolist()
+    assert found.steps[0] == 0
+    for k in (1, 2):
+        survivors, attacked = alive[k], alive[k - 1]
+        assert survivors * 10 <= found.steps[k] <= attacked * 10
+    if alive[1] == 0:
+        assert found.steps[2] == 0
+    assert found.steps[1] < alive[0] * 10  # broken rows left on the way
+
+
+def test_never_above_torchattacks(data):
+    import torchattacks
+
+    x, y = data
+    net, x = toy().float(), x.float()
+    ours = robustness.robust_accuracy(net, x, y, eps=GRID, steps=10).accuracy[1:]
+    for e, accuracy in zip(GRID, ours, strict=True):
+        step = attacks.default_step(e, 10)
+        adv = torchattacks.PGD(net, eps=e, alpha=step, steps=10)(x, y)
+        assert accuracy <= (net(adv).argmax(1) == y).float().mean() + 1e-6
+
+
+def test_every_loss_gets_its_runs(model, data):
+    x, y = data
+    seen = []
+
+    def counting(logits, labels):
+        seen.append(len(labels))
+        return attacks.margin(logits, labels)
+
+    robustness.robust_accuracy(model, x, y, eps=(0.01,), steps=2, losses=(attacks.cross_entropy, counting))
+    assert seen
+
+
+def test_randomised_and_probability_models_are_reported(model, data):
+    x, y = data
+
+    class Noisy(nn.Module):
+        def forward(self, x):
+            return model(x) + torch.randn(len(x), 4, dtype=x.dtype)
+
+    torch.manual_seed(0)
+    assert any("randomised" in w for w in robustness.robust_accuracy(Noisy(), x, y, eps=(0.01,), steps=1).warnings)
+    softmax = nn.Sequential(model, nn.Softmax(1))
+    assert any("probabilities" in w for w in robustness.robust_accuracy(softmax, x, y, eps=(0.01,), steps=1).warnings)
+    assert robustness.robust_accuracy(model, x, y, eps=(0.01,), steps=1).warnings == ()
+
+
+def test_leaves_the_model_as_it_was(model, data):
+    x, y = data
+    for net in (model.train(), Breaks(model).train()):
+        before = state_of(net)
+        if isinstance(net, Breaks):
+            with pytest.raises(RuntimeError, match="forced"):
+                robustness.robust_accuracy(net, x, y, eps=(0.1,), steps=2)
+        else:
+            robustness.robust_accuracy(net, x, y, eps=(0.1,), steps=2)
+        assert same_state(before, state_of(net))
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [({"eps": ()}, "grid of eps is empty"), ({"eps": (-1.0,)}, "eps is -1"), ({"eps": (0.1,), "steps": 0}, "1 at least")],
+)
+def test_bad_options_say_what_to_do(model, data, options, message):
+    with pytest.raises(ValueError, match=message):
+        robustness.robust_accuracy(model, *data, **options)
