@@ -183,7 +183,7 @@ def _faces(split: Split) -> ImageSet:
     return ImageSet("faces", split, tensor, torch.from_numpy(labels[index]), ("face", "other"))
 
 
-SHAPES_COUNT = {"train": 4000, "test": 1000}
+SHAPES_COUNT = {"train": 6000, "test": 1000}
 
 
 def _shapes(name: str, option: str, split: Split, size: int, limit: int | None) -> ImageSet:

@@ -35,20 +35,16 @@ NETWORKS: dict[str, Entry] = {
     "googlenet": Entry(("conv3", "inception3b", "inception4e", "inception5b"), "fc"),
     "xception": Entry(("block1", "block3", "block11", "act4"), "fc", (0.5, 0.5, 0.5), (0.5, 0.5, 0.5)),
 }
-# Their forward has side branches for training; the study trains through the main output alone.
-_AUXILIARY = {"inception_v3", "googlenet"}
+# Side branches that help training alone, by network: dropped, the study trains through the main output.
+_AUXILIARY = {"inception_v3": ("AuxLogits",), "googlenet": ("aux1", "aux2")}
 
 
 def _torchvision(arch: str, weights: str) -> nn.Module:
-    options: dict[str, object] = {}
-    if arch in _AUXILIARY:
-        # With published weights torchvision needs the side branches to load, and drops them itself.
-        options = {"aux_logits": False, "transform_input": weights == "imagenet"}
-        if weights == "none":
-            options["init_weights"] = True
+    # the networks with side branches warn unless told how to start; they take their defaults otherwise
+    options = {"init_weights": True} if arch in _AUXILIARY and weights == "none" else {}
     chosen = torchvision.models.get_model_weights(arch).IMAGENET1K_V1 if weights == "imagenet" else None
     try:
-        return torchvision.models.get_model(arch, weights=chosen, **options)
+        net = torchvision.models.get_model(arch, weights=chosen, **options)
     except (URLError, OSError, RuntimeError) as error:
         if chosen is None:
             raise
@@ -57,6 +53,11 @@ def _torchvision(arch: str, weights: str) -> nn.Module:
             f"the published weights of {arch} could not be loaded ({error}). Go online once, put the file at {where}, "
             "or use weights='none'."
         ) from error
+    for branch in _AUXILIARY.get(arch, ()):
+        setattr(net, branch, None)
+    if arch in _AUXILIARY:
+        net.aux_logits = False
+    return net
 
 
 def _xception(weights: str) -> nn.Module:

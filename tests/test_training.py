@@ -1,0 +1,259 @@
+import json
+import multiprocessing
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+import torch
+from pydantic import ValidationError
+
+from lib import attacks, models, paths, training
+from lib.training import TrainConfig, trained
+
+TINY = TrainConfig(dataset="digits", size=16, channels=1, limit=192, arch="plain", epochs=3, batch_size=32)
+LOSSES = {"plain": [2.2743, 2.0527], "residual": [2.247, 1.9756], "inception": [2.2977, 2.059], "small": [2.3006, 2.2836]}
+
+
+def test_trains_and_loads_the_same_network(home, capsys):
+    first = trained(TINY)
+    assert first.history[-1]["loss"] < first.history[0]["loss"] and not first.model.training
+    said = capsys.readouterr().err
+    assert "digits/plain seed 0: epoch 3/3" in said and "s left" in said
+    second = trained(TINY)
+    assert capsys.readouterr().err == ""  # nothing is done again
+    assert all(
+        torch.equal(a, b) for a, b in zip(first.model.state_dict().values(), second.model.state_dict().values(), strict=True)
+    )
+    record = json.loads(first.path.with_suffix(".json").read_text())
+    assert record["config"]["arch"] == "plain" and record["data"]["images"] == 192
+    assert {"digest", "history", "versions", "recipe"} <= set(record)
+    assert not list(paths.models().glob("*.part")) and not list(paths.models().glob("*.partial*"))
+
+
+def test_the_key_is_everything_that_decides_the_weights():
+    base = TINY.key("data")
+    assert base != TINY.key("other data")
+    for change in ({"seed": 1}, {"epochs": 4}, {"lr": 0.05}, {"augment": ()}, {"options": {"eps": 0.1}}, {"threads": 2}):
+        assert TINY.model_copy(update=change).key("data") != base
+    assert TrainConfig.model_validate_json(TINY.model_dump_json()).key("data") == base
+
+
+def test_recipe_guard(home):
+    """The losses of a short run. If this fails, a change altered trained weights: raise RECIPE and set these again."""
+    for arch, losses in LOSSES.items():
+        config = TINY.model_copy(update={"arch": arch, "epochs": 2, "augment": ("flip", "shift"), "size": 28, "lr": 0.05})
+        assert [h["loss"] for h in trained(config).history] == pytest.approx(losses, rel=2e-2), (arch, training.RECIPE)
+
+
+def test_training_goes_on_from_its_last_epoch(home, capsys):
+    """Interrupted after two epochs, the run ends with the very weights of an unbroken one."""
+    whole = trained(TINY.model_copy(update={"seed": 5}))
+    weights = {k: v.clone() for k, v in whole.model.state_dict().items()}
+    for f in paths.models().iterdir():
+        f.unlink()
+
+    class Stop(Exception):
+        pass
+
+    def stop(row):
+        if row["epoch"] == 2:
+            raise Stop
+
+    with pytest.raises(Stop):
+        trained(TINY.model_copy(update={"seed": 5}), on_epoch=stop)
+    capsys.readouterr()
+    again = trained(TINY.model_copy(update={"seed": 5}))
+    said = capsys.readouterr().err
+    assert "going on after epoch 1" in said and "epoch 1/3" not in said  # stopped in epoch 2's report, before it was stored
+    assert all(torch.equal(weights[k], v) for k, v in again.model.state_dict().items())
+    assert [h["epoch"] for h in again.history] == [1, 2, 3]
+
+
+@pytest.mark.parametrize("optimizer", ["sgd", "adam"])
+def test_a_killed_process_resumes(home, optimizer):
+    """kill -9 in the middle of training, then the same call in a new process."""
+    config = TINY.model_copy(update={"epochs": 12, "optimizer": optimizer, "lr": 0.01, "seed": 3})
+    command = [
+        sys.executable,
+        "-m",
+        "lib.training",
+        "--config",
+        config.model_dump_json(),
+        "--record",
+        str(home / "record.json"),
+    ]
+    process = subprocess.Popen(
+        command, cwd=paths.PROJECT, stderr=subprocess.PIPE, text=True, env=os.environ | {"STUDY_HOME": str(home)}
+    )
+    for line in process.stderr:
+        if "epoch 4/12" in line:
+            process.send_signal(signal.SIGKILL)
+            break
+    process.stderr.close()
+    process.wait()
+    assert not (home / "record.json").exists() and list(paths.models().glob("*.partial.safetensors"))
+    done = subprocess.run(
+        command, cwd=paths.PROJECT, capture_output=True, text=True, env=os.environ | {"STUDY_HOME": str(home)}, check=True
+    )
+    assert "going on after epoch" in done.stderr and "epoch 1/12" not in done.stderr
+    assert (home / "record.json").exists() and not list(paths.models().glob("*.partial*"))
+
+
+@pytest.mark.parametrize("damage", ["cut", "flipped", "no record", "bad record"])
+def test_a_damaged_file_is_noticed_and_trained_again(home, capsys, damage):
+    config = TINY.model_copy(update={"epochs": 1})
+    path = trained(config).path
+    good = path.read_bytes()
+    if damage == "cut":
+        path.write_bytes(good[:1000])
+    elif damage == "flipped":
+        path.write_bytes(good[:-10] + b"0123456789")
+    elif damage == "no record":
+        path.with_suffix(".json").unlink()
+    else:
+        path.with_suffix(".json").write_text("{")
+    capsys.readouterr()
+    trained(config)
+    assert "training digits/plain" in capsys.readouterr().err
+    assert path.read_bytes() == good
+
+
+def test_a_damaged_checkpoint_starts_over(home, capsys):
+    path = trained(TINY.model_copy(update={"epochs": 1})).path
+    good = path.read_bytes()
+    path.unlink()
+    path.with_suffix(".partial.safetensors").write_bytes(b"nothing")
+    trained(TINY.model_copy(update={"epochs": 1}))
+    assert "starting from the first epoch" in capsys.readouterr().err
+    assert path.read_bytes() == good
+
+
+def _train(home, started):
+    os.environ["STUDY_HOME"] = str(home)
+    started.wait()
+    trained(TINY.model_copy(update={"seed": 9}))
+
+
+def test_two_runs_at_once_train_one_network(home, capfd):
+    context = multiprocessing.get_context("spawn")
+    started = context.Event()
+    jobs = [context.Process(target=_train, args=(home, started)) for _ in range(2)]
+    for job in jobs:
+        job.start()
+    time.sleep(0.5)
+    started.set()
+    for job in jobs:
+        job.join()
+        assert job.exitcode == 0
+    assert capfd.readouterr().err.count("training digits/plain seed 9") == 1
+
+
+def test_adversarial_training_resists_more_than_standard(home):
+    config = TrainConfig(dataset="digits", size=16, channels=1, arch="plain", epochs=4, lr=0.05, threads=2)
+    robust = config.model_copy(update={"objective": "adversarial", "options": {"eps": 0.1, "steps": 3}})
+    data = training._data("digits", "test", 16, 1, None)
+    kept = []
+    for c in (config, robust):
+        model = trained(c).model
+        x_adv = attacks.pgd(model, data.images, data.labels, eps=0.1, steps=10, judge=False).x_adv
+        kept.append((training.predictions(model, x_adv) == data.labels).float().mean().item())
+    assert kept[1] > kept[0] + 0.2, kept
+
+
+def test_augmentation_moves_images_whole():
+    x = torch.rand(50, 1, 12, 12)
+    config = TINY.model_copy(update={"augment": ("flip", "shift"), "shift": 2})
+    out = training.augmented(x, config, torch.Generator().manual_seed(0))
+    padded = torch.nn.functional.pad(x, (2,) * 4, mode="reflect")
+    for image, before, flipped in zip(out, padded, padded.flip(3), strict=True):
+        windows = [w[:, i : i + 12, j : j + 12] for w in (before, flipped) for i in range(5) for j in range(5)]
+        assert any(torch.equal(image, w) for w in windows)
+    assert torch.equal(training.augmented(x, TINY.model_copy(update={"augment": ()}), torch.Generator()), x)
+
+
+def test_learning_rate_warms_up_and_falls_to_zero():
+    rates = [training.learning_rate(TINY, t / 100) for t in range(101)]
+    assert max(rates) == pytest.approx(0.1) and rates.index(max(rates)) == 20
+    assert rates[0] < 0.005 and rates[-1] == pytest.approx(0, abs=1e-9)
+
+
+def test_objectives_are_found_in_lib_or_refused():
+    assert training.objective("standard") is training.standard
+    assert training.objective("training:adversarial") is training.adversarial
+    for name in ("nothing", "training:nothing", "nowhere:x"):
+        with pytest.raises(ValueError, match=f"unknown objective '{name}'"):
+            training.objective(name)
+
+
+def test_an_exploding_loss_says_so(home):
+    with pytest.raises(RuntimeError, match="lower lr"):
+        trained(TINY.model_copy(update={"arch": "small", "lr": 1e6, "size": 28}))
+    assert not list(paths.models().glob("*.safetensors"))
+
+
+def test_bad_configurations_are_refused(home):
+    for bad in ({"arch": "vgg99"}, {"epochs": 0}, {"lr": -1.0}, {"typo": 1}, {"epochs": 8.5}):
+        with pytest.raises(ValidationError):
+            TrainConfig(**{"dataset": "digits", "arch": "plain"} | bad)
+    with pytest.raises(ValueError, match="fewer than one batch"):
+        trained(TINY.model_copy(update={"limit": 10}))
+
+
+def test_the_command_says_what_is_wrong(home):
+    for config, message in (
+        ("{", "error:"),
+        (TINY.model_copy(update={"dataset": "folder:none"}).model_dump_json(), "Lay your images out"),
+    ):
+        command = [sys.executable, "-m", "lib.training", "--config", config, "--record", str(home / "r.json")]
+        done = subprocess.run(command, cwd=paths.PROJECT, capture_output=True, text=True, check=False)
+        assert done.returncode == 1 and message in done.stderr and "Traceback" not in done.stderr
+
+
+def test_a_full_disk_keeps_what_was_trained(home, monkeypatch):
+    """The weights cannot be written: the message says so, the last checkpoint stays, and the next call goes on from it."""
+    import errno
+
+    from lib import files
+
+    write = files.write_bytes
+
+    def full(path, content):
+        if not path.name.endswith(".partial.safetensors"):
+            raise OSError(errno.ENOSPC, "the disk is full")
+        write(path, content)
+
+    monkeypatch.setattr(files, "write_bytes", full)
+    with pytest.raises(OSError, match="disk is full"):
+        trained(TINY)
+    monkeypatch.setattr(files, "write_bytes", write)
+    assert [p.name.split(".", 1)[1] for p in paths.models().glob("*.safetensors")] == ["partial.safetensors"]
+    assert len(trained(TINY).history) == 3
+
+
+def test_device_is_chosen_or_set():
+    assert training.device("cpu").type == "cpu"
+    assert training.device("auto").type in ("cpu", "cuda", "mps")
+
+
+@pytest.mark.parametrize("device", ["cuda"])
+def test_gpu_options(home, device):
+    if not torch.cuda.is_available():
+        pytest.skip("no CUDA device here: mixed precision and compile are checked where there is one")
+    config = TINY.model_copy(update={"precision": "bfloat16", "compile": True})
+    assert trained(config, device_name=device).history[-1]["loss"] < 2.3
+
+
+def test_mixed_precision_trains_on_the_cpu_too(home):
+    config = TINY.model_copy(update={"precision": "bfloat16", "epochs": 2})
+    found = trained(config)
+    assert found.history[-1]["loss"] < found.history[0]["loss"]
+    assert next(found.model.parameters()).dtype == torch.float32
+
+
+def test_models_of_every_family_train(home):
+    for arch in models.SMALL_NETWORKS:
+        config = TINY.model_copy(update={"arch": arch, "epochs": 1, "size": 28, "lr": 0.02})
+        assert trained(config).history[0]["loss"] < 3
