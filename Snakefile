@@ -12,15 +12,15 @@ from pathlib import Path
 import torch
 
 sys.path.insert(0, workflow.basedir)
-from lib import paths, runs
+from lib import paths, profiles
 
 PROFILE = config.get("profile", "laptop")
 HOME = Path(os.path.relpath(paths.home(), workflow.basedir))
 RESULTS = HOME / "data" / "results" / PROFILE
 TRAINED = HOME / "data" / "models" / "trained"
 FIGURES = HOME / "figures" / PROFILE
-RUNS = runs.declared_runs(PROFILE)
-NETWORKS = {run: {c.digest: c for c in runs.networks(run, PROFILE)} for run in RUNS}
+RUNS = profiles.declared_runs(PROFILE)
+NETWORKS = {run: {c.digest: c for c in profiles.networks(run, PROFILE)} for run in RUNS}
 CONFIGS = {digest: c for found in NETWORKS.values() for digest, c in found.items()}
 PYTHON = sys.executable
 GPU = int(torch.cuda.is_available())  # one job at a time on it; none needed where there is none
@@ -49,9 +49,9 @@ rule train:
 rule notebook:
     input:
         networks=lambda wildcards: [TRAINED / f"{digest}.json" for digest in NETWORKS[wildcards.run]],
-        notebook=lambda wildcards: os.path.relpath(runs.notebook_of(wildcards.run)),
-        profile=lambda wildcards: os.path.relpath(runs.profile_file(wildcards.run, PROFILE)),
-        code=lambda wildcards: [os.path.relpath(p) for p in runs.code_of(wildcards.run)],
+        notebook=lambda wildcards: os.path.relpath(profiles.notebook_of(wildcards.run)),
+        profile=lambda wildcards: os.path.relpath(profiles.profile_file(wildcards.run, PROFILE)),
+        code=lambda wildcards: [os.path.relpath(p) for p in profiles.code_of(wildcards.run)],
     output:
         RESULTS / "{run}" / "run.json",
     log:

@@ -14,7 +14,7 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from lib import attacks, cam, datasets, metrics, models, runs, training
+from lib import attacks, cam, datasets, metrics, models, profiles, training
 
 PAPER_EPS = (0.01, 0.05, 0.075, 0.1)
 FAMILY = {"plain": "plain (VGG-like)", "residual": "deep (residual)", "inception": "wide (multi-branch)"}
@@ -23,7 +23,7 @@ ATTACKS = ("fgsm", "noise")
 TARGETS = ("pred", "true")
 
 
-class Parameters(runs.Parameters):
+class Parameters(profiles.Parameters):
     """What the study varies; the defaults are the laptop profile."""
 
     dataset: Annotated[str, Field(description="any name that lib.datasets.load knows")] = "shapes"

@@ -1,11 +1,11 @@
 r"""Claims as data: a statistic, its interval, a rule, and the verdict that follows from them. Nobody types a verdict.
 
 Intervals. A statistic is a function of the images and of the training seeds it is computed on. Its uncertainty has two
-parts: over images, by the bootstrap with the seeds as they are; over seeds, from the values of single seeds, with
-variance s^2 / m. Both add up, and Student's t gets the Welch-Satterthwaite degrees of freedom, which keeps three seeds
-from looking like certainty:
+parts: over images, by the bootstrap with the seeds as they are; over seeds, from the values s of single seeds, with
+variance s^2 / m. Each part gets Student's t of its own degrees of freedom, which keeps three seeds from looking like
+certainty, and the two half-widths are added in quadrature (Howe 1974; Graybill and Wang 1980):
 
-.. math:: v = v_{images} + s^2/m,\quad df = v^2 / (v_{images}^2/(n-1) + (s^2/m)^2/(m-1)),\quad value \pm t_{df} \sqrt v.
+.. math:: value \pm \sqrt{t_{n-1}^2\, v_{images} + t_{m-1}^2\, s^2 / m}.
 """
 
 import math
@@ -115,13 +115,13 @@ def interval(
         over_seeds = float(np.var(singles, ddof=1)) / seeds
     else:
         over_seeds = 0.0
-    variance = over_images + over_seeds
-    if not (math.isfinite(value) and math.isfinite(variance)):
+    if not all(map(math.isfinite, (value, over_images, over_seeds))):
         return Interval(value, math.nan, math.nan, n)
-    if variance == 0:
-        return Interval(value, value, value, n)
-    spread = over_images**2 / (images - 1) + (over_seeds**2 / (seeds - 1) if seeds > 1 else 0.0)
-    half = float(scipy.stats.t.ppf(0.5 + confidence / 2, variance**2 / spread)) * math.sqrt(variance)
+    quantile = 0.5 + confidence / 2
+    squares = scipy.stats.t.ppf(quantile, images - 1) ** 2 * over_images
+    if over_seeds > 0:
+        squares += scipy.stats.t.ppf(quantile, seeds - 1) ** 2 * over_seeds
+    half = math.sqrt(squares)
     return Interval(value, value - half, value + half, n)
 
 

@@ -85,7 +85,7 @@ def draw(
 def _bars(ax: Any, probabilities: Tensor, classes: tuple[str, ...], title: str) -> None:
     top = probabilities.topk(min(4, len(classes)))
     names = [classes[i] for i in top.indices]
-    ax.barh(range(len(names))[::-1], top.values, color=figures.COLOURS[0])
+    ax.barh(range(len(names))[::-1], top.values.tolist(), color=figures.COLOURS[0])
     ax.set_yticks(range(len(names))[::-1], [n if len(n) < 18 else f"{n[:16]}…" for n in names], fontsize=8)
     ax.set_xlim(0, 1)
     ax.set_xlabel("probability")

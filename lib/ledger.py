@@ -10,7 +10,7 @@ from typing import Any
 
 import pandas as pd
 
-from lib import claims, files, paths, runs
+from lib import claims, files, paths, profiles, runs
 
 TITLES = {
     "00": "Grad-CAM tour",
@@ -29,7 +29,7 @@ VERDICT_MARKS = {
 }
 
 
-class Parameters(runs.Parameters):
+class Parameters(profiles.Parameters):
     """The ledger takes a profile and nothing else."""
 
 
@@ -41,7 +41,7 @@ def finished(profile: str) -> list[Path]:
 
 def signature(profile: str) -> str:
     """A digest of everything the index shows."""
-    shown = [runs.notebook_of(runs.LEDGER)]
+    shown = [profiles.notebook_of(profiles.LEDGER)]
     for folder in finished(profile):
         shown += [folder / n for n in ("run.json", "claims.csv", "figures.json") if (folder / n).exists()]
     return files.digest_of([(str(p.parent.name), p.name, files.digest(p)) for p in shown])
@@ -76,7 +76,7 @@ def overview(profile: str) -> str:
             f"<td>{record.get('device', '')}</td><td>{record.get('seconds', float('nan')):.0f} s</td>"
             f"<td>{record.get('started', '')[:10]}</td><td>{record.get('commit', '')}</td></tr>"
         )
-    for name in runs.declared_runs(profile):
+    for name in profiles.declared_runs(profile):
         if name not in records(profile):
             rows.append(f'<tr><td>{html.escape(title(name))}</td><td colspan="5">not run yet</td></tr>')
     head = "".join(f"<th>{h}</th>" for h in ("study", "claims", "device", "notebook time", "date", "commit"))
@@ -115,13 +115,8 @@ def gallery(profile: str) -> str:
 
 
 def runs_html(profile: str) -> str:
-    """The run cards, a column a run, as HTML."""
-    shown = {}
-    for name, record in records(profile).items():
-        flat = {k: v for k, v in record.items() if not isinstance(v, dict)}
-        shown[name] = flat | {f"version of {k}": v for k, v in record.get("versions", {}).items()}
-        shown[name] |= {f"parameter {k}": v for k, v in record.get("parameters", {}).items()}
-    return pd.DataFrame(shown).fillna("").to_html(escape=True)
+    """The run cards, one after the other, as HTML."""
+    return "".join(runs.card_html(record) for record in records(profile).values()) or "<p>None.</p>"
 
 
 def write_claims(profile: str) -> Path:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import nbformat
 
-from lib import files, ledger, paths, runs
+from lib import files, ledger, paths, profiles, runs
 from lib.progress import say
 
 TEMPLATES = Path(__file__).resolve().parent / "templates"
@@ -24,10 +24,15 @@ def _html(notebook: Path, run: str, profile: str) -> str:
     content = nbformat.read(notebook, as_version=4)
     content.metadata.pop("widgets", None)  # or the page would ask the network for the widget manager
     content.metadata["title"] = _title(content, run)
+    for cell in content.cells:  # progress is for whoever waited; the executed notebook keeps it
+        if cell.cell_type == "code":
+            cell.outputs = [o for o in cell.outputs if not (o.output_type == "stream" and o.name == "stderr")]
     config = Config()
     config.TagRemovePreprocessor.enabled = True
     config.TagRemovePreprocessor.remove_input_tags = {"hide-input"}
-    config.TagRemovePreprocessor.remove_cell_tags = {"hide-cell", "interactive"}
+    config.TagRemovePreprocessor.remove_cell_tags = {
+        "hide-cell", "interactive", "parameters", "injected-parameters",  # the run card shows the parameters
+    }  # fmt: skip
     exporter = HTMLExporter(config=config, template_name="study", extra_template_basedirs=[str(TEMPLATES)])
     for name in ("mathjax_url", "require_js_url", "mermaid_js_url", "mermaid_layout_elk_js_url"):
         setattr(exporter, name, "")
@@ -44,7 +49,7 @@ def _title(content: nbformat.NotebookNode, run: str) -> str:
 
 
 def page(run: str, profile: str) -> Path:
-    return paths.figures(profile) / ("index.html" if run == runs.LEDGER else f"{run}.html")
+    return paths.figures(profile) / ("index.html" if run == profiles.LEDGER else f"{run}.html")
 
 
 def render(run: str, profile: str) -> Path:
@@ -57,20 +62,20 @@ def render(run: str, profile: str) -> Path:
         raise RuntimeError(f"{run} has not finished under profile {profile}: {folder / 'run.json'} is missing. Run it first.")
     target = page(run, profile)
     files.write_bytes(target, _html(folder / "executed.ipynb", run, profile).encode())
-    if run != runs.LEDGER and profile in runs.PROFILES:
+    if run != profiles.LEDGER and profile in profiles.PROFILES:
         index(profile)
     return target
 
 
 def index(profile: str) -> Path:
     """Bring index.html and claims.csv of a profile up to date: they show the studies that have finished, whichever."""
-    target = page(runs.LEDGER, profile)
-    record = paths.results(profile, runs.LEDGER) / "signature.json"
+    target = page(profiles.LEDGER, profile)
+    record = paths.results(profile, profiles.LEDGER) / "signature.json"
     with files.locked(record):
         now = {"shown": ledger.signature(profile)}
         if not target.exists() or files.read_json(record) != now:
-            runs.execute(runs.LEDGER, profile)
-            render(runs.LEDGER, profile)
+            runs.execute(profiles.LEDGER, profile)
+            render(profiles.LEDGER, profile)
             files.write_json(record, now)
     files.write_json(record.with_name("shown.json"), now)  # Snakemake's mark that the index is up to date
     return target

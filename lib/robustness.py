@@ -1,4 +1,10 @@
-"""Robust accuracy over a grid of eps, doing no work twice."""
+"""Robust accuracy over a grid of eps, doing no work twice.
+
+Balls are nested: an image that is adversarial at one eps is adversarial at every larger one, and an attack that comes
+nowhere near the decision boundary in a large ball comes no nearer in a small one. So the grid is worked through from large
+to small, a row leaves the batch the moment it is fooled, and a row that keeps its margin at one eps is not attacked at
+smaller ones. Close calls are: they are attacked at the next smaller eps too, and get a second look of their own.
+"""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -10,17 +16,20 @@ from lib import hooks
 from lib.attacks import (
     Loss,
     Norm,
-    check_input,
     ascent,
+    check_input,
     check_result,
     cross_entropy,
     default_step,
     fooled,
     input_gradient,
+    margin,
     project,
     random_point,
     weaknesses,
 )
+
+Start = Callable[[Tensor, Tensor, float], Tensor]
 
 
 @dataclass(frozen=True)
@@ -42,6 +51,64 @@ class RobustAccuracy:
         return self.correct.float().mean(1)
 
 
+@dataclass(frozen=True)
+class _Attacker:
+    """What stays the same over a grid: model, data and attack."""
+
+    model: nn.Module
+    x: Tensor
+    y: Tensor
+    steps: int
+    step: Callable[[float, int], float]
+    norm: Norm
+    batch_size: int
+
+    def run(self, rows: Tensor, eps: float, loss: Loss, start: Start | None) -> tuple[Tensor, Tensor, int, tuple[str, ...]]:
+        """One run over `rows`: which were fooled, the margin they were brought to (both (len(rows),)), steps, warnings.
+
+        A pool of at most `batch_size` rows, each at its own step; rows that were fooled or finished make room for the
+        next. An iterate is judged by the forward pass that the next step needs anyway; the only extra one is the last.
+        """
+        x, device = self.x, self.x.device
+        broken = torch.zeros(len(rows), dtype=torch.bool, device=device)
+        reached = torch.full((len(rows),), -torch.inf, dtype=x.dtype, device=device)
+        slot = torch.empty(0, dtype=torch.long, device=device)  # positions in `rows`
+        age = torch.empty(0, dtype=torch.long, device=device)  # steps taken
+        x_adv, spent, queued = x[:0], 0, 0
+        length, warnings = self.step(eps, self.steps), ()
+        while len(slot) or queued < len(rows):
+            room = min(self.batch_size - len(slot), len(rows) - queued)
+            if room > 0 and len(slot) <= self.batch_size // 2:
+                fresh = torch.arange(queued, queued + room, device=device)
+                begin = x[rows[fresh]]
+                if start is not None:
+                    begin = (begin + start(rows[fresh], x, eps)).clamp(0, 1)
+                slot, x_adv = torch.cat([slot, fresh]), torch.cat([x_adv, begin])
+                age = torch.cat([age, torch.zeros_like(fresh)])
+                queued += room
+            target, last = self.y[rows[slot]], age == self.steps
+            if last.all():
+                with torch.no_grad():
+                    logits = self.model(x_adv)
+            else:
+                gradient, _, logits = input_gradient(self.model, x_adv, target, loss, check=spent == 0)
+                if spent == 0:
+                    warnings = weaknesses(gradient, logits)
+                spent += int((~last).sum())
+            now = fooled(logits, target)
+            reached[slot] = torch.maximum(reached[slot], margin(logits, target))
+            if now.any():
+                check_result(x[rows[slot[now]]], x_adv[now], eps, self.norm)
+                broken[slot[now]] = True
+            stay = ~now & ~last
+            slot, age, x_adv = slot[stay], age[stay] + 1, x_adv[stay]
+            if len(slot):
+                origin = x[rows[slot]]
+                delta = x_adv + length * ascent(gradient[stay], self.norm) - origin
+                x_adv = (origin + project(delta, eps, self.norm)).clamp(0, 1)
+        return broken, reached, spent, warnings
+
+
 def robust_accuracy(
     model: nn.Module,
     x: Tensor,
@@ -54,17 +121,20 @@ def robust_accuracy(
     losses: Sequence[Loss] = (cross_entropy,),
     random_start: bool = True,
     restarts: int = 1,
+    screen: float = 0.3,
+    second_look: float = 0.1,
     batch_size: int = 128,
     generator: torch.Generator | None = None,
 ) -> RobustAccuracy:
-    """Accuracy under PGD for every eps: a row counts as broken as soon as any iterate of any restart fools the model.
+    """Accuracy under PGD for every eps: a row counts as broken as soon as any iterate of any run fools the model.
 
-    The grid is worked through from small to large. A row that a smaller eps broke is broken at every larger one (the
-    adversarial image lies in the larger ball), so it is never attacked again; a row fooled on the way leaves the batch at
-    once, and the batch is refilled. Iterates are judged by the forward pass that the next step needs anyway, so the only
-    extra forward is the last. Every loss of `losses` gets `restarts` runs. Memory depends on `batch_size`, not on N.
+    Every loss of `losses` gets `restarts` runs. A row's margin is f_y - max_{j != y} f_j. A row that kept more than the
+    share `screen` of its clean margin through all runs at one eps is not attacked at smaller ones; `screen=1` attacks every
+    row at every eps. A row that was brought to less than the share `second_look` of it gets one run more, on the margin
+    itself, from another start; 0 leaves that out. What a row yields at a small eps counts at every larger one.
 
-    Randomness is keyed by (image, eps, run), so the result does not depend on batching.
+    Memory depends on `batch_size`, not on N. Randomness is keyed by (image, run), so batching does not change the result.
+    Raises ValueError for bad input, RuntimeError where an attack breaks its own bounds.
     """
     grid = sorted({float(e) for e in eps})
     if not grid:
@@ -73,101 +143,88 @@ def robust_accuracy(
         check_input(x, y, e, norm)
     if steps < 1 or restarts < 1 or not losses or batch_size < 1:
         raise ValueError(f"steps={steps}, restarts={restarts}, losses={len(losses)}, batch_size={batch_size}: 1 at least")
-    seed = (generator or torch.Generator().manual_seed(0)).initial_seed()
+    if not 0 <= second_look <= screen <= 1:
+        raise ValueError(
+            f"screen={screen}, second_look={second_look}: shares of the clean margin, 0 <= second_look <= screen <= 1"
+        )
     grid = [e for e in grid if e > 0]
+    seed = (generator or torch.Generator().manual_seed(0)).initial_seed()
+    attacker = _Attacker(model, x.detach(), y, steps, step, norm, batch_size)
     with hooks.frozen(model):
-        correct, warnings = _clean(model, x, y, batch_size)
-        table, spent = [correct.clone()], [0]
-        for e in grid:
-            alive = correct.nonzero()[:, 0]
-            cost = 0
-            for run in range(restarts * len(losses)):
-                loss = losses[run % len(losses)]
-                start = _keyed_start(seed, run, norm) if random_start or run >= len(losses) else None
-                broken, used, found = _attack(model, x, y, alive, e, steps, step(e, steps), norm, loss, start, batch_size)
-                cost, warnings = cost + used, warnings + found
-                correct[alive[broken]] = False
-                alive = alive[~broken]
-            table.append(correct.clone())
-            spent.append(cost)
-    return RobustAccuracy((0.0, *grid), torch.stack(table), tuple(spent), tuple(dict.fromkeys(warnings)))
+        clean, warnings = _clean(attacker)
+        right = clean < 0
+        broken = torch.zeros(len(grid), len(x), dtype=torch.bool, device=x.device)
+        spent = [0] * len(grid)
+        rows = right.nonzero()[:, 0]
+        for k in reversed(range(len(grid))):
+            found, kept = _at(attacker, rows, clean[rows], grid[k], losses, restarts, random_start, second_look, seed)
+            broken[k, rows] = found.broken
+            spent[k], warnings = found.steps, warnings + found.warnings
+            rows = rows[found.broken | (kept <= screen)]
+        broken = broken.cumsum(0) > 0  # what broke at a smaller eps is broken here
+    correct = torch.cat([right[None], right & ~broken])
+    return RobustAccuracy((0.0, *grid), correct, (0, *spent), tuple(dict.fromkeys(warnings)))
 
 
-def _clean(model: nn.Module, x: Tensor, y: Tensor, batch_size: int) -> tuple[Tensor, tuple[str, ...]]:
-    """Correct without attack (N,), and whether the model is deterministic."""
-    right, passes = [], []
+@dataclass(frozen=True)
+class _Found:
+    broken: Tensor
+    steps: int
+    warnings: tuple[str, ...]
+
+
+def _at(
+    attacker: _Attacker, rows: Tensor, clean: Tensor, eps: float, losses: Sequence[Loss], restarts: int, random_start: bool,
+    second_look: float, seed: int,
+) -> tuple[_Found, Tensor]:  # fmt: skip
+    """All runs at one eps over `rows`, and the share of the clean margin that each row kept, (len(rows),)."""
+    broken, total, warnings = torch.zeros_like(rows, dtype=torch.bool), 0, ()
+    kept = torch.ones_like(clean)
+
+    def attack(which: Tensor, loss: Loss, start: Start | None) -> None:
+        nonlocal total, warnings
+        hit, reached, steps, said = attacker.run(rows[which], eps, loss, start)
+        kept[which] = torch.minimum(kept[which], reached / clean[which])  # both margins are negative where it holds
+        broken[which[hit]] = True
+        total, warnings = total + steps, warnings + said
+
+    runs = [loss for _ in range(restarts) for loss in losses]
+    for i, loss in enumerate(runs):
+        start = _keyed_start(seed, i, attacker.norm) if random_start or i >= len(losses) else None
+        attack((~broken).nonzero()[:, 0], loss, start)
+    close = (~broken & (kept < second_look)).nonzero()[:, 0]
+    attack(close, margin, _keyed_start(seed, len(runs), attacker.norm))
+    return _Found(broken, total, warnings), kept
+
+
+def _clean(attacker: _Attacker) -> tuple[Tensor, tuple[str, ...]]:
+    """Margins without attack (N,), negative where the prediction is right; and whether the model is deterministic."""
+    margins, passes, size = [], [], attacker.batch_size
     with torch.no_grad():
-        for i in range(0, len(x), batch_size):
-            logits = model(x[i : i + batch_size])
-            hooks.check_logits(model, logits)
-            hooks.check_labels(y[i : i + batch_size], logits.shape[1], len(logits))
-            right.append(~fooled(logits, y[i : i + batch_size]))
+        for i in range(0, len(attacker.x), size):
+            logits, y = attacker.model(attacker.x[i : i + size]), attacker.y[i : i + size]
+            hooks.check_logits(attacker.model, logits)
+            hooks.check_labels(y, logits.shape[1], len(logits))
+            # a tie counts as the prediction decides it, so that `right` is what accuracy would say
+            wrong = fooled(logits, y)
+            values = margin(logits, y)
+            margins.append(torch.where(wrong, values.clamp_min(0), values.clamp_max(-torch.finfo(values.dtype).tiny)))
             if i == 0:
-                passes = [logits, model(x[:batch_size])]
+                passes = [logits, attacker.model(attacker.x[:size])]
     warnings: tuple[str, ...] = ()
     if not torch.allclose(*passes, rtol=1e-3, atol=1e-4):
         warnings = ("the model is randomised: two passes over the same images differ; attack its expectation (EOT)",)
-    return torch.cat(right), warnings
+    return torch.cat(margins), warnings
 
 
-def _keyed_start(seed: int, run: int, norm: Norm) -> Callable[[Tensor, Tensor, float], Tensor]:
+def _keyed_start(seed: int, run: int, norm: Norm) -> Start:
     """Random starting points that belong to images, not to batches."""
 
     def start(rows: Tensor, x: Tensor, eps: float) -> Tensor:
         points = []
         for row in rows.tolist():
             key = (seed * 1_000_003 + run * 8191 + row) % 2**63
-            generator = torch.Generator().manual_seed(key)
-            points.append(random_point(x[:1], eps, norm, generator))
+            points.append(random_point(x[:1], eps, norm, torch.Generator().manual_seed(key)))
         return torch.cat(points)
 
     return start
-
-
-def _attack(
-    model: nn.Module, x: Tensor, y: Tensor, rows: Tensor, eps: float, steps: int, step: float, norm: Norm, loss: Loss,
-    start: Callable[[Tensor, Tensor, float], Tensor] | None, batch_size: int,
-) -> tuple[Tensor, int, tuple[str, ...]]:  # fmt: skip
-    """One run over `rows`: which broke (len(rows),), the row-steps spent, warnings.
-
-    A pool of at most `batch_size` rows, each at its own step; rows that broke or finished make room for the next.
-    """
-    broken = torch.zeros(len(rows), dtype=torch.bool, device=x.device)
-    spent, queued = 0, 0
-    warnings: tuple[str, ...] = ()
-    slot = torch.empty(0, dtype=torch.long, device=x.device)  # positions in `rows`
-    age = torch.empty(0, dtype=torch.long, device=x.device)  # steps taken
-    x_adv = x[:0]
-    while len(slot) or queued < len(rows):
-        room = min(batch_size - len(slot), len(rows) - queued)
-        if room > 0 and (len(slot) <= batch_size // 2 or queued == 0):
-            fresh = torch.arange(queued, queued + room, device=x.device)
-            begin = x[rows[fresh]]
-            if start is not None:
-                begin = (begin + start(rows[fresh], x, eps)).clamp(0, 1)
-            slot, x_adv = torch.cat([slot, fresh]), torch.cat([x_adv, begin])
-            age = torch.cat([age, torch.zeros_like(fresh)])
-            queued += room
-        target = y[rows[slot]]
-        last = age == steps
-        if last.all():
-            with torch.no_grad():
-                logits = model(x_adv)
-        else:
-            gradient, _, logits = input_gradient(model, x_adv, target, loss, check=spent == 0)
-            if spent == 0:
-                warnings = weaknesses(gradient, logits)
-            spent += int((~last).sum())
-        now = fooled(logits, target)
-        if now.any():
-            check_result(x[rows[slot[now]]], x_adv[now], eps, norm)
-            broken[slot[now]] = True
-        stay = ~now & ~last
-        if last.all():
-            slot, age, x_adv = slot[stay], age[stay], x_adv[stay]
-            continue
-        slot, age = slot[stay], age[stay] + 1
-        origin = x[rows[slot]]
-        delta = x_adv[stay] + step * ascent(gradient[stay], norm) - origin
-        x_adv = (origin + project(delta, eps, norm)).clamp(0, 1)
-    return broken, spent, warnings

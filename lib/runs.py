@@ -9,10 +9,9 @@ named after its parameters, `custom-…`, so that trying something never overwri
 """
 
 import argparse
-import ast
 import contextlib
 import dataclasses
-import importlib
+import html
 import importlib.metadata
 import io
 import os
@@ -25,103 +24,17 @@ from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Any, TypeVar
 
 import pandas as pd
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from lib import claims as claims_
-from lib import files, paths
+from lib import files, paths, profiles
 from lib.progress import say
 
 T = TypeVar("T")
-LEDGER = "99-ledger"
-PROFILES = ("smoke", "laptop", "datasets", "paper")
 VERSIONS_OF = ("torch", "torchvision", "numpy", "scikit-image", "pandas", "papermill")
-
-
-class Parameters(BaseModel):
-    """What every notebook takes. A study's own parameters extend this; the defaults are those of `laptop`."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    profile: str = "laptop"
-    variant: Annotated[str, Field(description="a second run of the same study, on other data", pattern="^[a-z0-9_-]*$")] = ""
-    device: Annotated[Literal["auto", "cpu", "cuda", "mps"], Field(description="auto: the fastest there is")] = "auto"
-
-
-def study_module(run: str) -> Any:
-    """The module of a study: lib.attention_shift for 01-attention-shift and its variants."""
-    name = run.split(".")[0].split("-", 1)[-1].replace("-", "_")
-    try:
-        return importlib.import_module(f"lib.{name}")
-    except ImportError as error:
-        known = ", ".join(sorted(p.stem for p in paths.notebooks().glob("[0-9]*.ipynb")))
-        raise ValueError(f"no study {run!r}; there are {known}") from error
-
-
-def profile_file(run: str, profile: str) -> Path:
-    return paths.notebooks() / "profiles" / profile / f"{run}.yaml"
-
-
-def declared_runs(profile: str) -> list[str]:
-    """The runs of a profile, in order: one for each of its files."""
-    return sorted(p.stem for p in (paths.notebooks() / "profiles" / profile).glob("*.yaml") if p.stem != LEDGER)
-
-
-def parameters(run: str, profile: str, overrides: Mapping[str, Any] | None = None) -> Parameters:
-    """A study's parameters: typed defaults, the profile's differences, then `overrides`.
-
-    Raises ValueError that lists every unknown name and wrong value at once.
-    """
-    model = study_module(run).Parameters
-    file = profile_file(run, profile)
-    if not file.exists():
-        known = [p for p in PROFILES if profile_file(run, p).exists()]
-        raise ValueError(f"{run} has no profile {profile!r}; it has {', '.join(known) or 'none'} ({file} is missing)")
-    differences = yaml.safe_load(file.read_text()) or {}
-    return validated(model, {**differences, "profile": profile, **(overrides or {})})
-
-
-def networks(run: str, profile: str) -> list[Any]:
-    """The networks that a run needs, as TrainConfigs: what its module's `networks(parameters)` says, or none."""
-    needed = getattr(study_module(run), "networks", None)
-    return needed(parameters(run, profile)) if needed else []
-
-
-def code_of(run: str) -> list[Path]:
-    """The modules of lib that decide a run's results: those its module and notebook import, and theirs in turn."""
-    import nbformat
-
-    cells = nbformat.read(notebook_of(run), as_version=4).cells
-    own = [c.source for c in cells if c.cell_type == "code" and "interactive" not in c.metadata.get("tags", [])]
-    sources = ["\n".join(own), Path(study_module(run).__file__).read_text()]
-    found: set[Path] = {Path(study_module(run).__file__)}
-    while sources:
-        for node in ast.walk(ast.parse(sources.pop())):
-            if not isinstance(node, ast.ImportFrom) or not (node.module or "").startswith("lib"):
-                continue
-            names = [a.name for a in node.names] if node.module == "lib" else [node.module.removeprefix("lib.")]
-            for file in (paths.PROJECT / "lib" / f"{name}.py" for name in names):
-                if file not in found and file.exists():
-                    found.add(file)
-                    sources.append(file.read_text())
-    return sorted(found)
-
-
-def validated(model: type[Parameters], values: Mapping[str, Any]) -> Parameters:
-    try:
-        return model.model_validate(dict(values))
-    except ValidationError as error:
-        lines = []
-        for e in error.errors():
-            name = ".".join(map(str, e["loc"]))
-            if e["type"] == "extra_forbidden":
-                lines.append(f"unknown parameter {name!r}; there are {', '.join(model.model_fields)}")
-            else:
-                lines.append(f"{name} = {e['input']!r}: {e['msg']}")
-        raise ValueError("parameters refused, nothing was run:\n  " + "\n  ".join(lines)) from error
 
 
 def commit() -> dict[str, Any]:
@@ -145,7 +58,7 @@ def versions() -> dict[str, str]:
 
 @dataclasses.dataclass
 class Run:
-    """A started run: its validated parameters and where its results go."""
+    """A started run: its profiles.validated parameters and where its results go."""
 
     name: str
     parameters: Any
@@ -167,7 +80,7 @@ class Run:
     @property
     def is_study(self) -> bool:
         """Everything but the ledger, which draws from the studies and claims nothing itself."""
-        return self.name != LEDGER
+        return self.name != profiles.LEDGER
 
     @property
     def judges(self) -> bool:
@@ -270,20 +183,30 @@ class Run:
         }
 
 
+def card_html(card: Mapping[str, Any]) -> str:
+    """A run card as a table for people."""
+
+    def told(value: Any) -> str:
+        pairs = value.items() if isinstance(value, dict) else ()
+        return html.escape(", ".join(f"{k} {v}" for k, v in pairs) if pairs else str(value))
+
+    rows = "".join(f"<tr><th>{html.escape(k)}</th><td>{told(v)}</td></tr>" for k, v in card.items())
+    return f"<table><caption>Run card</caption>{rows}</table>"
+
+
 def start(name: str, given: Mapping[str, Any]) -> Run:
-    """Validate a notebook's parameters (its `globals()` will do) and open the run. Raises ValueError as `parameters`."""
+    """Validate a notebook's parameters (its `globals()` will do) and open the run.
+
+    Raises ValueError as `profiles.parameters` does.
+    """
     from lib import figures
 
-    model = study_module(name).Parameters
-    chosen = validated(model, {k: given[k] for k in model.model_fields if k in given})
+    model = profiles.study_module(name).Parameters
+    chosen = profiles.validated(model, {k: given[k] for k in model.model_fields if k in given})
     run = f"{name}.{chosen.variant}" if chosen.variant else name
-    official = profile_file(run, chosen.profile).exists() and parameters(run, chosen.profile) == chosen
+    official = profiles.profile_file(run, chosen.profile).exists() and profiles.parameters(run, chosen.profile) == chosen
     figures.use_style()
     return Run(run, chosen, official, datetime.now(UTC))
-
-
-def notebook_of(run: str) -> Path:
-    return paths.notebooks() / f"{run.split('.')[0]}.ipynb"
 
 
 def execute(run: str, profile: str, overrides: Mapping[str, Any] | None = None) -> Path:
@@ -295,8 +218,8 @@ def execute(run: str, profile: str, overrides: Mapping[str, Any] | None = None) 
     """
     import papermill
 
-    chosen = parameters(run, profile, overrides)
-    notebook = notebook_of(run)
+    chosen = profiles.parameters(run, profile, overrides)
+    notebook = profiles.notebook_of(run)
     declared = papermill.inspect_notebook(str(notebook))
     unknown = set(type(chosen).model_fields) ^ set(declared)
     if unknown:
@@ -361,7 +284,7 @@ def _headless() -> Any:
 def main() -> int:
     parser = argparse.ArgumentParser(description="Execute one notebook with a profile's parameters.")
     parser.add_argument("run", help="for example 01-attention-shift")
-    parser.add_argument("--profile", default="laptop", help=", ".join(PROFILES))
+    parser.add_argument("--profile", default="laptop", help=", ".join(profiles.PROFILES))
     parser.add_argument("--set", action="append", default=[], metavar="NAME=VALUE", help="override one parameter")
     parser.add_argument("--no-report", action="store_true", help="leave the HTML to a later `python -m lib.report`")
     arguments = parser.parse_args()

@@ -10,7 +10,7 @@ import os
 import subprocess
 import sys
 
-from lib import files, ledger, paths, runs
+from lib import files, ledger, paths, profiles
 from lib.progress import say
 
 
@@ -26,12 +26,12 @@ def snakemake(profile: str, cores: str, extra: list[str]) -> int:
 
 def main() -> int:
     parser = argparse.ArgumentParser(description="Run every study of a profile and render its reports.")
-    parser.add_argument("--profile", default="laptop", help=", ".join(runs.PROFILES))
+    parser.add_argument("--profile", default="laptop", help=", ".join(profiles.PROFILES))
     parser.add_argument("--cores", default="all")
     parser.add_argument("extra", nargs="*", help="after --: arguments for snakemake, such as --executor slurm --jobs 20")
     arguments = parser.parse_args()
-    if not runs.declared_runs(arguments.profile):
-        say(f"error: no profile {arguments.profile!r}; there are {', '.join(runs.PROFILES)}")
+    if not profiles.declared_runs(arguments.profile):
+        say(f"error: no profile {arguments.profile!r}; there are {', '.join(profiles.PROFILES)}")
         return 2
     with files.locked(paths.home() / "data" / "study"):
         code = snakemake(arguments.profile, arguments.cores, arguments.extra)

@@ -104,7 +104,7 @@ def test_missing_empty_and_half_copied_folders_say_what_was_looked_for(root):
     folder(root)
     for f in (root / "mine/test/b").iterdir():
         f.unlink()
-    with pytest.raises(FileNotFoundError, match="no images for class 'b'.*copy it again"):
+    with pytest.raises(FileNotFoundError, match=r"no images for class 'b'.*copy it again"):
         datasets.load("folder:mine", "test")
     folder(root, name="single", classes=("a",))
     with pytest.raises(FileNotFoundError, match=r"1 class folder\(s\)"):

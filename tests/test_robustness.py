@@ -42,7 +42,8 @@ def data():
 @pytest.mark.parametrize("batch_size", [3, 16, 128])
 def test_equals_the_slow_twin_at_any_batch_size(model, data, batch_size):
     x, y = data
-    found = robustness.robust_accuracy(model, x, y, eps=GRID, steps=5, restarts=2, batch_size=batch_size)
+    every = {"screen": 1.0, "second_look": 0.0}
+    found = robustness.robust_accuracy(model, x, y, eps=GRID, steps=5, restarts=2, batch_size=batch_size, **every)
     assert found.eps == (0.0, *GRID)
     expected = twin(model, x, y, GRID, 5, 2)
     assert torch.equal(found.correct, expected)
@@ -58,17 +59,28 @@ def test_accuracy_never_rises_with_eps_and_starts_clean(model, data):
     assert torch.equal(found.correct[0], ~attacks.fooled(model(x), y))
 
 
-def test_spends_nothing_on_rows_that_are_broken(model, data):
+@pytest.mark.parametrize("norm", ["linf", "l2"])
+def test_screening_gives_what_attacking_everything_gives(data, norm):
+    """Rows far from the boundary in a large ball are not attacked in a small one: fewer steps, the same rows broken."""
     x, y = data
-    found = robustness.robust_accuracy(model, x, y, eps=(0.5, 0.6), steps=10, random_start=False)
-    alive = found.correct.sum(1).tolist()
-    assert found.steps[0] == 0
-    for k in (1, 2):
-        survivors, attacked = alive[k], alive[k - 1]
-        assert survivors * 10 <= found.steps[k] <= attacked * 10
-    if alive[1] == 0:
-        assert found.steps[2] == 0
-    assert found.steps[1] < alive[0] * 10  # broken rows left on the way
+    grid = GRID if norm == "linf" else (0.01, 0.04, 0.1)
+    full = robustness.robust_accuracy(toy(), x, y, eps=grid, norm=norm, steps=10, screen=1.0, second_look=0.0)
+    quick = robustness.robust_accuracy(toy(), x, y, eps=grid, norm=norm, steps=10, second_look=0.0)
+    assert torch.equal(quick.correct, full.correct)
+    assert sum(quick.steps) < 0.8 * sum(full.steps)
+    closer = robustness.robust_accuracy(toy(), x, y, eps=grid, norm=norm, steps=10)
+    assert (closer.correct <= full.correct).all()  # a second look can only break more
+
+
+def test_spends_nothing_on_rows_that_are_fooled_or_safe(model, data):
+    x, y = data
+    found = robustness.robust_accuracy(model, x, y, eps=(1e-5, 0.5), steps=10, random_start=False)
+    assert found.steps[0] == 0 and found.correct[1].sum() == found.correct[0].sum()
+    assert found.steps[2] < 10 * int(found.correct[0].sum())  # fooled rows left on the way
+    # at the small eps only rows broken at the large one are attacked, and the close calls
+    assert found.steps[1] <= 10 * int(found.correct[0].sum())
+    safe = robustness.robust_accuracy(model, x, y, eps=(1e-6, 1e-5), steps=10, random_start=False)
+    assert safe.steps[1] == 0 and safe.steps[2] == 10 * int(safe.correct[0].sum())
 
 
 def test_never_above_torchattacks(data):
@@ -123,7 +135,12 @@ def test_leaves_the_model_as_it_was(model, data):
 
 @pytest.mark.parametrize(
     ("options", "message"),
-    [({"eps": ()}, "grid of eps is empty"), ({"eps": (-1.0,)}, "eps is -1"), ({"eps": (0.1,), "steps": 0}, "1 at least")],
+    [
+        ({"eps": ()}, "grid of eps is empty"),
+        ({"eps": (-1.0,)}, "eps is -1"),
+        ({"eps": (0.1,), "steps": 0}, "1 at least"),
+        ({"eps": (0.1,), "screen": 0.05}, "second_look <= screen"),
+    ],
 )
 def test_bad_options_say_what_to_do(model, data, options, message):
     with pytest.raises(ValueError, match=message):

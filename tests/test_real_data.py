@@ -1,0 +1,61 @@
+"""The study's parts on real data, where STUDY_DATA holds them (`.ci/run` lays them out)."""
+
+import os
+from pathlib import Path
+
+import pytest
+import torch
+
+from lib import attention_shift, datasets, images, profiles, training
+from lib.training import TrainConfig, trained
+
+ROOT = os.environ.get("STUDY_DATA")
+pytestmark = [
+    pytest.mark.real_data,
+    pytest.mark.skipif(not ROOT, reason="STUDY_DATA is not set: no real data sets here"),
+]
+
+
+def needs(name: str) -> None:
+    if not (Path(ROOT) / name).exists():
+        pytest.skip(f"{ROOT} has no {name}")
+
+
+def test_mnist_is_read_and_learnt(home):
+    needs("MNIST")
+    test = datasets.load("mnist", "test")
+    assert test.images.shape == (10_000, 1, 28, 28) and datasets.load("mnist", "train").labels.bincount().tolist()[:2] == [
+        5923,
+        6742,
+    ]
+    network = trained(
+        TrainConfig(dataset="mnist", size=28, channels=1, arch="plain", limit=6000, epochs=2, augment=(), threads=2)
+    )
+    assert training.accuracy(network.model, test.head(2000)) > 0.96
+
+
+def test_faces_of_forty_people(home):
+    needs("orl_faces")
+    p = profiles.parameters("01-attention-shift", "datasets")
+    data = attention_shift.evaluation_set(p)
+    assert len(data.classes) == 40 and data.images.shape == (80, 1, 64, 64)
+    config = attention_shift.networks(p)[0].model_copy(update={"epochs": 25, "threads": 2})
+    network = trained(config)
+    assert training.accuracy(network.model, data) > 0.8
+    table = attention_shift.measure(network.model, data.images, data.labels, eps=(0.01, 0.05))
+    by = (
+        table[(table.layer == "stage3") & (table.target_mode == "pred")].groupby(["attack", "eps"], observed=True).nissim.mean()
+    )
+    assert by["fgsm", 0.0] < 1e-6
+    assert by["fgsm", 0.05] > by["fgsm", 0.01] > by["noise", 0.01]
+
+
+def test_colour_folder_and_photographs():
+    needs("cifar10")
+    data = datasets.load("folder:cifar10", "test", limit=500)
+    assert data.images.shape == (500, 3, 32, 32) and len(data.classes) == 10
+    assert data.labels.bincount(minlength=10).min() > 25  # shuffled: the head is a fair sample
+    needs("photos")
+    for path in sorted((Path(ROOT) / "photos").glob("*.jpg"))[:10]:
+        x = images.to_tensor(images.open_image(path), size=64, channels=3)
+        assert x.shape == (3, 64, 64) and torch.isfinite(x).all()

@@ -1,0 +1,176 @@
+"""Parameters, profiles, runs: strict before anything runs, nothing lost after a kill."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+
+import pandas as pd
+import papermill
+import pytest
+
+from lib import attention_shift, files, paths, profiles, runs
+
+STUDIES = [p.stem for p in sorted(paths.notebooks().glob("[0-9]*.ipynb"))]
+
+
+@pytest.mark.parametrize("run", STUDIES)
+@pytest.mark.parametrize("profile", profiles.PROFILES)
+def test_every_profile_is_valid(run, profile):
+    assert profiles.parameters(run, profile).profile == profile
+
+
+def test_laptop_is_the_defaults():
+    assert profiles.parameters("01-attention-shift", "laptop") == attention_shift.Parameters()
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        ({"typo": 1}, "unknown parameter 'typo'; there are profile"),
+        ({"seeds": 2.5}, "seeds = 2.5"),
+        ({"seeds": "three"}, "seeds = 'three'"),
+        ({"eps": [0.1, -0.1]}, r"eps.1 = -0.1: Input should be greater than 0"),
+        ({"device": "tpu"}, "device = 'tpu'"),
+        ({"architectures": []}, "architectures"),
+        ({"images": 0}, "images = 0"),
+    ],
+)
+def test_wrong_parameters_are_refused_before_anything_runs(home, overrides, message):
+    with pytest.raises(ValueError, match=message) as caught:
+        runs.execute("01-attention-shift", "smoke", overrides)
+    assert "nothing was run" in str(caught.value)
+    assert not list(home.rglob("*.ipynb"))
+
+
+def test_scientific_notation_arrives_as_a_number():
+    """YAML reads 1e-3 as text; the schema makes it a number."""
+    assert profiles.parameters("01-attention-shift", "smoke", {"learning_rate": "1e-3"}).learning_rate == 0.001
+
+
+def test_unknown_runs_and_profiles_are_refused():
+    with pytest.raises(ValueError, match="no study '08-nothing'; there are 01-attention-shift"):
+        profiles.parameters("08-nothing", "laptop")
+    with pytest.raises(ValueError, match="no profile 'desktop'; it has smoke, laptop"):
+        profiles.parameters("01-attention-shift", "desktop")
+
+
+def test_only_a_profiles_own_parameters_write_to_its_folders(home):
+    official = runs.start("01-attention-shift", {"profile": "laptop"})
+    assert official.results == home / "data/results/laptop/01-attention-shift"
+    tried = runs.start("01-attention-shift", {"profile": "laptop", "seeds": 1, "unrelated": "ignored"})
+    assert tried.profile.startswith("custom-") and tried.results != official.results
+    again = runs.start("01-attention-shift", {"profile": "laptop", "seeds": 1})
+    assert again.profile == tried.profile
+
+
+def test_tables_are_computed_once_for_their_key(home, capsys):
+    run = runs.start("01-attention-shift", {"profile": "smoke"})
+    calls = []
+
+    def compute():
+        calls.append(1)
+        return pd.DataFrame({"a": [1, 2]})
+
+    for key in (["x", 1], ["x", 1], ["x", 2]):
+        assert run.cached("part", key, compute)["a"].to_list() == [1, 2]
+    assert len(calls) == 2
+    for path in (run.results / "parts").iterdir():
+        path.write_bytes(b"damaged")
+    run.cached("part", ["x", 1], compute)
+    assert len(calls) == 3 and "damaged" in capsys.readouterr().err
+
+
+def test_work_side_by_side_keeps_its_order(home):
+    run = runs.start("01-attention-shift", {"profile": "smoke"})
+    table = run.each([3, 1, 2], lambda n: pd.DataFrame({"n": [n] * n}), workers=2)
+    assert table.n.to_list() == [3, 3, 3, 1, 2, 2]
+
+
+def test_figures_need_alt_text_and_bring_their_numbers(home):
+    import matplotlib.pyplot as plt
+
+    run = runs.start("01-attention-shift", {"profile": "smoke"})
+    with pytest.raises(ValueError, match="needs alt text"):
+        run.show(plt.figure(), "empty", " ")
+    fig, ax = plt.subplots()
+    ax.plot([0, 1])
+    shown = run.show(fig, "line", "A line that rises", pd.DataFrame({"x": [0, 1]}), line_art=True)
+    assert {p.name for p in run.figures.iterdir()} == {"line.png", "line.svg", "line.csv", "figures.json"}
+    assert shown.metadata == {"alt": "A line that rises", "file": "01-attention-shift/line.png"}
+    assert not plt.get_fignums()[1:]  # the shown figure is closed
+    plt.close("all")
+
+
+def test_code_of_a_run_is_what_its_results_depend_on():
+    names = {p.stem for p in profiles.code_of("01-attention-shift")}
+    assert {"attention_shift", "attention_claims", "cam", "attacks", "metrics", "ssim", "hooks", "training", "models"} <= names
+    assert not {"explorer", "widgets", "report"} & names
+
+
+def test_parameters_of_notebook_and_model_agree():
+    for run in STUDIES:
+        declared = papermill.inspect_notebook(str(profiles.notebook_of(run)))
+        model = profiles.study_module(run).Parameters
+        assert list(declared) == list(model.model_fields), run
+        for name, found in declared.items():
+            default = model.model_validate({name: eval(found["default"])})  # literals, checked in test_notebooks
+            assert getattr(default, name) == model.model_fields[name].default, (run, name)
+
+
+def runner(home, *arguments) -> subprocess.Popen:
+    command = [sys.executable, "-m", "lib.runs", *arguments]
+    environment = os.environ | {"STUDY_HOME": str(home)}
+    return subprocess.Popen(command, cwd=paths.PROJECT, stderr=subprocess.PIPE, text=True, env=environment)
+
+
+def kernel_of(process) -> int:
+    children = subprocess.run(
+        ["ps", "-o", "pid=,args=", "--ppid", str(process.pid)], capture_output=True, text=True, check=True
+    )
+    return next(int(line.split()[0]) for line in children.stdout.splitlines() if "ipykernel" in line)
+
+
+@pytest.mark.parametrize("victim", ["kernel", "runner"])
+def test_a_killed_run_is_no_success_and_resumes(home, victim):
+    """kill -9 the kernel, then the runner, in the middle of the measurement; run again: what was finished is kept."""
+    said = ""
+    with runner(home, "01-attention-shift", "--profile", "smoke", "--no-report") as process:
+        for line in process.stderr:
+            said += line
+            if "measured 2 of 6" in line:
+                os.kill(kernel_of(process) if victim == "kernel" else process.pid, signal.SIGKILL)
+                break
+        rest = process.stderr.read()
+    folder = home / "data/results/smoke/01-attention-shift"
+    assert process.returncode != 0, said + rest
+    assert not (folder / "run.json").exists() and not (folder / "executed.ipynb").exists()
+    if victim == "kernel":
+        assert (folder / "failed.ipynb").exists() and "failed; read" in rest
+    parts = {p.name: p.stat().st_mtime_ns for p in (folder / "parts").iterdir()}
+    networks = {p.name: p.stat().st_mtime_ns for p in paths.models().glob("*.safetensors")}
+    assert len(parts) >= 2 and len(networks) == 6
+    with runner(home, "01-attention-shift", "--profile", "smoke", "--no-report") as again:
+        said = again.stderr.read()
+    assert again.returncode == 0, said
+    assert "training" not in said
+    assert all((folder / "parts" / n).stat().st_mtime_ns == t for n, t in parts.items())
+    assert {p.name: p.stat().st_mtime_ns for p in paths.models().glob("*.safetensors")} == networks
+    assert (folder / "run.json").exists() and not (folder / "failed.ipynb").exists()
+
+
+@pytest.mark.parametrize(
+    ("assignment", "message"), [("epss=[0.1]", "unknown parameter 'epss'"), ("seeds", "--set takes NAME=VALUE")]
+)
+def test_the_command_says_what_is_wrong_in_a_line(home, assignment, message):
+    with runner(home, "01-attention-shift", "--profile", "smoke", "--set", assignment) as process:
+        said = process.stderr.read()
+    assert process.returncode == 2 and message in said and "Traceback" not in said
+
+
+def test_the_record_says_what_was_run(home):
+    card = runs.start("01-attention-shift", {"profile": "laptop"}).card()
+    assert {"run", "profile", "parameters", "device", "versions", "started"} <= set(card)
+    assert json.loads(json.dumps(card)) == card and set(runs.VERSIONS_OF) <= set(card["versions"])
+    assert files.digest_of(card["parameters"]) == files.digest_of(attention_shift.Parameters().model_dump(mode="json"))
