@@ -185,7 +185,7 @@ def fooled(logits: Tensor, y: Tensor, targeted: bool = False) -> Tensor:
     return (logits.argmax(1) == y) if targeted else (logits.argmax(1) != y)
 
 
-def _rows(values: Tensor, like: Tensor) -> Tensor:
+def per_row(values: Tensor, like: Tensor) -> Tensor:
     return values.view(-1, *[1] * (like.dim() - 1))
 
 
@@ -194,7 +194,7 @@ def project(delta: Tensor, eps: float, norm: Norm) -> Tensor:
     if norm == "linf":
         return delta.clamp(-eps, eps)
     length = _norm(delta, "l2").clamp_min(1e-12)
-    return delta * _rows((eps / length).clamp(max=1), delta)
+    return delta * per_row((eps / length).clamp(max=1), delta)
 
 
 def ascent(gradient: Tensor, norm: Norm) -> Tensor:
@@ -202,7 +202,7 @@ def ascent(gradient: Tensor, norm: Norm) -> Tensor:
     if norm == "linf":
         return gradient.sign()
     length = _norm(gradient, "l2")
-    return gradient / _rows(length.clamp_min(1e-12), gradient)
+    return gradient / per_row(length.clamp_min(1e-12), gradient)
 
 
 def random_point(x: Tensor, eps: float, norm: Norm, generator: torch.Generator | None = None) -> Tensor:
@@ -212,7 +212,7 @@ def random_point(x: Tensor, eps: float, norm: Norm, generator: torch.Generator |
         return (torch.rand(x.shape, generator=generator, device=device).to(x) * 2 - 1) * eps
     direction = torch.randn(x.shape, generator=generator, device=device).to(x)
     radius = torch.rand(len(x), generator=generator, device=device).to(x) ** (1 / x[0].numel())
-    return ascent(direction, "l2") * _rows(radius, x) * eps
+    return ascent(direction, "l2") * per_row(radius, x) * eps
 
 
 def default_step(eps: float, steps: int) -> float:
@@ -294,7 +294,7 @@ def _better(a: AttackResult, b: AttackResult, targeted: bool) -> AttackResult:
     take = (b.success & ~a.success) | ((b.success == a.success) & (gain > 0))
 
     def pick(u: Tensor, v: Tensor) -> Tensor:
-        return torch.where(_rows(take, u), v, u)
+        return torch.where(per_row(take, u), v, u)
 
     return AttackResult(
         pick(a.x_adv, b.x_adv),

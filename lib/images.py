@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from PIL import Image, ImageOps
+from PIL import Image, ImageOps, UnidentifiedImageError
 from torch import Tensor
 
 FORMATS = ("PNG", "JPEG", "BMP", "GIF", "WEBP", "TIFF", "PPM")
@@ -35,10 +35,13 @@ def open_image(source: Path | bytes, *, name: str | None = None) -> Image.Image:
             image = ImageOps.exif_transpose(image)
     except ValueError:
         raise
+    except UnidentifiedImageError:
+        raise ValueError(
+            f"{name} cannot be read as an image: its content is none of {', '.join(FORMATS)}, whatever its name says."
+        ) from None
     except Exception as error:  # Pillow's decoders raise whatever their format's parser meets
         raise ValueError(
-            f"{name} cannot be read as an image ({error}). Use {', '.join(FORMATS)}; a file cut short or a text with an "
-            "image's name is refused."
+            f"{name} cannot be read as an image ({error}). It may have been cut short: copy or save it again."
         ) from error
     if image.mode.startswith("I") or image.mode == "F":
         values = np.asarray(image, np.float64)

@@ -24,12 +24,25 @@ from lib.attacks import (
     fooled,
     input_gradient,
     margin,
+    per_row,
     project,
     random_point,
     weaknesses,
 )
 
+# (eps, steps, i) -> length of step i
+Step = Callable[[float, int, int], float]
 Start = Callable[[Tensor, Tensor, float], Tensor]
+
+
+def shrinking_step(eps: float, steps: int, i: int) -> float:
+    """From eps down to eps / steps, linearly: what can be fooled easily is fooled at once, and the end is fine."""
+    return eps * (1 - i / steps)
+
+
+def constant_step(eps: float, steps: int, i: int) -> float:
+    """2.5 eps / steps throughout (Madry et al. 2018)."""
+    return default_step(eps, steps)
 
 
 @dataclass(frozen=True)
@@ -59,7 +72,7 @@ class _Attacker:
     x: Tensor
     y: Tensor
     steps: int
-    step: Callable[[float, int], float]
+    step: Step
     norm: Norm
     batch_size: int
 
@@ -75,7 +88,8 @@ class _Attacker:
         slot = torch.empty(0, dtype=torch.long, device=device)  # positions in `rows`
         age = torch.empty(0, dtype=torch.long, device=device)  # steps taken
         x_adv, spent, queued = x[:0], 0, 0
-        length, warnings = self.step(eps, self.steps), ()
+        warnings: tuple[str, ...] = ()
+        lengths = torch.tensor([self.step(eps, self.steps, i) for i in range(self.steps)], dtype=x.dtype, device=device)
         while len(slot) or queued < len(rows):
             room = min(self.batch_size - len(slot), len(rows) - queued)
             if room > 0 and len(slot) <= self.batch_size // 2:
@@ -101,11 +115,12 @@ class _Attacker:
                 check_result(x[rows[slot[now]]], x_adv[now], eps, self.norm)
                 broken[slot[now]] = True
             stay = ~now & ~last
-            slot, age, x_adv = slot[stay], age[stay] + 1, x_adv[stay]
+            slot, age, x_adv = slot[stay], age[stay], x_adv[stay]
             if len(slot):
                 origin = x[rows[slot]]
-                delta = x_adv + length * ascent(gradient[stay], self.norm) - origin
+                delta = x_adv + per_row(lengths[age], x) * ascent(gradient[stay], self.norm) - origin
                 x_adv = (origin + project(delta, eps, self.norm)).clamp(0, 1)
+                age = age + 1
         return broken, reached, spent, warnings
 
 
@@ -116,19 +131,20 @@ def robust_accuracy(
     *,
     eps: Sequence[float],
     steps: int = 40,
-    step: Callable[[float, int], float] = default_step,
+    step: Step = shrinking_step,
     norm: Norm = "linf",
     losses: Sequence[Loss] = (cross_entropy,),
     random_start: bool = True,
     restarts: int = 1,
-    screen: float = 0.3,
+    screen: float = 0.15,
     second_look: float = 0.1,
     batch_size: int = 128,
     generator: torch.Generator | None = None,
 ) -> RobustAccuracy:
     """Accuracy under PGD for every eps: a row counts as broken as soon as any iterate of any run fools the model.
 
-    Every loss of `losses` gets `restarts` runs. A row's margin is f_y - max_{j != y} f_j. A row that kept more than the
+    `step(eps, steps, i)` is the length of step i: `shrinking_step`, or `constant_step`. Every loss of `losses` gets
+    `restarts` runs. A row's margin is f_y - max_{j != y} f_j. A row that kept more than the
     share `screen` of its clean margin through all runs at one eps is not attacked at smaller ones; `screen=1` attacks every
     row at every eps. A row that was brought to less than the share `second_look` of it gets one run more, on the margin
     itself, from another start; 0 leaves that out. What a row yields at a small eps counts at every larger one.

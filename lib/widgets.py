@@ -72,9 +72,9 @@ class Explorer:
         self.controls, self.render = dict(controls), render
         self.picture = ipywidgets.Image(format="png", layout=ipywidgets.Layout(min_height="420px", max_width="100%"))
         self.status = ipywidgets.HTML()
-        self.widget = ipywidgets.HBox(
-            [ipywidgets.VBox(list(self.controls.values())), ipywidgets.VBox([self.status, self.picture])]
-        )
+        left = ipywidgets.VBox(list(self.controls.values()), layout=ipywidgets.Layout(flex="0 0 370px"))
+        right = ipywidgets.VBox([self.status, self.picture], layout=ipywidgets.Layout(flex="1 1 0", min_width="0"))
+        self.widget = ipywidgets.HBox([left, right])
         for control in self.controls.values():
             control.observe(self.update, names="value")
         self.update()

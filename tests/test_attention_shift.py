@@ -133,7 +133,14 @@ def verdicts(table, **options):
 def test_claims_are_supported_where_the_table_says_so():
     found = verdicts(table_of(RISING, FLAT))
     for arch in ("plain", "residual", "inception"):
-        for id in ("mod-rises", "mod-monotone", "attack-over-noise", "region-moves"):
+        for id in (
+            "mod-rises",
+            "mod-monotone",
+            "attack-over-noise",
+            "attack-over-noise-mean",
+            "region-moves",
+            "region-moves-mean",
+        ):
             assert found[f"{id}/{arch}"] == "supported", id
     assert found["mod-zero"] == found["flipped-move-more"] == found["more-than-class-change"] == "supported"
 

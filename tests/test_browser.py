@@ -69,8 +69,10 @@ def test_the_explorer_answers_in_jupyterlab(lab, tmp_path):
         outside = []
         page.on("request", lambda r: outside.append(r.url) if not r.url.startswith((lab, "data:", "blob:", "ws:")) else None)
         page.goto(f"{lab}/lab/tree/explore.ipynb")
-        page.get_by_role("menuitem", name="Run", exact=True).click(timeout=60_000)
-        page.get_by_role("menuitem", name="Run All Cells", exact=True).click()
+        expect(page.locator(".jp-Notebook .jp-Cell")).not_to_have_count(0, timeout=60_000)
+        expect(page.locator(".jp-NotebookPanel-toolbar [data-status=idle]")).to_be_visible(timeout=60_000)
+        page.get_by_role("menuitem", name="Run", exact=True).click()
+        page.locator("li[data-command='runmenu:run-all']").click()
         status = page.locator(".widget-html", has_text="NISSIM")
         expect(status).to_be_visible(timeout=120_000)
         picture = page.locator("img.widget-image")

@@ -79,7 +79,7 @@ def test_upload(explore):
     upload(explore.controls["own"], png(), "mine.png")
     assert "NISSIM" in explore.status.value
     for content, name, message in (
-        (b"just text", "text.png", "text.png cannot be read"),
+        (b"just text", "text.png", "text.png cannot be read as an image: its content is none of PNG"),
         (bomb(60_000), "bomb.png", "bomb.png"),
         (png()[:60], "cut.png", "cut.png cannot be read"),
     ):

@@ -42,7 +42,7 @@ def data():
 @pytest.mark.parametrize("batch_size", [3, 16, 128])
 def test_equals_the_slow_twin_at_any_batch_size(model, data, batch_size):
     x, y = data
-    every = {"screen": 1.0, "second_look": 0.0}
+    every = {"screen": 1.0, "second_look": 0.0, "step": robustness.constant_step}
     found = robustness.robust_accuracy(model, x, y, eps=GRID, steps=5, restarts=2, batch_size=batch_size, **every)
     assert found.eps == (0.0, *GRID)
     expected = twin(model, x, y, GRID, 5, 2)
@@ -57,6 +57,15 @@ def test_accuracy_never_rises_with_eps_and_starts_clean(model, data):
     assert found.eps == (0.0, 0.01, 0.1, 0.3)
     assert (found.accuracy.diff() <= 0).all()
     assert torch.equal(found.correct[0], ~attacks.fooled(model(x), y))
+
+
+def test_shrinking_steps_are_stronger_and_sooner(model, data):
+    x, y = data
+    constant = robustness.robust_accuracy(model, x, y, eps=GRID, steps=10, step=robustness.constant_step)
+    shrinking = robustness.robust_accuracy(model, x, y, eps=GRID, steps=10)
+    assert (shrinking.accuracy <= constant.accuracy).all() and sum(shrinking.steps) < sum(constant.steps)
+    lengths = [robustness.shrinking_step(0.4, 4, i) for i in range(4)]
+    assert lengths == pytest.approx([0.4, 0.3, 0.2, 0.1])
 
 
 @pytest.mark.parametrize("norm", ["linf", "l2"])

@@ -35,7 +35,7 @@ def test_the_study_resumes_after_a_kill_and_does_nothing_twice(home):
     assert process.returncode == 0, said
     index = paths.figures("smoke") / "index.html"
     assert said.splitlines()[-2:] == [
-        "01 Attention shift: 0 supported, 0 contradicted, 0 inconclusive, 11 not tested",
+        "01 Attention shift: 0 supported, 0 contradicted, 0 inconclusive, 14 not tested",
         str(index),
     ]
     assert index.exists() and (paths.figures("smoke") / "01-attention-shift.html").exists()
