@@ -9,8 +9,6 @@ import os
 import sys
 from pathlib import Path
 
-import torch
-
 sys.path.insert(0, workflow.basedir)
 from lib import paths, profiles
 
@@ -23,7 +21,7 @@ RUNS = profiles.declared_runs(PROFILE)
 NETWORKS = {run: {c.digest: c for c in profiles.networks(run, PROFILE)} for run in RUNS}
 CONFIGS = {digest: c for found in NETWORKS.values() for digest, c in found.items()}
 PYTHON = sys.executable
-GPU = int(torch.cuda.is_available())  # one job at a time on it; none needed where there is none
+GPU = int(config.get("gpu", 0))  # what each job that computes asks for
 
 
 rule all:
@@ -54,6 +52,7 @@ rule notebook:
         code=lambda wildcards: [os.path.relpath(p) for p in profiles.code_of(wildcards.run)],
     output:
         RESULTS / "{run}" / "run.json",
+        FIGURES / "{run}" / "run.json",  # so that figures that were deleted are drawn again
     log:
         RESULTS / "{run}" / "executed.ipynb",
     threads: workflow.cores or 1

@@ -93,7 +93,8 @@ def measure(
     eps 0 is measured too, as the check that nothing moves. The pass that gives the maps gives the prediction, so an
     attacked image costs one forward pass and one backward pass for each of its two classes. `nissim_class` (for FGSM and
     `pred`) is the dissimilarity of two maps of the *clean* image: of the class predicted before and after the attack. It is
-    how much of the shift a mere change of the explained class makes. `nissim_ceiling` compares with another clean image.
+    how much of the shift a mere change of the explained class makes. `nissim_ceiling` compares the clean maps
+    of the predicted class of two different images; it needs two images at least.
     """
     size, layers, n = x.shape[-1], list(model.stages), len(x)
     direction, clean_logits = attacks.fgsm_direction(model, x, y)
@@ -116,22 +117,23 @@ def measure(
             for layer in layers:
                 for t, target in enumerate(TARGETS):
                     found = compare(clean.maps[layer][:, t], attacked.maps[layer][:, t], size, window)
-                    rows.append(
-                        {"layer": layer, "attack": attack, "eps": e, "target_mode": target} | found | {"pred_adv": pred}
-                    )
+                    where = {"layer": layer, "last": layer == layers[-1], "attack": attack, "eps": e, "target_mode": target}
+                    rows.append(where | found | {"pred_adv": pred})
     elsewhere = cam.gradcam(model, x, torch.stack(reached, 1), layers)
+    own = {layer: shown(clean.maps[layer][:, 0], size) for layer in layers}
+    ceiling = {k: metrics.nissim(m, m.roll(1, 0), window=window).cpu().numpy() for k, m in own.items()}
     for row in rows:
-        layer, own = row["layer"], clean.maps[row["layer"]][:, 0]
-        ceiling = metrics.nissim(shown(own, size), shown(own.roll(1, 0), size), window=window)
-        row["nissim_ceiling"] = ceiling.cpu().numpy()
+        row["nissim_ceiling"] = ceiling[row["layer"]]
         row["nissim_class"] = np.full(n, np.nan, np.float32)
         if row["attack"] == "fgsm" and row["target_mode"] == "pred":
-            other = elsewhere.maps[layer][:, (0.0, *eps).index(row["eps"])]
-            row["nissim_class"] = metrics.nissim(shown(own, size), shown(other, size), window=window).cpu().numpy()
+            other = shown(elsewhere.maps[row["layer"]][:, (0.0, *eps).index(row["eps"])], size)
+            row["nissim_class"] = metrics.nissim(own[row["layer"]], other, window=window).cpu().numpy()
     common = {
         "image_id": np.arange(first_image, first_image + n),
         "true": y.cpu().numpy(),
         "pred_clean": clean_pred.cpu().numpy(),
+        # no gradient at all: the loss has saturated or the model masks its gradients, and FGSM does nothing here
+        "masked": (direction == 0).flatten(1).all(1).cpu().numpy(),
     }
     return pd.concat(
         [pd.DataFrame(common | row | {"pred_adv": row["pred_adv"].cpu().numpy()}) for row in rows], ignore_index=True
@@ -144,13 +146,13 @@ def _generator(seed: int, image: int) -> torch.Generator:
 
 
 def measure_network(p: Parameters, config: training.TrainConfig, data: datasets.ImageSet, batch_size: int = 60) -> pd.DataFrame:
-    """The measurement of one trained network, in batches."""
+    """The measurement of one trained network, in batches of about one size."""
     network = training.trained(config, device_name=p.device)
     where = next(network.model.parameters()).device
     parts = []
-    for i in range(0, len(data), batch_size):
-        x, y = data.images[i : i + batch_size].to(where), data.labels[i : i + batch_size].to(where)
-        parts.append(measure(network.model, x, y, eps=p.eps, window=p.window, first_image=i))
+    for index in torch.arange(len(data)).tensor_split(-(-len(data) // batch_size)):
+        x, y = data.images[index].to(where), data.labels[index].to(where)
+        parts.append(measure(network.model, x, y, eps=p.eps, window=p.window, first_image=int(index[0])))
     table = pd.concat(parts, ignore_index=True)
     table.insert(0, "model", config.arch)
     table.insert(1, "seed", config.seed)
@@ -164,9 +166,10 @@ def summary(table: pd.DataFrame) -> pd.DataFrame:
         flipped=table.pred_adv != table.pred_clean,
         empty=table.degenerate_clean | table.degenerate_adv,
     )
-    keys = ["model", "seed", "layer", "attack", "target_mode", "eps"]
+    keys = ["model", "seed", "layer", "last", "attack", "target_mode", "eps"]
     columns = [
         "nissim", "nissim_native", "spearman", "iou", "centroid_shift", "nissim_ceiling", "correct", "flipped", "empty",
+        "masked",
     ]  # fmt: skip
     means = data.groupby(keys, observed=True)[columns].mean().reset_index()
     means["mod_over_ceiling"] = means.nissim / means.nissim_ceiling
@@ -176,6 +179,6 @@ def summary(table: pd.DataFrame) -> pd.DataFrame:
 def vid(means: pd.DataFrame) -> pd.DataFrame:
     """VID in reading A, by (model, seed, layer, target): the population standard deviation over eps > 0 of MOD under FGSM."""
     under = means[(means.attack == "fgsm") & (means.eps > 0)].sort_values("eps")
-    keys = ["model", "seed", "layer", "target_mode"]
+    keys = ["model", "seed", "layer", "last", "target_mode"]
     wide = under.pivot_table(index=keys, columns="eps", values="mod", observed=True)
     return wide.index.to_frame(index=False).assign(vid=metrics.vid_model(torch.tensor(wide.to_numpy())).numpy())

@@ -24,7 +24,7 @@ from PIL import Image
 from torch import Tensor
 from torch.nn import functional as F
 
-from lib import images, paths, shapes
+from lib import files, images, paths, shapes
 
 Split = Literal["train", "test"]
 EAGER_BYTES = 2 * 2**30  # what is larger stays on disk and is decoded batch by batch
@@ -46,7 +46,7 @@ class ImageFiles:
     def __getitem__(self, index: Any) -> Tensor:
         chosen = np.atleast_1d(np.arange(len(self.files))[np.asarray(index) if torch.is_tensor(index) else index])
         stack = [images.to_tensor(images.open_image(self.files[i]), size=self.size, channels=self.channels) for i in chosen]
-        return torch.stack(stack)
+        return stack[0] if np.ndim(index) == 0 and not isinstance(index, slice) else torch.stack(stack)
 
     def fingerprint_bytes(self) -> bytes:
         return "\n".join(f"{f.parent.name}/{f.name} {f.stat().st_size} {f.stat().st_mtime_ns}" for f in self.files).encode()
@@ -218,7 +218,8 @@ def _public(name: str, split: Split, size: int | None) -> ImageSet:
     kind, options, default_size = PUBLIC[name]
     root = paths.datasets()
     try:
-        source = getattr(torchvision.datasets, kind)(root=str(root), download=True, **options[split])
+        with files.locked(root / name):  # several jobs may want it first
+            source = getattr(torchvision.datasets, kind)(root=str(root), download=True, **options[split])
         arrays, labels, classes = _decode(source, size or default_size)
     except Exception as error:  # torchvision raises what its downloader, its archive or its parser met
         raise RuntimeError(

@@ -39,21 +39,30 @@ def finished(profile: str) -> list[Path]:
     return sorted(p.parent for p in folder.glob("*/run.json") if (p.parent / "claims.csv").exists())
 
 
+def shown_figures(profile: str, run: str) -> list[dict[str, Any]]:
+    """The figures of a run: file, alt text, and whether the gallery shows it."""
+    return files.read_json(paths.figures(profile) / run / "figures.json") or []
+
+
 def signature(profile: str) -> str:
-    """A digest of everything the index shows."""
-    shown = [profiles.notebook_of(profiles.LEDGER)]
+    """A digest of everything that decides the index: what it shows and how."""
+    code = [paths.PROJECT / "lib" / n for n in ("ledger.py", "report.py", "claims.py", "templates/study/index.html.j2")]
+    shown = [profiles.notebook_of(profiles.LEDGER), *code]
     for folder in finished(profile):
         shown += [folder / n for n in ("run.json", "claims.csv", "figures.json") if (folder / n).exists()]
-    return files.digest_of([(str(p.parent.name), p.name, files.digest(p)) for p in shown])
+    return files.digest_of([profiles.declared_runs(profile), [(p.parent.name, p.name, files.digest(p)) for p in shown]])
+
+
+def claims_of(profile: str, run: str) -> pd.DataFrame:
+    """The claims of one run."""
+    found = pd.read_csv(paths.figures(profile) / run / "claims.csv", dtype={"study": str, "note": str})
+    return found.assign(note=found.note.fillna(""))
 
 
 def all_claims(profile: str) -> pd.DataFrame:
     """The claims of all finished runs, in the columns of claims.csv."""
-    tables = [pd.read_csv(f / "claims.csv", dtype={"study": str, "note": str}, keep_default_na=True) for f in finished(profile)]
-    if not tables:
-        return pd.DataFrame(columns=list(claims.COLUMNS))
-    found = pd.concat(tables, ignore_index=True)
-    return found.assign(note=found.note.fillna(""))
+    tables = [claims_of(profile, f.name) for f in finished(profile)]
+    return pd.concat(tables, ignore_index=True) if tables else pd.DataFrame(columns=list(claims.COLUMNS))
 
 
 def records(profile: str) -> dict[str, dict[str, Any]]:
@@ -67,12 +76,11 @@ def title(run: str) -> str:
 
 def overview(profile: str) -> str:
     """A table of the studies, with links, as HTML: what has finished, with its verdicts; what has not, as such."""
-    found = all_claims(profile)
     rows = []
     for name, record in records(profile).items():
-        own = found[found.study == name[:2]]
+        tally = claims.tally(claims_of(profile, name))
         rows.append(
-            f'<tr><td><a href="{name}.html">{html.escape(title(name))}</a></td><td>{claims.tally(own)}</td>'
+            f'<tr><td><a href="{name}.html">{html.escape(title(name))}</a></td><td>{tally}</td>'
             f"<td>{record.get('device', '')}</td><td>{record.get('seconds', float('nan')):.0f} s</td>"
             f"<td>{record.get('started', '')[:10]}</td><td>{record.get('commit', '')}</td></tr>"
         )
@@ -105,7 +113,7 @@ def gallery(profile: str) -> str:
     """The telling figure of each study, linked to its report, as HTML."""
     shown = []
     for folder in finished(profile):
-        for figure in (f for f in files.read_json(folder / "figures.json") or [] if f["hero"]):
+        for figure in (f for f in shown_figures(profile, folder.name) if f["hero"]):
             shown.append(
                 f'<p><a href="{folder.name}.html"><img class="study-figure" src="{figure["file"]}" '
                 f'alt="{html.escape(figure["alt"], quote=True)}"></a><br>{html.escape(title(folder.name))}: '
@@ -128,8 +136,7 @@ def write_claims(profile: str) -> Path:
 
 def tell(profile: str) -> None:
     """Print a line a study, and where the index is."""
-    found = all_claims(profile)
     for name in records(profile):
-        print(f"{title(name)}: {claims.tally(found[found.study == name[:2]])}")
+        print(f"{title(name)}: {claims.tally(claims_of(profile, name))}")
     target = paths.figures(profile) / "index.html"
     print(target if target.exists() else f"no index yet: {target}")

@@ -1,4 +1,4 @@
-r"""How far an explanation moved: NISSIM, MOD, VID (Chakraborty et al. 2022) and companions that sparse maps cannot fool.
+r"""How far an explanation moved: NISSIM, MOD, VID (Chakraborty et al. 2022) and its companions.
 
 All functions take batches of maps (N, H, W), give one number a pair, (N,), and hold nothing else in memory.
 """
@@ -70,7 +70,8 @@ def spearman(a: Tensor, b: Tensor) -> Tensor:
 def topk_iou(a: Tensor, b: Tensor, share: float = 0.2) -> Tensor:
     """Intersection over union of the highest ceil(share * H * W) pixels of each map, in [0, 1].
 
-    Equal values are taken in row-major order, so that every map gives exactly as many pixels, also a sparse one.
+    Only pixels above the map's minimum count, so a sparse map gives fewer, and its empty background is never shared; equal
+    values are taken in row-major order. NaN where a map is constant and has no highest pixels.
     """
     if not 0 < share <= 1:
         raise ValueError(f"share must be in (0, 1], got {share}")
@@ -81,10 +82,12 @@ def topk_iou(a: Tensor, b: Tensor, share: float = 0.2) -> Tensor:
     def top(m: Tensor) -> Tensor:
         flat = m.flatten(1)
         order = torch.sort(flat, dim=-1, descending=True, stable=True).indices[:, :k]
-        return torch.zeros_like(flat, dtype=torch.bool).scatter_(-1, order, True)
+        chosen = torch.zeros_like(flat, dtype=torch.bool).scatter_(-1, order, True)
+        return chosen & (flat > flat.amin(-1, keepdim=True))
 
     u, v = top(a), top(b)
-    return (u & v).sum(-1) / (u | v).sum(-1).to(a.dtype)
+    ratio = (u & v).sum(-1) / (u | v).sum(-1).clamp_min(1).to(a.dtype)
+    return torch.where(u.any(-1) & v.any(-1), ratio, torch.nan)
 
 
 def centroid(maps: Tensor) -> Tensor:

@@ -61,7 +61,8 @@ def parameters(run: str, profile: str, overrides: Mapping[str, Any] | None = Non
         known = [p for p in PROFILES if profile_file(run, p).exists()]
         raise ValueError(f"{run} has no profile {profile!r}; it has {', '.join(known) or 'none'} ({file} is missing)")
     differences = yaml.safe_load(file.read_text()) or {}
-    return validated(model, {**differences, "profile": profile, **(overrides or {})})
+    own = {"profile": profile, "variant": run.partition(".")[2]}
+    return validated(model, {**differences, **own, **(overrides or {})})
 
 
 def networks(run: str, profile: str) -> list[Any]:
@@ -70,13 +71,18 @@ def networks(run: str, profile: str) -> list[Any]:
     return needed(parameters(run, profile)) if needed else []
 
 
-def code_of(run: str) -> list[Path]:
-    """The modules of lib that decide a run's results: those its module and notebook import, and theirs in turn."""
+def notebook_code(run: str) -> str:
+    """The code cells of a run's notebook that decide its results: all but the explorer."""
     import nbformat
 
     cells = nbformat.read(notebook_of(run), as_version=4).cells
     own = [c.source for c in cells if c.cell_type == "code" and "interactive" not in c.metadata.get("tags", [])]
-    sources = ["\n".join(own), Path(study_module(run).__file__).read_text()]
+    return "\n".join(own)
+
+
+def code_of(run: str) -> list[Path]:
+    """The modules of lib that decide a run's results: those its module and notebook import, and theirs in turn."""
+    sources = [notebook_code(run), Path(study_module(run).__file__).read_text()]
     found: set[Path] = {Path(study_module(run).__file__)}
     while sources:
         for node in ast.walk(ast.parse(sources.pop())):

@@ -16,7 +16,7 @@ from lib.progress import say
 TEMPLATES = Path(__file__).resolve().parent / "templates"
 
 
-def _html(notebook: Path, run: str, profile: str) -> str:
+def _html(notebook: Path, run: str, profile: str, smoke: bool) -> str:
     """The page of an executed notebook. Everything is inline but the figures, which lie beside it."""
     from nbconvert import HTMLExporter
     from traitlets.config import Config
@@ -36,7 +36,7 @@ def _html(notebook: Path, run: str, profile: str) -> str:
     exporter = HTMLExporter(config=config, template_name="study", extra_template_basedirs=[str(TEMPLATES)])
     for name in ("mathjax_url", "require_js_url", "mermaid_js_url", "mermaid_layout_elk_js_url"):
         setattr(exporter, name, "")
-    about = {"run": run, "profile": profile, "smoke": profile == "smoke"}
+    about = {"run": run, "profile": profile, "smoke": smoke}
     html, _ = exporter.from_notebook_node(content, resources={"study": about, "metadata": {"name": content.metadata["title"]}})
     return html
 
@@ -60,8 +60,13 @@ def render(run: str, profile: str) -> Path:
     folder = paths.results(profile, run)
     if not (folder / "run.json").exists():
         raise RuntimeError(f"{run} has not finished under profile {profile}: {folder / 'run.json'} is missing. Run it first.")
+    missing = [f["file"] for f in ledger.shown_figures(profile, run) if not (paths.figures(profile) / f["file"]).exists()]
+    if missing:
+        raise RuntimeError(f"{run}: {', '.join(missing)} missing below {paths.figures(profile)}; run it again to draw them")
+    # a smoke run with changed parameters is a smoke run still
+    smoke = files.read_json(folder / "run.json")["parameters"]["profile"] == "smoke"
     target = page(run, profile)
-    files.write_bytes(target, _html(folder / "executed.ipynb", run, profile).encode())
+    files.write_bytes(target, _html(folder / "executed.ipynb", run, profile, smoke).encode())
     if run != profiles.LEDGER and profile in profiles.PROFILES:
         index(profile)
     return target
@@ -73,7 +78,8 @@ def index(profile: str) -> Path:
     record = paths.results(profile, profiles.LEDGER) / "signature.json"
     with files.locked(record):
         now = {"shown": ledger.signature(profile)}
-        if not target.exists() or files.read_json(record) != now:
+        there = target.exists() and (paths.figures(profile) / "claims.csv").exists()
+        if not there or files.read_json(record) != now:
             runs.execute(profiles.LEDGER, profile)
             render(profiles.LEDGER, profile)
             files.write_json(record, now)

@@ -11,6 +11,7 @@ named after its parameters, `custom-…`, so that trying something never overwri
 import argparse
 import contextlib
 import dataclasses
+import functools
 import html
 import importlib.metadata
 import io
@@ -34,6 +35,7 @@ from lib import files, paths, profiles
 from lib.progress import say
 
 T = TypeVar("T")
+LOADED = time.time()
 VERSIONS_OF = ("torch", "torchvision", "numpy", "scikit-image", "pandas", "papermill")
 
 
@@ -58,7 +60,7 @@ def versions() -> dict[str, str]:
 
 @dataclasses.dataclass
 class Run:
-    """A started run: its profiles.validated parameters and where its results go."""
+    """A started run: its validated parameters and where its results go."""
 
     name: str
     parameters: Any
@@ -104,8 +106,16 @@ class Run:
         return path
 
     def cached(self, name: str, key: Any, compute: Callable[[], pd.DataFrame]) -> pd.DataFrame:
-        """A table that is computed once for `key` (everything that decides it), and found again by an interrupted run."""
-        part = f"parts/{name}-{files.digest_of(key)}"
+        """A table that is computed once for `key`, and found again by an interrupted run.
+
+        `key` is everything that decides the table but for the code: the modules that the study uses and the versions of
+        the libraries are added here, so that a table never outlives the kernel that made it.
+        """
+        newer = [p.name for p in profiles.code_of(self.name) if p.stat().st_mtime > LOADED]
+        if newer:
+            say(f"{', '.join(newer)} changed since this kernel loaded it: nothing is cached; restart the kernel to use it")
+            return compute()
+        part = f"parts/{name}-{files.digest_of([key, self.code, versions()])}"
         path = self.results / f"{part}.parquet"
         if path.exists():
             try:
@@ -115,6 +125,11 @@ class Run:
         data = compute()
         self.table(part, data)
         return data
+
+    @functools.cached_property
+    def code(self) -> str:
+        """A digest of the notebook's and its modules' sources."""
+        return files.digest_of([profiles.notebook_code(self.name), *map(files.digest, profiles.code_of(self.name))])
 
     def each(self, items: Sequence[T], work: Callable[[T], pd.DataFrame], *, workers: int | None = None) -> pd.DataFrame:
         """One table from many pieces of work, side by side on the CPU's cores, one torch thread each.
@@ -204,6 +219,8 @@ def start(name: str, given: Mapping[str, Any]) -> Run:
     model = profiles.study_module(name).Parameters
     chosen = profiles.validated(model, {k: given[k] for k in model.model_fields if k in given})
     run = f"{name}.{chosen.variant}" if chosen.variant else name
+    if chosen.profile not in profiles.PROFILES:
+        raise ValueError(f"unknown profile {chosen.profile!r}; choose one of {', '.join(profiles.PROFILES)}")
     official = profiles.profile_file(run, chosen.profile).exists() and profiles.parameters(run, chosen.profile) == chosen
     figures.use_style()
     return Run(run, chosen, official, datetime.now(UTC))
@@ -236,7 +253,7 @@ def _execute(begun: Run, notebook: Path) -> Path:
     part, failed, done = folder / "running.ipynb", folder / "failed.ipynb", folder / "executed.ipynb"
     (folder / "run.json").unlink(missing_ok=True)
     say(f"running {notebook.name}, profile {begun.profile}")
-    clock = time.perf_counter()
+    clock, began = time.perf_counter(), time.time() - 1  # file systems round times
     try:
         with _headless():
             papermill.execute_notebook(
@@ -261,8 +278,13 @@ def _execute(begun: Run, notebook: Path) -> Path:
     tables = {p.name: files.digest(p) for p in sorted(folder.glob("*.parquet"))}
     record = begun.card() | {"seconds": round(time.perf_counter() - clock, 1), "tables": tables}
     if begun.is_study:
-        if not (begun.figures / "claims.csv").exists():
+        claimed = begun.figures / "claims.csv"
+        if not claimed.exists() or claimed.stat().st_mtime < began:
             raise RuntimeError(f"{notebook.name} ended without its claims; it must call run.claims(...)")
+        shown = {Path(f["file"]).stem for f in files.read_json(begun.figures / "figures.json") or []}
+        for old in begun.figures.iterdir():  # figures that this run no longer draws
+            if old.suffix in (".png", ".svg", ".csv") and old.stem not in shown | {"claims"}:
+                old.unlink()
         files.write_json(begun.figures / "run.json", record)  # the report and the index read it there
     files.write_json(folder / "run.json", record)
     return folder / "run.json"
@@ -271,7 +293,7 @@ def _execute(begun: Run, notebook: Path) -> Path:
 @contextlib.contextmanager
 def _headless() -> Any:
     """The environment of a kernel that nobody watches."""
-    wanted = {"STUDY_HEADLESS": "1", "TQDM_DISABLE": "1", "MPLBACKEND": "agg"}
+    wanted = {"TQDM_DISABLE": "1", "MPLBACKEND": "agg"}
     before = {k: os.environ.get(k) for k in wanted}
     os.environ.update(wanted)
     try:

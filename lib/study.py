@@ -10,16 +10,18 @@ import os
 import subprocess
 import sys
 
+import torch
+
 from lib import files, ledger, paths, profiles
 from lib.progress import say
 
 
-def snakemake(profile: str, cores: str, extra: list[str]) -> int:
-    """Run the graph; returns Snakemake's exit code."""
+def snakemake(profile: str, cores: str, gpus: int, extra: list[str]) -> int:
+    """Run the graph; returns Snakemake's exit code. With GPUs every job that computes takes one, so many run at once."""
     command = [
         sys.executable, "-m", "snakemake", "--snakefile", str(paths.PROJECT / "Snakefile"), "--directory", str(paths.PROJECT),
         "--cores", cores, "--nolock", "--rerun-incomplete", "--keep-going", "--quiet", "all",
-        "--resources", "gpu=1", "--config", f"profile={profile}", *extra,
+        "--resources", f"gpu={gpus}", "--config", f"profile={profile}", f"gpu={min(1, gpus)}", *extra,
     ]  # fmt: skip
     return subprocess.run(command, env=os.environ | {"PYTHONUNBUFFERED": "1"}, check=False).returncode
 
@@ -28,13 +30,14 @@ def main() -> int:
     parser = argparse.ArgumentParser(description="Run every study of a profile and render its reports.")
     parser.add_argument("--profile", default="laptop", help=", ".join(profiles.PROFILES))
     parser.add_argument("--cores", default="all")
+    parser.add_argument("--gpus", type=int, default=torch.cuda.device_count(), help="jobs that use a GPU at the same time")
     parser.add_argument("extra", nargs="*", help="after --: arguments for snakemake, such as --executor slurm --jobs 20")
     arguments = parser.parse_args()
     if not profiles.declared_runs(arguments.profile):
         say(f"error: no profile {arguments.profile!r}; there are {', '.join(profiles.PROFILES)}")
         return 2
     with files.locked(paths.home() / "data" / "study"):
-        code = snakemake(arguments.profile, arguments.cores, arguments.extra)
+        code = snakemake(arguments.profile, arguments.cores, arguments.gpus, arguments.extra)
     if code:
         say("some of the study did not finish: read the message above, mend it, and run the same command again")
     ledger.tell(arguments.profile)

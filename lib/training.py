@@ -175,15 +175,20 @@ def trained(
         raise ValueError(f"{config.dataset} has {len(data)} training images, fewer than one batch of {config.batch_size}")
     key = config.key(data.fingerprint)
     path = paths.models() / f"{key}.safetensors"
-    model = models.create(
-        config.arch, classes=len(data.classes), channels=config.channels, seed=config.seed, weights=config.weights
-    )
+
+    def fresh() -> models.Classifier:
+        return models.create(
+            config.arch, classes=len(data.classes), channels=config.channels, seed=config.seed, weights=config.weights
+        )
+
+    model = fresh()
     chosen = device(device_name)
     history = _load(path, model)
     if history is None:
         with files.locked(path):
             history = _load(path, model)  # somebody else may have trained it while we waited
             if history is None:
+                model = fresh()  # a damaged file may have left its rest in the other one
                 say(f"training {config}: {config.epochs} epochs of {len(data)} images on {chosen}")
                 history = _fit(config, data, model, path, chosen, on_epoch)
     return Trained(model.to(chosen).eval(), config, path, history)
@@ -313,7 +318,14 @@ def _checkpoint(
     tensors = {f"model.{k}": v for k, v in model.state_dict().items()}
     for i, state in optimizer.state_dict()["state"].items():
         tensors |= {f"optimizer.{i}.{k}": torch.as_tensor(v) for k, v in state.items() if v is not None}
-    files.write_bytes(path, safetensors.torch.save(_contiguous(tensors), {"history": json.dumps(history)}))
+    tensors = _contiguous(tensors)
+    record = {"history": json.dumps(history), "digest": _digest(tensors)}
+    files.write_bytes(path, safetensors.torch.save(tensors, record))
+
+
+def _digest(tensors: dict[str, Tensor]) -> str:
+    """Of names and bytes, for a file whose metadata must hold the digest of the rest."""
+    return files.digest(b"".join(k.encode() + tensors[k].numpy().tobytes() for k in sorted(tensors)))
 
 
 def _resume(path: Path, model: models.Classifier, optimizer: torch.optim.Optimizer) -> list[dict[str, float]]:
@@ -322,20 +334,23 @@ def _resume(path: Path, model: models.Classifier, optimizer: torch.optim.Optimiz
         return []
     try:
         with safetensors.safe_open(path, "pt") as file:
-            history = json.loads(file.metadata()["history"])
+            record = file.metadata()
             tensors = {k: file.get_tensor(k) for k in file.keys()}  # noqa: SIM118 (not a dict)
-        weights = {k.removeprefix("model."): v for k, v in tensors.items() if k.startswith("model.")}
-        state: dict[int, dict[str, Tensor]] = {}
-        for k, v in tensors.items():
-            if k.startswith("optimizer."):
-                _, i, name = k.split(".", 2)
-                state.setdefault(int(i), {})[name] = v
-        model.load_state_dict(weights)
-        optimizer.load_state_dict(optimizer.state_dict() | {"state": state})
+        if _digest(tensors) != record["digest"]:
+            raise ValueError("its digest does not match")
+        history = json.loads(record["history"])
     except (ValueError, KeyError, TypeError, RuntimeError, safetensors.SafetensorError) as error:
         say(f"{path.name} is damaged ({error}); starting from the first epoch")
         path.unlink()
         return []
+    # from here on the content is what _checkpoint wrote under this key, so it fits
+    model.load_state_dict({k.removeprefix("model."): v for k, v in tensors.items() if k.startswith("model.")})
+    state: dict[int, dict[str, Tensor]] = {}
+    for k, v in tensors.items():
+        if k.startswith("optimizer."):
+            _, i, name = k.split(".", 2)
+            state.setdefault(int(i), {})[name] = v
+    optimizer.load_state_dict(optimizer.state_dict() | {"state": state})
     return history
 
 

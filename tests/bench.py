@@ -152,8 +152,14 @@ def robust_grid() -> None:
             spent["theirs"] += time.perf_counter() - begin
             agree.append(accuracy.item() <= right / 1000 + 1e-6)
             say(f"  {config} eps {e:g}: accuracy {accuracy:.3f}, torchattacks {right / 1000:.3f}")
-    work = f"robust accuracy, 7 eps, PGD-40, two networks, 1,000 images (never above theirs: {'yes' if all(agree) else 'no'})"
-    record(work, "torchattacks' PGD, eps by eps (times faster)", [spent["theirs"] / spent["ours"]], 4, at_least=True)
+    record("robust accuracy, eps at which ours is above theirs", "none", [float(len(agree) - sum(agree))], 0)
+    record(
+        "robust accuracy, 7 eps, PGD-40, two networks, 1,000 images",
+        "torchattacks' PGD, eps by eps (times faster)",
+        [spent["theirs"] / spent["ours"]],
+        4,
+        at_least=True,
+    )
 
 
 def attention() -> None:

@@ -71,6 +71,30 @@ def test_pgd_finds_the_minimal_l2_direction_of_a_linear_model():
     assert found.success.all()
 
 
+def test_targeted_pgd_goes_to_the_target():
+    model = Linear([1.0, -2.0, 0.5, 3.0], b=-1.5)
+    x = torch.full((2, 1, 2, 2), 0.5, dtype=torch.float64)
+    found = attacks.pgd(model, x, torch.tensor([0, 1]), eps=0.1, steps=10, targeted=True, random_start=False)
+    direction = 0.1 * torch.tensor([1.0, -1.0, 1.0, 1.0], dtype=torch.float64)
+    assert torch.allclose(found.x_adv.flatten(1) - 0.5, torch.stack([-direction, direction]))
+    assert found.success.all()
+
+
+def test_a_restart_replaces_another_only_where_it_is_better():
+    def result(success, loss, mark):
+        n = len(success)
+        x, ones = torch.full((n, 1, 1, 1), mark), torch.full((n,), int(mark))
+        return attacks.AttackResult(x, torch.tensor(success), torch.tensor(loss), ones[:, None], ones)
+
+    # rows: success against failure, failure against success, larger loss, smaller loss, a tie
+    a = result([True, False, True, False, True], [1.0, 9.0, 1.0, 5.0, 3.0], 0.0)
+    b = result([False, True, True, False, True], [9.0, 1.0, 2.0, 4.0, 3.0], 1.0)
+    for targeted, expected in ((False, [0, 1, 1, 0, 0]), (True, [0, 1, 0, 1, 0])):
+        best = attacks._better(a, b, targeted)
+        assert best.x_adv.flatten().tolist() == best.first_success.tolist() == expected
+        assert best.success.tolist() == [True, True, True, False, True]
+
+
 def test_fgsm_for_many_eps_equals_one_at_a_time(model, x, y):
     many = attacks.fgsm(model, x, y, eps=[0.01, 0.1])
     for e, found in zip([0.01, 0.1], many, strict=True):

@@ -87,7 +87,15 @@ def test_summary_and_vid_by_hand():
     rows = [
         {"model": "plain", "seed": 0, "layer": "stage3", "attack": "fgsm", "target_mode": "pred", "eps": e, "nissim": v + d}
         | {"nissim_native": 0.0, "spearman": 1.0, "iou": 1.0, "centroid_shift": 0.0, "nissim_ceiling": 0.5, "true": 1}
-        | {"pred_clean": 1, "pred_adv": 1 if e < 0.3 else 2, "degenerate_clean": False, "degenerate_adv": d > 0, "image_id": i}
+        | {
+            "pred_clean": 1,
+            "pred_adv": 1 if e < 0.3 else 2,
+            "degenerate_clean": False,
+            "degenerate_adv": d > 0,
+            "image_id": i,
+            "masked": False,
+            "last": True,
+        }
         for e, v in ((0.0, 0.0), (0.1, 0.1), (0.2, 0.2), (0.3, 0.3), (0.4, 0.4))
         for i, d in enumerate((0.05, -0.05))
     ]
@@ -112,9 +120,9 @@ def table_of(values, noise, *, archs=("plain", "residual", "inception"), seeds=3
                         rows.append(
                             pd.DataFrame(
                                 {
-                                    "model": arch, "seed": seed, "layer": "stage3", "attack": attack, "eps": e,
+                                    "model": arch, "seed": seed, "layer": "stage3", "last": True, "attack": attack, "eps": e,
                                     "target_mode": target, "image_id": np.arange(images), "true": 0, "pred_clean": 0,
-                                    "pred_adv": flip.astype(int),
+                                    "pred_adv": flip.astype(int), "masked": False,
                                     "nissim": nissim, "nissim_class": 0.05, "nissim_ceiling": 0.5, "centroid_shift": 10 * v,
                                 }
                             )
@@ -164,6 +172,44 @@ def test_what_the_specification_leaves_open_is_an_open_question():
     one = table_of(RISING, FLAT, archs=("plain",))
     ids = {c.id for c in attention_claims.judge(one, Parameters(eps=(0.01, 0.05, 0.1), architectures=("plain",)))}
     assert "plain-most-stable" not in ids and "mod-rises/plain" in ids
+
+
+def test_accuracy_is_compared_at_equal_shift():
+    """Claim 4: two networks on one curve of accuracy against MOD are equal, however far each was pushed along it."""
+    table = table_of(RISING, FLAT, flips=0)
+    wrong = table.image_id < 100 * table.nissim.clip(0, 0.4).groupby([table.model, table.eps]).transform("mean")
+    slower = table.assign(pred_adv=wrong.astype(int))
+    by = {c.id: c for c in attention_claims.judge(slower, Parameters(eps=(0.01, 0.05, 0.1)))}
+    assert by["deep-keeps-more"].value == pytest.approx(0, abs=0.02)
+    keeps = slower.assign(pred_adv=slower.pred_adv.where(slower.model == "inception", 0))
+    by = {c.id: c for c in attention_claims.judge(keeps, Parameters(eps=(0.01, 0.05, 0.1)))}
+    assert by["deep-keeps-more"].value > 0.05 and by["deep-keeps-more"].verdict == "supported"
+
+
+def test_the_last_stage_is_each_networks_own(measured):
+    _, _, table = measured
+    assert set(table.layer[table["last"]]) == {"stage3"}
+    other = models.create("small", classes=10, seed=1).eval()
+    x = torch.rand(4, 3, 32, 32)
+    small = measure(other, x, torch.arange(4), eps=EPS)
+    assert set(small.layer[small["last"]]) == {"conv3"}
+    both = pd.concat([table.head(0).assign(model="plain", seed=0), small.assign(model="small", seed=0)])
+    assert attention_claims.judge(both, Parameters(architectures=("small",), eps=EPS))
+
+
+def test_masked_gradients_are_recorded():
+    class Constant(torch.nn.Module):
+        stages = ("conv",)
+
+        def __init__(self):
+            super().__init__()
+            self.conv = torch.nn.Conv2d(3, 2, 1)
+
+        def forward(self, x):
+            return self.conv(x).mean((2, 3)) * 0 + torch.tensor([1.0, 0.0])
+
+    table = measure(Constant(), torch.rand(3, 3, 16, 16), torch.tensor([0, 1, 0]), eps=(0.1,))
+    assert table.masked.all()
 
 
 def test_no_flip_means_not_tested_rather_than_a_number():

@@ -22,6 +22,14 @@ def test_nissim_golden_values():
     assert 0 <= metrics.nissim(zeros, contrast).item() <= 1
 
 
+def test_nissim_is_half_of_one_less_ssim():
+    from skimage.metrics import structural_similarity
+
+    a, b = (torch.rand(3, 12, 12, generator=torch.Generator().manual_seed(s), dtype=torch.float64) for s in (1, 2))
+    expected = [(1 - structural_similarity(u, v, data_range=1.0)) / 2 for u, v in zip(a.numpy(), b.numpy(), strict=True)]
+    assert metrics.nissim(a, b).tolist() == pytest.approx(expected, abs=1e-10)
+
+
 def test_mod_and_vid_golden_values():
     assert metrics.mod(torch.tensor([[0.1, 0.3], [0.5, 0.5]])).tolist() == pytest.approx([0.2, 0.5])
     mods = torch.tensor([0.1, 0.2, 0.3, 0.4])
@@ -57,8 +65,15 @@ def test_topk_iou_by_hand():
     b = torch.tensor([[[5.0, 0, 4], [0, 0, 0], [0, 0, 0]]])
     assert metrics.topk_iou(a, b, 2 / 9).item() == pytest.approx(1 / 3)
     assert metrics.topk_iou(a, a).item() == 1
-    # a map of zeros still gives k pixels, the first ones
-    assert metrics.topk_iou(torch.zeros(1, 3, 3), torch.zeros(1, 3, 3)).item() == 1
+    rising = torch.arange(9.0).view(1, 3, 3)
+    swapped = rising.clone()
+    swapped[0, 1, 2], swapped[0, 2, 0] = 6.0, 5.0  # the third highest and the fourth change places: 2 of 4 shared
+    assert metrics.topk_iou(rising, swapped, 3 / 9).item() == pytest.approx(0.5)
+    # sparse maps do not share their empty background, and a constant map has no highest pixels
+    one, other = torch.zeros(2, 1, 8, 8)
+    one[0, 1, 1], other[0, 5, 5] = 1, 1
+    assert metrics.topk_iou(one, other).item() == 0 and metrics.topk_iou(one, one).item() == 1
+    assert metrics.topk_iou(one, torch.zeros(1, 8, 8)).isnan().all()
     with pytest.raises(ValueError, match="share must be in"):
         metrics.topk_iou(a, b, 0)
 

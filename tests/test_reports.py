@@ -93,7 +93,7 @@ def finish(run=RUN, profile="laptop", verdicts=("up", "down"), widget=False):
         "profile": profile,
         "seconds": 1.0,
         "started": "2026-01-01T00:00",
-        "parameters": {"eps": [0.1]},
+        "parameters": {"eps": [0.1], "profile": profile},
         "versions": {},
     }
     files.write_json(folder / "run.json", record)

@@ -59,6 +59,37 @@ def test_accuracy_never_rises_with_eps_and_starts_clean(model, data):
     assert torch.equal(found.correct[0], ~attacks.fooled(model(x), y))
 
 
+def test_the_margin_that_a_row_was_brought_to_is_the_best_of_its_path(model, data):
+    x, y = data
+    attacker = robustness._Attacker(model, x, y, 5, robustness.constant_step, "linf", 16)
+    rows = (~attacks.fooled(model(x), y)).nonzero()[:, 0]
+    broken, reached, spent, _ = attacker.run(rows, 0.003, attacks.cross_entropy, None)
+    assert not broken.all() and spent <= 5 * len(rows)
+    for k in (~broken).nonzero()[:6, 0]:
+        i = rows[k]
+        x0, label = x[i : i + 1], y[i : i + 1]
+        xi, best = x0, -torch.inf
+        for step in range(6):
+            best = max(best, attacks.margin(model(xi), label).item())
+            if step < 5:
+                z = xi.clone().requires_grad_()
+                (g,) = torch.autograd.grad(attacks.cross_entropy(model(z), label).sum(), z)
+                xi = (x0 + (xi + attacks.default_step(0.003, 5) * g.sign() - x0).clamp(-0.003, 0.003)).clamp(0, 1)
+        assert reached[k].item() == pytest.approx(best, abs=1e-12)
+
+
+def test_what_breaks_in_a_small_ball_is_broken_in_every_larger_one(model, data, monkeypatch):
+    x, y = data
+
+    def only_small(attacker, rows, clean, eps, *_):
+        broken = torch.full((len(rows),), eps < 0.02)
+        return robustness._Found(broken, 0, ()), torch.zeros(len(rows))
+
+    monkeypatch.setattr(robustness, "_at", only_small)
+    found = robustness.robust_accuracy(model, x, y, eps=(0.01, 0.05, 0.1), steps=1)
+    assert found.correct[0].any() and not found.correct[1:].any()
+
+
 def test_shrinking_steps_are_stronger_and_sooner(model, data):
     x, y = data
     constant = robustness.robust_accuracy(model, x, y, eps=GRID, steps=10, step=robustness.constant_step)

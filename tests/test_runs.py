@@ -56,6 +56,19 @@ def test_unknown_runs_and_profiles_are_refused():
         profiles.parameters("01-attention-shift", "desktop")
 
 
+def test_a_variant_is_named_by_its_file_and_an_unknown_profile_is_refused(home, monkeypatch, tmp_path):
+    folder = tmp_path / "profiles" / "laptop"
+    folder.mkdir(parents=True)
+    (folder / "01-attention-shift.few.yaml").write_text("images: 20\n")
+    monkeypatch.setattr(profiles, "profile_file", lambda run, profile: tmp_path / "profiles" / profile / f"{run}.yaml")
+    chosen = profiles.parameters("01-attention-shift.few", "laptop")
+    assert (chosen.variant, chosen.images) == ("few", 20)
+    run = runs.start("01-attention-shift", chosen.model_dump())
+    assert run.official and run.name == "01-attention-shift.few"
+    with pytest.raises(ValueError, match="unknown profile 'lptop'"):
+        runs.start("01-attention-shift", {"profile": "lptop"})
+
+
 def test_only_a_profiles_own_parameters_write_to_its_folders(home):
     official = runs.start("01-attention-shift", {"profile": "laptop"})
     assert official.results == home / "data/results/laptop/01-attention-shift"
@@ -65,7 +78,7 @@ def test_only_a_profiles_own_parameters_write_to_its_folders(home):
     assert again.profile == tried.profile
 
 
-def test_tables_are_computed_once_for_their_key(home, capsys):
+def test_tables_are_computed_once_for_their_key(home, capsys, monkeypatch):
     run = runs.start("01-attention-shift", {"profile": "smoke"})
     calls = []
 
@@ -76,10 +89,18 @@ def test_tables_are_computed_once_for_their_key(home, capsys):
     for key in (["x", 1], ["x", 1], ["x", 2]):
         assert run.cached("part", key, compute)["a"].to_list() == [1, 2]
     assert len(calls) == 2
+    monkeypatch.setattr(runs, "LOADED", 0.0)  # the modules on disk are newer than those in memory
+    run.cached("part", ["x", 1], compute)
+    assert len(calls) == 3 and "restart the kernel" in capsys.readouterr().err
+    monkeypatch.undo()
+    monkeypatch.setenv("STUDY_HOME", str(home))
+    run.code = "another kernel"  # a table does not outlive the code that made it
+    run.cached("part", ["x", 1], compute)
+    assert len(calls) == 4
     for path in (run.results / "parts").iterdir():
         path.write_bytes(b"damaged")
     run.cached("part", ["x", 1], compute)
-    assert len(calls) == 3 and "damaged" in capsys.readouterr().err
+    assert len(calls) == 5 and "damaged" in capsys.readouterr().err
 
 
 def test_work_side_by_side_keeps_its_order(home):

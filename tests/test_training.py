@@ -121,12 +121,24 @@ def test_a_damaged_file_is_noticed_and_trained_again(home, capsys, damage):
     assert path.read_bytes() == good
 
 
-def test_a_damaged_checkpoint_starts_over(home, capsys):
-    path = trained(TINY.model_copy(update={"epochs": 1})).path
+@pytest.mark.parametrize("damage", ["nothing", "flipped"])
+def test_a_damaged_checkpoint_starts_over(home, capsys, damage):
+    class Stop(Exception):
+        pass
+
+    def stop(row):
+        if row["epoch"] == 2:
+            raise Stop
+
+    path = trained(TINY).path
     good = path.read_bytes()
     path.unlink()
-    path.with_suffix(".partial.safetensors").write_bytes(b"nothing")
-    trained(TINY.model_copy(update={"epochs": 1}))
+    with pytest.raises(Stop):
+        trained(TINY, on_epoch=stop)
+    checkpoint = path.with_suffix(".partial.safetensors")
+    whole = checkpoint.read_bytes()
+    checkpoint.write_bytes(b"nothing" if damage == "nothing" else whole[:-8] + bytes(b ^ 255 for b in whole[-8:]))
+    trained(TINY)
     assert "starting from the first epoch" in capsys.readouterr().err
     assert path.read_bytes() == good
 
