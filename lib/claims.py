@@ -46,8 +46,10 @@ class Rule:
     threshold: float
 
     def __str__(self) -> str:
-        where = f"inside ±{self.threshold:g}" if self.kind == "within" else f"{self.kind} {self.threshold:g}"
-        return f"supported if the 95 % interval lies {where}, contradicted if it lies outside"
+        if self.kind == "within":
+            return f"supported if the 95 % interval lies inside ±{self.threshold:g}, contradicted if wholly outside"
+        other = "below" if self.kind == "above" else "above"
+        return f"supported if the 95 % interval lies {self.kind} {self.threshold:g}, contradicted if {other}"
 
     def judge(self, interval: Interval) -> Verdict:
         low, high, t = interval.low, interval.high, self.threshold
