@@ -59,6 +59,20 @@ def _address(log: Path) -> str:
     raise AssertionError(f"JupyterLab did not start:\n{log.read_text()}")
 
 
+def run_all(page) -> None:
+    """Run > Run All Cells; again, if JupyterLab was still busy with itself and the cells did not start."""
+    for _ in range(4):
+        page.locator(".jp-Notebook .jp-Cell").first.click()
+        page.get_by_role("menuitem", name="Run", exact=True).click()
+        page.locator("li[data-command='runmenu:run-all']").click()
+        for _ in range(40):
+            prompts = page.locator(".jp-InputArea-prompt").all_inner_texts()
+            if any(p.strip() not in ("", "[ ]:") for p in prompts):  # [*]: or [1]:
+                return
+            page.wait_for_timeout(250)
+    raise AssertionError(f"the cells did not start: {prompts}")
+
+
 def test_the_explorer_answers_in_jupyterlab(lab, tmp_path):
     from playwright.sync_api import expect, sync_playwright
 
@@ -71,8 +85,7 @@ def test_the_explorer_answers_in_jupyterlab(lab, tmp_path):
         page.goto(f"{lab}/lab/tree/explore.ipynb")
         expect(page.locator(".jp-Notebook .jp-Cell")).not_to_have_count(0, timeout=60_000)
         expect(page.locator(".jp-NotebookPanel-toolbar [data-status=idle]")).to_be_visible(timeout=60_000)
-        page.get_by_role("menuitem", name="Run", exact=True).click()
-        page.locator("li[data-command='runmenu:run-all']").click()
+        run_all(page)
         status = page.locator(".widget-html", has_text="NISSIM")
         expect(status).to_be_visible(timeout=120_000)
         picture = page.locator("img.widget-image")
