@@ -25,17 +25,6 @@ def test_a_full_disk_is_said_and_leaves_nothing(tmp_path):
     assert not list(tmp_path.iterdir())
 
 
-def test_a_really_full_disk():
-    """/dev/full refuses every byte, as a full disk does."""
-    from pathlib import Path
-
-    if not Path("/dev/full").exists():
-        pytest.skip("no /dev/full on this system")
-    with pytest.raises(OSError) as caught, Path("/dev/full").open("wb", buffering=0) as file:
-        file.write(b"x")
-    assert caught.value.errno == errno.ENOSPC
-
-
 def test_damaged_json_is_none(tmp_path):
     (tmp_path / "a").write_text('{"a": 1')
     (tmp_path / "b").write_bytes(b"\xff\xfe\x00")
