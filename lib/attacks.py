@@ -229,6 +229,7 @@ def pgd(
     steps: int,
     step: float | None = None,
     norm: Norm = "linf",
+    direction: Norm | None = None,
     loss: Loss = cross_entropy,
     targeted: bool = False,
     random_start: bool = True,
@@ -241,7 +242,8 @@ def pgd(
 
     x' <- clip_[0,1](x + P_eps(x' + step * ascent(grad) - x)), from x or from a random point of the ball. The last iterate
     is returned; with `restarts`, for each row that of the best restart: a success if there is one, else the highest loss
-    (lowest when targeted). `step` defaults to 2.5 eps / steps. `trace` records loss and success by step.
+    (lowest when targeted). `direction="linf"` takes sign steps in an L2 ball, as some released code does. `step` defaults
+    to 2.5 eps / steps. `trace` records loss and success by step.
 
     Cost: `steps` forward-and-input-backward passes a restart, and one forward pass without a graph to judge the result;
     `judge=False` leaves that out (success, loss and logits are None), for training and for callers who look themselves.
@@ -258,7 +260,7 @@ def pgd(
     step = default_step(eps, steps) if step is None else step
     generator = generator or torch.Generator().manual_seed(0)
     x = x.detach()
-    direction = -1.0 if targeted else 1.0
+    uphill = -1.0 if targeted else 1.0
     best: AttackResult | None = None
     with hooks.frozen(model):
         for _ in range(restarts):
@@ -275,7 +277,7 @@ def pgd(
                 if trace:
                     losses.append(values)
                     successes.append(now)
-                delta = x_adv + direction * step * ascent(gradient, norm) - x
+                delta = x_adv + uphill * step * ascent(gradient, direction or norm) - x
                 x_adv = (x + project(delta, eps, norm)).clamp(0, 1)
             path = Trace(torch.stack(losses), torch.stack(successes)) if trace and steps else None
             if not judge:

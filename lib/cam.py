@@ -11,7 +11,7 @@ For a layer with activations :math:`A^k_{ij}` at Z positions and a class with lo
 which equals Grad-CAM with negated gradients; `signed` is S itself, so positive - counterfactual = signed.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -20,16 +20,12 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from lib import hooks
+from lib.hooks import Targets, predicted
+
+__all__ = ["Maps", "Targets", "cam", "gradcam", "normalise", "predicted", "upsample"]
 
 Sign = Literal["positive", "signed", "counterfactual"]
 Method = Literal["gradcam", "gradcam++"]
-# one class for all images, (N,) or (N, K) classes, or a function of the logits that gives these
-Targets = int | Tensor | Callable[[Tensor], Tensor]
-
-
-def predicted(logits: Tensor) -> Tensor:
-    """The predicted class, (N,), for use as `targets`."""
-    return logits.argmax(1)
 
 
 @dataclass(frozen=True)
@@ -39,24 +35,6 @@ class Maps:
 
     maps: dict[str, Tensor]
     logits: Tensor
-
-
-def _classes(targets: Targets, logits: Tensor) -> tuple[Tensor, bool]:
-    """Targets as (N, K) integers within range, and whether the caller asked for one class an image."""
-    n, count = logits.shape
-    if callable(targets):
-        targets = targets(logits.detach())
-    if isinstance(targets, int):
-        targets = torch.full((n,), targets, device=logits.device)
-    if targets.is_floating_point() or targets.dim() not in (1, 2) or targets.shape[0] != n:
-        raise ValueError(
-            f"targets have shape {tuple(targets.shape)} and type {targets.dtype}; expected one class for all, (N,) or (N, K) "
-            f"integers for N = {n} images"
-        )
-    if targets.numel() and (targets.min() < 0 or targets.max() >= count):
-        raise ValueError(f"targets range over [{targets.min()}, {targets.max()}], but there are {count} classes")
-    single = targets.dim() == 1
-    return (targets[:, None] if single else targets), single
 
 
 def _weights(gradient: Tensor, activation: Tensor, method: Method) -> Tensor:
@@ -116,7 +94,7 @@ def gradcam(
         missing = [n for n in names if n not in seen]
         if missing:
             raise ValueError(f"layer {missing[0]!r} did not run in the forward pass; name one that does")
-        classes, single = _classes(targets, logits)
+        classes, single = hooks.target_classes(targets, logits)
         activations = [seen[n] for n in names]
         found: list[list[Tensor]] = [[] for _ in names]
         last = classes.shape[1] - 1
@@ -171,7 +149,7 @@ def cam(
                 f"{layer!r}, average pooling and {head!r} do not give the model's logits, so CAM is not defined here; "
                 "use gradcam, which needs no such head"
             )
-        classes, single = _classes(targets, logits)
+        classes, single = hooks.target_classes(targets, logits)
         maps = torch.einsum("nkc,nchw->nkhw", weight[classes], activation)
     return Maps({layer: _signed(maps[:, 0] if single else maps, sign)}, logits)
 

@@ -7,6 +7,14 @@ from collections.abc import Callable, Iterator, Sequence
 import torch
 from torch import Tensor, nn
 
+# one class for all images, (N,) or (N, K) classes, or a function of the logits that gives these
+Targets = int | Tensor | Callable[[Tensor], Tensor]
+
+
+def predicted(logits: Tensor) -> Tensor:
+    """The predicted class, (N,), for use as targets."""
+    return logits.argmax(1)
+
 
 @contextlib.contextmanager
 def frozen(model: nn.Module, *, parameters: bool = False) -> Iterator[nn.Module]:
@@ -102,6 +110,24 @@ def check_labels(y: Tensor, classes: int, n: int) -> None:
         raise ValueError(f"labels have shape {tuple(y.shape)} and type {y.dtype}; expected {n} integers, one an image")
     if n and (y.min() < 0 or y.max() >= classes):
         raise ValueError(f"labels range over [{y.min()}, {y.max()}], but the model has {classes} classes: 0..{classes - 1}")
+
+
+def target_classes(targets: Targets, logits: Tensor) -> tuple[Tensor, bool]:
+    """Targets as (N, K) integers within range, and whether the caller asked for one class an image."""
+    n, count = logits.shape
+    if callable(targets):
+        targets = targets(logits.detach())
+    if isinstance(targets, int):
+        targets = torch.full((n,), targets, device=logits.device)
+    if targets.is_floating_point() or targets.dim() not in (1, 2) or targets.shape[0] != n:
+        raise ValueError(
+            f"targets have shape {tuple(targets.shape)} and type {targets.dtype}; expected one class for all, (N,) or (N, K) "
+            f"integers for N = {n} images"
+        )
+    if targets.numel() and (targets.min() < 0 or targets.max() >= count):
+        raise ValueError(f"targets range over [{targets.min()}, {targets.max()}], but there are {count} classes")
+    single = targets.dim() == 1
+    return (targets[:, None] if single else targets), single
 
 
 def check_logits(model: nn.Module, logits: Tensor) -> None:

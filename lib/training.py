@@ -16,7 +16,7 @@ import json
 import platform
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -26,7 +26,7 @@ import safetensors
 import safetensors.torch
 import torch
 from pydantic import BaseModel, ConfigDict, Field, field_validator
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 
 from lib import attacks, datasets, files, models, paths
@@ -37,7 +37,19 @@ from lib.progress import say
 RECIPE = 1
 
 Augmentation = Literal["flip", "shift"]
-# (model, x, y, generator, **options) -> per-sample loss (N,); the inner maximisation, where there is one, happens inside.
+
+
+@dataclass(frozen=True)
+class Moment:
+    """Where a training step stands in its run, and the randomness that it may use."""
+
+    epoch: int  # from 0
+    batch: int  # within the epoch, from 0
+    progress: float  # the share of the run that lies behind it, in [0, 1)
+    generator: torch.Generator
+
+
+# (model, x, y, moment, **options) -> per-sample loss (N,); the inner maximisation, where there is one, happens inside.
 Objective = Callable[..., Tensor]
 
 
@@ -50,14 +62,17 @@ class TrainConfig(BaseModel):
     size: Annotated[int, Field(ge=8, description="image size in pixels")] = 32
     channels: Literal[1, 3] = 3
     limit: Annotated[int | None, Field(ge=1, description="number of training images")] = None
-    arch: str
+    arch: Annotated[str, Field(description="a name that lib.models.create knows, or module:function within lib")]
     weights: Annotated[Literal["none", "imagenet"], Field(description="start: random, or torchvision's")] = "none"
     seed: Annotated[int, Field(ge=0)] = 0
     epochs: Annotated[int, Field(ge=1)] = 8
+    stop: Annotated[int | None, Field(ge=1, description="end after this many steps of the run: undertrained")] = None
     batch_size: Annotated[int, Field(ge=2)] = 64
     optimizer: Literal["sgd", "adam"] = "sgd"
     lr: Annotated[float, Field(gt=0, description="peak learning rate")] = 0.1
-    schedule: Annotated[Literal["onecycle", "constant"], Field(description="warm-up and cosine, or none")] = "onecycle"
+    schedule: Annotated[
+        Literal["onecycle", "step", "constant"], Field(description="warm-up and cosine; a tenth after 1/2 and 4/5; none")
+    ] = "onecycle"
     momentum: Annotated[float, Field(ge=0, lt=1)] = 0.9
     weight_decay: Annotated[float, Field(ge=0)] = 5e-4
     augment: tuple[Augmentation, ...] = ("flip",)
@@ -71,7 +86,7 @@ class TrainConfig(BaseModel):
     @field_validator("arch")
     @classmethod
     def _known(cls, arch: str) -> str:
-        if arch not in models.names():
+        if ":" not in arch and arch not in models.names():
             raise ValueError(f"unknown network {arch!r}; choose one of {', '.join(models.names())}")
         return arch
 
@@ -85,6 +100,8 @@ class TrainConfig(BaseModel):
 
     def __str__(self) -> str:
         objective = "" if self.objective == "standard" else f" {self.objective}"
+        if "eps" in self.options:
+            objective += f" {self.options.get('norm', 'linf')} {self.options['eps']:.3g}"
         return f"{self.dataset}/{self.arch}{objective} seed {self.seed}"
 
 
@@ -92,33 +109,44 @@ class TrainConfig(BaseModel):
 class Trained:
     """A network in evaluation mode, where its weights lie, and how they came about (a row an epoch)."""
 
-    model: models.Classifier
+    model: Any  # a models.Classifier, or what the function that `arch` names returns
     config: TrainConfig
     path: Path
     history: list[dict[str, float]]
 
 
-def standard(model: models.Classifier, x: Tensor, y: Tensor, generator: torch.Generator) -> Tensor:
+def standard(model: nn.Module, x: Tensor, y: Tensor, moment: Moment) -> Tensor:
     """Cross-entropy on the images as they are."""
     return F.cross_entropy(model(x), y, reduction="none")
 
 
 def adversarial(
-    model: models.Classifier,
+    model: nn.Module,
     x: Tensor,
     y: Tensor,
-    generator: torch.Generator,
+    moment: Moment,
     *,
     eps: float = 8 / 255,
     steps: int = 7,
     step: float | None = None,
     norm: attacks.Norm = "linf",
+    direction: attacks.Norm | None = None,
     random_start: bool = True,
+    share: float = 1.0,
+    warmup: float = 0.0,
 ) -> Tensor:
-    """Cross-entropy on PGD's images (Madry et al. 2018); the attack sees the network in evaluation mode."""
+    """Cross-entropy on PGD's images (Madry et al. 2018); the attack sees the network in evaluation mode.
+
+    `share` of the batches are adversarial, spread evenly (0.5: every second one), the others are clean. The radius, and an
+    explicit `step` with it, grow linearly from 0 over the first `warmup` of the run: large radii are not learnt otherwise.
+    """
+    if int((moment.batch + 1) * share) == int(moment.batch * share):
+        return standard(model, x, y, moment)
+    grown = min(1.0, moment.progress / warmup) if warmup else 1.0
     found = attacks.pgd(
-        model, x, y, eps=eps, steps=steps, step=step, norm=norm, random_start=random_start, judge=False, generator=generator
-    )
+        model, x, y, eps=grown * eps, steps=steps, step=None if step is None else grown * step, norm=norm,
+        direction=direction, random_start=random_start, judge=False, generator=moment.generator,
+    )  # fmt: skip
     return F.cross_entropy(model(found.x_adv), y, reduction="none")
 
 
@@ -127,15 +155,16 @@ OBJECTIVES: dict[str, Objective] = {"standard": standard, "adversarial": adversa
 
 def objective(name: str) -> Objective:
     """An objective by name, or as `module:function` of a study's own module in lib."""
-    if name in OBJECTIVES:
-        return OBJECTIVES[name]
+    return OBJECTIVES[name] if name in OBJECTIVES else _own(name, "objective", OBJECTIVES)
+
+
+def _own(name: str, what: str, known: Iterable[str]) -> Callable[..., Any]:
+    """`module:function` within lib."""
     module, _, function = name.partition(":")
     try:
         return getattr(importlib.import_module(f"lib.{module}"), function)
     except (ImportError, AttributeError, ValueError) as error:
-        raise ValueError(
-            f"unknown objective {name!r}; choose one of {', '.join(OBJECTIVES)} or module:function in lib"
-        ) from error
+        raise ValueError(f"unknown {what} {name!r}; choose one of {', '.join(known)} or module:function in lib") from error
 
 
 def device(name: str = "auto") -> torch.device:
@@ -176,10 +205,13 @@ def trained(
     key = config.key(data.fingerprint)
     path = paths.models() / f"{key}.safetensors"
 
-    def fresh() -> models.Classifier:
-        return models.create(
-            config.arch, classes=len(data.classes), channels=config.channels, seed=config.seed, weights=config.weights
-        )
+    def fresh() -> nn.Module:
+        given = {"classes": len(data.classes), "channels": config.channels, "weights": config.weights}
+        if ":" not in config.arch:
+            return models.create(config.arch, **given, seed=config.seed)
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(config.seed)
+            return _own(config.arch, "network", models.names())(**given)
 
     model = fresh()
     chosen = device(device_name)
@@ -194,7 +226,7 @@ def trained(
     return Trained(model.to(chosen).eval(), config, path, history)
 
 
-def _load(path: Path, model: models.Classifier) -> list[dict[str, float]] | None:
+def _load(path: Path, model: nn.Module) -> list[dict[str, float]] | None:
     """Put the weights of `path` into `model` and return their history, or None where they are missing or damaged."""
     record = files.read_json(path.with_suffix(".json"))
     if record is None or not path.exists():
@@ -209,7 +241,7 @@ def _load(path: Path, model: models.Classifier) -> list[dict[str, float]] | None
     return record["history"]
 
 
-def _optimizer(config: TrainConfig, model: models.Classifier) -> torch.optim.Optimizer:
+def _optimizer(config: TrainConfig, model: nn.Module) -> torch.optim.Optimizer:
     if config.optimizer == "adam":
         return torch.optim.Adam(model.parameters(), lr=config.lr, weight_decay=config.weight_decay)
     return torch.optim.SGD(
@@ -219,9 +251,11 @@ def _optimizer(config: TrainConfig, model: models.Classifier) -> torch.optim.Opt
 
 
 def learning_rate(config: TrainConfig, progress: float) -> float:
-    """At `progress` in [0, 1] of the run: a linear warm-up over the first fifth, then a cosine to zero; or constant."""
+    """At `progress` in [0, 1] of the run: a linear warm-up over the first fifth, then a cosine to zero; or as named."""
     if config.schedule == "constant":
         return config.lr
+    if config.schedule == "step":
+        return config.lr * 0.1 ** ((progress >= 0.5) + (progress >= 0.8))
     if progress < 0.2:
         return config.lr * (0.04 + 0.96 * progress / 0.2)
     return config.lr * 0.5 * (1 + float(np.cos(np.pi * (progress - 0.2) / 0.8)))
@@ -243,7 +277,7 @@ def augmented(x: Tensor, config: TrainConfig, generator: torch.Generator) -> Ten
 
 
 def _fit(
-    config: TrainConfig, data: datasets.ImageSet, model: models.Classifier, path: Path, device: torch.device,
+    config: TrainConfig, data: datasets.ImageSet, model: nn.Module, path: Path, device: torch.device,
     on_epoch: Callable[[dict[str, float]], None] | None,
 ) -> list[dict[str, float]]:  # fmt: skip
     loss_of = objective(config.objective)
@@ -255,14 +289,17 @@ def _fit(
         say(f"  {config}: going on after epoch {len(history)}")
     forward = torch.compile(model) if config.compile else model
     steps = len(data) // config.batch_size
+    end = min(config.epochs * steps, config.stop or sys.maxsize)
     with threads(config.threads):
-        for epoch in range(len(history), config.epochs):
+        for epoch in range(len(history), -(-end // steps)):
             started = time.perf_counter()
             # All randomness of an epoch comes from (seed, epoch), so a resumed run repeats an unbroken one.
             order = torch.randperm(len(data), generator=torch.Generator().manual_seed(2 * (config.seed * 10_007 + epoch)))
             generator = torch.Generator().manual_seed(2 * (config.seed * 10_007 + epoch) + 1)
             total = 0.0
-            for i in range(steps):
+            batches = min(steps, end - epoch * steps)
+            for i in range(batches):
+                moment = Moment(epoch, i, (epoch + i / steps) / config.epochs, generator)
                 rate = learning_rate(config, (epoch + (i + 0.5) / steps) / config.epochs)
                 for group in optimizer.param_groups:
                     group["lr"] = rate
@@ -271,7 +308,7 @@ def _fit(
                 x = x.contiguous(memory_format=torch.channels_last)
                 y = data.labels[index].to(device)
                 with torch.autocast(device.type, torch.bfloat16, enabled=config.precision == "bfloat16"):
-                    loss = loss_of(forward, x, y, generator, **config.options).mean()
+                    loss = loss_of(forward, x, y, moment, **config.options).mean()
                 optimizer.zero_grad(set_to_none=True)
                 loss.backward()
                 optimizer.step()
@@ -279,13 +316,13 @@ def _fit(
             if not np.isfinite(total):
                 checkpoint.unlink(missing_ok=True)
                 raise RuntimeError(f"training {config}: the loss is {total} in epoch {epoch + 1}; lower lr ({config.lr})")
-            row = {"epoch": epoch + 1, "loss": total / steps, "lr": rate, "seconds": time.perf_counter() - started}
+            row = {"epoch": epoch + 1, "loss": total / batches, "lr": rate, "seconds": time.perf_counter() - started}
             history.append(row)
             left = row["seconds"] * (config.epochs - epoch - 1)
             say(f"  {config}: epoch {epoch + 1}/{config.epochs}, loss {row['loss']:.3f}, {left:.0f} s left")
             if on_epoch:
                 on_epoch(row)
-            if epoch + 1 < config.epochs:
+            if (epoch + 1) * steps < end:
                 _checkpoint(checkpoint, model, optimizer, history)
     _save(path, model.eval(), config, data, history)
     checkpoint.unlink(missing_ok=True)
@@ -296,9 +333,7 @@ def _contiguous(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
     return {k: v.detach().cpu().contiguous() for k, v in tensors.items()}
 
 
-def _save(
-    path: Path, model: models.Classifier, config: TrainConfig, data: datasets.ImageSet, history: list[dict[str, float]]
-) -> None:
+def _save(path: Path, model: nn.Module, config: TrainConfig, data: datasets.ImageSet, history: list[dict[str, float]]) -> None:
     content = safetensors.torch.save(_contiguous(model.state_dict()))
     files.write_bytes(path, content)
     record = {
@@ -312,9 +347,7 @@ def _save(
     files.write_json(path.with_suffix(".json"), record)
 
 
-def _checkpoint(
-    path: Path, model: models.Classifier, optimizer: torch.optim.Optimizer, history: list[dict[str, float]]
-) -> None:
+def _checkpoint(path: Path, model: nn.Module, optimizer: torch.optim.Optimizer, history: list[dict[str, float]]) -> None:
     tensors = {f"model.{k}": v for k, v in model.state_dict().items()}
     for i, state in optimizer.state_dict()["state"].items():
         tensors |= {f"optimizer.{i}.{k}": torch.as_tensor(v) for k, v in state.items() if v is not None}
@@ -328,7 +361,7 @@ def _digest(tensors: dict[str, Tensor]) -> str:
     return files.digest(b"".join(k.encode() + tensors[k].numpy().tobytes() for k in sorted(tensors)))
 
 
-def _resume(path: Path, model: models.Classifier, optimizer: torch.optim.Optimizer) -> list[dict[str, float]]:
+def _resume(path: Path, model: nn.Module, optimizer: torch.optim.Optimizer) -> list[dict[str, float]]:
     """Restore the last finished epoch and return its history; an empty one where there is none or it is damaged."""
     if not path.exists():
         return []
@@ -355,13 +388,13 @@ def _resume(path: Path, model: models.Classifier, optimizer: torch.optim.Optimiz
 
 
 @torch.no_grad()
-def predictions(model: models.Classifier, x: Tensor, batch_size: int = 256) -> Tensor:
+def predictions(model: nn.Module, x: Tensor, batch_size: int = 256) -> Tensor:
     """Predicted classes (N,), in batches, on the model's device."""
     where = next(model.parameters()).device
     return torch.cat([model(x[i : i + batch_size].to(where)).argmax(1).cpu() for i in range(0, len(x), batch_size)])
 
 
-def accuracy(model: models.Classifier, data: datasets.ImageSet) -> float:
+def accuracy(model: nn.Module, data: datasets.ImageSet) -> float:
     return (predictions(model, data.images) == data.labels).float().mean().item()
 
 
