@@ -11,10 +11,12 @@ from typing import Any
 
 import ipywidgets
 import matplotlib.pyplot as plt
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from PIL import Image
+from torch import Tensor
 
-from lib import images
+from lib import figures, images
 
 LABEL = {"description_width": "90px"}
 WIDE = ipywidgets.Layout(width="340px")
@@ -52,6 +54,17 @@ def uploaded(control: ipywidgets.FileUpload) -> Image.Image | None:
         return None
     file = control.value[-1]
     return images.open_image(bytes(file["content"]), name=file["name"])
+
+
+def bars(ax: Axes, probabilities: Tensor, classes: Sequence[str], title: str) -> None:
+    """The four likeliest classes as bars."""
+    top = probabilities.topk(min(4, len(classes)))
+    names = [classes[i] for i in top.indices]
+    ax.barh(range(len(names))[::-1], top.values.tolist(), color=figures.COLOURS[0])
+    ax.set_yticks(range(len(names))[::-1], [n if len(n) < 18 else f"{n[:16]}…" for n in names], fontsize=8)
+    ax.set_xlim(0, 1)
+    ax.set_xlabel("probability")
+    ax.set_title(title)
 
 
 def png(fig: Figure) -> bytes:

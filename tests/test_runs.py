@@ -127,7 +127,7 @@ def test_figures_need_alt_text_and_bring_their_numbers(home):
 def test_code_of_a_run_is_what_its_results_depend_on():
     names = {p.stem for p in profiles.code_of("01-attention-shift")}
     assert {"attention_shift", "attention_claims", "cam", "attacks", "metrics", "ssim", "hooks", "training", "models"} <= names
-    assert not {"explorer", "widgets", "report"} & names
+    assert not {"attention_explorer", "widgets", "report"} & names
 
 
 def test_parameters_of_notebook_and_model_agree():

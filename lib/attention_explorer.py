@@ -2,7 +2,6 @@
 
 import functools
 import html
-from typing import Any
 
 import matplotlib.pyplot as plt
 import torch
@@ -71,7 +70,7 @@ def draw(
     drawn = figures.heatmap(axes[1, 2], b[0] - a[0], "after - before", signed=True)
     figures.colour_bar(fig, drawn, axes[1, 2], "difference")
     for ax, logits, title in ((axes[0, 3], clean_logits, "decision before"), (axes[1, 3], adv.logits, "decision after")):
-        _bars(ax, logits[0].softmax(0).cpu(), classes, title)
+        widgets.bars(ax, logits[0].softmax(0).cpu(), classes, title)
 
     empty = " One of the maps is empty." if metrics.degenerate(clean.maps[layer]) | metrics.degenerate(adv.maps[layer]) else ""
     text = (
@@ -80,16 +79,6 @@ def draw(
         f"Spearman {metrics.spearman(a, b).item():.2f}, centre moved {metrics.centroid_shift(a, b).item():.1f} px.{empty}"
     )
     return fig, text
-
-
-def _bars(ax: Any, probabilities: Tensor, classes: tuple[str, ...], title: str) -> None:
-    top = probabilities.topk(min(4, len(classes)))
-    names = [classes[i] for i in top.indices]
-    ax.barh(range(len(names))[::-1], top.values.tolist(), color=figures.COLOURS[0])
-    ax.set_yticks(range(len(names))[::-1], [n if len(n) < 18 else f"{n[:16]}…" for n in names], fontsize=8)
-    ax.set_xlim(0, 1)
-    ax.set_xlabel("probability")
-    ax.set_title(title)
 
 
 def sources(p: Parameters) -> dict[str, str]:
