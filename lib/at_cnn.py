@@ -127,15 +127,14 @@ def attacked(arm: str) -> Attacked | None:
     if arm in ("standard", "underfit"):
         return None
     kind, _, rest = arm.partition("-")
-    value, at, share = rest.partition("@")
+    value, at, part = rest.partition("@")
     try:
-        found = Attacked(kind, float(value) if kind == "l2" else float(value) / 255, float(share) if at else None)
+        found = Attacked(kind, float(value) if kind == "l2" else float(value) / 255, float(part) if at else None)
     except ValueError:
         found = Attacked("", 0.0, None)
-    if found.kind not in ("linf", "l2", "fgsm") or not 0 < found.eps < 256 or not 0 < (found.share or 1) <= 1:
-        raise ValueError(
-            f"unknown arm {arm!r}; there are standard, underfit, linf-E and fgsm-E (eps E/255), l2-R, linf-E@share"
-        )
+    kind, eps, share = found
+    if kind not in ("linf", "l2", "fgsm") or not 0 < eps < 256 or (share is not None and not 0 < share <= 1):
+        raise ValueError(f"unknown arm {arm!r}; there are standard, underfit, linf-E, fgsm-E (eps E/255), l2-R, linf-E@share")
     return found
 
 

@@ -65,7 +65,8 @@ def draw(
         )  # fmt: skip
         text.append(
             f"{html.escape(name)}: <b>{html.escape(classes[int(before)])}</b> before, "
-            f"<b>{html.escape(classes[after])}</b> after; edge agreement {edges:.2f}, total variation {saliency.total_variation(sharp).item():.2f}"
+            f"<b>{html.escape(classes[after])}</b> after; edge agreement {edges:.2f}, "
+            f"total variation {saliency.total_variation(sharp).item():.2f}"
         )
     return fig, "<br>".join(text)
 

@@ -94,9 +94,8 @@ def test_render_is_pure():
     model = models.create("plain", classes=10).eval()
     data = attention_shift.evaluation_set(attention_shift.Parameters(images=8))
     options = {"attack": "FGSM", "eps": 0.05, "layer": "stage3", "method": "gradcam", "explain": "predicted class"}
-    pictures, texts = zip(
-        *(attention_explorer.draw(model, data.images[:1], 0, data.classes, **options) for _ in range(2)), strict=True
-    )
+    drawn = [attention_explorer.draw(model, data.images[:1], 0, data.classes, **options) for _ in range(2)]
+    pictures, texts = zip(*drawn, strict=True)
     assert texts[0] == texts[1] and widgets.png(pictures[0]) == widgets.png(pictures[1])
     with pytest.raises(ValueError, match="unknown attack"):
         attention_explorer.attacked(model, data.images[:1], data.labels[:1], "CW", 0.1)

@@ -1,0 +1,393 @@
+"""Study 2: arms and their training, what is measured, the underfit control, and claims on tables whose truth is known."""
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+
+from lib import at_cnn, at_cnn_claims, attacks, datasets, metrics, models, profiles, saliency, training, transforms
+from lib.at_cnn import Parameters
+from lib.training import Moment
+
+SMOKE = profiles.parameters("02-at-cnn", "smoke")
+
+
+@pytest.mark.parametrize(
+    ("arm", "expected", "name"),
+    [
+        ("standard", None, "Standard"),
+        ("underfit", None, "Underfit"),
+        ("linf-8", ("linf", 8 / 255, None), "PGD-L∞ 8/255"),
+        ("l2-1.14", ("l2", 1.14, None), "PGD-L2 1.14"),
+        ("fgsm-4", ("fgsm", 4 / 255, None), "FGSM 4/255"),
+        ("linf-4@1", ("linf", 4 / 255, 1.0), "PGD-L∞ 4/255, 100% adv."),
+        ("linf-4@0.25", ("linf", 4 / 255, 0.25), "PGD-L∞ 4/255, 25% adv."),
+    ],
+)
+def test_the_name_of_an_arm_says_its_training(arm, expected, name):
+    assert at_cnn.attacked(arm) == expected and at_cnn.label(arm) == name
+
+
+@pytest.mark.parametrize(
+    "arm", ["linf", "linf-", "linf-0", "linf--4", "l3-4", "linf-4@2", "linf-4@0", "pgd-8", "linf-x", "l2-nan"]
+)
+def test_a_name_that_is_none_is_refused(arm):
+    with pytest.raises(ValueError, match="unknown arm"):
+        at_cnn.attacked(arm)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"arms": ["linf-8", "linf-4"]}, "arms need 'standard'"),
+        ({"arms": ["standard", "standard", "linf-4"]}, "each name once"),
+        ({"headline": ["linf-16"]}, "headline 'linf-16' is no adversarial arm"),
+        ({"headline": ["underfit"]}, "headline 'underfit' is no adversarial arm"),
+        ({"shuffle": [2, 3]}, "shuffle k = 3 does not divide the size, 32"),
+        ({"saturation": [0]}, "saturation.0 = 0"),
+        ({"arch": "resnet8"}, "unknown network 'resnet8'"),
+        ({"adv_fraction": 0}, "adv_fraction = 0"),
+        ({"alpha": 2}, "alpha = 2"),
+    ],
+)
+def test_wrong_parameters_are_refused(change, message):
+    with pytest.raises(ValueError, match=message):
+        profiles.parameters("02-at-cnn", "laptop", change)
+
+
+def test_arms_are_trained_as_said():
+    p = Parameters(seeds=2)
+    options = {arm: at_cnn.config_of(p, arm, 1).options for arm in p.arms}
+    assert options["standard"] == options["underfit"] == {}
+    assert options["linf-4"] == {"eps": 4 / 255, "share": 0.5, "warmup": 0.5, "steps": 5, "random_start": True}
+    assert options["linf-4@1"] == options["linf-4"] | {"share": 1.0}
+    assert options["l2-1.14"] == options["linf-4"] | {"eps": 1.14, "norm": "l2"}
+    one = options["fgsm-8"]
+    assert (one["steps"], one["step"], one["eps"], one["random_start"]) == (1, 8 / 255, 8 / 255, False)
+    seeds = [(c.options.get("eps"), c.seed) for c in at_cnn.networks(p) if c.arch == "plain"]
+    assert seeds.count((None, 1)) == 1 and (4 / 255, 1) in seeds and (8 / 255, 1) not in seeds
+    assert sum(c.arch == "stylize:small" for c in at_cnn.networks(p)) == 1
+
+
+def test_the_paper_profile_is_the_released_code():
+    p = profiles.parameters("02-at-cnn", "paper")
+    linf, l2 = (at_cnn.config_of(p, arm, 0) for arm in ("linf-8", "l2-8"))
+    assert linf.options == {"eps": 8 / 255, "share": 0.5, "warmup": 0.0, "steps": 20, "random_start": False, "step": 4 / 255}
+    assert l2.options["direction"] == "linf" and l2.options["step"] == pytest.approx(8 / 510)
+    assert (linf.epochs, at_cnn.config_of(p, "standard", 0).epochs) == (20, 10)
+    rates = [training.learning_rate(linf, (e + 0.5) / 20) for e in range(20)]
+    np.testing.assert_allclose(rates, [0.01] * 10 + [0.001] * 6 + [0.0001] * 4)
+
+
+def moment(batch, progress=1.0):
+    return Moment(0, batch, progress, torch.Generator().manual_seed(0))
+
+
+@pytest.mark.parametrize(("share", "expected"), [(0.5, [0, 1, 0, 1, 0, 1]), (1.0, [1] * 6), (1 / 3, [0, 0, 1, 0, 0, 1])])
+def test_the_share_of_adversarial_batches(monkeypatch, share, expected):
+    """0.5: every second batch, the odd ones counted from 0, as in the released code."""
+    model = models.create("plain", classes=4).eval()
+    x, y, attacked = torch.rand(2, 3, 16, 16), torch.tensor([0, 1]), []
+    real = attacks.pgd
+    monkeypatch.setattr(attacks, "pgd", lambda *a, **k: attacked.append(k["eps"]) or real(*a, **k))
+    for batch in range(6):
+        before = len(attacked)
+        loss = training.adversarial(model, x, y, moment(batch), steps=1, share=share)
+        assert loss.shape == (2,) and len(attacked) - before == expected[batch]
+
+
+def test_eps_grows_over_the_warm_up(monkeypatch):
+    model = models.create("plain", classes=4).eval()
+    seen = []
+    real = attacks.pgd
+    monkeypatch.setattr(attacks, "pgd", lambda *a, **k: seen.append((k["eps"], k["step"])) or real(*a, **k))
+    for progress in (0.0, 0.25, 0.5, 0.9):
+        options = {"eps": 0.1, "step": 0.04, "steps": 2, "warmup": 0.5}
+        training.adversarial(model, torch.rand(2, 3, 16, 16), torch.tensor([0, 1]), moment(1, progress), **options)
+    np.testing.assert_allclose(seen, [(0, 0), (0.05, 0.02), (0.1, 0.04), (0.1, 0.04)])
+
+
+def test_sign_steps_in_an_l2_ball(model, x, y):
+    """The released code's L2 attack: one step of signs, then the projection."""
+    z = x.clone().requires_grad_()
+    (gradient,) = torch.autograd.grad(torch.nn.functional.cross_entropy(model(z), y, reduction="sum"), z)
+    delta = 0.01 * gradient.sign()
+    length = delta.flatten(1).norm(dim=1).view(-1, 1, 1, 1)
+    expected = (x + delta * (0.05 / length).clamp(max=1)).clamp(0, 1)
+    found = attacks.pgd(model, x, y, eps=0.05, steps=1, step=0.01, norm="l2", direction="linf", random_start=False)
+    torch.testing.assert_close(found.x_adv, expected)
+
+
+@pytest.fixture(scope="module")
+def small_home(tmp_path_factory):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("STUDY_HOME", str(tmp_path_factory.mktemp("home")))
+        yield
+
+
+@pytest.fixture(scope="module")
+def measured(small_home):
+    data = at_cnn.evaluation_set(SMOKE)
+    model = at_cnn.network(SMOKE, "linf-4", 0, data).model
+    return model, data, at_cnn.measure_network(SMOKE, "linf-4", 0, data)
+
+
+def values(table, measure, level=0.0):
+    part = table[(table.measure == measure) & (table.level == level)].sort_values("image_id")
+    return part.value.to_numpy()
+
+
+def test_decisions_are_those_of_the_changed_images(measured):
+    model, data, table = measured
+    assert (table.arm == "linf-4").all() and (table.seed == 0).all()
+    changed = {
+        ("clean", 0.0): data.images,
+        ("saturation", 1024.0): transforms.saturation(data.images, 1024),
+        ("shuffle", 8.0): transforms.patch_shuffle(data.images, 8, range(len(data))),
+    }
+    with torch.no_grad():
+        for (measure, level), images in changed.items():
+            expected = (model(images).argmax(1) == data.labels).numpy()
+            np.testing.assert_array_equal(values(table, measure, level), expected)
+        conflict = datasets.load("shapes-conflict", "test", limit=len(data))
+        answer = model(conflict.images).argmax(1)
+    np.testing.assert_array_equal(values(table, "conflict", 1.0), answer == conflict.attributes["shape"])
+    np.testing.assert_array_equal(values(table, "conflict-texture", 1.0), answer == conflict.attributes["texture"])
+
+
+def test_maps_are_measured_image_by_image(measured):
+    model, data, table = measured
+    ids = torch.arange(SMOKE.saliency_images)
+    x, y = data.images[ids], data.labels[ids]
+    z = x.clone().requires_grad_()
+    (gradient,) = torch.autograd.grad(torch.nn.functional.cross_entropy(model(z), y, reduction="sum"), z)
+    magnitude = gradient.abs().sum(1)
+    others = [saliency.edge_agreement(magnitude[i : i + 1], x[i - 1 : i or None])[0] for i in ids]
+    for name, expected in {
+        "gradient/edges": saliency.edge_agreement(magnitude, x),
+        "gradient/edges-other": torch.stack(others),
+        "gradient/tv": saliency.total_variation(saliency.sensitivity(gradient)),
+        "gradient/mask": metrics.overlap(magnitude, data.masks[ids]),
+    }.items():
+        np.testing.assert_allclose(values(table, name), expected, rtol=1e-4, atol=1e-5, err_msg=name)
+    with torch.no_grad():
+        clean = (model(x).argmax(1) == y).numpy()
+    np.testing.assert_array_equal(values(table, "pgd", 0.0), clean)
+    assert (values(table, "pgd", 4.0) <= clean).all()
+
+
+def test_views_are_the_same_for_every_network_and_batch(small_home):
+    data = at_cnn.evaluation_set(SMOKE)
+    whole = at_cnn.views(SMOKE, data, torch.arange(8))
+    part = at_cnn.views(SMOKE, data, torch.tensor([5, 6]))
+    assert [v.kind for v in whole] == [
+        "clean",
+        "saturation",
+        "saturation",
+        "shuffle",
+        "shuffle",
+        "style",
+        "fourier",
+        "conflict",
+    ]
+    for a, b in zip(whole, part, strict=True):
+        torch.testing.assert_close(a.images[5:7], b.images, atol=1e-6, rtol=0)
+        assert torch.equal(a.labels[5:7], b.labels)
+
+
+def test_large_sets_are_not_kept_in_memory(small_home, monkeypatch):
+    data = at_cnn.evaluation_set(SMOKE)
+    kept = list(at_cnn.prepared(SMOKE, data))
+    at_cnn._kept.cache_clear()
+    monkeypatch.setattr(at_cnn, "_kept", lambda p: None)
+    for (a, u), (b, v) in zip(kept, at_cnn.prepared(SMOKE, data), strict=True):
+        assert torch.equal(a, b) and all(torch.allclose(m.images, n.images, atol=1e-6) for m, n in zip(u, v, strict=True))
+
+
+def test_style_checks(small_home):
+    data = at_cnn.evaluation_set(SMOKE)
+    table = at_cnn.measure_style(SMOKE, data)
+    assert set(table.measure) == {"clean", "style", "style-distance"} and (table.arm == "edges").all()
+    assert values(table, "clean").mean() > 0.5  # edges alone tell shapes apart, learnt from 256 images
+    assert (values(table, "style-distance", 1.0) < values(table, "style-distance", 0.0)).mean() > 0.8
+
+
+def test_underfit_is_the_longest_stop_that_is_no_better(monkeypatch):
+    """Against a run whose accuracy grows with its length: the last stopping point at most one point above the target."""
+    lengths = []
+
+    class Net:
+        def __init__(self, accuracy):
+            self.model = accuracy
+
+    def trained(config, *, device_name):
+        if config.objective == "adversarial":
+            return Net(0.60)
+        steps = config.stop or 8 * 31
+        lengths.append(steps)
+        return Net(min(0.95, 0.1 + steps / 100))
+
+    monkeypatch.setattr(at_cnn.training, "trained", trained)
+    monkeypatch.setattr(at_cnn.training, "accuracy", lambda model, data: model)
+    found = at_cnn.underfit(Parameters(), 0, None)
+    points = sorted({round(at_cnn.UNDERFIT_STEP**i) for i in range(60)})
+    best = max(s for s in points if 0.1 + s / 100 <= 0.61)
+    assert found.model == 0.1 + best / 100 and len(lengths) < 10
+    monkeypatch.setattr(at_cnn.training, "accuracy", lambda model, data: 0.5)  # the full run is no better
+    assert at_cnn.underfit(Parameters(), 0, None).model == 0.95
+
+
+def test_a_stopped_run_is_the_beginning_of_the_full_one(home):
+    """After so many steps the weights are those that the full run had, also across epochs."""
+    config = at_cnn.config_of(SMOKE.model_copy(update={"epochs": 3}), "standard", 0)
+    seen = {}
+    real = training.standard
+    counter = []
+
+    def watched(model, x, y, moment):
+        counter.append((moment.epoch, moment.batch, moment.progress))
+        seen[len(counter) - 1] = model.net.head.weight.detach().clone()
+        return real(model, x, y, moment)
+
+    training.OBJECTIVES["standard"] = watched
+    try:
+        training.trained(config)
+        full = dict(seen)
+        assert counter == [(e, b, (e + b / 4) / 3) for e in range(3) for b in range(4)]
+        for stop in (3, 4, 6):
+            counter.clear()
+            stopped = training.trained(config.model_copy(update={"stop": stop}))
+            assert len(counter) == stop
+            assert torch.equal(stopped.model.net.head.weight, full[stop])
+    finally:
+        training.OBJECTIVES["standard"] = real
+
+
+def test_cost_counts_passes(small_home):
+    p = SMOKE.model_copy(update={"attack_steps": 1})
+    found = at_cnn.cost(p, at_cnn.evaluation_set(p)).set_index("arm")
+    assert found.loc["standard", "passes"] == 1 and found.loc["linf-4", "passes"] == 1.5
+    assert found.loc["standard", "times standard"] == 1
+
+
+def invented(gap, images=300, seeds=3, noise=0.05, p=None):
+    """A table in which adversarial arms differ from the others by `gap` in everything, in the paper's direction."""
+    p = p or Parameters()
+    rng = np.random.default_rng(0)
+    rows = []
+
+    def add(arm, measure, level, mean, spread=0.1):
+        for seed in range(at_cnn.seeds_of(p, arm) if arm != "edges" else 1):
+            if measure in ("clean", "style", "fourier", "conflict", "conflict-texture", "pgd", "saturation", "shuffle"):
+                value = rng.random(images) < mean + rng.normal(0, noise / 10)
+            else:
+                value = rng.normal(mean, spread, images)
+            where = {"arm": arm, "seed": seed, "image_id": range(images), "measure": measure, "level": float(level)}
+            rows.append(pd.DataFrame(where | {"value": value.astype(float)}))
+
+    for arm in p.arms:
+        g = gap if at_cnn.attacked(arm) else 0.0
+        add(arm, "clean", 0, 0.95)
+        for level in p.saturation:
+            add(arm, "saturation", level, 0.5 + g * (level > 2) * np.log2(level) / 10)
+        for k in p.shuffle:
+            add(arm, "shuffle", k, 0.5 - g)
+        for measure in ("style", "fourier", "conflict"):
+            add(arm, measure, 1, 0.4 + g)
+        add(arm, "conflict-texture", 1, 0.4)
+        for e in (0, *p.robust_eps):
+            add(arm, "pgd", e, 0.4 + g)
+        for name, sign in (("edges", 1), ("mask", 1), ("tv", -1), ("edges-other", 0)):
+            add(arm, f"smoothgrad/{name}", 0, 0.5 + sign * g - (name == "edges-other") * 0.2)
+        add(arm, "alignment", 0, 2 + g)
+    for level, mean in ((0.0, 1.2), (1.0, 0.3)):
+        add("edges", "style-distance", level, mean)
+    add("edges", "clean", 0, 0.95)
+    add("edges", "style", 1, 0.9)
+    return pd.concat(rows, ignore_index=True)
+
+
+def verdicts(table, p=None, **options):
+    return {c.id: c.verdict for c in at_cnn_claims.judge(table, p or Parameters(), **options)}
+
+
+def test_true_claims_are_supported_and_their_opposites_contradicted():
+    up, down = verdicts(invented(0.25)), verdicts(invented(-0.25))
+    core = [
+        f"{name}/{arm}{rival}"
+        for name in (
+            "contours-edges",
+            "contours-mask",
+            "contours-tv",
+            "alignment",
+            "style",
+            "saturated",
+            "shuffled-4",
+            "shuffled-8",
+        )
+        for arm in Parameters().headline
+        for rival in ("", "/over-underfit")
+    ]
+    for id in [*core, "robust/linf-4", "saturated-grows/linf-4"]:
+        assert up[id] == "supported" and down[id] == "contradicted", id
+    assert up["style-matched"] == up["shape-kept"] == "supported"
+
+
+def test_where_nothing_differs_nothing_is_concluded():
+    found = verdicts(invented(0.0))
+    names = ("alignment", "style", "saturated", "shuffled-4", "contours-tv")
+    core = [v for id, v in found.items() if id.split("/")[0] in names]
+    assert core.count("inconclusive") >= 0.8 * len(core) and "supported" not in {found["robust/linf-4"]}
+
+
+def test_kinds_and_ids():
+    claims = at_cnn_claims.judge(invented(0.1), Parameters())
+    ids = [c.id for c in claims]
+    assert len(set(ids)) == len(ids) and {c.study for c in claims} == {"02"}
+    by = {c.id: c for c in claims}
+    assert by["style/linf-4"].kind == "claim" and by["style/linf-4/over-underfit"].kind == "control"
+    assert by["conflict/linf-4"].kind == "control" and by["shuffled-2/linf-4"].kind == "open question"
+    assert all(by[i].kind == "open question" for i in ("ratio-rises", "fgsm-anomaly", "l2-over-linf", "full-share"))
+    assert "1 seed (spread over seeds unknown)" in by["ratio-rises"].n and "3 seeds" in by["style/linf-4"].n
+    assert set(verdicts(invented(0.1), test=False).values()) == {"not tested"}
+
+
+def test_shape_bias_by_hand():
+    table = pd.DataFrame(
+        [("a", 0, i, m, 1.0, v)
+         for m, row in (("conflict", [1, 0, 1, 0]), ("conflict-texture", [0, 1, 0, 0]))
+         for i, v in enumerate(row)],
+        columns=["arm", "seed", "image_id", "measure", "level", "value"],
+    )  # fmt: skip
+    statistic = at_cnn_claims._shape_bias(at_cnn_claims.Cubes.of(table, 1), "a")
+    assert statistic(np.arange(4), np.arange(1)) == pytest.approx(2 / 3)
+    assert np.isnan(statistic(np.array([3]), np.arange(1)))  # no decision for either cue
+
+
+def test_retention_by_hand_and_too_few_right_images():
+    table = pd.DataFrame(
+        [("a", s, i, m, 0.0 if m == "clean" else 4.0, v)
+         for s, clean, after in ((0, [1, 1, 0, 1], [1, 0, 1, 0]), (1, [1, 1, 1, 1], [1, 1, 0, 0]))
+         for m, row in (("clean", clean), ("shuffle", after))
+         for i, v in enumerate(row)],
+        columns=["arm", "seed", "image_id", "measure", "level", "value"],
+    )  # fmt: skip
+    everything = np.arange(4), np.arange(2)
+    assert at_cnn_claims.Cubes.of(table, 3).retention("a", "shuffle", 4.0)(*everything) == pytest.approx((1 / 3 + 1 / 2) / 2)
+    assert np.isnan(at_cnn_claims.Cubes.of(table, 4).retention("a", "shuffle", 4.0)(*everything))
+    p = Parameters(min_correct=290)
+    found = verdicts(invented(0.25, p=p), p)
+    assert found["saturated/linf-4"] == found["shuffled-4/linf-4"] == "not tested" and found["style/linf-4"] == "supported"
+
+
+def test_data_without_masks_or_conflict_and_without_underfit():
+    p = Parameters(arms=("standard", "linf-4"), headline=("linf-4",))
+    table = invented(0.25, p=p)
+    table = table[~table.measure.isin(["smoothgrad/mask", "conflict", "conflict-texture"])]
+    found = verdicts(table, p)
+    assert found["style/linf-4"] == "supported" and not any("mask" in i or "conflict" in i or "underfit" in i for i in found)
+
+
+def test_a_variant_is_told_apart():
+    p = Parameters(variant="other")
+    assert all(c.id.endswith("@other") for c in at_cnn_claims.judge(invented(0.1), p))

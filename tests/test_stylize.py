@@ -1,0 +1,200 @@
+"""AdaIN against its definition, the style networks, their training, styles from photographs and folders."""
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from lib import datasets, hooks, styles, stylize, training
+from tests.conftest import same_state, state_of
+
+
+@pytest.fixture
+def painter():
+    torch.manual_seed(0)
+    return stylize.small(2, 3, "none").double().eval()
+
+
+def test_adain_gives_the_style_its_mean_and_deviation():
+    """By the definition, on random features; channels of the content have deviations far from 1e-5."""
+    content, style = torch.randn(3, 5, 7, 9, dtype=torch.float64) * 4 + 2, torch.randn(3, 5, 4, 4, dtype=torch.float64) - 1
+    found = stylize.adain(content, style)
+    torch.testing.assert_close(found.mean((2, 3)), style.mean((2, 3)))
+    torch.testing.assert_close(found.std((2, 3), correction=0), style.std((2, 3), correction=0), rtol=1e-4, atol=0)
+    for n in range(3):
+        for c in range(5):
+            f, s = content[n, c], style[n, c]
+            expected = (s.var(correction=0) + 1e-5).sqrt() * (f - f.mean()) / (f.var(correction=0) + 1e-5).sqrt() + s.mean()
+            torch.testing.assert_close(found[n, c], expected)
+
+
+def test_adain_of_itself_is_itself_and_a_constant_channel_takes_the_mean():
+    content = torch.randn(2, 3, 5, 5, dtype=torch.float64)
+    torch.testing.assert_close(stylize.adain(content, content), content)
+    flat, style = torch.full((1, 3, 5, 5), 2.0, dtype=torch.float64), content[:1]
+    torch.testing.assert_close(stylize.adain(flat, style), style.mean((2, 3), keepdim=True).expand(1, 3, 5, 5))
+    torch.testing.assert_close(stylize.adain(content, style), stylize.adain(content, style.expand(2, -1, -1, -1)))
+    with pytest.raises(ValueError, match="of equal C"):
+        stylize.adain(content, torch.randn(2, 4, 5, 5))
+
+
+def test_adain_is_differentiable():
+    content, style = (torch.randn(1, 2, 3, 3, dtype=torch.float64, requires_grad=True) for _ in range(2))
+    assert torch.autograd.gradcheck(stylize.adain, (content, style))
+
+
+def test_stylize_is_the_decoder_on_the_mix(painter):
+    x, style = torch.rand(2, 3, 8, 8, dtype=torch.float64), torch.rand(2, 3, 12, 12, dtype=torch.float64)
+    content, target = painter.encoder(x)[-1], stylize.adain(painter.encoder(x)[-1], painter.encoder(style)[-1])
+    for alpha in (0.0, 0.3, 1.0):
+        expected = painter.decoder(alpha * target + (1 - alpha) * content).clamp(0, 1)
+        torch.testing.assert_close(stylize.stylize(painter, x, style, alpha=alpha), expected)
+    torch.testing.assert_close(stylize.stylize(painter, x, style[:1])[1], stylize.stylize(painter, x[1:], style[:1])[0])
+
+
+def test_stylize_takes_grey_and_constant_images_and_leaves_the_network(painter):
+    x, style = torch.rand(2, 1, 8, 8, dtype=torch.float64), torch.rand(1, 3, 8, 8, dtype=torch.float64)
+    painter.train()
+    before = state_of(painter)
+    grey = stylize.stylize(painter, x, style)
+    assert grey.shape == (2, 1, 8, 8)
+    flat = torch.full((2, 3, 8, 8), 0.5, dtype=torch.float64)
+    assert torch.isfinite(stylize.stylize(painter, flat, flat)).all()
+    assert same_state(before, state_of(painter))
+
+
+@pytest.mark.parametrize(
+    ("x", "style", "alpha", "message"),
+    [
+        (torch.rand(2, 3, 8, 8) * 3, torch.rand(2, 3, 8, 8), 1.0, "images range over"),
+        (torch.rand(2, 3, 8, 8), torch.rand(2, 3, 8, 8) - 1, 1.0, "the styles range over"),
+        (torch.rand(2, 3, 8, 8), torch.rand(3, 3, 8, 8), 1.0, "2 images and 3 styles"),
+        (torch.rand(2, 3, 8, 8), torch.rand(1, 3, 8, 8), 1.5, "alpha is 1.5"),
+        (torch.rand(2, 3, 7, 8), torch.rand(1, 3, 8, 8), 1.0, "images have 7 x 8 pixels; both must be multiples of 2"),
+        (torch.rand(2, 3, 8, 8), torch.rand(1, 3, 8, 9), 1.0, "styles have 8 x 9 pixels"),
+    ],
+)
+def test_bad_input_is_refused(painter, x, style, alpha, message):
+    with pytest.raises(ValueError, match=message):
+        stylize.stylize(painter, x.double(), style.double(), alpha=alpha)
+
+
+def test_vgg19_is_torchvisions_to_relu4_1():
+    """The encoder's levels are the features of torchvision's network, padded by reflection; the decoder mirrors them."""
+    torch.manual_seed(0)
+    net = stylize.vgg19(2, 3, "none").eval()
+    assert net.encoder.widths == (64, 128, 256, 512) and net.multiple == 8
+    x = torch.rand(1, 3, 32, 32)
+    levels = net.encoder(x)
+    assert [tuple(f.shape[1:]) for f in levels] == [(64, 32, 32), (128, 16, 16), (256, 8, 8), (512, 4, 4)]
+    assert all((f >= 0).all() for f in levels)  # each level ends in its ReLU
+    assert sum(isinstance(m, torch.nn.Conv2d) for m in net.encoder.modules()) == 9
+    pairs = [(m.in_channels, m.out_channels) for m in net.decoder if isinstance(m, torch.nn.Conv2d)]
+    assert pairs == [
+        (512, 256), (256, 256), (256, 256), (256, 256), (256, 128), (128, 128), (128, 64), (64, 64), (64, 3),
+    ]  # fmt: skip
+    assert net(x).shape == x.shape and all(m.padding_mode == "reflect" for m in net.modules() if hasattr(m, "padding_mode"))
+    stylize.stylize(net, x, x)
+
+
+def step(model, progress, **options):
+    x = torch.rand(4, 3, 16, 16, generator=torch.Generator().manual_seed(1))
+    moment = training.Moment(0, 0, progress, torch.Generator().manual_seed(2))
+    return stylize.loss(model, x, torch.zeros(4).long(), moment, **options)
+
+
+def test_the_loss_restores_first_and_paints_then():
+    torch.manual_seed(0)
+    net = stylize.small(2, 3, "none").train()
+    found = step(net, 0.2)
+    assert found.shape == (4,)
+    found.sum().backward()
+    assert all(p.grad is not None for p in net.parameters())
+    net.zero_grad(set_to_none=True)
+    running = net.encoder.levels[0][1].running_mean.clone()
+    step(net, 0.7).sum().backward()
+    assert all(p.grad is None for p in net.encoder.parameters())  # the encoder stays
+    assert all(p.grad is not None and p.grad.abs().max() > 0 for p in net.decoder.parameters())
+    assert torch.equal(running, net.encoder.levels[0][1].running_mean)
+
+
+def test_the_painting_loss_by_hand():
+    torch.manual_seed(0)
+    net = stylize.small(2, 3, "none").eval()
+    x = torch.rand(4, 3, 16, 16, generator=torch.Generator().manual_seed(1))
+    pool = styles.load("embedded", "train", 16)
+    s = pool[torch.randint(0, len(pool), (4,), generator=torch.Generator().manual_seed(2))]
+    target = stylize.adain(net.encoder(x)[-1], net.encoder(s)[-1])
+    out = net.decoder(target)
+    expected = []
+    for i in range(4):
+        value = ((net.encoder(out[i : i + 1])[-1] - target[i]) ** 2).mean()
+        for a, b in zip(net.encoder(out[i : i + 1]), net.encoder(s[i : i + 1]), strict=True):
+            value = value + 3 * ((a.mean((2, 3)) - b.mean((2, 3))) ** 2).mean()
+            deviation = [(f.var((2, 3), correction=0) + 1e-5).sqrt() for f in (a, b)]
+            value = value + 3 * ((deviation[0] - deviation[1]) ** 2).mean()
+        value = value + 5 * ((net(x[i : i + 1]) - x[i]) ** 2).mean()
+        expected.append(value)
+    torch.testing.assert_close(step(net, 0.9, style_weight=3.0, identity_weight=5.0), torch.stack(expected))
+
+
+def test_style_distance_is_zero_to_itself_and_falls_with_alpha(painter):
+    x, style = torch.rand(3, 3, 16, 16, dtype=torch.float64), torch.rand(3, 3, 16, 16, dtype=torch.float64) ** 3
+    assert stylize.style_distance(painter, style, style).max() == 0
+    assert (stylize.style_distance(painter, x, style) > 0.1).all()
+    assert (stylize.style_distance(painter, style.flip(3).flip(2), style) < stylize.style_distance(painter, x, style)).all()
+
+
+def test_a_short_training_learns_to_paint(home):
+    """Restores images better than their mean colour does, and brings them nearer to their style; the same bits twice."""
+    config = stylize.config("shapes", 32, 3, 320, encoder="small", source="embedded", epochs=10)
+    net = stylize.trained(config)
+    x = datasets.load("shapes", "test", limit=40).images
+    style = styles.load("embedded", "test", 32)[:40]
+    with torch.no_grad():
+        restored = ((net(x) - x) ** 2).mean()
+    assert restored < 0.5 * ((x - x.mean((2, 3), keepdim=True)) ** 2).mean()
+    before, after = (stylize.style_distance(net, images, style).mean() for images in (x, stylize.stylize(net, x, style)))
+    assert after < 0.6 * before
+    again = stylize.trained(config)
+    assert all(torch.equal(a, b) for a, b in zip(net.state_dict().values(), again.state_dict().values(), strict=True))
+    assert config.options["fingerprint"] == f"embedded {styles.VERSION}"
+
+
+def test_embedded_styles_are_textured_crops_and_parts_are_disjoint():
+    train, test = (styles.load("embedded", split, 16) for split in ("train", "test"))
+    assert train.shape == (styles.COUNT["train"], 3, 16, 16) and len(test) == styles.COUNT["test"]
+    assert train.amin() >= 0 and train.amax() <= 1 and train.dtype == torch.float32
+    assert torch.equal(styles._embedded.__wrapped__("test", 16), test)  # fixed
+    assert test.flatten(1).std(1).median() > 0.1
+    hooks.check_images(test)
+
+
+def paintings(root, n, nested=True):
+    for i in range(n):
+        path = root / ("a" if nested and i % 2 else ".") / f"{i}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(np.full((20 + i, 30, 3), 10 * i, np.uint8)).save(path)
+
+
+def test_a_folder_of_paintings(tmp_path, monkeypatch):
+    monkeypatch.setenv("STUDY_DATA", str(tmp_path))
+    paintings(tmp_path / "art", 10)
+    train, test = (styles.load("folder:art", split, 8) for split in ("train", "test"))
+    assert (len(train), len(test)) == (8, 2) and not {*train.files} & {*test.files}
+    assert test[torch.tensor([1, 0, 1])].shape == (3, 3, 8, 8)
+    before = styles.fingerprint("folder:art")
+    (tmp_path / "art" / "0.png").unlink()
+    assert styles.fingerprint("folder:art") != before
+
+
+def test_missing_and_empty_style_folders_say_what_was_looked_for(tmp_path, monkeypatch):
+    monkeypatch.setenv("STUDY_DATA", str(tmp_path))
+    (tmp_path / "empty").mkdir()
+    for name in ("empty", "missing", ""):
+        with pytest.raises(FileNotFoundError, match=f"found 0 images below .*{name}.* at least 5 are needed"):
+            styles.load(f"folder:{name}", "train", 8)
+    with pytest.raises(ValueError, match="unknown styles 'van-gogh'; choose embedded or folder:NAME"):
+        styles.check("van-gogh")
+    with pytest.raises(FileNotFoundError, match="found 0 images"):  # before any training
+        stylize.config("shapes", 32, 3, 64, encoder="small", source="folder:empty", epochs=1)
