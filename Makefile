@@ -9,7 +9,7 @@ report: .venv/ready
 	@$(RUN) -m lib.study --profile $(PROFILE)
 
 test: .venv/ready-test
-	@$(RUN) -m ruff check lib tests notebooks && $(RUN) -m ruff format --check lib tests && $(RUN) -m pytest -q
+	@$(RUN) -m ruff check lib tests notebooks && $(RUN) -m ruff format --check lib tests && $(RUN) -m pytest -q -n 2
 
 lab: .venv/ready
 	@$(RUN) -m jupyterlab --notebook-dir=notebooks

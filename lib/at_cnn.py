@@ -11,6 +11,7 @@ right after a transformation.
 """
 
 import functools
+import sys
 from collections.abc import Iterator
 from typing import Annotated, Any, Literal, NamedTuple
 
@@ -408,18 +409,20 @@ def measure_style(p: Parameters, data: datasets.ImageSet) -> pd.DataFrame:
 
 
 def cost(p: Parameters, data: datasets.ImageSet) -> pd.DataFrame:
-    """A row an arm: passes a training image (forward and backward), and seconds an epoch over the standard arm's.
+    """A row an arm: passes a training image (forward and backward), steps of training, time an epoch over the standard arm's.
 
     Seconds come from the networks' own records. Arms that were trained at different times or side by side with other work
     are compared with care; passes are exact.
     """
-    found = []
+    train = datasets.load(p.dataset, "train", size=p.size, channels=p.channels, limit=p.train_images)
+    per_epoch, found = len(train) // p.batch_size, []
     for arm in p.arms:
-        history = network(p, arm, 0, data).history
-        seconds = float(np.median([h["seconds"] for h in history if h["epoch"] > len(history) * p.warmup or len(history) < 3]))
+        trained = network(p, arm, 0, data)
+        seconds = float(np.median([h["seconds"] for h in trained.history]))
         options = config_of(p, arm, 0).options
         extra = options["share"] * options["steps"] if options else 0
-        found.append({"arm": arm, "passes": 1 + extra, "seconds an epoch": seconds, "epochs": len(history)})
+        steps = min(trained.config.epochs * per_epoch, trained.config.stop or sys.maxsize)
+        found.append({"arm": arm, "passes": 1 + extra, "seconds an epoch": seconds, "steps": steps})
     table = pd.DataFrame(found)
     standard = table.loc[table.arm == "standard", "seconds an epoch"].item()
     return table.assign(**{"times standard": table["seconds an epoch"] / standard})

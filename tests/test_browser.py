@@ -1,4 +1,4 @@
-"""The explorer in JupyterLab, driven in a real browser: Debian's chromium through playwright."""
+"""The explorers in JupyterLab, driven in a real browser: Debian's chromium through playwright."""
 
 import os
 import re
@@ -11,43 +11,45 @@ from pathlib import Path
 import nbformat
 import pytest
 
-from lib import attention_shift, paths, profiles, training
+from lib import paths, profiles, training
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 pytestmark = pytest.mark.browser
 
 
-@pytest.fixture
-def lab(tmp_path, monkeypatch):
-    """JupyterLab on a copy of the notebook with smoke parameters and a data folder of its own; yields its address."""
+@pytest.fixture(scope="module")
+def lab(tmp_path_factory):
+    """JupyterLab on copies of the notebooks with smoke parameters and a data folder of its own; yields its address."""
     if CHROMIUM is None:
         assert os.environ.get("CI") != "true", "CI must have chromium: .ci/run installs it"
         pytest.skip("no chromium on this machine; on Debian: apt-get install chromium")
-    monkeypatch.setenv("STUDY_HOME", str(tmp_path / "home"))
-    values = profiles.parameters("01-attention-shift", "smoke").model_dump()
-    for config in attention_shift.networks(attention_shift.Parameters(**values)):
-        training.trained(config)
-    content = nbformat.read(profiles.notebook_of("01-attention-shift"), as_version=4)
-    kept = [c for c in content.cells if {"parameters", "interactive"} & set(c.metadata.get("tags", []))]
-    start = 'from lib import runs\nrun = runs.start("01-attention-shift", globals())\np = run.parameters'
-    kept.insert(1, nbformat.v4.new_code_cell(start))
-    kept[0].source = "\n".join(f"{k} = {v!r}" for k, v in values.items())
-    content.cells = kept
-    folder = tmp_path / "notebooks"
-    folder.mkdir()
-    nbformat.write(content, folder / "explore.ipynb")
-    command = [
-        sys.executable, "-m", "jupyterlab", "--no-browser", "--allow-root", "--ip=127.0.0.1", "--port=0",
-        "--IdentityProvider.token=", f"--notebook-dir={folder}",
-    ]  # fmt: skip
-    own = {"JUPYTER_CONFIG_DIR": str(tmp_path / "config"), "JUPYTERLAB_SETTINGS_DIR": str(tmp_path / "settings")}
-    with (tmp_path / "lab.log").open("w") as log:
-        process = subprocess.Popen(command, stderr=log, stdout=log, env=os.environ | own)
-        try:
-            yield _address(tmp_path / "lab.log")
-        finally:
-            process.terminate()
-            process.wait(20)
+    folder = tmp_path_factory.mktemp("lab")
+    (folder / "notebooks").mkdir()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("STUDY_HOME", str(folder / "home"))
+        for run in EXPLORERS:
+            p = profiles.parameters(run, "smoke")
+            for config in profiles.study_module(run).networks(p):
+                training.trained(config)
+            content = nbformat.read(profiles.notebook_of(run), as_version=4)
+            kept = [c for c in content.cells if {"parameters", "interactive"} & set(c.metadata.get("tags", []))]
+            start = f'from lib import runs\nrun = runs.start("{run}", globals())\np = run.parameters'
+            kept.insert(1, nbformat.v4.new_code_cell(start))
+            kept[0].source = "\n".join(f"{k} = {v!r}" for k, v in p.model_dump().items())
+            content.cells = kept
+            nbformat.write(content, folder / "notebooks" / f"{run}.ipynb")
+        command = [
+            sys.executable, "-m", "jupyterlab", "--no-browser", "--allow-root", "--ip=127.0.0.1", "--port=0",
+            "--IdentityProvider.token=", f"--notebook-dir={folder / 'notebooks'}",
+        ]  # fmt: skip
+        own = {"JUPYTER_CONFIG_DIR": str(folder / "config"), "JUPYTERLAB_SETTINGS_DIR": str(folder / "settings")}
+        with (folder / "lab.log").open("w") as log:
+            process = subprocess.Popen(command, stderr=log, stdout=log, env=os.environ | own)
+            try:
+                yield _address(folder / "lab.log")
+            finally:
+                process.terminate()
+                process.wait(20)
 
 
 def _address(log: Path) -> str:
@@ -73,56 +75,91 @@ def run_all(page) -> None:
     raise AssertionError(f"the cells did not start: {prompts}")
 
 
-def test_the_explorer_answers_in_jupyterlab(lab, tmp_path):
+class Driver:
+    """An explorer in a page of JupyterLab: its picture, its line of text, its sliders and menus."""
+
+    def __init__(self, page, word: str) -> None:
+        from playwright.sync_api import expect
+
+        self.page, self.word, self.expect = page, word, expect
+        self.status = page.locator(".widget-html", has_text=word)
+        expect(self.status).to_be_visible(timeout=120_000)
+        self.picture = page.locator("img.widget-image")
+
+    def changed(self, act) -> None:
+        """The picture changes, and what is said beside it is not an error."""
+        before = self.picture.get_attribute("src")
+        act()
+        self.expect(self.picture).not_to_have_attribute("src", before, timeout=60_000)
+        self.expect(self.status).to_contain_text(self.word, timeout=60_000)
+
+    def slide(self, label: str, key: str = "ArrowRight") -> None:
+        handle = self.page.locator(".widget-hslider", has_text=label).locator(".noUi-handle")
+        before = self.status.inner_text()
+        self.changed(lambda: (handle.focus(), self.page.keyboard.press(key)))
+        assert self.status.inner_text() != before  # the numbers changed with the picture
+
+    def choose(self, label: str, option: str) -> None:
+        self.changed(lambda: self.page.get_by_label(label).select_option(label=option))
+
+    def upload(self, path) -> None:
+        with self.page.expect_file_chooser() as chooser:
+            self.page.locator(".widget-upload").click()
+        chooser.value.set_files(path)
+
+
+def drive_attention_shift(d: Driver) -> None:
+    d.slide("eps")
+    d.slide("image")
+    d.choose("network", "deep (residual)")
+    d.choose("attack", "PGD (10 steps)")
+    d.choose("method", "Grad-CAM++")
+
+
+def drive_at_cnn(d: Driver) -> None:
+    d.choose("change", "saturation")
+    d.slide("saturation p", "ArrowLeft")
+    d.choose("change", "patch shuffle")
+    d.slide("shuffle k", "ArrowLeft")
+    d.choose("change", "style (AdaIN)")
+    d.slide("style alpha", "ArrowLeft")
+    d.slide("image")
+    d.slide("PGD eps")
+    d.choose("beside it", "PGD-L2 1.14")
+    d.choose("explain by", "guided backpropagation")
+
+
+# what each explorer's text always says, and how it is driven
+EXPLORERS = {"01-attention-shift": ("NISSIM", drive_attention_shift), "02-at-cnn": ("total variation", drive_at_cnn)}
+
+
+@pytest.mark.parametrize("run", EXPLORERS)
+def test_the_explorer_answers_in_jupyterlab(lab, tmp_path, run):
+    from PIL import Image
     from playwright.sync_api import expect, sync_playwright
 
+    word, drive = EXPLORERS[run]
     flags = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-component-update"]
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=CHROMIUM, args=flags)
         page = browser.new_page(viewport={"width": 1700, "height": 1200})
         outside = []
         page.on("request", lambda r: outside.append(r.url) if not r.url.startswith((lab, "data:", "blob:", "ws:")) else None)
-        page.goto(f"{lab}/lab/tree/explore.ipynb")
+        page.goto(f"{lab}/lab/workspaces/{run}/tree/{run}.ipynb")  # a workspace of its own: no other notebook is open
         expect(page.locator(".jp-Notebook .jp-Cell")).not_to_have_count(0, timeout=60_000)
         expect(page.locator(".jp-NotebookPanel-toolbar [data-status=idle]")).to_be_visible(timeout=60_000)
         run_all(page)
-        status = page.locator(".widget-html", has_text="NISSIM")
-        expect(status).to_be_visible(timeout=120_000)
-        picture = page.locator("img.widget-image")
-
-        def changed(act):
-            before = picture.get_attribute("src"), status.inner_text()
-            act()
-            expect(picture).not_to_have_attribute("src", before[0], timeout=60_000)
-            expect(status).to_contain_text("NISSIM", timeout=60_000)
-            assert status.inner_text() != before[1]  # the numbers changed with the picture
-
-        slider = page.locator(".widget-hslider", has_text="eps").locator(".noUi-handle")
-        changed(lambda: (slider.focus(), page.keyboard.press("ArrowRight")))
-        images = page.locator(".widget-hslider", has_text="image").locator(".noUi-handle")
-        changed(lambda: (images.focus(), page.keyboard.press("ArrowRight")))
-        changed(lambda: page.get_by_label("network").select_option(label="deep (residual)"))
-        changed(lambda: page.get_by_label("attack").select_option(label="PGD (10 steps)"))
-        changed(lambda: page.get_by_label("method").select_option(label="Grad-CAM++"))
-
+        driver = Driver(page, word)
+        drive(driver)
         mine = tmp_path / "mine.png"
-        from PIL import Image
-
         Image.linear_gradient("L").convert("RGB").save(mine)
-        before = picture.get_attribute("src")
-        with page.expect_file_chooser() as chooser:
-            page.locator(".widget-upload").click()
-        chooser.value.set_files(mine)
-        expect(picture).not_to_have_attribute("src", before, timeout=60_000)
-
+        driver.changed(lambda: driver.upload(mine))
+        if os.environ.get("STUDY_SCREENSHOT"):
+            page.screenshot(path=f"{os.environ['STUDY_SCREENSHOT']}-{run}.png")
         hostile = tmp_path / "hostile.png"
         hostile.write_text("this is no picture")
-        with page.expect_file_chooser() as chooser:
-            page.locator(".widget-upload").click()
-        chooser.value.set_files(hostile)
+        driver.upload(hostile)
         expect(page.locator(".widget-html", has_text="hostile.png cannot be read")).to_be_visible(timeout=60_000)
-        if os.environ.get("STUDY_SCREENSHOT"):
-            page.screenshot(path=os.environ["STUDY_SCREENSHOT"])
         assert [u for u in outside if not u.startswith("http://127.0.0.1")] == []
         browser.close()
 

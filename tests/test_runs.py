@@ -21,8 +21,10 @@ def test_every_profile_is_valid(run, profile):
     assert profiles.parameters(run, profile).profile == profile
 
 
-def test_laptop_is_the_defaults():
-    assert profiles.parameters("01-attention-shift", "laptop") == attention_shift.Parameters()
+@pytest.mark.parametrize("run", profiles.declared_runs("laptop"))
+def test_laptop_is_the_defaults(run):
+    if "." not in run:
+        assert profiles.parameters(run, "laptop") == profiles.study_module(run).Parameters()
 
 
 @pytest.mark.parametrize(

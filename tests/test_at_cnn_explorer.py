@@ -1,0 +1,70 @@
+"""Study 2's explorer without a browser: widgets are traitlets, so setting a value does what a click does."""
+
+import pytest
+import torch
+
+from lib import at_cnn, at_cnn_explorer, profiles, stylize
+from tests.test_attention_explorer import png, upload
+
+
+@pytest.fixture(scope="module")
+def explore(tmp_path_factory):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("STUDY_HOME", str(tmp_path_factory.mktemp("home")))
+        yield at_cnn_explorer.explorer(profiles.parameters("02-at-cnn", "smoke"))
+
+
+def test_every_control_is_labelled_and_there_is_a_picture(explore):
+    assert {c.description for c in explore.controls.values()} == {
+        "beside it", "image", "upload an image", "change", "saturation p", "shuffle k", "style", "style alpha", "PGD eps",
+        "explain by",
+    }  # fmt: skip
+    assert bytes(explore.picture.value).startswith(b"\x89PNG")
+    assert "Standard: <b>" in explore.status.value and "PGD-L∞ 4/255: <b>" in explore.status.value
+
+
+@pytest.mark.parametrize(
+    ("control", "value"),
+    [
+        ("image", 7),
+        ("how", "saturation"),
+        ("p_level", 1.0),
+        ("how", "patch shuffle"),
+        ("k", 2),
+        ("how", "style (AdaIN)"),
+        ("style", 3),
+        ("alpha", 0.25),
+        ("how", "Fourier amplitude of the style"),
+        ("eps", 4 / 255),
+        ("method", "guided"),
+        ("method", "integrated"),
+        ("arm", "l2-1.14"),
+    ],
+)
+def test_each_control_changes_the_picture(explore, control, value):
+    before = explore.picture.value
+    explore.controls[control].value = value
+    assert explore.picture.value != before and "edge agreement" in explore.status.value
+
+
+def test_upload(explore):
+    upload(explore.controls["own"], png(), "mine.png")
+    assert "total variation" in explore.status.value
+    before = explore.picture.value
+    upload(explore.controls["own"], b"just text", "text.png")
+    assert "text.png cannot be read" in explore.status.value and explore.picture.value == before
+    explore.controls["own"].value = ()
+
+
+def test_the_explorers_changes_are_the_studys(explore, monkeypatch):
+    """What is shown for image 5 is what was measured for image 5."""
+    p = profiles.parameters("02-at-cnn", "smoke")
+    data = at_cnn.evaluation_set(p)
+    painter = stylize.trained(at_cnn.style_config(p))
+    ids = torch.tensor([5])
+    options = {"p": 1024.0, "k": 8, "key": 5, "style": at_cnn.style_rows(p, ids), "alpha": p.alpha, "painter": painter}
+    views = {v.kind: v.images for v in at_cnn.views(p, data, ids)}
+    for how, kind in zip(at_cnn_explorer.TRANSFORMS, ("clean", "saturation", "shuffle", "style", "fourier"), strict=True):
+        torch.testing.assert_close(at_cnn_explorer.transformed(data.images[ids], how, **options), views[kind])
+    with pytest.raises(ValueError, match="unknown transformation 'blur'"):
+        at_cnn_explorer.transformed(data.images[ids], "blur", **options)
