@@ -2,11 +2,12 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 import pandas as pd
 
-from lib.at_cnn import Parameters, label, seeds_of
+from lib.at_cnn import Parameters, label
 from lib.claims import Book, Claim, Rule
 
 SOURCE = "Zhang and Zhu 2019"
@@ -64,33 +65,59 @@ def minus(a: Statistic, b: Statistic) -> Statistic:
     return lambda i, s: a(i, s) - b(i, s)
 
 
+NO_UNDERFIT = "adversarial training costs no accuracy here: Underfit is the standard network itself in {} of {} seeds"
+
+
+@dataclass
+class Rival:
+    """What an adversarial arm is compared with, and under which kind and source such a comparison is filed."""
+
+    arm: str
+    suffix: str  # of the claims' ids
+    kind: Literal["claim", "control"]
+    source: str
+    note: str = ""
+    testable: bool = True
+
+
 def judge(table: pd.DataFrame, p: Parameters, *, test: bool = True) -> list[Claim]:
     """All claims from the table of measurements."""
     cubes = Cubes.of(table, p.min_correct)
     rows: list[Claim] = []
 
-    def book(measure: str, seeds: int) -> Book:
+    def book(measure: str, seeds: int, testable: bool = True) -> Book:
         """A book for statistics over the images of one measure."""
         images = table.loc[table.measure == measure, "image_id"].nunique()
-        return Book("02", images, seeds, p.variant, test, rows)
+        return Book("02", images, seeds, p.variant, test and testable, rows)
 
-    deciding, explained, attacked = (book(m, p.seeds) for m in ("clean", "alignment", "pgd"))
+    underfit = _underfit_rival(cubes, p)
     for arm in p.headline:
-        _robust(attacked, cubes, arm, p)
-        _contours(explained, cubes, arm, p)
-        _stylised(deciding, cubes, arm, p)
-        _saturated(deciding, cubes, arm, p)
-        _shuffled(deciding, cubes, arm, p)
-    _underfit(deciding, cubes, p)
-    _style(book("style-distance", 1), cubes, p)
-    _open(deciding, book("clean", 1), cubes, p)
+        _robust(book("pgd", p.seeds), cubes, arm, p)
+        rivals = [Rival("standard", "", "claim", SOURCE)]
+        if underfit and arm == p.headline[0]:  # underfit is matched to the first
+            rivals.append(underfit)
+        for rival in rivals:
+            deciding = book("clean", p.seeds, rival.testable)
+            _contours(book("alignment", p.seeds, rival.testable), cubes, arm, rival)
+            _stylised(deciding, cubes, arm, rival)
+            _saturated(deciding, cubes, arm, rival, p)
+            _shuffled(deciding, cubes, arm, rival, p)
+    if underfit:
+        _underfit(book("clean", p.seeds, underfit.testable), cubes, underfit, p)
+    _style(book("style-distance", 1), cubes)
+    _open(book("clean", p.seeds), book("clean", 1), cubes, p)
     return rows
 
 
-def _rivals(p: Parameters) -> list[tuple[str, str, str, str]]:
-    """What an arm is compared with: name in ids, arm, kind of the claim, source."""
-    found = [("", "standard", "claim", SOURCE)]
-    return found + ([("/over-underfit", "underfit", "control", OURS)] if "underfit" in p.arms else [])
+def _underfit_rival(cubes: Cubes, p: Parameters) -> Rival | None:
+    """The underfit control, which cannot be tested where the standard network takes its place in any seed."""
+    if "underfit" not in p.arms:
+        return None
+    mine = [v for (arm, m, _), v in cubes.values.items() if arm == "underfit" and m in ("clean", "saturation", "shuffle")]
+    theirs = [v for (arm, m, _), v in cubes.values.items() if arm == "standard" and m in ("clean", "saturation", "shuffle")]
+    same = sum(all((a[s] == b[s]).all() for a, b in zip(mine, theirs, strict=True)) for s in range(p.seeds))
+    note = NO_UNDERFIT.format(same, p.seeds) if same else ""
+    return Rival("underfit", "/over-underfit", "control", OURS, note, testable=not same)
 
 
 def _robust(book: Book, cubes: Cubes, arm: str, p: Parameters) -> None:
@@ -109,131 +136,165 @@ CONTOURS = {
 }
 
 
-def _contours(book: Book, cubes: Cubes, arm: str, p: Parameters) -> None:
+def _contours(book: Book, cubes: Cubes, arm: str, rival: Rival) -> None:
     """Claim (a): maps show contours, those of standard networks are scattered; the measures are ours."""
-    for suffix, rival, kind, source in _rivals(p):
-        for name, (says, statistic, sign) in CONTOURS.items():
-            key = f"smoothgrad/{name}"
-            if (arm, key, 0.0) not in cubes.values:  # no masks
-                continue
-            mine, theirs = cubes.mean(arm, key), cubes.mean(rival, key)
-            book.add(
-                f"contours-{name}/{arm}{suffix}", kind, f"SmoothGrad's map of {label(arm)} {says} than that of {rival}",
-                minus(mine, theirs) if sign > 0 else minus(theirs, mine), UP,
-                statistic=f"{statistic}, {'adversarial - ' + rival if sign > 0 else rival + ' - adversarial'}",
-                source=f"{source}, claim (a); the measure is ours" if kind == "claim" else source,
-            )  # fmt: skip
+    source = f"{rival.source}, claim (a); the measure is ours" if rival.kind == "claim" else rival.source
+    for name, (says, statistic, sign) in CONTOURS.items():
+        key = f"smoothgrad/{name}"
+        if (arm, key, 0.0) not in cubes.values:  # no masks
+            continue
+        mine, theirs = cubes.mean(arm, key), cubes.mean(rival.arm, key)
         book.add(
-            f"alignment/{arm}{suffix}", kind, f"The gradient of {label(arm)} aligns better with the image than {rival}'s",
-            minus(cubes.mean(arm, "alignment"), cubes.mean(rival, "alignment")), UP,
-            statistic=f"|<x, g>| / ||g|| of the winning logit, adversarial - {rival}",
-            source=f"{source}, claim (a); the measure is Etmann et al.'s (2019)" if kind == "claim" else source,
+            f"contours-{name}/{arm}{rival.suffix}", rival.kind,
+            f"SmoothGrad's map of {label(arm)} {says} than that of {rival.arm}",
+            minus(mine, theirs) if sign > 0 else minus(theirs, mine), UP,
+            statistic=f"{statistic}, {'adversarial - ' + rival.arm if sign > 0 else rival.arm + ' - adversarial'}",
+            source=source, note=rival.note,
         )  # fmt: skip
+
+    def own(which: str) -> Statistic:
+        return minus(cubes.mean(which, "smoothgrad/edges"), cubes.mean(which, "smoothgrad/edges-other"))
+
     book.add(
-        f"own-edges/{arm}", "control", f"The map of {label(arm)} follows the edges of its own image more than another's",
-        minus(cubes.mean(arm, "smoothgrad/edges"), cubes.mean(arm, "smoothgrad/edges-other")), UP,
-        statistic="rank correlation with own edges - with the edges of another image", source=OURS,
+        f"own-edges/{arm}{rival.suffix}", "control",
+        f"What the map of {label(arm)} gains over {rival.arm} in edges is about its own image, not about where objects lie",
+        minus(own(arm), own(rival.arm)), UP,
+        statistic=f"agreement with own edges - with the next image's, adversarial - {rival.arm}", source=OURS, note=rival.note,
+    )  # fmt: skip
+    book.add(
+        f"scatter/{arm}{rival.suffix}", "control",
+        f"The map of {label(arm)} is smoother than that of {rival.arm} for its own distribution of values",
+        minus(cubes.mean(rival.arm, "smoothgrad/scatter"), cubes.mean(arm, "smoothgrad/scatter")), UP,
+        statistic=f"total variation / that of the same pixels permuted, {rival.arm} - adversarial", source=OURS,
+        note=rival.note or "total variation alone also falls when a map is sparser",
+    )  # fmt: skip
+    book.add(
+        f"alignment/{arm}{rival.suffix}", rival.kind,
+        f"The gradient of {label(arm)} is better aligned with the image than that of {rival.arm}",
+        minus(cubes.mean(arm, "alignment"), cubes.mean(rival.arm, "alignment")), UP,
+        statistic=f"|<x, g>| / ||g|| of the winning logit, adversarial - {rival.arm}",
+        source=f"{SOURCE}, claim (a); the measure is Etmann et al.'s (2019)" if rival.kind == "claim" else source,
+        note=rival.note,
     )  # fmt: skip
 
 
-def _stylised(book: Book, cubes: Cubes, arm: str, p: Parameters) -> None:
-    """Claim (b): absolute accuracy on stylised images, and two other changes of texture."""
-    changes = {
-        "style": ("stylised (AdaIN)", "claim"),
-        "fourier": ("Fourier-swapped", "control"),
-        "conflict": ("cue-conflict", "control"),
-    }
-    for suffix, rival, kind, source in _rivals(p):
-        for measure, (what, own_kind) in changes.items():
-            if not any(m == measure for _, m, _ in cubes.values):
-                continue
-            level = cubes.level(measure)
-            chosen, scored = (kind if own_kind == "claim" else "control"), ("shape" if measure == "conflict" else "class")
-            book.add(
-                f"{measure}/{arm}{suffix}", chosen, f"{label(arm)} is more accurate than {rival} on {what} images",
-                minus(cubes.mean(arm, measure, level), cubes.mean(rival, measure, level)), UP,
-                statistic=f"accuracy in the {scored} on {what} images, adversarial - {rival}",
-                source=f"{source}, claim (b)" if chosen == "claim" else OURS,
-            )  # fmt: skip
+CHANGES = {"style": "stylised (AdaIN)", "fourier": "Fourier-swapped", "conflict": "cue-conflict"}
 
 
-def _saturated(book: Book, cubes: Cubes, arm: str, p: Parameters) -> None:
-    """Claim (c): retention under saturation, at the largest p and its growth with p."""
-    top, low = max(p.saturation), min(q for q in p.saturation if q > 2 or q == max(p.saturation))
-
-    def gap(rival: str, level: float) -> Statistic:
-        return minus(cubes.retention(arm, "saturation", level), cubes.retention(rival, "saturation", level))
-
-    for suffix, rival, kind, source in _rivals(p):
+def _stylised(book: Book, cubes: Cubes, arm: str, rival: Rival) -> None:
+    """Claim (b): absolute accuracy on stylised images, and two other changes of texture as controls."""
+    for measure, what in CHANGES.items():
+        if not any(m == measure for _, m, _ in cubes.values):
+            continue
+        level, scored = cubes.level(measure), "shape" if measure == "conflict" else "class"
+        claimed = measure == "style" and rival.kind == "claim"
         book.add(
-            f"saturated/{arm}{suffix}", kind, f"{label(arm)} retains more than {rival} on saturated images, p = {top:g}",
-            gap(rival, top), UP, statistic=f"retention at p = {top:g}, adversarial - {rival}",
-            source=f"{source}, claim (c)" if kind == "claim" else source,
+            f"{measure}/{arm}{rival.suffix}", "claim" if claimed else "control",
+            f"{label(arm)} is more accurate than {rival.arm} on {what} images",
+            minus(cubes.mean(arm, measure, level), cubes.mean(rival.arm, measure, level)), UP,
+            statistic=f"accuracy in the {scored} on {what} images, adversarial - {rival.arm}",
+            source=f"{SOURCE}, claim (b)" if claimed else OURS, note=rival.note,
         )  # fmt: skip
-    if low < top:
+
+
+def _few(p: Parameters) -> str:
+    return (
+        f"retention rests on fewer than 200 right images in some network (at least {p.min_correct})"
+        if p.min_correct < 200
+        else ""
+    )
+
+
+def _saturated(book: Book, cubes: Cubes, arm: str, rival: Rival, p: Parameters) -> None:
+    """Claim (c): retention under saturation, at the largest p and its growth with p."""
+    beyond = [q for q in p.saturation if q > 2]
+    if not beyond:  # all levels turn images grey
+        return
+    top, low = max(beyond), min(beyond)
+
+    def gap(level: float) -> Statistic:
+        return minus(cubes.retention(arm, "saturation", level), cubes.retention(rival.arm, "saturation", level))
+
+    source = f"{SOURCE}, claim (c)" if rival.kind == "claim" else rival.source
+    book.add(
+        f"saturated/{arm}{rival.suffix}", rival.kind,
+        f"{label(arm)} retains more than {rival.arm} on saturated images, p = {top:g}",
+        gap(top), UP, statistic=f"retention at p = {top:g}, adversarial - {rival.arm}", source=source,
+        note=rival.note or _few(p),
+    )  # fmt: skip
+    if low < top and rival.kind == "claim":
         book.add(
             f"saturated-grows/{arm}", "claim", f"The gap between {label(arm)} and standard grows with saturation",
-            minus(gap("standard", top), gap("standard", low)), UP,
-            statistic=f"retention gap at p = {top:g} - at p = {low:g}", source=f"{SOURCE}, claim (c)",
-            note="standard retains so little at large p that the gap can close from below",
+            minus(gap(top), gap(low)), UP, statistic=f"retention gap at p = {top:g} - at p = {low:g}", source=source,
+            note=_few(p) or "standard retains so little at large p that the gap can close from below",
         )  # fmt: skip
 
 
-def _shuffled(book: Book, cubes: Cubes, arm: str, p: Parameters) -> None:
-    """Claim (d): retention under patch shuffle is lower; k = 2 is often mixed and is left open."""
-    for suffix, rival, kind, source in _rivals(p):
-        for k in p.shuffle:
-            chosen = "open question" if k < 4 else kind
-            book.add(
-                f"shuffled-{k}/{arm}{suffix}", chosen, f"{label(arm)} retains less than {rival} under {k} x {k} patch shuffle",
-                minus(cubes.retention(rival, "shuffle", k), cubes.retention(arm, "shuffle", k)), UP,
-                statistic=f"retention at k = {k}, {rival} - adversarial",
-                source=f"{source}, claim (d)" if kind == "claim" else source,
-            )  # fmt: skip
+def _shuffled(book: Book, cubes: Cubes, arm: str, rival: Rival, p: Parameters) -> None:
+    """Claim (d): retention under patch shuffle is lower, the more so the more patches; k = 2 is often mixed: left open."""
+
+    def gap(k: float) -> Statistic:
+        return minus(cubes.retention(rival.arm, "shuffle", k), cubes.retention(arm, "shuffle", k))
+
+    source = f"{SOURCE}, claim (d)" if rival.kind == "claim" else rival.source
+    for k in p.shuffle:
+        book.add(
+            f"shuffled-{k}/{arm}{rival.suffix}", "open question" if k < 4 else rival.kind,
+            f"{label(arm)} retains less than {rival.arm} under {k} x {k} patch shuffle", gap(k), UP,
+            statistic=f"retention at k = {k}, {rival.arm} - adversarial", source=source, note=rival.note or _few(p),
+        )  # fmt: skip
+    low, top = min(p.shuffle), max(p.shuffle)
+    if low < top and rival.kind == "claim":
+        book.add(
+            f"shuffled-grows/{arm}", "open question", f"The gap between standard and {label(arm)} grows with k",
+            minus(gap(top), gap(low)), UP, statistic=f"retention gap at k = {top} - at k = {low}", source=source,
+            note=_few(p) or "both fall towards chance, which closes the gap",
+        )  # fmt: skip
 
 
-def _underfit(book: Book, cubes: Cubes, p: Parameters) -> None:
+def _underfit(book: Book, cubes: Cubes, underfit: Rival, p: Parameters) -> None:
     """The control that the paper has: accuracy is lower, and nothing else follows."""
-    if "underfit" not in p.arms:
-        return
     first = p.headline[0]
-    clean = minus(cubes.mean("underfit", "clean"), cubes.mean(first, "clean"))
     book.add(
-        "underfit-matched", "control", f"Underfit and {label(first)} are equally accurate on clean images",
-        clean, Rule("within", 0.03), statistic="clean accuracy, underfit - adversarial", source=OURS,
+        "underfit-matched", "control", f"The search for Underfit found a network as accurate as {label(first)} on clean images",
+        minus(cubes.mean("underfit", "clean"), cubes.mean(first, "clean")), Rule("within", 0.03),
+        statistic="clean accuracy, underfit - adversarial, on the images it was matched on", source=OURS, note=underfit.note,
     )  # fmt: skip
-    style, top = cubes.level("style"), max(p.saturation)
+    style = cubes.level("style")
     book.add(
         "underfit-style", "claim", "Underfit gains nothing on stylised images over standard",
         minus(cubes.mean("underfit", "style", style), cubes.mean("standard", "style", style)), Rule("below", 0.02),
         statistic="accuracy on stylised images, underfit - standard", source=f"{SOURCE}, table; the tolerance is ours",
+        note=underfit.note,
     )  # fmt: skip
+    top = max(p.saturation)
     book.add(
         "underfit-saturated", "control", f"Underfit gains nothing on saturated images over standard, p = {top:g}",
         minus(cubes.retention("underfit", "saturation", top), cubes.retention("standard", "saturation", top)),
         Rule("below", 0.02), statistic=f"retention at p = {top:g}, underfit - standard", source=OURS,
+        note=underfit.note or _few(p),
     )  # fmt: skip
 
 
-def _style(book: Book, cubes: Cubes, p: Parameters) -> None:
+def _style(book: Book, cubes: Cubes) -> None:
     """Does the stylisation do what it says?"""
-    before, after = (cubes.mean("edges", "style-distance", level) for level in (0.0, 1.0))
+    before, after, others = (cubes.mean("edges", "style-distance", level) for level in (0.0, 1.0, 2.0))
     book.add(
         "style-matched", "control", "Stylised images have the statistics of their style: the distance is less than half",
         lambda i, s: after(i, s) / before(i, s), Rule("below", 0.5),
         statistic="distance of channel means and deviations to the style's, stylised / as they are", source=OURS,
+        note="these statistics are what the decoder was trained on; the next row asks for more",
     )  # fmt: skip
-    level = cubes.level("style")
-    seen, standard = cubes.retention("edges", "style", level), cubes.values["standard", "clean", 0.0][:1]
-    painted = cubes.values["standard", "style", level][:1]
-
-    def network(i: np.ndarray, s: np.ndarray) -> float:
-        return float((standard[:, i] * painted[:, i]).sum() / max(standard[:, i].sum(), 1))
-
+    book.add(
+        "style-own", "control", "Stylised images are nearer to their own style than to another image's",
+        minus(others, after), UP, statistic="distance to the next image's style - to its own", source=OURS,
+    )  # fmt: skip
     book.add(
         "shape-kept", "control",
-        "Shape survives: a classifier of edges alone, which never saw a style, retains more than the standard network",
-        minus(seen, network), UP, statistic="retention on stylised images, edges alone - standard (seed 0)", source=OURS,
+        "Shape survives: a classifier of edges alone, which never saw a style, keeps nine of ten images that it knew",
+        cubes.retention("edges", "style", cubes.level("style")), Rule("above", 0.9),
+        statistic="retention on stylised images of a classifier of edges alone", source=OURS,
+        note="where this is contradicted, part of what networks lose on stylised images is shape, not texture",
     )  # fmt: skip
 
 
@@ -245,17 +306,17 @@ def _open(book: Book, single: Book, cubes: Cubes, p: Parameters) -> None:
         stylised, clean = cubes.mean(arm, "style", style), cubes.mean(arm, "clean")
         return lambda i, s: stylised(i, s) / max(clean(i, s), 1e-9)
 
-    def add(to: Book, id: str, statement: str, a: str, b: str, note: str) -> None:
+    def add(to: Book, id: str, statement: str, a: str, b: str, note: str, source: str = f"{SOURCE}, table") -> None:
         if a in p.arms and b in p.arms:
             to.add(
                 id, "open question", statement, minus(ratio(a), ratio(b)), UP,
-                statistic=f"stylised / clean accuracy, {a} - {b}", source=f"{SOURCE}, table", note=note,
+                statistic=f"stylised / clean accuracy, {a} - {b}", source=source, note=note,
             )  # fmt: skip
 
     by_eps = sorted((a for a in p.arms if a.startswith("linf-") and "@" not in a), key=lambda a: float(a[5:]))
     if len(by_eps) > 1:
-        note = "one seed: the order of arms is not settled by it"
-        add(single, "ratio-rises", "The ratio of stylised to clean accuracy rises with eps", by_eps[-1], by_eps[0], note)
+        says = "The ratio of stylised to clean accuracy is higher at the largest eps than at the smallest"
+        add(single, "ratio-rises", says, by_eps[-1], by_eps[0], "one seed: the order of arms is not settled by it")
     linf = [a for a in p.headline if a.startswith("linf")]
     l2 = [a for a in p.headline if a.startswith("l2")]
     if linf and l2:
@@ -264,7 +325,8 @@ def _open(book: Book, single: Book, cubes: Cubes, p: Parameters) -> None:
     add(single, "fgsm-anomaly", "FGSM of radius 4 has a higher ratio than FGSM of radius 8", "fgsm-4", "fgsm-8", note)
     full = f"{p.headline[0]}@1"
     note = "the paper's equation is pure min-max, its code alternates"
-    add(single, "full-share", "Adversarial batches alone give a higher ratio than every second one", full, p.headline[0], note)
+    says = "Adversarial batches alone give a higher ratio than every second one"
+    add(single, "full-share", says, full, p.headline[0], note, OURS)
     if ("standard", "conflict", 1.0) in cubes.values:
         for arm in p.headline:
             book.add(
@@ -283,9 +345,3 @@ def _shape_bias(cubes: Cubes, arm: str) -> Statistic:
         return a / (a + b) if a + b > 0 else float("nan")
 
     return statistic
-
-
-def seeds_are_there(table: pd.DataFrame, p: Parameters) -> bool:
-    """Whether every arm was measured with all its seeds."""
-    found = table.groupby("arm", observed=True).seed.nunique()
-    return all(found.get(arm, 0) == seeds_of(p, arm) for arm in p.arms)

@@ -9,7 +9,20 @@ from matplotlib.figure import Figure
 from PIL import Image
 from torch import Tensor
 
-from lib import at_cnn, attacks, datasets, figures, images, models, saliency, styles, stylize, transforms, widgets
+from lib import (
+    at_cnn,
+    at_cnn_measure,
+    attacks,
+    datasets,
+    figures,
+    images,
+    models,
+    saliency,
+    styles,
+    stylize,
+    transforms,
+    widgets,
+)
 from lib.at_cnn import Parameters
 
 TRANSFORMS = ("none", "saturation", "patch shuffle", "style (AdaIN)", "Fourier amplitude of the style")
@@ -29,7 +42,7 @@ def transformed(
     if how == "style (AdaIN)":
         return stylize.stylize(painter, x, style, alpha=alpha)
     if how == "Fourier amplitude of the style":
-        return transforms.amplitude_swap(x, style if x.shape[1] == 3 else stylize.grey(style))
+        return transforms.amplitude_swap(x, style if x.shape[1] == 3 else images.luma(style))
     raise ValueError(f"unknown transformation {how!r}; choose one of {', '.join(TRANSFORMS)}")
 
 
@@ -50,13 +63,13 @@ def draw(
         shown = attacks.pgd(model, x_new, label, eps=eps, steps=10, judge=False).x_adv if eps > 0 else x_new
         with torch.no_grad():
             probabilities = model(shown)[0].softmax(0).cpu()
-        values = at_cnn.explain(model, shown, label, method, p)
+        values = at_cnn_measure.explain(model, shown, label, method, p)
         sharp = saliency.sensitivity(values)
         after = int(probabilities.argmax())
         edges = saliency.edge_agreement(values.abs().sum(1), shown).item()
         figures.image(row[0], x[0].cpu(), "image" if y is None else f"image: {classes[y]}")
         figures.image(row[1], shown[0].cpu(), "what it is shown" if eps > 0 else "transformed")
-        drawn = figures.heatmap(row[2], sharp[0], at_cnn.METHODS[method])
+        drawn = figures.heatmap(row[2], sharp[0], at_cnn_measure.METHODS[method])
         figures.colour_bar(fig, drawn, row[2], "sensitivity")
         widgets.bars(row[3], probabilities, classes, "decision")
         row[0].annotate(
@@ -82,8 +95,8 @@ def explorer(p: Parameters) -> widgets.Explorer:
     def network(arm: str) -> models.Classifier:
         return at_cnn.network(p, arm, 0, data()).model
 
-    painter = stylize.trained(at_cnn.style_config(p), p.device)
-    paintings = styles.load(p.styles, "test", p.size)
+    painter = at_cnn_measure.painter(p)
+    paintings = styles.load(p.style_source, "test", p.size)
 
     def render(
         arm: str, image: int, own: Image.Image | None, how: str, p_level: float, k: int, style: int, alpha: float, eps: float,
@@ -112,6 +125,6 @@ def explorer(p: Parameters) -> widgets.Explorer:
         "style": widgets.integer("style", 0, min(STYLES, len(paintings)) - 1),
         "alpha": widgets.slider("style alpha", sorted({0.0, 0.25, 0.5, 0.75, 1.0, p.alpha}), p.alpha),
         "eps": widgets.slider("PGD eps", grid, 0.0, text=lambda e: f"{255 * e:g}/255"),
-        "method": widgets.choice("explain by", {v: k for k, v in at_cnn.METHODS.items()}, "smoothgrad"),
+        "method": widgets.choice("explain by", {v: k for k, v in at_cnn_measure.METHODS.items()}, "smoothgrad"),
     }
     return widgets.Explorer(controls, render)

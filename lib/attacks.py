@@ -252,6 +252,7 @@ def pgd(
     Raises ValueError for bad input, RuntimeError where the result breaks its own bounds.
     """
     check_input(x, y, eps, norm)
+    check_input(x, y, eps, direction or norm)
     if steps < 0 or restarts < 1 or (restarts > 1 and not judge):
         raise ValueError(
             f"steps={steps}, restarts={restarts}, judge={judge}: 0 steps, 1 restart at least, and several restarts are "

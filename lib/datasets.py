@@ -145,7 +145,7 @@ def _fit(data: ImageSet, size: int | None, channels: int | None) -> ImageSet:
         if (x.shape[1], channels) == (1, 3):
             x = x.expand(-1, 3, -1, -1).contiguous()
         elif (x.shape[1], channels) == (3, 1):
-            x = (x * torch.tensor([0.299, 0.587, 0.114]).view(1, 3, 1, 1)).sum(1, keepdim=True)
+            x = images.luma(x)
         else:
             raise ValueError(f"channels must be 1 or 3, got {channels}")
     return dataclasses.replace(data, images=x, masks=masks)

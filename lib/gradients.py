@@ -84,10 +84,10 @@ def gradient(model: nn.Module, x: Tensor, targets: Targets, *, of: Of = "score",
     return Attribution(values, logits if create_graph else logits.detach())
 
 
-def _clean(model: nn.Module, x: Tensor, targets: Targets) -> tuple[Tensor, Tensor]:
+def _clean(model: nn.Module, x: Tensor, targets: Targets, batch_size: int | None = None) -> tuple[Tensor, Tensor]:
     """Logits of the images as they are, and the class that is explained."""
     with torch.no_grad():
-        logits = model(x)
+        logits = torch.cat([model(part) for part in x.split(batch_size or len(x))])
     hooks.check_logits(model, logits)
     return logits, _one_class(targets, logits)
 
@@ -145,7 +145,7 @@ def smoothgrad(
     x = x.detach()
     sigma = spread * (x.flatten(1).amax(1) - x.flatten(1).amin(1)).view(-1, 1, 1, 1)
     with hooks.frozen(model):
-        logits, classes = _clean(model, x, targets)
+        logits, classes = _clean(model, x, targets, batch_size)
         noisy = (x + sigma * torch.randn(x.shape, generator=generator, device=generator.device).to(x) for _ in range(n))
         total = torch.zeros_like(x)
         for found in _passes(model, noisy, classes, of, batch_size):
@@ -202,7 +202,7 @@ def integrated_gradients(
             return Attribution((z - origin) * total, logits)
     x = x.detach()
     with hooks.frozen(model):
-        logits, classes = _clean(model, x, targets)
+        logits, classes = _clean(model, x, targets, batch_size)
         points = (origin + a * (x - origin) for a in places)
         total = torch.zeros_like(x)
         for w, found in zip(weights, _passes(model, points, classes, of, batch_size), strict=True):

@@ -65,6 +65,11 @@ def to_tensor(image: Image.Image, *, size: int | None = None, channels: int | No
     return torch.from_numpy(array[None] if array.ndim == 2 else array.transpose(2, 0, 1).copy())
 
 
+def luma(x: Tensor) -> Tensor:
+    """Colour images (N, 3, H, W) as grey ones (N, 1, H, W), by the weights of ITU-R BT.601."""
+    return (x * x.new_tensor([0.299, 0.587, 0.114]).view(1, 3, 1, 1)).sum(1, keepdim=True)
+
+
 def from_tensor(x: Tensor) -> np.ndarray:
     """(H, W) or (H, W, 3) in [0, 1], for plotting."""
     array = x.detach().cpu().clamp(0, 1).numpy()

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from lib.metrics import spearman
+from lib.metrics import degenerate, spearman
 
 
 def sensitivity(values: Tensor, percentile: float = 99.0) -> Tensor:
@@ -21,7 +21,7 @@ def sensitivity(values: Tensor, percentile: float = 99.0) -> Tensor:
         raise ValueError(f"percentile must be in (0, 100], got {percentile}")
     magnitude = values.abs().sum(1)
     flat = magnitude.flatten(1)
-    top = torch.quantile(flat, percentile / 100, dim=1)
+    top = torch.stack([row.quantile(percentile / 100) for row in flat])  # row by row: torch refuses large batches
     top = torch.where(top > 0, top, flat.amax(1))
     scale = torch.where(top > 0, top, 1.0)
     return (magnitude / scale.view(-1, 1, 1)).clamp(max=1)
@@ -41,12 +41,27 @@ def edge_agreement(maps: Tensor, x: Tensor) -> Tensor:
 
 
 def total_variation(maps: Tensor) -> Tensor:
-    """Mean absolute difference of neighbouring pixels, down plus across, in units of the map: 0 for a constant map.
+    """Mean absolute difference of neighbouring pixels, down plus across, in units of the map.
 
-    For maps in [0, 1] such as `sensitivity`'s, 2 is a chessboard.
+    For maps in [0, 1] such as `sensitivity`'s, 2 is a chessboard. NaN for a map without contrast: it shows nothing, which
+    is not smooth.
     """
+    return torch.where(degenerate(maps), torch.nan, _variation(maps))
+
+
+def _variation(maps: Tensor) -> Tensor:
     down = (maps[:, 1:] - maps[:, :-1]).abs().mean((1, 2))
     return down + (maps[:, :, 1:] - maps[:, :, :-1]).abs().mean((1, 2))
+
+
+def scatter(maps: Tensor, generator: torch.Generator | None = None) -> Tensor:
+    """Total variation over that of the same values at random places: 1 for noise, near 0 for smooth maps.
+
+    Total variation alone falls when few pixels are bright; this does not. NaN for a map without contrast.
+    """
+    flat = maps.flatten(1)
+    order = torch.randperm(flat.shape[1], generator=generator or torch.Generator().manual_seed(0)).to(maps.device)
+    return total_variation(maps) / _variation(flat[:, order].view_as(maps))
 
 
 def gini(maps: Tensor) -> Tensor:

@@ -17,6 +17,7 @@ from PIL import Image
 from torch import Tensor
 
 from lib import datasets, files, images, paths
+from lib.progress import say
 
 VERSION = 1  # raise it when a change here changes a crop
 PHOTOGRAPHS = ("astronaut.png", "chelsea.png", "coffee.png", "ihc.png", "motorcycle_left.png", "retina.jpg", "rocket.jpg")
@@ -69,18 +70,43 @@ def _embedded(split: Split, size: int) -> Tensor:
     return torch.from_numpy(found).permute(0, 3, 1, 2).float() / 255
 
 
-def _files(source: str) -> list[Path]:
-    """The image files of a folder of styles. Raises FileNotFoundError that says what was looked for, and where."""
+MIN_SIDE = 32  # pixels; smaller files have no texture to lend
+MIN_FILES = 5
+
+
+def _files(source: str) -> tuple[Path, ...]:
+    """The usable image files of a folder of styles, in a fixed random order.
+
+    Raises FileNotFoundError that says what was looked for, and where.
+    """
     name = source.removeprefix("folder:")
     root = paths.datasets() / name
-    found = sorted(f for f in root.rglob("*") if f.suffix.lower() in images.SUFFIXES) if name else []
-    if len(found) < 5:
+    found = _usable(root) if name and root.is_dir() else ()
+    if len(found) < MIN_FILES:
         raise FileNotFoundError(
-            f"styles {source!r}: found {len(found)} images below {root}, at least 5 are needed (a fifth of them is kept for "
-            "testing). Put images there, in folders of any depth, or use styles='embedded'."
+            f"styles {source!r}: found {len(found)} images below {root}, at least {MIN_FILES} are needed (a fifth of them is "
+            "kept for testing). Put images there, in folders of any depth, or use styles='embedded'."
         )
-    order = np.random.default_rng(0).permutation(len(found))
-    return [found[i] for i in order]
+    return found
+
+
+@functools.lru_cache(maxsize=4)
+def _usable(root: Path) -> tuple[Path, ...]:
+    """Files whose header is an image's, large enough; what is dropped is said."""
+    listed = sorted(f for f in root.rglob("*") if f.suffix.lower() in images.SUFFIXES)
+    found = [f for f in listed if _side(f) >= MIN_SIDE]
+    if len(found) < len(listed):
+        say(f"styles below {root}: {len(listed) - len(found)} of {len(listed)} files are no images or under {MIN_SIDE} pixels")
+    return tuple(found[i] for i in np.random.default_rng(0).permutation(len(found)))
+
+
+def _side(path: Path) -> int:
+    """The shorter side from the file's header, 0 where it has none."""
+    try:
+        with Image.open(path, formats=images.FORMATS) as image:
+            return min(image.size)
+    except (OSError, ValueError, Image.DecompressionBombError):
+        return 0
 
 
 def check(source: str) -> None:
@@ -92,11 +118,12 @@ def check(source: str) -> None:
 
 
 def fingerprint(source: str) -> str:
-    """What the styles are made of: names and sizes of files, or the version of the embedded crops."""
+    """What the styles are made of: paths, sizes and times of files, or the version of the embedded crops."""
     check(source)
     if source == "embedded":
         return f"embedded {VERSION}"
-    return files.digest_of([(f.name, f.stat().st_size) for f in _files(source)])
+    root = paths.datasets()
+    return files.digest_of([(str(f.relative_to(root)), f.stat().st_size, f.stat().st_mtime_ns) for f in _files(source)])
 
 
 def load(source: str, split: Split, size: int) -> Tensor | datasets.ImageFiles:

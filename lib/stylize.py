@@ -20,8 +20,10 @@ import torch
 from torch import Tensor, nn
 
 from lib import hooks, styles, training, zoo
+from lib.images import luma
 from lib.training import Moment, TrainConfig
 
+VERSION = 1  # part of every StyleNet's key: raise it when a change here changes trained weights; a test guards it
 EPSILON = 1e-5  # under the root of the variance, as in the released code
 
 
@@ -104,6 +106,7 @@ def small(classes: int, channels: int, weights: str) -> StyleNet:
     return StyleNet(Encoder(levels, (16, 32), (0.5,) * 3, (0.25,) * 3), (1,))
 
 
+MULTIPLE = {"small": 2, "vgg19": 8}  # of which image sizes must be
 VGG_CUTS = (2, 7, 12, 21)  # after relu1_1, relu2_1, relu3_1, relu4_1 in torchvision's features
 
 
@@ -134,6 +137,7 @@ def loss(
     *,
     source: str = "embedded",
     fingerprint: str = "",
+    version: int = VERSION,
     restore: float = 0.5,
     style_weight: float = 10.0,
     identity_weight: float = 50.0,
@@ -143,7 +147,8 @@ def loss(
     During the first `restore` of the run encoder and decoder learn to restore contents and styles (mean squared error).
     From then on the encoder stays as it is, and the decoder learns content + style_weight * style (Huang and Belongie) +
     identity_weight * the squared error of restoring x, which is not in the paper and lets a short training keep edges sharp.
-    `source` names the styles (`lib.styles`); `fingerprint` says what they were, so that it is part of the network's key.
+    `source` names the styles (`lib.styles`); `fingerprint` and `version` are not used, but are part of the network's key:
+    what the styles were, and VERSION.
     """
     x = x.expand(-1, 3, -1, -1)
     chosen = torch.randint(0, len(_styles(source, x.shape[-1])), (len(x),), generator=moment.generator)
@@ -170,7 +175,7 @@ def config(
 ) -> TrainConfig:
     """The StyleNet for a data set. `small` learns everything here; `vgg19` starts from its published weights."""
     common = {"dataset": dataset, "size": size, "channels": channels, "limit": limit, "epochs": epochs, "optimizer": "adam"}
-    options: dict[str, Any] = {"source": source, "fingerprint": styles.fingerprint(source)}
+    options: dict[str, Any] = {"source": source, "fingerprint": styles.fingerprint(source), "version": VERSION}
     if encoder == "small":
         return TrainConfig(
             **common, arch="stylize:small", objective="stylize:loss", options=options, batch_size=16, lr=2e-3, weight_decay=0.0
@@ -204,18 +209,19 @@ def stylize(model: StyleNet, x: Tensor, style: Tensor, *, alpha: float = 1.0) ->
         content = model.encoder(x.expand(-1, 3, -1, -1))[-1]
         target = adain(content, model.encoder(style.expand(-1, 3, -1, -1))[-1])
         painted = model.decoder(alpha * target + (1 - alpha) * content).clamp(0, 1)
-    return grey(painted) if x.shape[1] == 1 else painted
-
-
-def grey(x: Tensor) -> Tensor:
-    """Luma of colour images, (N, 1, H, W)."""
-    return (x * x.new_tensor([0.299, 0.587, 0.114]).view(1, 3, 1, 1)).sum(1, keepdim=True)
+    return luma(painted) if x.shape[1] == 1 else painted
 
 
 @torch.no_grad()
 def style_distance(model: StyleNet, x: Tensor, style: Tensor) -> Tensor:
-    """How far the statistics of x are from the style's, (N,): the root mean square over all channels of all levels of
-    differences in mean and deviation, each in units of the style's own deviation in that channel."""
+    """How far the statistics of x are from the style's, (N,), for x grey from those of the grey style.
+
+    The root mean square over all channels of all levels of differences in mean and in deviation, in units of the style's
+    mean deviation at that level. These are statistics that the decoder was trained to match: compare with the distance to
+    another style.
+    """
+    if x.shape[1] == 1 and style.shape[1] == 3:
+        style = luma(style)
     with hooks.frozen(model):
         mine, theirs = model.encoder(x.expand(-1, 3, -1, -1)), model.encoder(style.expand(-1, 3, -1, -1))
     parts = []

@@ -45,6 +45,7 @@ class Moment:
 
     epoch: int  # from 0
     batch: int  # within the epoch, from 0
+    batches: int  # in an epoch
     progress: float  # the share of the run that lies behind it, in [0, 1)
     generator: torch.Generator
 
@@ -102,7 +103,8 @@ class TrainConfig(BaseModel):
         objective = "" if self.objective == "standard" else f" {self.objective}"
         if "eps" in self.options:
             objective += f" {self.options.get('norm', 'linf')} {self.options['eps']:.3g}"
-        return f"{self.dataset}/{self.arch}{objective} seed {self.seed}"
+        stop = f" to step {self.stop}" if self.stop else ""
+        return f"{self.dataset}/{self.arch}{objective} seed {self.seed}{stop}"
 
 
 @dataclass(frozen=True)
@@ -137,9 +139,12 @@ def adversarial(
 ) -> Tensor:
     """Cross-entropy on PGD's images (Madry et al. 2018); the attack sees the network in evaluation mode.
 
-    `share` of the batches are adversarial, spread evenly (0.5: every second one), the others are clean. The radius, and an
-    explicit `step` with it, grow linearly from 0 over the first `warmup` of the run: large radii are not learnt otherwise.
+    `share` of an epoch's batches are adversarial, spread evenly (0.5: every second one), the others are clean. The radius,
+    and an explicit `step` with it, grow linearly from 0 over the first `warmup` of the run: large radii are not learnt
+    otherwise.
     """
+    if int(moment.batches * share) == 0:
+        raise ValueError(f"share {share:g} of {moment.batches} batch(es) an epoch is none: nothing would be attacked")
     if int((moment.batch + 1) * share) == int(moment.batch * share):
         return standard(model, x, y, moment)
     grown = min(1.0, moment.progress / warmup) if warmup else 1.0
@@ -299,7 +304,7 @@ def _fit(
             total = 0.0
             batches = min(steps, end - epoch * steps)
             for i in range(batches):
-                moment = Moment(epoch, i, (epoch + i / steps) / config.epochs, generator)
+                moment = Moment(epoch, i, steps, (epoch + i / steps) / config.epochs, generator)
                 rate = learning_rate(config, (epoch + (i + 0.5) / steps) / config.epochs)
                 for group in optimizer.param_groups:
                     group["lr"] = rate
@@ -318,7 +323,7 @@ def _fit(
                 raise RuntimeError(f"training {config}: the loss is {total} in epoch {epoch + 1}; lower lr ({config.lr})")
             row = {"epoch": epoch + 1, "loss": total / batches, "lr": rate, "seconds": time.perf_counter() - started}
             history.append(row)
-            left = row["seconds"] * (config.epochs - epoch - 1)
+            left = row["seconds"] * (end / steps - epoch - 1)
             say(f"  {config}: epoch {epoch + 1}/{config.epochs}, loss {row['loss']:.3f}, {left:.0f} s left")
             if on_epoch:
                 on_epoch(row)

@@ -60,7 +60,7 @@ def test_no_pass_is_larger_than_asked(model, x, y):
     seen = []
     handle = model.register_forward_pre_hook(lambda _m, args: seen.append(len(args[0])))
     gradients.smoothgrad(model, x, y, n=5, batch_size=4)
-    assert seen == [6, *[4, 2] * 5]  # one forward for the logits, then each copy in two passes
+    assert seen == [4, 2] * 6  # the logits and each of five copies, in two passes
     seen.clear()
     gradients.smoothgrad(model, x[:1], y[:1], n=5, batch_size=4)
     assert seen == [1, 4, 1]

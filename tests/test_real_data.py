@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from lib import attention_shift, datasets, images, profiles, training
+from lib import attention_shift, datasets, images, profiles, saliency, styles, stylize, training
 from lib.training import TrainConfig, trained
 
 ROOT = os.environ.get("STUDY_DATA")
@@ -59,3 +59,22 @@ def test_colour_folder_and_photographs():
     for path in sorted((Path(ROOT) / "photos").glob("*.jpg"))[:10]:
         x = images.to_tensor(images.open_image(path), size=64, channels=3)
         assert x.shape == (3, 64, 64) and torch.isfinite(x).all()
+
+
+def test_flowers_in_the_style_of_photographs(home):
+    """Style transfer on real pictures: a short training restores flowers and brings them nearer to their style."""
+    needs("flowers17")
+    needs("photos")
+    data = datasets.load("folder:flowers17", "test", size=64, limit=60)
+    assert len(data.classes) == 17 and data.images.shape == (60, 3, 64, 64)
+    config = stylize.config("folder:flowers17", 64, 3, 256, encoder="small", source="folder:photos", epochs=8)
+    net = stylize.trained(config.model_copy(update={"threads": 2}))
+    style = styles.load("folder:photos", "test", 64)[torch.arange(60) % 24]
+    with torch.no_grad():
+        restored = ((net(data.images) - data.images) ** 2).mean()
+    assert restored < 0.3 * data.images.var()
+    painted = stylize.stylize(net, data.images, style)
+    before, after = (stylize.style_distance(net, x, style).mean() for x in (data.images, painted))
+    assert after < 0.6 * before
+    edges, other = (saliency.edge_agreement(saliency.edges(painted), x).mean() for x in (data.images, data.images.roll(1, 0)))
+    assert edges > other + 0.3  # contours are where they were

@@ -51,7 +51,21 @@ def test_total_variation_literals():
     chess = (torch.arange(4)[:, None] + torch.arange(4)) % 2
     ramp = torch.arange(4.0).expand(4, 4) / 3
     maps = torch.stack([chess.float(), torch.full((4, 4), 0.3), ramp])
-    torch.testing.assert_close(saliency.total_variation(maps), torch.tensor([2.0, 0.0, 1 / 3]))
+    found = saliency.total_variation(maps)
+    torch.testing.assert_close(found[[0, 2]], torch.tensor([2.0, 1 / 3]))
+    assert found[1].isnan()  # nothing is shown there, which is not smooth
+
+
+def test_scatter_is_one_for_noise_and_small_for_smooth_maps():
+    generator = torch.Generator().manual_seed(0)
+    noise = torch.rand(8, 32, 32, generator=generator)
+    ramp = (torch.arange(32)[:, None] + torch.arange(32)).float().expand(8, 32, 32) / 62
+    assert abs(saliency.scatter(noise).mean() - 1) < 0.03 and saliency.scatter(ramp).max() < 0.15
+    # sparser noise has less total variation, and the same scatter
+    sparse = noise * (noise > 0.9)
+    assert saliency.total_variation(sparse).mean() < 0.6 * saliency.total_variation(noise).mean()
+    assert abs(saliency.scatter(sparse).mean() - 1) < 0.1
+    assert saliency.scatter(torch.zeros(1, 8, 8)).isnan().all()
 
 
 def test_gini_literals():

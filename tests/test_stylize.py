@@ -5,8 +5,10 @@ import pytest
 import torch
 from PIL import Image
 
-from lib import datasets, hooks, styles, stylize, training
+from lib import datasets, hooks, images, styles, stylize, training
 from tests.conftest import same_state, state_of
+
+LOSSES = [10.637, 3.185, 7.462, 6.140]
 
 
 @pytest.fixture
@@ -99,7 +101,7 @@ def test_vgg19_is_torchvisions_to_relu4_1():
 
 def step(model, progress, **options):
     x = torch.rand(4, 3, 16, 16, generator=torch.Generator().manual_seed(1))
-    moment = training.Moment(0, 0, progress, torch.Generator().manual_seed(2))
+    moment = training.Moment(epoch=0, batch=0, batches=1, progress=progress, generator=torch.Generator().manual_seed(2))
     return stylize.loss(model, x, torch.zeros(4).long(), moment, **options)
 
 
@@ -138,11 +140,26 @@ def test_the_painting_loss_by_hand():
     torch.testing.assert_close(step(net, 0.9, style_weight=3.0, identity_weight=5.0), torch.stack(expected))
 
 
-def test_style_distance_is_zero_to_itself_and_falls_with_alpha(painter):
+def test_style_distance_is_about_statistics_and_not_about_places(painter):
     x, style = torch.rand(3, 3, 16, 16, dtype=torch.float64), torch.rand(3, 3, 16, 16, dtype=torch.float64) ** 3
     assert stylize.style_distance(painter, style, style).max() == 0
     assert (stylize.style_distance(painter, x, style) > 0.1).all()
     assert (stylize.style_distance(painter, style.flip(3).flip(2), style) < stylize.style_distance(painter, x, style)).all()
+    grey = images.luma(style)  # grey images are compared with the grey style
+    assert stylize.style_distance(painter, grey, style).max() < 1e-9
+    by_hand = []
+    for a, b in zip(painter.encoder(x[:1]), painter.encoder(style[:1]), strict=True):
+        deviation = [(f.var((2, 3), correction=0) + 1e-5).sqrt() for f in (a, b)]
+        scale = deviation[1].mean()
+        by_hand += [(a.mean((2, 3)) - b.mean((2, 3))) / scale, (deviation[0] - deviation[1]) / scale]
+    torch.testing.assert_close(stylize.style_distance(painter, x, style)[0], torch.cat(by_hand, 1).square().mean().sqrt())
+
+
+def test_version_guard(home):
+    """The losses of a short run. If this fails, a change altered trained weights: raise VERSION and set these again."""
+    config = stylize.config("shapes", 32, 3, 64, encoder="small", source="embedded", epochs=4)
+    assert config.options["version"] == stylize.VERSION
+    assert [h["loss"] for h in training.trained(config).history] == pytest.approx(LOSSES, rel=2e-2)
 
 
 def test_a_short_training_learns_to_paint(home):
@@ -167,6 +184,9 @@ def test_embedded_styles_are_textured_crops_and_parts_are_disjoint():
     assert train.amin() >= 0 and train.amax() <= 1 and train.dtype == torch.float32
     assert torch.equal(styles._embedded.__wrapped__("test", 16), test)  # fixed
     assert test.flatten(1).std(1).median() > 0.1
+    # no test crop is a training crop: its nearest neighbour there is far away
+    nearest = torch.cdist(test[:60].flatten(1), train.flatten(1)).amin(1) / test[0].numel() ** 0.5
+    assert nearest.median() > 0.03
     hooks.check_images(test)
 
 
@@ -174,7 +194,7 @@ def paintings(root, n, nested=True):
     for i in range(n):
         path = root / ("a" if nested and i % 2 else ".") / f"{i}.png"
         path.parent.mkdir(parents=True, exist_ok=True)
-        Image.fromarray(np.full((20 + i, 30, 3), 10 * i, np.uint8)).save(path)
+        Image.fromarray(np.full((40 + i, 50, 3), 10 * i, np.uint8)).save(path)
 
 
 def test_a_folder_of_paintings(tmp_path, monkeypatch):
@@ -184,8 +204,17 @@ def test_a_folder_of_paintings(tmp_path, monkeypatch):
     assert (len(train), len(test)) == (8, 2) and not {*train.files} & {*test.files}
     assert test[torch.tensor([1, 0, 1])].shape == (3, 3, 8, 8)
     before = styles.fingerprint("folder:art")
-    (tmp_path / "art" / "0.png").unlink()
-    assert styles.fingerprint("folder:art") != before
+    paintings(tmp_path / "more", 10)
+    assert styles.fingerprint("folder:more") != before
+
+
+def test_files_that_are_no_styles_are_left_out_and_said(tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("STUDY_DATA", str(tmp_path))
+    paintings(tmp_path / "art", 6)
+    (tmp_path / "art" / "broken.jpg").write_bytes(b"no image")
+    Image.new("RGB", (200, 8)).save(tmp_path / "art" / "strip.png")
+    assert len(styles.load("folder:art", "train", 8)) + len(styles.load("folder:art", "test", 8)) == 6
+    assert "2 of 8 files are no images or under 32 pixels" in capsys.readouterr().err
 
 
 def test_missing_and_empty_style_folders_say_what_was_looked_for(tmp_path, monkeypatch):
