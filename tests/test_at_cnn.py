@@ -368,7 +368,7 @@ def test_true_claims_are_supported_and_their_opposites_contradicted():
         for arm in Parameters().headline
         for rival in (("", "/over-underfit") if arm == "linf-4" else ("",))
     ]
-    for id in [*core, "robust/linf-4", "saturated-grows/linf-4"]:
+    for id in [*core, "robust/linf-4"]:
         assert up[id] == "supported" and down[id] == "contradicted", id
     assert up["style-matched"] == up["style-own"] == up["shape-kept"] == "supported"
     for id in ("own-edges/linf-4", "scatter/l2-1.14"):
