@@ -33,7 +33,7 @@ class Parameters(profiles.Parameters):
         "linf-4", "l2-1.14",
     )  # fmt: skip
     seeds: Annotated[int, Field(ge=1, description="of standard, underfit and the headline arms")] = 3
-    train_images: Annotated[int | None, Field(ge=1, description="None: all there are")] = 2000
+    train_images: Annotated[int | None, Field(ge=1, description="None: all there are")] = 1600
     epochs: Annotated[int, Field(ge=1)] = 8
     adversarial_epochs: Annotated[int | None, Field(ge=1, description="of adversarial arms; None: as many")] = None
     batch_size: Annotated[int, Field(ge=2)] = 64
@@ -42,7 +42,7 @@ class Parameters(profiles.Parameters):
     augment: Annotated[tuple[training.Augmentation, ...], Field(description="of training images")] = ("flip",)
     shift: Annotated[int, Field(ge=0, description="largest shift in pixels")] = 2
     adv_fraction: Annotated[float, Field(gt=0, le=1, description="share of adversarial batches")] = 0.5
-    attack_steps: Annotated[int, Field(ge=1, description="of PGD in training")] = 5
+    attack_steps: Annotated[int, Field(ge=1, description="of PGD in training")] = 4
     relative_step: Annotated[float | None, Field(gt=0, description="step / eps; None: 2.5 / attack_steps")] = None
     random_start: Annotated[bool, Field(description="of PGD in training")] = True
     l2_direction: Annotated[Literal["l2", "linf"], Field(description="steepest step, or signs as released")] = "l2"
@@ -55,14 +55,14 @@ class Parameters(profiles.Parameters):
     shuffle: Annotated[tuple[Annotated[int, Field(ge=2)], ...], Field(min_length=1, description="levels k")] = (2, 4, 8)
     style_source: Annotated[str, Field(description="embedded, or folder:NAME with paintings")] = "embedded"
     style_encoder: Annotated[Literal["small", "vgg19"], Field(description="trained here, or published")] = "small"
-    style_epochs: Annotated[int, Field(ge=1, description="of the style transfer's training")] = 14
+    style_epochs: Annotated[int, Field(ge=1, description="of the style transfer's training")] = 12
     alpha: Annotated[float, Field(ge=0, le=1, description="strength of the style")] = 1.0
-    robust_images: Annotated[int, Field(ge=8, description="test images that PGD attacks")] = 200
+    robust_images: Annotated[int, Field(ge=8, description="test images that PGD attacks")] = 150
     robust_eps: Annotated[tuple[Annotated[float, Field(gt=0, le=255)], ...], Field(min_length=1, description="of 255")] = (
-        2, 4, 6, 8,
+        2, 4, 8,
     )  # fmt: skip
     robust_steps: Annotated[int, Field(ge=1)] = 20
-    saliency_images: Annotated[int, Field(ge=8, description="test images that are explained")] = 150
+    saliency_images: Annotated[int, Field(ge=8, description="test images that are explained")] = 120
     smooth_n: Annotated[int, Field(ge=1, description="noisy copies in SmoothGrad")] = 32
     smooth_spread: Annotated[float, Field(ge=0, description="of the noise, share of an image's range")] = 0.1
     of: Annotated[gradients.Of, Field(description="explain the loss at the label, or its logit")] = "loss"

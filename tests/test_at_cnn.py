@@ -79,7 +79,7 @@ def test_arms_are_trained_as_said():
     p = Parameters(seeds=2)
     options = {arm: at_cnn.config_of(p, arm, 1).options for arm in p.arms}
     assert options["standard"] == options["underfit"] == {}
-    assert options["linf-4"] == {"eps": 4 / 255, "share": 0.5, "warmup": 0.5, "steps": 5, "random_start": True}
+    assert options["linf-4"] == {"eps": 4 / 255, "share": 0.5, "warmup": 0.5, "steps": 4, "random_start": True}
     assert options["linf-4@1"] == options["linf-4"] | {"share": 1.0}
     assert options["l2-1.14"] == options["linf-4"] | {"eps": 1.14, "norm": "l2"}
     one = options["fgsm-8"]
