@@ -194,6 +194,13 @@ def evaluation_set(p: Parameters) -> datasets.ImageSet:
     return datasets.load(p.dataset, "test", size=p.size, channels=p.channels, limit=p.images)
 
 
+@functools.lru_cache(maxsize=2)
+def training_set(p: Parameters) -> tuple[int, str]:
+    """How many training images there are, and their fingerprint."""
+    data = datasets.load(p.dataset, "train", size=p.size, channels=p.channels, limit=p.train_images)
+    return len(data), data.fingerprint
+
+
 UNDERFIT_STEP = 2**0.25  # stopping points of `underfit` lie this far apart, as ratios
 
 
@@ -210,8 +217,7 @@ def underfit(p: Parameters, seed: int, data: datasets.ImageSet) -> Trained:
     best = training.trained(full, device_name=p.device)
     if training.accuracy(best.model, data) <= target:
         return best
-    train = datasets.load(p.dataset, "train", size=p.size, channels=p.channels, limit=p.train_images)
-    last = full.epochs * (len(train) // full.batch_size)
+    last = full.epochs * (training_set(p)[0] // full.batch_size)
     points = sorted({1, *(round(UNDERFIT_STEP**i) for i in range(200) if UNDERFIT_STEP**i < last)})
     low, high = 0, len(points)  # points[low] is good enough a control, points[high] is trained too well
     best = training.trained(full.model_copy(update={"stop": points[0]}), device_name=p.device)
@@ -238,8 +244,7 @@ def cost(p: Parameters, data: datasets.ImageSet) -> pd.DataFrame:
     Passes are exact. Seconds come from the networks' own records: compare with care what was trained at different times or
     beside other work.
     """
-    train = datasets.load(p.dataset, "train", size=p.size, channels=p.channels, limit=p.train_images)
-    per_epoch, found = len(train) // p.batch_size, []
+    per_epoch, found = training_set(p)[0] // p.batch_size, []
     for arm in p.arms:
         trained = network(p, arm, 0, data)
         steps = min(trained.config.epochs * per_epoch, trained.config.stop or sys.maxsize)
