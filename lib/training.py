@@ -323,8 +323,8 @@ def _fit(
                 raise RuntimeError(f"training {config}: the loss is {total} in epoch {epoch + 1}; lower lr ({config.lr})")
             row = {"epoch": epoch + 1, "loss": total / batches, "lr": rate, "seconds": time.perf_counter() - started}
             history.append(row)
-            left = row["seconds"] * (end / steps - epoch - 1)
-            say(f"  {config}: epoch {epoch + 1}/{config.epochs}, loss {row['loss']:.3f}, {left:.0f} s left")
+            left = row["seconds"] * max(0.0, end / steps - epoch - 1)
+            say(f"  {config}: epoch {epoch + 1}/{-(-end // steps)}, loss {row['loss']:.3f}, {left:.0f} s left")
             if on_epoch:
                 on_epoch(row)
             if (epoch + 1) * steps < end:

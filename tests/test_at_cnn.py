@@ -277,7 +277,7 @@ def test_underfit_is_the_longest_stop_that_is_no_better(monkeypatch):
     assert at_cnn.underfit(Parameters(), 0, None).model == 0.95
 
 
-def test_a_stopped_run_is_the_beginning_of_the_full_one(home):
+def test_a_stopped_run_is_the_beginning_of_the_full_one(home, capsys):
     """After so many steps the weights are those that the full run had, also across epochs."""
     config = at_cnn.config_of(SMOKE.model_copy(update={"epochs": 3}), "standard", 0)
     seen = {}
@@ -297,7 +297,7 @@ def test_a_stopped_run_is_the_beginning_of_the_full_one(home):
         for stop in (3, 4, 6):
             counter.clear()
             stopped = training.trained(config.model_copy(update={"stop": stop}))
-            assert len(counter) == stop
+            assert len(counter) == stop and f"to step {stop}: epoch {-(-stop // 4)}/{-(-stop // 4)}" in capsys.readouterr().err
             assert torch.equal(stopped.model.net.head.weight, full[stop])
     finally:
         training.OBJECTIVES["standard"] = real
