@@ -382,15 +382,30 @@ def test_where_nothing_differs_nothing_is_concluded():
     assert core.count("inconclusive") >= 0.8 * len(core) and "supported" not in {found["robust/linf-4"]}
 
 
-def test_without_an_underfit_network_nothing_about_it_is_judged():
+def without_underfit(table, seeds):
+    """The table as it is where Underfit is the standard network in these seeds."""
+    copied = table[(table.arm == "standard") & table.seed.isin(seeds)].assign(arm="underfit")
+    return pd.concat([table[(table.arm != "underfit") | ~table.seed.isin(seeds)], copied])
+
+
+def test_where_there_is_no_underfit_network_nothing_about_it_is_judged():
     """Where adversarial training costs no accuracy, Underfit is the standard network: a copy is no control."""
-    table = invented(0.25)
-    copied = table[table.arm == "standard"].assign(arm="underfit")
-    claims = at_cnn_claims.judge(pd.concat([table[table.arm != "underfit"], copied]), Parameters())
+    claims = at_cnn_claims.judge(without_underfit(invented(0.25), [0, 1, 2]), Parameters())
     about = [c for c in claims if "underfit" in c.id]
     assert len(about) > 10 and {c.verdict for c in about} == {"not tested"}
-    assert all("Underfit is the standard network itself in 3 of 3 seeds" in c.note for c in about)
+    assert all("Underfit exists in 0 of 3 seeds" in c.note for c in about)
     assert {c.id: c.verdict for c in claims}["style/linf-4"] == "supported"
+
+
+def test_underfit_is_judged_on_the_seeds_that_have_one():
+    table = invented(0.25)
+    by = {c.id: c for c in at_cnn_claims.judge(without_underfit(table, [1]), Parameters())}
+    claim = by["style/linf-4/over-underfit"]
+    assert "300 images, 2 seeds" in claim.n and "Underfit exists in 2 of 3 seeds" in claim.note
+    some = table[table.seed.isin([0, 2])]
+    mean = some[some.measure == "style"].groupby("arm").value.mean()
+    assert claim.value == pytest.approx(mean["linf-4"] - mean["underfit"])
+    assert "3 seeds" in by["style/linf-4"].n and by["style/linf-4"].note == ""
 
 
 def test_grey_images_go_all_the_way(home):
