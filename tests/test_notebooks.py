@@ -95,6 +95,8 @@ def test_plain_papermill_and_by_hand_give_the_same_numbers(executed, run, tmp_pa
     for name, table in official.items():
         pd.testing.assert_frame_equal(table, pd.read_parquet(home / "data/results/smoke" / run / name))
 
+    if run != STUDIES[0]:  # cells one after the other: what differs from papermill is not the study's
+        return
     home = tmp_path / "hand"
     shutil.copytree(executed / "data/models", home / "data/models")
     monkeypatch.setenv("STUDY_HOME", str(home))
