@@ -204,17 +204,18 @@ def training_set(p: Parameters) -> tuple[int, str]:
 UNDERFIT_STEP = 2**0.25  # stopping points of `underfit` lie this far apart, as ratios
 
 
-def underfit(p: Parameters, seed: int, data: datasets.ImageSet) -> Trained:
-    """The standard run of this seed, stopped before its accuracy on `data` exceeds that of the first headline arm by a point.
+def underfit(p: Parameters, seed: int) -> Trained:
+    """The standard run of this seed, stopped before its accuracy exceeds that of the first headline arm by a point.
 
     Of stopping points in geometric steps, the last whose accuracy is at most the adversarial network's plus .01, found by
-    bisection: accuracy is taken to rise with training, which early on it does but for noise. The learning rate's schedule
-    is that of the full run. Where the full run is no better, it is returned: there is no underfit control then, and claims
-    that need one are not tested.
+    bisection on the evaluation images: accuracy is taken to rise with training, which early on it does but for noise. The
+    learning rate's schedule is that of the full run. Where the full run is no better, it is returned: there is no underfit
+    control then, and that seed does not count in the claims that need one.
     """
-    target = training.accuracy(training.trained(config_of(p, p.headline[0], seed), device_name=p.device).model, data) + 0.01
+    data = evaluation_set(p)
+    target = training.accuracy(network(p, p.headline[0], seed).model, data) + 0.01
     full = config_of(p, "standard", seed)
-    best = training.trained(full, device_name=p.device)
+    best = network(p, "standard", seed)
     if training.accuracy(best.model, data) <= target:
         return best
     last = full.epochs * (training_set(p)[0] // full.batch_size)
@@ -231,14 +232,14 @@ def underfit(p: Parameters, seed: int, data: datasets.ImageSet) -> Trained:
     return best
 
 
-def network(p: Parameters, arm: str, seed: int, data: datasets.ImageSet) -> Trained:
-    """The trained network of an arm; `data` is what `underfit` is matched on."""
+def network(p: Parameters, arm: str, seed: int) -> Trained:
+    """The trained network of an arm."""
     if arm == "underfit":
-        return underfit(p, seed, data)
+        return underfit(p, seed)
     return training.trained(config_of(p, arm, seed), device_name=p.device)
 
 
-def cost(p: Parameters, data: datasets.ImageSet) -> pd.DataFrame:
+def cost(p: Parameters) -> pd.DataFrame:
     """A row an arm (seed 0): passes a training image (forward and backward), steps of training, time a step over standard's.
 
     Passes are exact. Seconds come from the networks' own records: compare with care what was trained at different times or
@@ -246,7 +247,7 @@ def cost(p: Parameters, data: datasets.ImageSet) -> pd.DataFrame:
     """
     per_epoch, found = training_set(p)[0] // p.batch_size, []
     for arm in p.arms:
-        trained = network(p, arm, 0, data)
+        trained = network(p, arm, 0)
         steps = min(trained.config.epochs * per_epoch, trained.config.stop or sys.maxsize)
         seconds = sum(h["seconds"] for h in trained.history) / steps
         options = config_of(p, arm, 0).options

@@ -35,6 +35,11 @@ class Cubes:
         """The levels of a measure in ascending order, by position."""
         return sorted({v for _, m, v in self.values if m == measure})[which]
 
+    def few(self, *arms: str) -> str:
+        """What to say where a retention of these arms rests on fewer right images than the 200 that are customary."""
+        least = min(int(self.values[arm, "clean", 0.0].sum(1).min()) for arm in arms)
+        return f"rests on {least} right images in the network with fewest, fewer than 200" if least < 200 else ""
+
     def mean(self, arm: str, measure: str, level: float = 0.0) -> Statistic:
         """The mean over the images and seeds that have a value (a map without contrast has no edge agreement)."""
         values = self.values[arm, measure, level]
@@ -79,6 +84,10 @@ class Rival:
     kind: Literal["claim", "control"]
     source: str
     note: str = ""
+
+
+def noted(*parts: str) -> str:
+    return "; ".join(p for p in parts if p)
 
 
 def judge(table: pd.DataFrame, p: Parameters, *, test: bool = True) -> list[Claim]:
@@ -202,14 +211,6 @@ def _stylised(book: Book, cubes: Cubes, arm: str, rival: Rival) -> None:
         )  # fmt: skip
 
 
-def _few(p: Parameters) -> str:
-    return (
-        f"retention rests on fewer than 200 right images in some network (at least {p.min_correct})"
-        if p.min_correct < 200
-        else ""
-    )
-
-
 def _saturated(book: Book, cubes: Cubes, arm: str, rival: Rival, p: Parameters) -> None:
     """Claim (c): retention under saturation, at the largest p and its growth with p."""
     beyond = [q for q in p.saturation if q > 2]
@@ -225,13 +226,13 @@ def _saturated(book: Book, cubes: Cubes, arm: str, rival: Rival, p: Parameters) 
         f"saturated/{arm}{rival.suffix}", rival.kind,
         f"{label(arm)} retains more than {rival.arm} on saturated images, p = {top:g}",
         gap(top), UP, statistic=f"retention at p = {top:g}, adversarial - {rival.arm}", source=source,
-        note=rival.note or _few(p),
+        note=noted(rival.note, cubes.few(arm, rival.arm)),
     )  # fmt: skip
     if low < top and rival.kind == "claim":
         book.add(
             f"saturated-grows/{arm}", "claim", f"The gap between {label(arm)} and standard grows with saturation",
             minus(gap(top), gap(low)), UP, statistic=f"retention gap at p = {top:g} - at p = {low:g}", source=source,
-            note=_few(p) or "standard retains so little at large p that the gap can close from below",
+            note=cubes.few(arm, rival.arm) or "standard retains so little at large p that the gap can close from below",
         )  # fmt: skip
 
 
@@ -246,14 +247,15 @@ def _shuffled(book: Book, cubes: Cubes, arm: str, rival: Rival, p: Parameters) -
         book.add(
             f"shuffled-{k}/{arm}{rival.suffix}", "open question" if k < 4 else rival.kind,
             f"{label(arm)} retains less than {rival.arm} under {k} x {k} patch shuffle", gap(k), UP,
-            statistic=f"retention at k = {k}, {rival.arm} - adversarial", source=source, note=rival.note or _few(p),
+            statistic=f"retention at k = {k}, {rival.arm} - adversarial", source=source,
+            note=noted(rival.note, cubes.few(arm, rival.arm)),
         )  # fmt: skip
     low, top = min(p.shuffle), max(p.shuffle)
     if low < top and rival.kind == "claim":
         book.add(
             f"shuffled-grows/{arm}", "open question", f"The gap between standard and {label(arm)} grows with k",
             minus(gap(top), gap(low)), UP, statistic=f"retention gap at k = {top} - at k = {low}", source=source,
-            note=_few(p) or "both fall towards chance, which closes the gap",
+            note=cubes.few(arm, rival.arm) or "both fall towards chance, which closes the gap",
         )  # fmt: skip
 
 
@@ -277,7 +279,7 @@ def _underfit(book: Book, cubes: Cubes, underfit: Rival, p: Parameters) -> None:
         "underfit-saturated", "control", f"Underfit gains nothing on saturated images over standard, p = {top:g}",
         minus(cubes.retention("underfit", "saturation", top), cubes.retention("standard", "saturation", top)),
         Rule("below", 0.02), statistic=f"retention at p = {top:g}, underfit - standard", source=OURS,
-        note=underfit.note or _few(p),
+        note=noted(underfit.note, cubes.few("underfit", "standard")),
     )  # fmt: skip
 
 

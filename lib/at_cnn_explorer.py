@@ -13,7 +13,6 @@ from lib import (
     at_cnn,
     at_cnn_measure,
     attacks,
-    datasets,
     figures,
     images,
     models,
@@ -87,13 +86,11 @@ def draw(
 def explorer(p: Parameters) -> widgets.Explorer:
     """The explorer of a run; networks that are not in the cache are trained when they are first chosen."""
 
-    @functools.lru_cache(maxsize=1)
-    def data() -> datasets.ImageSet:
-        return at_cnn.evaluation_set(p)
+    data = at_cnn.evaluation_set(p)
 
     @functools.lru_cache(maxsize=8)
     def network(arm: str) -> models.Classifier:
-        return at_cnn.network(p, arm, 0, data()).model
+        return at_cnn.network(p, arm, 0).model
 
     painter = at_cnn_measure.painter(p)
     paintings = styles.load(p.style_source, "test", p.size)
@@ -105,19 +102,19 @@ def explorer(p: Parameters) -> widgets.Explorer:
         chosen = {at_cnn.label(a): network(a) for a in dict.fromkeys(("standard", arm))}
         where = next(painter.parameters()).device
         if own is None:
-            number = image % len(data())
-            x, y = data().images[number], int(data().labels[number])
+            number = image % len(data)
+            x, y = data.images[number], int(data.labels[number])
         else:
             number, x, y = 0, images.to_tensor(own, size=p.size, channels=p.channels), None
         x = x[None].to(where)
         painting = paintings[torch.tensor([style % len(paintings)])].to(where)
         x_new = transformed(x, how, p=p_level, k=k, key=number, style=painting, alpha=alpha, painter=painter)
-        return draw(chosen, x, x_new, y, data().classes, eps=eps, method=method, p=p)
+        return draw(chosen, x, x_new, y, data.classes, eps=eps, method=method, p=p)
 
     grid = (0.0, *(e / 255 for e in p.robust_eps))
     controls = {
         "arm": widgets.choice("beside it", {at_cnn.label(a): a for a in p.arms if a != "standard"}, p.headline[0]),
-        "image": widgets.integer("image", 0, min(100, len(data())) - 1),
+        "image": widgets.integer("image", 0, min(100, len(data)) - 1),
         "own": widgets.upload("upload an image"),
         "how": widgets.choice("change", TRANSFORMS, TRANSFORMS[0]),
         "p_level": widgets.slider("saturation p", sorted({*p.saturation, 2.0}), max(p.saturation)),

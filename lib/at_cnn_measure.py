@@ -8,7 +8,7 @@ gets right as they are, the share that it still gets right after a transformatio
 import functools
 import threading
 from collections.abc import Iterator
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -32,23 +32,19 @@ class View(NamedTuple):
 
 def style_rows(p: Parameters, ids: Tensor) -> Tensor:
     """The style of each image, (N, 3, S, S): a held-out one, fixed by the image's number."""
-    held_out = _held_out(p.style_source, p.size)
+    held_out = styles.load(p.style_source, "test", p.size)
     return held_out[(ids * 7919) % len(held_out)]
-
-
-@functools.lru_cache(maxsize=2)
-def _held_out(source: str, size: int) -> Any:
-    return styles.load(source, "test", size)
 
 
 @functools.lru_cache(maxsize=2)
 def painter(p: Parameters) -> stylize.StyleNet:
     """The style transfer of a run, loaded once."""
-    return stylize.trained(style_config(p), p.device)
+    return training.trained(style_config(p), device_name=p.device).model
 
 
-def views(p: Parameters, data: datasets.ImageSet, ids: Tensor) -> list[View]:
-    """The images `ids` of `data` under every transformation; all networks see the same."""
+def views(p: Parameters, ids: Tensor) -> list[View]:
+    """The evaluation images `ids` under every transformation; all networks see the same."""
+    data = evaluation_set(p)
     x, y = data.images[ids], data.labels[ids]
     found = [View("clean", 0, x, y)]
     found += [View("saturation", level, transforms.saturation(x, level), y) for level in p.saturation]
@@ -78,22 +74,23 @@ KEEP_BYTES = 2**30
 _making = threading.Lock()
 
 
-@functools.lru_cache(maxsize=1)
-def _kept(p: Parameters) -> list[tuple[Tensor, list[View]]]:
-    return list(_made(p, evaluation_set(p)))
-
-
-def _made(p: Parameters, data: datasets.ImageSet) -> Iterator[tuple[Tensor, list[View]]]:
-    for ids in batches(len(data), p.size):
+def _made(p: Parameters) -> Iterator[tuple[Tensor, list[View]]]:
+    for ids in batches(len(evaluation_set(p)), p.size):
         with training.threads(1):  # the same last bits, whoever asks first
-            found = views(p, data, ids)
+            found = views(p, ids)
         yield ids, found
 
 
-def prepared(p: Parameters, data: datasets.ImageSet) -> Iterator[tuple[Tensor, list[View]]]:
+@functools.lru_cache(maxsize=1)
+def _kept(p: Parameters) -> list[tuple[Tensor, list[View]]]:
+    return list(_made(p))
+
+
+def prepared(p: Parameters) -> Iterator[tuple[Tensor, list[View]]]:
     """(ids, views) batch by batch: made once for all networks where they fit in memory, else anew for each."""
-    if len(data) * p.size**2 * p.channels * 4 * (len(p.saturation) + len(p.shuffle) + 4) > KEEP_BYTES:
-        yield from _made(p, data)
+    pixels = len(evaluation_set(p)) * p.channels * p.size**2
+    if 4 * pixels * (len(p.saturation) + len(p.shuffle) + 4) > KEEP_BYTES:
+        yield from _made(p)
         return
     with _making:  # networks are measured side by side
         kept = _kept(p)
@@ -110,10 +107,10 @@ def rows(arm: str, seed: int, ids: Tensor, measure: str, level: float, values: T
     )  # fmt: skip
 
 
-def decisions(model: models.Classifier, arm: str, seed: int, p: Parameters, data: datasets.ImageSet) -> list[pd.DataFrame]:
+def decisions(model: models.Classifier, arm: str, seed: int, p: Parameters) -> list[pd.DataFrame]:
     """Right (1) or wrong (0) on every view, and for a cue conflict whether the texture's class was answered."""
     found = []
-    for ids, shown in prepared(p, data):
+    for ids, shown in prepared(p):
         for view in shown:
             answer = training.predictions(model, view.images)
             found.append(rows(arm, seed, ids, view.kind, view.level, answer == view.labels))
@@ -122,11 +119,9 @@ def decisions(model: models.Classifier, arm: str, seed: int, p: Parameters, data
     return found
 
 
-def robustness_rows(
-    model: models.Classifier, arm: str, seed: int, p: Parameters, data: datasets.ImageSet
-) -> list[pd.DataFrame]:
+def robustness_rows(model: models.Classifier, arm: str, seed: int, p: Parameters) -> list[pd.DataFrame]:
     """Still right (1) or not (0) under PGD at every radius, level 0 without attack."""
-    part, where = data.head(p.robust_images), next(model.parameters()).device
+    part, where = evaluation_set(p).head(p.robust_images), next(model.parameters()).device
     x, y = part.images[:].to(where), part.labels.to(where)
     eps = [e / 255 for e in p.robust_eps]
     found = robustness.robust_accuracy(model, x, y, eps=eps, steps=p.robust_steps)
@@ -160,9 +155,9 @@ def explain(model: models.Classifier, x: Tensor, y: Tensor, method: str, p: Para
     raise ValueError(f"unknown method {method!r}; choose one of {', '.join(METHODS)}")
 
 
-def saliency_rows(model: models.Classifier, arm: str, seed: int, p: Parameters, data: datasets.ImageSet) -> list[pd.DataFrame]:
+def saliency_rows(model: models.Classifier, arm: str, seed: int, p: Parameters) -> list[pd.DataFrame]:
     """What the maps of every method look like: measures of `lib.saliency`, and the share of the map inside the object."""
-    part, where, found = data.head(p.saliency_images), next(model.parameters()).device, []
+    part, where, found = evaluation_set(p).head(p.saliency_images), next(model.parameters()).device, []
     for ids in batches(len(part), p.size, pixels=60_000):
         x, y = part.images[ids].to(where), part.labels[ids].to(where)
         other = part.images[(ids - 1) % len(part)].to(where)
@@ -185,11 +180,11 @@ def saliency_rows(model: models.Classifier, arm: str, seed: int, p: Parameters, 
     return found
 
 
-def measure_network(p: Parameters, arm: str, seed: int, data: datasets.ImageSet) -> pd.DataFrame:
+def measure_network(p: Parameters, arm: str, seed: int) -> pd.DataFrame:
     """Everything about one network, a row a measurement."""
-    model = network(p, arm, seed, data).model
-    parts = [*decisions(model, arm, seed, p, data), *robustness_rows(model, arm, seed, p, data)]
-    return pd.concat([*parts, *saliency_rows(model, arm, seed, p, data)], ignore_index=True)
+    model = network(p, arm, seed).model
+    parts = [*decisions(model, arm, seed, p), *robustness_rows(model, arm, seed, p)]
+    return pd.concat([*parts, *saliency_rows(model, arm, seed, p)], ignore_index=True)
 
 
 def edge_features(x: Tensor) -> np.ndarray:
@@ -200,7 +195,7 @@ def edge_features(x: Tensor) -> np.ndarray:
     return np.stack([hog(image, pixels_per_cell=(cell, cell), cells_per_block=(2, 2)) for image in x.mean(1).numpy()])
 
 
-def measure_style(p: Parameters, data: datasets.ImageSet) -> pd.DataFrame:
+def measure_style(p: Parameters) -> pd.DataFrame:
     """Two checks of the stylised images: do their statistics match the style's, and is the shape still there?
 
     `style-distance` (level 0: the image as it is, 1: stylised, 2: stylised, to the style of the next image). And arm `edges`:
@@ -213,7 +208,7 @@ def measure_style(p: Parameters, data: datasets.ImageSet) -> pd.DataFrame:
     train = datasets.load(source, "train", size=p.size, channels=p.channels, limit=min(p.train_images or 4000, 4000))
     classifier = LinearSVC(C=0.1, random_state=0).fit(edge_features(train.images[:]), train.labels.numpy())
     where, found = next(painter(p).parameters()).device, []
-    for ids, shown in prepared(p, data):
+    for ids, shown in prepared(p):
         seen = {v.kind: v for v in shown if v.kind in ("clean", "style")}
         for view in seen.values():
             right = torch.from_numpy(classifier.predict(edge_features(view.images))) == view.labels

@@ -39,11 +39,11 @@ class Attribution:
     logits: Tensor
 
 
-def _total(logits: Tensor, classes: Tensor, of: Of) -> Tensor:
-    """F summed over rows, so that rows do not see each other."""
+def _objective(logits: Tensor, classes: Tensor, of: Of) -> Tensor:
+    """F of each row, (N,)."""
     if of == "loss":
-        return F.cross_entropy(logits, classes, reduction="sum")
-    return logits.gather(1, classes[:, None]).sum()
+        return F.cross_entropy(logits, classes, reduction="none")
+    return logits.gather(1, classes[:, None])[:, 0]
 
 
 def _one_class(targets: Targets, logits: Tensor) -> Tensor:
@@ -59,12 +59,25 @@ def _check(x: Tensor, of: str) -> None:
         raise ValueError(f"unknown objective {of!r}; choose score (the logit) or loss (the cross-entropy)")
 
 
-def _pass(model: nn.Module, x: Tensor, classes: Tensor, of: Of, create_graph: bool = False) -> Tensor:
-    """The gradient at x: one forward pass, one backward pass to the input."""
+def _differentiate(
+    model: nn.Module, x: Tensor, classes: Callable[[Tensor], Tensor], of: Of, create_graph: bool = False
+) -> tuple[Tensor, Tensor]:
+    """The gradient of F at x, summed over rows so that rows do not see each other; and the logits of the same pass."""
     with torch.enable_grad():
-        x = x if create_graph and x.requires_grad else x.detach().requires_grad_()
-        (gradient,) = torch.autograd.grad(_total(model(x), classes, of), x, create_graph=create_graph)
-    return gradient
+        z = x if create_graph and x.requires_grad else x.detach().requires_grad_()
+        logits = model(z)
+        (values,) = torch.autograd.grad(_objective(logits, classes(logits), of).sum(), z, create_graph=create_graph)
+    return values, logits
+
+
+def _chosen(model: nn.Module, targets: Targets) -> Callable[[Tensor], Tensor]:
+    """The class of each row from the logits, both checked."""
+
+    def classes(logits: Tensor) -> Tensor:
+        hooks.check_logits(model, logits)
+        return _one_class(targets, logits)
+
+    return classes
 
 
 def gradient(model: nn.Module, x: Tensor, targets: Targets, *, of: Of = "score", create_graph: bool = False) -> Attribution:
@@ -75,12 +88,8 @@ def gradient(model: nn.Module, x: Tensor, targets: Targets, *, of: Of = "score",
     the parameters and `x`. Raises ValueError for images outside [0, 1], classes out of range, logits that are not finite.
     """
     _check(x, of)
-    with hooks.frozen(model, parameters=create_graph), torch.enable_grad():
-        z = x if create_graph and x.requires_grad else x.detach().requires_grad_()
-        logits = model(z)
-        hooks.check_logits(model, logits)
-        total = _total(logits, _one_class(targets, logits), of)
-        (values,) = torch.autograd.grad(total, z, create_graph=create_graph)
+    with hooks.frozen(model, parameters=create_graph):
+        values, logits = _differentiate(model, x, _chosen(model, targets), of, create_graph)
     return Attribution(values, logits if create_graph else logits.detach())
 
 
@@ -88,8 +97,7 @@ def _clean(model: nn.Module, x: Tensor, targets: Targets, batch_size: int | None
     """Logits of the images as they are, and the class that is explained."""
     with torch.no_grad():
         logits = torch.cat([model(part) for part in x.split(batch_size or len(x))])
-    hooks.check_logits(model, logits)
-    return logits, _one_class(targets, logits)
+    return logits, _chosen(model, targets)(logits)
 
 
 def _passes(model: nn.Module, points: Iterator[Tensor], classes: Tensor, of: Of, batch_size: int | None) -> Iterator[Tensor]:
@@ -104,7 +112,7 @@ def _passes(model: nn.Module, points: Iterator[Tensor], classes: Tensor, of: Of,
 
     def drawn() -> Iterator[Tensor]:
         z, y = torch.cat(pending), classes.repeat(len(pending))
-        parts = [_pass(model, a, b, of) for a, b in zip(z.split(rows), y.split(rows), strict=True)]
+        parts = [_differentiate(model, a, lambda _, b=b: b, of)[0] for a, b in zip(z.split(rows), y.split(rows), strict=True)]
         yield from torch.cat(parts).split(n) if len(parts) > 1 else parts[0].split(n)
 
     for point in points:
@@ -194,11 +202,10 @@ def integrated_gradients(
         with hooks.frozen(model, parameters=True), torch.enable_grad():
             z = x if x.requires_grad else x.detach().requires_grad_()
             logits = model(z)
-            hooks.check_logits(model, logits)
-            classes = _one_class(targets, logits)
+            classes = _chosen(model, targets)(logits)
             total = torch.zeros_like(z)
             for a, w in zip(places, weights, strict=True):
-                total = total + w * _pass(model, origin + a * (z - origin), classes, of, create_graph=True)
+                total = total + w * _differentiate(model, origin + a * (z - origin), lambda _: classes, of, True)[0]
             return Attribution((z - origin) * total, logits)
     x = x.detach()
     with hooks.frozen(model):
@@ -231,13 +238,7 @@ def completeness_gap(
     with hooks.frozen(model):
         logits, classes = _clean(model, x, targets)
         before = model(_baseline(baseline, x))
-
-    def each(logits: Tensor) -> Tensor:
-        if of == "loss":
-            return F.cross_entropy(logits, classes, reduction="none")
-        return logits.gather(1, classes[:, None])[:, 0]
-
-    return values.flatten(1).sum(1) - (each(logits) - each(before))
+    return values.flatten(1).sum(1) - (_objective(logits, classes, of) - _objective(before, classes, of))
 
 
 class _GuidedReLU(torch.autograd.Function):
@@ -290,12 +291,8 @@ def guided_backpropagation(model: nn.Module, x: Tensor, targets: Targets, *, of:
     ValueError as `gradient` does, and where no ReLU ran, so that nothing would be guided.
     """
     _check(x, of)
-    with hooks.frozen(model), torch.enable_grad():
-        z = x.detach().requires_grad_()
-        with _Guided() as mode:
-            logits = model(z)
-        hooks.check_logits(model, logits)
-        if not mode.seen:
-            raise ValueError("no ReLU ran in the forward pass: guided backpropagation is not defined; use the gradient")
-        (values,) = torch.autograd.grad(_total(logits, _one_class(targets, logits), of), z)
+    with hooks.frozen(model), _Guided() as mode:
+        values, logits = _differentiate(model, x, _chosen(model, targets), of)
+    if not mode.seen:
+        raise ValueError("no ReLU ran in the forward pass: guided backpropagation is not defined; use the gradient")
     return Attribution(values, logits.detach())

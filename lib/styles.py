@@ -129,8 +129,11 @@ def fingerprint(source: str) -> str:
 def load(source: str, split: Split, size: int) -> Tensor | datasets.ImageFiles:
     """Styles (M, 3, size, size) in [0, 1], to be indexed like a tensor. Raises as `check` does."""
     check(source)
-    if source == "embedded":
-        return _embedded(split, size)
-    found = _files(source)
+    return _embedded(split, size) if source == "embedded" else _folder(_files(source), split, size)
+
+
+@functools.lru_cache(maxsize=4)
+def _folder(found: tuple[Path, ...], split: Split, size: int) -> Tensor | datasets.ImageFiles:
     cut = -(-len(found) // 5)
-    return datasets.ImageFiles(found[cut:] if split == "train" else found[:cut], size, 3)
+    stored = datasets.ImageFiles(found[cut:] if split == "train" else found[:cut], size, 3)
+    return stored[:] if stored.shape.numel() * 4 <= datasets.EAGER_BYTES else stored

@@ -12,14 +12,13 @@ Two encoders: `vgg19`, torchvision's to relu4_1 with its published weights (the 
 levels that learn to describe images by restoring them first (an autoencoder), for machines without weights or time.
 """
 
-import functools
 from collections.abc import Sequence
 from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 
-from lib import hooks, styles, training, zoo
+from lib import hooks, styles, zoo
 from lib.images import luma
 from lib.training import Moment, TrainConfig
 
@@ -120,13 +119,8 @@ def vgg19(classes: int, channels: int, weights: Literal["none", "imagenet"]) -> 
     return StyleNet(Encoder(levels, (64, 128, 256, 512), zoo.IMAGENET_MEAN, zoo.IMAGENET_STD), (1, 1, 3))
 
 
-def per_image(values: Tensor) -> Tensor:
+def _per_image(values: Tensor) -> Tensor:
     return values.flatten(1).mean(1)
-
-
-@functools.lru_cache(maxsize=2)
-def _styles(source: str, size: int) -> Any:
-    return styles.load(source, "train", size)
 
 
 def loss(
@@ -151,22 +145,22 @@ def loss(
     what the styles were, and VERSION.
     """
     x = x.expand(-1, 3, -1, -1)
-    chosen = torch.randint(0, len(_styles(source, x.shape[-1])), (len(x),), generator=moment.generator)
-    s = _styles(source, x.shape[-1])[chosen].to(x)
+    pool = styles.load(source, "train", x.shape[-1])
+    s = pool[torch.randint(0, len(pool), (len(x),), generator=moment.generator)].to(x)
     restoring = moment.progress < restore
     model.encoder.train(restoring).requires_grad_(restoring)
     if restoring:
-        return (per_image((model(x) - x) ** 2) + per_image((model(s) - s) ** 2)) * identity_weight / 2
+        return (_per_image((model(x) - x) ** 2) + _per_image((model(s) - s) ** 2)) * identity_weight / 2
     with torch.no_grad():
         content, style = model.encoder(x)[-1], model.encoder(s)
         target = adain(content, style[-1])
     painted = model.encoder(model.decoder(target))
-    kept = per_image((painted[-1] - target) ** 2)
+    kept = _per_image((painted[-1] - target) ** 2)
     found = x.new_zeros(len(x))
     for mine, theirs in zip(painted, style, strict=True):
         for a, b in zip(statistics(mine), statistics(theirs), strict=True):
-            found = found + per_image((a - b) ** 2)
-    identity = per_image((model.decoder(content) - x) ** 2) if identity_weight else 0.0
+            found = found + _per_image((a - b) ** 2)
+    identity = _per_image((model.decoder(content) - x) ** 2) if identity_weight else 0.0
     return kept + style_weight * found + identity_weight * identity
 
 
@@ -230,7 +224,3 @@ def style_distance(model: StyleNet, x: Tensor, style: Tensor) -> Tensor:
         scale = to_d.mean(1, keepdim=True)
         parts += [(m - to_m) / scale, (d - to_d) / scale]
     return torch.cat(parts, 1).square().mean(1).sqrt()
-
-
-def trained(chosen: TrainConfig, device_name: str = "auto") -> StyleNet:
-    return training.trained(chosen, device_name=device_name).model

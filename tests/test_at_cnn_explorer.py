@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from lib import at_cnn, at_cnn_explorer, at_cnn_measure, profiles, stylize
+from lib import at_cnn, at_cnn_explorer, at_cnn_measure, profiles
 from tests.test_attention_explorer import png, upload
 
 
@@ -60,10 +60,10 @@ def test_the_explorers_changes_are_the_studys(explore, monkeypatch):
     """What is shown for image 5 is what was measured for image 5."""
     p = profiles.parameters("02-at-cnn", "smoke")
     data = at_cnn.evaluation_set(p)
-    painter = stylize.trained(at_cnn.style_config(p))
+    painter = at_cnn_measure.painter(p)
     ids = torch.tensor([5])
     options = {"p": 1024.0, "k": 8, "key": 5, "style": at_cnn_measure.style_rows(p, ids), "alpha": p.alpha, "painter": painter}
-    views = {v.kind: v.images for v in at_cnn_measure.views(p, data, ids)}
+    views = {v.kind: v.images for v in at_cnn_measure.views(p, ids)}
     for how, kind in zip(at_cnn_explorer.TRANSFORMS, ("clean", "saturation", "shuffle", "style", "fourier"), strict=True):
         torch.testing.assert_close(at_cnn_explorer.transformed(data.images[ids], how, **options), views[kind])
     with pytest.raises(ValueError, match="unknown transformation 'blur'"):

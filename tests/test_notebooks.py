@@ -1,4 +1,4 @@
-"""Every notebook: its stored form, and its execution under `smoke` in three ways that give the same numbers."""
+"""Every notebook: its stored form, and its execution under `smoke` in several ways that give the same numbers."""
 
 import ast
 import shutil
@@ -74,39 +74,38 @@ def test_a_run_leaves_its_record_tables_figures_and_claims(executed, run):
     assert (claims.verdict == "not tested").all() and (claims.study == run[:2]).all() and claims.id.is_unique
 
 
-@pytest.mark.parametrize("run", STUDIES)
-def test_plain_papermill_and_by_hand_give_the_same_numbers(executed, run, tmp_path, monkeypatch):
-    """papermill's command line with the profile's file, and the cells run one after the other, as JupyterLab does."""
-    official = {p.name: pd.read_parquet(p) for p in (executed / "data/results/smoke" / run).glob("*.parquet")}
-    home = tmp_path / "papermill"
-    shutil.copytree(executed / "data/models", home / "data/models")
-    monkeypatch.setenv("STUDY_HOME", str(home))
-    profile = profiles.profile_file(run, "smoke")
-    command = [
-        sys.executable,
-        "-m",
-        "papermill",
-        str(profiles.notebook_of(run)),
-        str(tmp_path / "out.ipynb"),
-        "-f",
-        str(profile),
-    ]
-    subprocess.run([*command, "--no-progress-bar"], check=True, capture_output=True, cwd=paths.notebooks())
-    for name, table in official.items():
-        pd.testing.assert_frame_equal(table, pd.read_parquet(home / "data/results/smoke" / run / name))
+def same_tables(executed, run, home) -> None:
+    for official in (executed / "data/results/smoke" / run).glob("*.parquet"):
+        pd.testing.assert_frame_equal(
+            pd.read_parquet(official), pd.read_parquet(home / "data/results/smoke" / run / official.name)
+        )
 
-    if run != STUDIES[0]:  # cells one after the other: what differs from papermill is not the study's
-        return
-    home = tmp_path / "hand"
-    shutil.copytree(executed / "data/models", home / "data/models")
-    monkeypatch.setenv("STUDY_HOME", str(home))
-    content = nbformat.read(profiles.notebook_of(run), as_version=4)
-    values = profiles.parameters(run, "smoke").model_dump()
-    for cell in content.cells:
-        if "parameters" in cell.metadata.get("tags", []):
-            cell.source = "\n".join(f"{k} = {v!r}" for k, v in values.items())
+
+@pytest.fixture
+def elsewhere(executed, tmp_path, monkeypatch):
+    """A home of its own with the networks that are trained already."""
+    shutil.copytree(executed / "data/models", tmp_path / "data/models")
+    monkeypatch.setenv("STUDY_HOME", str(tmp_path))
+    return tmp_path
+
+
+@pytest.mark.parametrize("run", STUDIES)
+def test_plain_papermill_gives_the_same_numbers(executed, run, elsewhere):
+    """papermill's command line with the profile's file."""
+    command = [sys.executable, "-m", "papermill", str(profiles.notebook_of(run)), str(elsewhere / "out.ipynb")]
+    command += ["-f", str(profiles.profile_file(run, "smoke")), "--no-progress-bar"]
+    subprocess.run(command, check=True, capture_output=True, cwd=paths.notebooks())
+    same_tables(executed, run, elsewhere)
+
+
+def test_cells_by_hand_give_the_same_numbers(executed, elsewhere):
+    """One after the other, as JupyterLab runs them; how they are run is not a study's own, so one study will do."""
     from nbclient import NotebookClient
 
+    run = STUDIES[0]
+    content = nbformat.read(profiles.notebook_of(run), as_version=4)
+    for cell in content.cells:
+        if "parameters" in cell.metadata.get("tags", []):
+            cell.source = "\n".join(f"{k} = {v!r}" for k, v in profiles.parameters(run, "smoke").model_dump().items())
     NotebookClient(content, kernel_name="python3", resources={"metadata": {"path": str(paths.notebooks())}}).execute()
-    for name, table in official.items():
-        pd.testing.assert_frame_equal(table, pd.read_parquet(home / "data/results/smoke" / run / name))
+    same_tables(executed, run, elsewhere)

@@ -68,7 +68,7 @@ def test_flowers_in_the_style_of_photographs(home):
     data = datasets.load("folder:flowers17", "test", size=64, limit=60)
     assert len(data.classes) == 17 and data.images.shape == (60, 3, 64, 64)
     config = stylize.config("folder:flowers17", 64, 3, 256, encoder="small", source="folder:photos", epochs=8)
-    net = stylize.trained(config.model_copy(update={"threads": 2}))
+    net = trained(config.model_copy(update={"threads": 2})).model
     style = styles.load("folder:photos", "test", 64)[torch.arange(60) % 24]
     with torch.no_grad():
         restored = ((net(data.images) - data.images) ** 2).mean()

@@ -21,10 +21,9 @@ def test_every_profile_is_valid(run, profile):
     assert profiles.parameters(run, profile).profile == profile
 
 
-@pytest.mark.parametrize("run", profiles.declared_runs("laptop"))
+@pytest.mark.parametrize("run", STUDIES)
 def test_laptop_is_the_defaults(run):
-    if "." not in run:
-        assert profiles.parameters(run, "laptop") == profiles.study_module(run).Parameters()
+    assert profiles.parameters(run, "laptop") == profiles.study_module(run).Parameters()
 
 
 @pytest.mark.parametrize(
