@@ -1,55 +1,35 @@
 """Study 2's claims: what Zhang and Zhu say of adversarially trained CNNs, the controls, and what is left open."""
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
 import pandas as pd
 
+from lib import cubes as cubes_
 from lib.at_cnn import Parameters, label
-from lib.claims import Book, Claim, Rule
+from lib.claims import Book, Claim, Rule, Statistic
+from lib.cubes import minus, noted
 
 SOURCE = "Zhang and Zhu 2019"
 OURS = "control of this study"
 UP = Rule("above", 0.0)
-Statistic = Callable[[np.ndarray, np.ndarray], float]
 
 
 @dataclass
-class Cubes:
-    """The table as arrays (seed, image), one a (arm, measure, level)."""
+class Cubes(cubes_.Cubes):
+    """The table as arrays, and retention."""
 
-    values: dict[tuple[str, str, float], np.ndarray]
-    min_correct: int
-
-    @classmethod
-    def of(cls, table: pd.DataFrame, min_correct: int) -> "Cubes":
-        found = {}
-        for (arm, measure, level), part in table.groupby(["arm", "measure", "level"], observed=True):
-            part = part.sort_values(["seed", "image_id"])
-            found[arm, measure, level] = part.value.to_numpy().reshape(part.seed.nunique(), -1)
-        return cls(found, min_correct)
+    min_correct: int = 1
 
     def level(self, measure: str, which: int = 0) -> float:
         """The levels of a measure in ascending order, by position."""
-        return sorted({v for _, m, v in self.values if m == measure})[which]
+        return self.levels(measure)[which]
 
     def few(self, *arms: str) -> str:
         """What to say where a retention of these arms rests on fewer right images than the 200 that are customary."""
         least = min(int(self.values[arm, "clean", 0.0].sum(1).min()) for arm in arms)
         return f"rests on {least} right images in the network with fewest, fewer than 200" if least < 200 else ""
-
-    def mean(self, arm: str, measure: str, level: float = 0.0) -> Statistic:
-        """The mean over the images and seeds that have a value (a map without contrast has no edge agreement)."""
-        values = self.values[arm, measure, level]
-
-        def statistic(i: np.ndarray, s: np.ndarray) -> float:
-            chosen = values[s][:, i]
-            chosen = chosen[np.isfinite(chosen)]
-            return float(chosen.mean()) if len(chosen) else float("nan")
-
-        return statistic
 
     def retention(self, arm: str, measure: str, level: float) -> Statistic:
         """Right before and after over right before, mean over seeds; NaN where a network has too few right images."""
@@ -66,10 +46,6 @@ class Cubes:
         return statistic
 
 
-def minus(a: Statistic, b: Statistic) -> Statistic:
-    return lambda i, s: a(i, s) - b(i, s)
-
-
 NO_UNDERFIT = (
     "Underfit exists in {} of {} seeds: in the others adversarial training costs no accuracy, there is nothing to stop"
 )
@@ -84,10 +60,6 @@ class Rival:
     kind: Literal["claim", "control"]
     source: str
     note: str = ""
-
-
-def noted(*parts: str) -> str:
-    return "; ".join(p for p in parts if p)
 
 
 def judge(table: pd.DataFrame, p: Parameters, *, test: bool = True) -> list[Claim]:

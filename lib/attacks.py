@@ -291,6 +291,38 @@ def pgd(
     return best
 
 
+def ascend(
+    objective: Callable[[Tensor], Tensor],
+    x: Tensor,
+    *,
+    eps: float,
+    steps: int,
+    step: float,
+    norm: Norm = "linf",
+    random_start: bool = True,
+    generator: torch.Generator | None = None,
+) -> Tensor:
+    """Projected ascent on any per-sample objective of the images, (N, C, H, W) -> (N,): PGD's path, its last iterate.
+
+    For objectives that need more than logits and labels, as discrepancies of explanations do; what they run belongs inside
+    `hooks.frozen`. The start is uniform in the ball (an objective that compares x with x' has no gradient at x' = x), cut
+    to [0, 1]. Cost: `steps` times the objective and its backward pass to the images. Raises as `pgd` does.
+    """
+    check_input(x, x, eps, norm)
+    if steps < 0:
+        raise ValueError(f"steps={steps}: 0 steps at least")
+    generator = generator or torch.Generator().manual_seed(0)
+    x = x.detach()
+    x_adv = (x + random_point(x, eps, norm, generator)).clamp(0, 1) if random_start else x
+    for _ in range(steps):
+        z = x_adv.detach().requires_grad_()
+        with torch.enable_grad():
+            (gradient,) = torch.autograd.grad(_per_sample(objective(z), len(x)).sum(), z)
+        x_adv = (x + project(x_adv + step * ascent(gradient, norm) - x, eps, norm)).clamp(0, 1)
+    check_result(x, x_adv, eps, norm)
+    return x_adv
+
+
 def _better(a: AttackResult, b: AttackResult, targeted: bool) -> AttackResult:
     """Row by row: a success before a failure, then the larger (targeted: smaller) loss; the first restart wins ties."""
     gain = a.loss - b.loss if targeted else b.loss - a.loss

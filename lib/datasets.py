@@ -5,7 +5,8 @@
 * `digits` (scikit-learn, 28 px), `faces` (scikit-image's LFW subset, face or not, 25 px), `shapes` and its single-cue
   and control splits `shapes-shape`, `shapes-texture`, `shapes-conflict`, `shapes-neither` (see `lib.shapes`): embedded;
 * `mnist`, `cifar10`, … : torchvision's, downloaded into the data root on first use;
-* `folder:NAME`: `<root>/NAME/{train,test}/<class>/*`.
+* `folder:NAME`: `<root>/NAME/{train,test}/<class>/*`;
+* `restricted:NAME`: nine groups of ImageNet's classes (Tsipras et al. 2019), from a folder NAME that holds all 1,000.
 
 The root is `data/datasets`, or the folder that STUDY_DATA names.
 """
@@ -118,9 +119,11 @@ def load(
         raise ValueError(f"unknown split {split!r}; choose train or test")
     if limit is not None and limit < 1:
         raise ValueError(f"limit must be at least 1, got {limit}: an empty data set holds nothing to study")
-    base, _, option = name.partition(":" if name.startswith("folder:") else "-")
+    base, _, option = name.partition(":" if name.startswith(("folder:", "restricted:")) else "-")
     if base == "folder":
         loaded = _folder(option, split, size, channels, limit)
+    elif base == "restricted":
+        loaded = _restricted(option, split, size, channels)
     elif base == "shapes":
         loaded = _shapes(name, option, split, size or 32, limit)
     elif name in EMBEDDED:
@@ -128,7 +131,7 @@ def load(
     elif name in PUBLIC:
         loaded = _public(name, split, size)
     else:
-        known = [*EMBEDDED, "shapes", *(f"shapes-{c}" for c in shapes.CUES[1:]), *PUBLIC, "folder:NAME"]
+        known = [*EMBEDDED, "shapes", *(f"shapes-{c}" for c in shapes.CUES[1:]), *PUBLIC, "folder:NAME", "restricted:NAME"]
         raise ValueError(f"unknown data set {name!r}; choose one of {', '.join(known)}")
     return _fit(loaded.head(limit), size, channels)
 
@@ -267,3 +270,25 @@ def _folder(name: str, split: Split, size: int | None, channels: int | None, lim
     stored = ImageFiles(files, size or min(first.size), channels or (1 if first.mode == "L" else 3))
     eager = stored.shape.numel() * 4 <= EAGER_BYTES
     return ImageSet(f"folder:{name}", split, stored[:] if eager else stored, labels, tuple(classes))
+
+
+# Restricted ImageNet: groups of ImageNet's class numbers, first and last (Tsipras et al. 2019)
+RESTRICTED = {
+    "dog": (151, 268), "cat": (281, 285), "frog": (30, 32), "turtle": (33, 37), "bird": (80, 100), "primate": (365, 382),
+    "fish": (389, 397), "crab": (118, 121), "insect": (300, 319),
+}  # fmt: skip
+
+
+def _restricted(name: str, split: Split, size: int | None, channels: int | None) -> ImageSet:
+    """Nine groups of the classes of an ImageNet folder, whose 1,000 class folders (n01440764, …) are in ImageNet's order."""
+    whole = _folder(name, split, size, channels, None)
+    if len(whole.classes) != 1000:
+        raise ValueError(
+            f"data set 'restricted:{name}': {paths.datasets() / name} has {len(whole.classes)} class folders; the groups are "
+            "numbers of ImageNet's 1,000 classes, so all of them must be there (n01440764 to n15075141)"
+        )
+    group = torch.full((1000,), -1)
+    for i, (first, last) in enumerate(RESTRICTED.values()):
+        group[first : last + 1] = i
+    kept = whole.select((group[whole.labels] >= 0).nonzero()[:, 0])
+    return dataclasses.replace(kept, name=f"restricted:{name}", labels=group[kept.labels], classes=tuple(RESTRICTED))

@@ -6,6 +6,7 @@ All functions take batches of maps (N, H, W), give one number a pair, (N,), and 
 import math
 from typing import Literal
 
+import scipy.stats
 import torch
 from torch import Tensor
 
@@ -65,6 +66,29 @@ def spearman(a: Tensor, b: Tensor) -> Tensor:
     scale = (u.norm(dim=-1) * v.norm(dim=-1)).clamp_min(0)
     rho = (u * v).sum(-1) / scale
     return torch.where(scale > 0, rho, torch.nan).to(a.dtype)
+
+
+def kendall(a: Tensor, b: Tensor) -> Tensor:
+    """Kendall's tau-b of each pair of maps, in [-1, 1]: concordant less discordant pairs of positions, ties left out.
+
+    tau_b = sum_{i<j} sign(a_i - a_j) sign(b_i - b_j) / sqrt(pairs untied in a * pairs untied in b), as SciPy's default.
+    NaN where a map is constant and orders nothing. Pairs are compared lag by lag, which is fast for many small maps; maps
+    of more than 400 positions go to SciPy's n log n algorithm, one by one.
+    """
+    if a.shape != b.shape:
+        raise ValueError(f"maps of one shape are compared; got {tuple(a.shape)} and {tuple(b.shape)}")
+    u, v = a.flatten(1).T.contiguous(), b.flatten(1).T.contiguous()  # positions first: a lag is then one block of memory
+    if len(u) > 400:
+        found = [scipy.stats.kendalltau(*pair).statistic for pair in zip(u.T.cpu().numpy(), v.T.cpu().numpy(), strict=True)]
+        return torch.tensor(found, dtype=a.dtype, device=a.device)
+    agree, own, other = torch.zeros(3, u.shape[1], dtype=torch.float64, device=u.device)
+    for lag in range(1, len(u)):
+        s, t = (u[lag:] - u[:-lag]).sign(), (v[lag:] - v[:-lag]).sign()
+        agree += (s * t).sum(0)
+        own += (s * s).sum(0)
+        other += (t * t).sum(0)
+    scale = (own * other).sqrt()
+    return torch.where(scale > 0, agree / scale, torch.nan).to(a.dtype)
 
 
 def topk_iou(a: Tensor, b: Tensor, share: float = 0.2) -> Tensor:

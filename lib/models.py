@@ -6,6 +6,7 @@ stages by dotted name. The families `plain`, `residual` and `inception` have abo
 how the convolutions are joined. Every one ends in global average pooling and one linear layer, so CAM is defined.
 """
 
+import itertools
 from collections.abc import Callable
 from typing import Literal
 
@@ -158,11 +159,66 @@ def small(channels: int, classes: int) -> Classifier:
     return Classifier(SmallNet(channels, classes), stages=("conv1", "conv2", "conv3"), classes=classes, mean=(0.0,), std=(1.0,))
 
 
+class SameConv(nn.Conv2d):
+    """A 3x3 convolution with TensorFlow's SAME padding: at stride 2 on even sizes nothing before and one pixel after."""
+
+    def __init__(self, c_in: int, c_out: int, stride: int = 1) -> None:
+        super().__init__(c_in, c_out, 3, stride, padding=1 if stride == 1 else 0)
+        nn.init.normal_(self.weight, std=(9 * c_in) ** -0.5)
+        assert self.bias is not None
+        nn.init.zeros_(self.bias)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(x if self.stride == (1, 1) else F.pad(x, (0, 1, 0, 1)))
+
+
+class PreActivation(nn.Module):
+    """out = conv(relu(conv(relu(a)))) + shortcut(a), which averages 2 x 2 pixels and pads channels where shapes change."""
+
+    def __init__(self, c_in: int, c_out: int, stride: int) -> None:
+        super().__init__()
+        self.conv1, self.conv2 = SameConv(c_in, c_out, stride), SameConv(c_out, c_out)
+        self.stride, self.padding = stride, (c_out - c_in) // 2
+
+    def forward(self, a: Tensor) -> Tensor:
+        out = self.conv2(F.relu(self.conv1(F.relu(a))))
+        if self.stride > 1:
+            a = F.avg_pool2d(a, self.stride)
+        return out + F.pad(a, (0, 0, 0, 0, self.padding, self.padding))
+
+
+class WResNet(nn.Module):
+    """`WResnet` of Boopathy et al. 2020: a 32-layer residual network of width 16, 32, 64 without normalisation.
+
+    The last sum is not rectified; average pooling and a linear layer without bias follow. Weights as in `SmallNet`.
+    """
+
+    def __init__(self, channels: int, classes: int) -> None:
+        super().__init__()
+        self.stem = SameConv(channels, 16)
+        widths = (16, 16, 32, 64)
+        for i, (c_in, c_out) in enumerate(itertools.pairwise(widths), 1):
+            blocks = [PreActivation(c_in, c_out, 1 if i == 1 else 2), *(PreActivation(c_out, c_out, 1) for _ in range(4))]
+            self.add_module(f"stage{i}", nn.Sequential(*blocks))
+        self.head = nn.Linear(64, classes, bias=False)
+        nn.init.normal_(self.head.weight, std=64**-0.5)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.stage3(self.stage2(self.stage1(self.stem(x))))
+        return self.head(x.mean((2, 3)))
+
+
+def wresnet(channels: int, classes: int) -> Classifier:
+    """`WResnet` of Boopathy et al. 2020, for images of even size, which takes [0, 1] as it is."""
+    return Classifier(WResNet(channels, classes), stages=STAGES, classes=classes, mean=(0.0,), std=(1.0,))
+
+
 SMALL_NETWORKS: dict[str, Callable[[int, int], Classifier]] = {
     "plain": plain,
     "residual": residual,
     "inception": inception,
     "small": small,
+    "wresnet": wresnet,
 }
 
 

@@ -37,6 +37,13 @@ from lib.progress import say
 RECIPE = 1
 
 Augmentation = Literal["flip", "shift"]
+Schedule = Annotated[
+    str,
+    Field(
+        description="onecycle: warm-up and cosine; constant; step: a tenth after 1/2 and 4/5; step:A,B: after shares A, B",
+        pattern=r"^(onecycle|constant|step(:0?\.\d+(,0?\.\d+)*)?)$",
+    ),
+]
 
 
 @dataclass(frozen=True)
@@ -71,9 +78,7 @@ class TrainConfig(BaseModel):
     batch_size: Annotated[int, Field(ge=2)] = 64
     optimizer: Literal["sgd", "adam"] = "sgd"
     lr: Annotated[float, Field(gt=0, description="peak learning rate")] = 0.1
-    schedule: Annotated[
-        Literal["onecycle", "step", "constant"], Field(description="warm-up and cosine; a tenth after 1/2 and 4/5; none")
-    ] = "onecycle"
+    schedule: Schedule = "onecycle"
     momentum: Annotated[float, Field(ge=0, lt=1)] = 0.9
     weight_decay: Annotated[float, Field(ge=0)] = 5e-4
     augment: tuple[Augmentation, ...] = ("flip",)
@@ -100,7 +105,7 @@ class TrainConfig(BaseModel):
         return files.digest_of([RECIPE, self.model_dump(), fingerprint])
 
     def __str__(self) -> str:
-        objective = "" if self.objective == "standard" else f" {self.objective}"
+        objective = "" if self.objective == "standard" else f" {self.options.get('arm', self.objective)}"
         if "eps" in self.options:
             objective += f" {self.options.get('norm', 'linf')} {self.options['eps']:.3g}"
         stop = f" to step {self.stop}" if self.stop else ""
@@ -259,8 +264,9 @@ def learning_rate(config: TrainConfig, progress: float) -> float:
     """At `progress` in [0, 1] of the run: a linear warm-up over the first fifth, then a cosine to zero; or as named."""
     if config.schedule == "constant":
         return config.lr
-    if config.schedule == "step":
-        return config.lr * 0.1 ** ((progress >= 0.5) + (progress >= 0.8))
+    if config.schedule.startswith("step"):
+        shares = config.schedule.removeprefix("step").removeprefix(":") or "0.5,0.8"
+        return config.lr * 0.1 ** sum(progress >= float(share) for share in shares.split(","))
     if progress < 0.2:
         return config.lr * (0.04 + 0.96 * progress / 0.2)
     return config.lr * 0.5 * (1 + float(np.cos(np.pi * (progress - 0.2) / 0.8)))

@@ -1,0 +1,68 @@
+"""A study's table of measurements as arrays, and statistics over them that claims resample (`lib.claims`).
+
+The table is tidy, a row a measurement: (arm, seed, image_id, measure, level, value).
+"""
+
+from dataclasses import dataclass
+from typing import Any, Self
+
+import numpy as np
+import pandas as pd
+
+from lib import claims
+from lib.claims import Statistic
+
+
+@dataclass
+class Cubes:
+    """Arrays (seed, image), one a (arm, measure, level)."""
+
+    values: dict[tuple[str, str, float], np.ndarray]
+
+    @classmethod
+    def of(cls, table: pd.DataFrame, *further: Any) -> Self:
+        """From a table; `further` are the fields that a study's own class adds."""
+        found = {}
+        for (arm, measure, level), part in table.groupby(["arm", "measure", "level"], observed=True):
+            part = part.sort_values(["seed", "image_id"])
+            found[arm, measure, float(level)] = part.value.to_numpy().reshape(part.seed.nunique(), -1)
+        return cls(found, *further)
+
+    def levels(self, measure: str) -> list[float]:
+        """The levels of a measure, ascending."""
+        return sorted({v for _, m, v in self.values if m == measure})
+
+    def has(self, arm: str, measure: str, level: float = 0.0) -> bool:
+        return (arm, measure, level) in self.values
+
+    def images(self, measure: str) -> int:
+        """How many images a measure was taken on."""
+        return next(v.shape[1] for (_, m, _), v in self.values.items() if m == measure)
+
+    def mean(self, arm: str, measure: str, level: float = 0.0) -> Statistic:
+        """The mean over the images and seeds that have a value (a map without contrast has no rank correlation)."""
+        return over(self.values[arm, measure, level])
+
+    def interval(self, statistic: Statistic, measure: str, seeds: int, draws: int = 200) -> claims.Interval:
+        """A statistic over the images of a measure, with its 95 % interval."""
+        return claims.interval(statistic, images=self.images(measure), seeds=seeds, draws=draws)
+
+
+def over(values: np.ndarray) -> Statistic:
+    """The mean of an array (seed, image) over what is finite; NaN where nothing is."""
+
+    def statistic(i: np.ndarray, s: np.ndarray) -> float:
+        chosen = values[s][:, i]
+        chosen = chosen[np.isfinite(chosen)]
+        return float(chosen.mean()) if len(chosen) else float("nan")
+
+    return statistic
+
+
+def minus(a: Statistic, b: Statistic) -> Statistic:
+    return lambda i, s: a(i, s) - b(i, s)
+
+
+def noted(*parts: str) -> str:
+    """Notes that say something, joined."""
+    return "; ".join(p for p in parts if p)

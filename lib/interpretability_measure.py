@@ -1,0 +1,231 @@
+"""Study 3's measurement: accuracy under plain and strong PGD, maps under attacks on the decision and on the explanation.
+
+The results are one tidy table, a row a measurement: (arm, seed, image_id, measure, level, value). Levels are radii.
+
+`clean` (right as it is), `plain` (right under the paper's PGD: no random start, one run of cross-entropy), `strong` (right
+under that and under random restarts with both losses), `tau/F` and `moved/F` (Kendall's tau and the L1 distance of the true
+class's CAM; F an attack on interpretability: `l1`, `topk`, both over all images with the prediction kept, `released` the
+authors' last iterate), `kept/F` (is the prediction that of the clean image), `tau/noise` (random signs of the same size),
+`tau/ig` (the same images under integrated gradients), `d2`, `bound`, `applies` (Proposition 1), and the unforeseen attacks.
+"""
+
+from collections.abc import Callable
+
+import pandas as pd
+import torch
+from torch import Tensor
+
+from lib import (
+    attacks,
+    discrepancy,
+    gradients,
+    hooks,
+    interpretability_attacks,
+    jpeg,
+    metrics,
+    models,
+    released,
+    robustness,
+    unforeseen,
+)
+from lib.interpretability_attacks import Form
+from lib.interpretability_aware_training import Parameters, evaluation_set, network
+from lib.progress import say
+
+BATCH = 200  # images at a time
+
+
+def rows(arm: str, seed: int, measure: str, level: float, values: Tensor) -> pd.DataFrame:
+    """One row an image."""
+    return pd.DataFrame(
+        {
+            "arm": arm, "seed": seed, "image_id": range(len(values)), "measure": measure, "level": float(level),
+            "value": values.detach().cpu().to(torch.float32).numpy(),
+        }
+    )  # fmt: skip
+
+
+def _constant(step: float) -> Callable[[float, int, int], float]:
+    return lambda eps, steps, i: step
+
+
+def plain(model: models.Classifier, x: Tensor, y: Tensor, p: Parameters) -> robustness.RobustAccuracy:
+    """The paper's PGD: steps of constant size from the image itself, cross-entropy. Every right row is attacked at every eps.
+
+    A row counts as broken as soon as one iterate fools it, or one at a smaller radius did; the paper looks at the last
+    iterate of each radius alone, which can only be higher.
+    """
+    return robustness.robust_accuracy(
+        model,
+        x,
+        y,
+        eps=p.eps_grid,
+        steps=p.pgd_steps,
+        step=_constant(p.pgd_step),
+        random_start=False,
+        screen=1.0,
+        second_look=0.0,
+    )
+
+
+def strong(model: models.Classifier, x: Tensor, y: Tensor, p: Parameters) -> robustness.RobustAccuracy:
+    """Random starts, cross-entropy and the margin, steps that shrink."""
+    return robustness.robust_accuracy(
+        model, x, y, eps=p.eps_grid, steps=p.restart_steps, losses=(attacks.cross_entropy, attacks.margin),
+        restarts=p.restarts, screen=1.0, second_look=0.0,
+    )  # fmt: skip
+
+
+def accuracy_rows(model: models.Classifier, x: Tensor, y: Tensor, arm: str, seed: int, p: Parameters) -> list[pd.DataFrame]:
+    without, with_starts = plain(model, x, y, p), strong(model, x, y, p)
+    for warning in dict.fromkeys(without.warnings + with_starts.warnings):
+        say(f"  {arm} seed {seed}: {warning}")
+    found = [rows(arm, seed, "clean", 0, without.correct[0])]
+    for i, eps in enumerate(p.eps_grid, 1):
+        found.append(rows(arm, seed, "plain", eps, without.correct[i]))
+        found.append(rows(arm, seed, "strong", eps, without.correct[i] & with_starts.correct[i]))
+    zero = any("zero gradients" in w for w in without.warnings + with_starts.warnings)
+    return [*found, rows(arm, seed, "warned", 0, torch.full((len(x),), float(zero)))]
+
+
+def aai_rows(model: models.Classifier, x: Tensor, y: Tensor, arm: str, seed: int, p: Parameters) -> list[pd.DataFrame]:
+    """Attacks on the explanation, and random signs of the same size."""
+    found = []
+    forms: dict[str, tuple[Form, bool, float]] = {
+        "l1": ("l1", True, 1.0), "topk": ("topk", True, 1.0), "released": ("topk", False, 0.0),
+    }  # fmt: skip
+    for eps in p.aai_eps:
+        for name, (form, keep, hinge) in forms.items():
+            moved = interpretability_attacks.aai(
+                model, x, y, eps=eps, form=form, k=p.top_k, hinge=hinge, steps=p.aai_steps, step=p.aai_step, keep=keep
+            )
+            share = p.top_k / moved.before[0].numel()
+            found += [
+                rows(arm, seed, f"tau/{name}", eps, metrics.kendall(moved.before, moved.after)),
+                rows(arm, seed, f"moved/{name}", eps, (moved.after - moved.before).flatten(1).abs().sum(1)),
+                rows(
+                    arm,
+                    seed,
+                    f"top/{name}",
+                    eps,
+                    metrics.topk_iou(moved.before, moved.after, share),
+                ),
+                rows(arm, seed, f"kept/{name}", eps, moved.kept),
+            ]
+            if name == "l1":
+                found.append(rows(arm, seed, "tau/ig", eps, _ig_tau(model, x, moved.x_adv, y, p)))
+        noise = attacks.step_along(x, attacks.random_sign(x, torch.Generator().manual_seed(0)), eps)
+        with torch.no_grad():
+            classes = y[:, None]
+            before, after = (discrepancy.cam(model, z, classes).maps[:, 0] for z in (x, noise))
+        found.append(rows(arm, seed, "tau/noise", eps, metrics.kendall(before, after)))
+    return found
+
+
+def _ig_tau(model: models.Classifier, x: Tensor, x_adv: Tensor, y: Tensor, p: Parameters) -> Tensor:
+    """Kendall's tau between integrated gradients, summed over colours, of the first images and their attacked copies."""
+    part = slice(0, p.ig_images)
+    maps = [gradients.integrated_gradients(model, z[part], y[part], steps=p.ig_points).values.sum(1) for z in (x, x_adv)]
+    return metrics.kendall(*maps)
+
+
+def bound_rows(model: models.Classifier, x: Tensor, y: Tensor, arm: str, seed: int, p: Parameters) -> list[pd.DataFrame]:
+    """Both sides of Proposition 1 on PGD's images at every radius, for CAM, and for integrated gradients on some."""
+    found = []
+    for eps in p.eps_grid:
+        x_adv = attacks.pgd(model, x, y, eps=eps, steps=20, judge=False).x_adv
+        found += _bound(discrepancy.proposition(model, x, x_adv, y), arm, seed, "", eps)
+        if eps == p.eps:
+            part = slice(0, p.ig_images)
+
+            def integrated(model: torch.nn.Module, z: Tensor, classes: Tensor) -> discrepancy.Explained:
+                return discrepancy.integrated(model, z, classes, steps=4 * p.ig_points)
+
+            sides = discrepancy.proposition(model, x[part], x_adv[part], y[part], integrated)
+            found += _bound(sides, arm, seed, "-ig", eps)
+    return found
+
+
+def _bound(sides: discrepancy.Bound, arm: str, seed: int, suffix: str, level: float) -> list[pd.DataFrame]:
+    named = {"d2": sides.discrepancy, "bound": sides.bound, "applies": sides.applies}
+    return [rows(arm, seed, name + suffix, level, values) for name, values in named.items()]
+
+
+def in_colour(model: models.Classifier, x: Tensor) -> tuple[torch.nn.Module, Tensor]:
+    """Model and images as the unforeseen attacks take them."""
+    return (model, x) if x.shape[1] == 3 else (unforeseen.InColour(model), x.expand(-1, 3, -1, -1))
+
+
+def unforeseen_rows(model: models.Classifier, x: Tensor, y: Tensor, arm: str, seed: int, p: Parameters) -> list[pd.DataFrame]:
+    """Right or wrong under Gabor, snow and JPEG; under JPEG's codec alone; and on the same images as they are."""
+    if not p.unforeseen_images:
+        return []
+    network_, shown = in_colour(model, x)
+    with hooks.frozen(model), torch.no_grad():
+        logits = network_(shown)
+        coded = network_(jpeg.decode(jpeg.encode(shown), tuple(shown.shape[2:])))
+        sky = network_(unforeseen.whitened(shown))
+    found = [
+        rows(arm, seed, name, 0, answer.argmax(1) == y)
+        for name, answer in (("unforeseen/none", logits), ("unforeseen/codec", coded), ("unforeseen/sky", sky))
+    ]
+    targets = unforeseen.wrong_classes(y, logits.shape[1]) if p.targeted else None
+    for name, eps in p.unforeseen_eps.items():
+        hit = unforeseen.attack(name, network_, shown, y, eps=eps, steps=p.unforeseen_steps, targets=targets)
+        found.append(rows(arm, seed, f"unforeseen/{name}", eps, ~hit.success))
+    return found
+
+
+def measure(model: models.Classifier, arm: str, seed: int, p: Parameters, x: Tensor, y: Tensor) -> pd.DataFrame:
+    """Everything about one network on images x with labels y, a row a measurement."""
+    part = slice(0, p.aai_images)
+    found = accuracy_rows(model, x, y, arm, seed, p)
+    found += aai_rows(model, x[part], y[part], arm, seed, p)
+    found += bound_rows(model, x, y, arm, seed, p)
+    part = slice(0, p.unforeseen_images)
+    found += unforeseen_rows(model, x[part], y[part], arm, seed, p)
+    return pd.concat(found, ignore_index=True)
+
+
+def measure_network(p: Parameters, arm: str, seed: int) -> pd.DataFrame:
+    """Everything about one of the study's networks."""
+    model, data = network(p, arm, seed).model, evaluation_set(p)
+    where = next(model.parameters()).device
+    return measure(model, arm, seed, p, data.images[:].to(where), data.labels.to(where))
+
+
+# The paper's protocol on its own networks (A6 of its code): MNIST radii, 200 steps of .01, the last iterate.
+PAPER_EPS = (0.05, 0.1, 0.2, 0.3, 0.35, 0.4)
+RESTARTED_EPS = (0.3, 0.35, 0.4)
+
+
+def measure_released(arm: str, steps: int = 200) -> pd.DataFrame:
+    """One of the published networks by the paper's protocol, and then under random restarts.
+
+    Measures: `paper` (right under the last iterate of one run without random start), `starts-1`, `starts-3` (right under
+    that and under 1 or 3 random starts), `tau` and `kept` of the attack on interpretability as released (k = 8).
+    """
+    model = released.load_network(released.available()[arm])
+    x, y = released.evaluation_images()
+    found = []
+    for eps in (0.0, *PAPER_EPS):
+        hit = attacks.pgd(model, x, y, eps=eps, steps=steps if eps else 0, step=0.01, random_start=False)
+        right = ~hit.success
+        found.append(rows(arm, 0, "paper", eps, right))
+        if eps in RESTARTED_EPS:
+            for starts in (1, 3):
+                for one in range(0 if starts == 1 else 1, starts):
+                    left = right.nonzero()[:, 0]
+                    if len(left):
+                        generator = torch.Generator().manual_seed(one)
+                        again = attacks.pgd(model, x[left], y[left], eps=eps, steps=steps, step=0.01, generator=generator)
+                        right = right.clone().index_put((left,), ~again.success)
+                found.append(rows(arm, 0, f"starts-{starts}", eps, right))
+        if eps:
+            moved = interpretability_attacks.aai(
+                model, x, y, eps=eps, form="topk", k=8, hinge=0.0, steps=steps, step=0.01, keep=False
+            )
+            found.append(rows(arm, 0, "tau", eps, metrics.kendall(moved.before, moved.after)))
+            found.append(rows(arm, 0, "kept", eps, moved.kept))
+            found += _bound(discrepancy.proposition(model, x, hit.x_adv, y), arm, 0, "", eps)
+    return pd.concat(found, ignore_index=True)
