@@ -63,10 +63,12 @@ def image(ax: Axes, x: Tensor, title: str = "") -> None:
     blank(ax)
 
 
-def heatmap(ax: Axes, values: Tensor | np.ndarray, title: str = "", *, signed: bool = False) -> mpl.image.AxesImage:
-    """A map (H, W) in [0, 1], or signed with limits at +-max |values|."""
+def heatmap(
+    ax: Axes, values: Tensor | np.ndarray, title: str = "", *, signed: bool = False, limit: float | None = None
+) -> mpl.image.AxesImage:
+    """A map (H, W) in [0, 1], or signed with limits at +-`limit`, by default max |values|."""
     array = np.asarray(values.detach().cpu() if isinstance(values, Tensor) else values)
-    limit = float(np.abs(array).max()) or 1.0
+    limit = limit or float(np.abs(array).max()) or 1.0
     low, high, cmap = (-limit, limit, SIGNED) if signed else (0.0, 1.0, MAGNITUDE)
     drawn = ax.imshow(array, cmap=cmap, vmin=low, vmax=high, interpolation="nearest")
     ax.set_title(title)

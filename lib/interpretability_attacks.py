@@ -55,7 +55,8 @@ def aai(
 ) -> Shifted:
     """Move the CAM of class y within ||x' - x||_inf <= eps; see the module's docstring.
 
-    `hinge` is lambda, and holds for both forms (0 for `topk` as released); k is the number of top positions. Cost: `steps`
+    `hinge` is lambda, and holds for both forms (0 for `topk` as released); for an image that is wrong as it is, it holds on to
+    the class that was predicted rather than y; k is the number of top positions. Cost: `steps`
     forward-and-input-backward passes and two forward passes. Raises ValueError for bad input, k larger than the map, and
     networks without a linear head after average pooling.
     """
@@ -88,7 +89,7 @@ def aai(
                 after = maps.gather(1, own)[:, 0]
                 moved = _moved(form, before, after, top)
                 if not last:
-                    goal = moved - hinge * attacks.margin(logits, y).clamp_min(0)
+                    goal = moved - hinge * attacks.margin(logits, predicted).clamp_min(0)
                     (gradient,) = torch.autograd.grad(goal.sum(), z)
             kept = logits.argmax(1) == predicted
             if keep:

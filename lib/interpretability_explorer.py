@@ -38,9 +38,8 @@ def attacked(model: models.Classifier, x: Tensor, y: Tensor, how: str, *, eps: f
 
 
 def _map(ax: Axes, values: Tensor, limit: float, title: str) -> None:
-    drawn = ax.imshow(values.cpu(), cmap=figures.SIGNED, vmin=-limit, vmax=limit, interpolation="nearest")
-    figures.blank(ax)
-    ax.set_title(title, fontsize=9)
+    drawn = figures.heatmap(ax, values, title, signed=True, limit=limit)
+    ax.title.set_fontsize(9)
     figures.colour_bar(ax.figure, drawn, ax, "CAM")
 
 

@@ -292,3 +292,21 @@ def test_bad_data_is_refused(model, x, y):
         model.head.weight[0, 0] = torch.nan
     with pytest.raises(ValueError, match=r"head\.weight"):
         attacks.fgsm(model, x, y, eps=[0.1])
+
+
+def test_ascend_climbs_any_objective(model, x, y):
+    """On the cross-entropy it is PGD's path; on a sum of pixels it ends at the box's corner."""
+    options = {"eps": 0.1, "steps": 3, "step": 0.04}
+    found = attacks.ascend(
+        lambda z: attacks.cross_entropy(model(z), y), x, generator=torch.Generator().manual_seed(4), **options
+    )  # fmt: skip
+    twin = attacks.pgd(model, x, y, generator=torch.Generator().manual_seed(4), judge=False, **options)
+    torch.testing.assert_close(found, twin.x_adv)
+    corner = attacks.ascend(lambda z: z.sum((1, 2, 3)), x, eps=0.1, steps=10, step=0.05)
+    torch.testing.assert_close(corner, (x + 0.1).clamp(max=1))
+    still = attacks.ascend(lambda z: z.sum((1, 2, 3)), x, eps=0.1, steps=0, step=0.05, random_start=False)
+    assert torch.equal(still, x)
+    with pytest.raises(ValueError, match="it must be per sample"):
+        attacks.ascend(lambda z: z.sum(), x, **options)
+    with pytest.raises(ValueError, match="steps=-1"):
+        attacks.ascend(lambda z: z.sum((1, 2, 3)), x, eps=0.1, steps=-1, step=0.05)

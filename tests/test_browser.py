@@ -129,8 +129,23 @@ def drive_at_cnn(d: Driver) -> None:
     d.choose("explain by", "guided backpropagation")
 
 
+def drive_interpretability(d: Driver) -> None:
+    d.choose("attack", "AAI, L1 form (map)")
+    d.choose("attack", "JPEG L1")
+    d.choose("attack", "snow")
+    d.choose("attack", "PGD (decision)")
+    d.slide("eps")
+    d.slide("steps")
+    d.slide("image")
+    d.choose("trained as", "Adv")
+
+
 # what each explorer's text always says, and how it is driven
-EXPLORERS = {"01-attention-shift": ("NISSIM", drive_attention_shift), "02-at-cnn": ("total variation", drive_at_cnn)}
+EXPLORERS = {
+    "01-attention-shift": ("NISSIM", drive_attention_shift),
+    "02-at-cnn": ("total variation", drive_at_cnn),
+    "03-interpretability-aware-training": ("discrepancy D2", drive_interpretability),
+}
 
 
 @pytest.mark.parametrize("run", EXPLORERS)

@@ -1,3 +1,4 @@
+import shutil
 import struct
 
 import numpy as np
@@ -173,3 +174,23 @@ def test_the_root_is_the_project_s_or_the_user_s(monkeypatch, tmp_path):
     assert paths.datasets() == paths.PROJECT / "data" / "datasets"
     monkeypatch.setenv("STUDY_DATA", str(tmp_path))
     assert paths.datasets() == tmp_path
+
+
+def test_restricted_imagenet_groups_classes_by_their_number(tmp_path, monkeypatch):
+    monkeypatch.setenv("STUDY_DATA", str(tmp_path))
+    for i in range(1000):
+        for split in ("train", "test"):
+            folder = tmp_path / "imagenet" / split / f"n{i:08d}"
+            folder.mkdir(parents=True)
+            Image.new("RGB", (8, 8), (i % 256, i // 256, 0)).save(folder / "a.png")
+    data = datasets.load("restricted:imagenet", "test")
+    assert data.classes == ("dog", "cat", "frog", "turtle", "bird", "primate", "fish", "crab", "insect")
+    assert data.labels.bincount().tolist() == [118, 5, 3, 5, 21, 18, 9, 4, 20]
+    number = (255 * data.images[:, 0, 0, 0] + 256 * 255 * data.images[:, 1, 0, 0]).round().long()
+    bounds = torch.tensor(list(datasets.RESTRICTED.values()))[data.labels]
+    assert ((number >= bounds[:, 0]) & (number <= bounds[:, 1])).all()
+    assert len(datasets.load("restricted:imagenet", "train", limit=30)) == 30
+    shutil.rmtree(tmp_path / "imagenet" / "train" / "n00000007")
+    shutil.rmtree(tmp_path / "imagenet" / "test" / "n00000007")
+    with pytest.raises(ValueError, match="has 999 class folders"):
+        datasets.load("restricted:imagenet", "test")

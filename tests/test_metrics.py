@@ -111,3 +111,22 @@ def test_overlap_by_hand():
 def test_shapes_must_agree():
     with pytest.raises(ValueError, match="one shape"):
         metrics.spearman(torch.rand(1, 3, 3), torch.rand(1, 4, 4))
+
+
+@pytest.mark.parametrize(("n", "d"), [(7, 49), (1, 2), (5, 16), (3, 500)])
+def test_kendall_is_scipys_also_with_ties(n, d):
+    generator = torch.Generator().manual_seed(d)
+    a = torch.randn(n, d, generator=generator, dtype=torch.float64)
+    for b in (a + torch.randn(a.shape, generator=generator, dtype=a.dtype), torch.randn(a.shape, generator=generator).to(a)):
+        for u, v in ((a, b), (a.round(), b.round(decimals=1)), (a, b.round())):
+            expected = [scipy.stats.kendalltau(*pair).statistic for pair in zip(u.numpy(), v.numpy(), strict=True)]
+            torch.testing.assert_close(metrics.kendall(u, v), torch.tensor(expected), equal_nan=True)
+
+
+def test_kendall_by_hand():
+    a = torch.tensor([[[1.0, 2.0], [3.0, 4.0]]])
+    assert metrics.kendall(a, a).item() == 1 and metrics.kendall(a, -a).item() == -1
+    assert metrics.kendall(a, torch.tensor([[[1.0, 2.0], [4.0, 3.0]]])).item() == pytest.approx(4 / 6)
+    assert metrics.kendall(a, torch.ones_like(a)).isnan().all()
+    with pytest.raises(ValueError, match="maps of one shape"):
+        metrics.kendall(a, a[:, :1])

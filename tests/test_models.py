@@ -67,3 +67,51 @@ def test_seed_decides_the_weights_and_the_global_state_is_left_alone():
 def test_bad_input_says_what_to_do(arguments, message):
     with pytest.raises(ValueError, match=message):
         models.create(**arguments)
+
+
+def same_padding(x, weight, bias, stride):
+    """TensorFlow's SAME: the output has ceil(size / stride) pixels, and what is missing is put after rather than before."""
+    k, size = weight.shape[2], x.shape[2]
+    total = max((-(-size // stride) - 1) * stride + k - size, 0)
+    return F.conv2d(F.pad(x, (total // 2, total - total // 2) * 2), weight, bias, stride)
+
+
+@pytest.mark.parametrize(("channels", "size", "parameters", "side"), [(1, 28, 166_396, 7), (3, 32, 166_908, 8)])
+def test_small_is_the_papers(channels, size, parameters, side):
+    model = models.create("small", classes=10, channels=channels)
+    net = model.net
+    assert models.parameter_count(model) == parameters and net.head.bias is None
+    x = torch.rand(2, channels, size, size)
+    a = same_padding(x, net.conv1.weight, net.conv1.bias, 2)
+    a = same_padding(a.relu(), net.conv2.weight, net.conv2.bias, 2)
+    a = same_padding(a.relu(), net.conv3.weight, net.conv3.bias, 1)
+    assert a.shape[2:] == (side, side) and (a < 0).any()  # the last feature maps are not rectified
+    torch.testing.assert_close(model(x), a.mean((2, 3)) @ net.head.weight.T, rtol=1e-4, atol=1e-5)
+    assert net.conv3.weight.std().item() == pytest.approx((49 * 32) ** -0.5, rel=0.02)
+
+
+@pytest.mark.parametrize("size", [32, 48])
+def test_wresnet_is_the_papers(size):
+    """Written out: convolutions on rectified inputs, shortcuts by 2 x 2 averages and zero channels, half on each side."""
+    model = models.create("wresnet", classes=10)
+    net = model.net
+    assert models.parameter_count(model) == 463_008
+    assert sum(isinstance(m, torch.nn.Conv2d) for m in model.modules()) == 31
+    x = torch.rand(2, 3, size, size)
+    with torch.no_grad():
+        for m in model.modules():  # biases that are not zero, so that they are seen
+            if isinstance(m, torch.nn.Conv2d):
+                m.bias.normal_(std=0.1)
+        a = same_padding(x, net.stem.weight, net.stem.bias, 1)
+        for stage, width in ((net.stage1, 16), (net.stage2, 32), (net.stage3, 64)):
+            for i, block in enumerate(stage):
+                stride = 2 if i == 0 and width > 16 else 1
+                h = same_padding(a.relu(), block.conv1.weight, block.conv1.bias, stride)
+                h = same_padding(h.relu(), block.conv2.weight, block.conv2.bias, 1)
+                if stride == 2:
+                    a = a.view(2, width // 2, h.shape[2], 2, h.shape[3], 2).mean((3, 5))
+                    zero = torch.zeros(2, width // 4, *h.shape[2:])
+                    a = torch.cat([zero, a, zero], 1)
+                a = h + a
+        assert a.shape == (2, 64, size // 4, size // 4)
+        torch.testing.assert_close(model(x), a.mean((2, 3)) @ net.head.weight.T, rtol=1e-4, atol=1e-4)

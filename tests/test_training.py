@@ -269,3 +269,14 @@ def test_models_of_every_family_train(home):
     for arch in models.SMALL_NETWORKS:
         config = TINY.model_copy(update={"arch": arch, "epochs": 1, "size": 28, "lr": 0.02})
         assert trained(config).history[0]["loss"] < 3
+
+
+def test_a_stepped_rate_falls_where_it_is_told():
+    config = TrainConfig(dataset="digits", arch="small", lr=1.0, schedule="step:0.57,0.855")
+    rates = [training.learning_rate(config, p) for p in (0.0, 0.56, 0.57, 0.85, 0.86)]
+    assert rates == pytest.approx([1, 1, 0.1, 0.1, 0.01])
+    half = config.model_copy(update={"schedule": "step"})
+    assert [training.learning_rate(half, p) for p in (0.49, 0.5, 0.8)] == pytest.approx([1, 0.1, 0.01])
+    for wrong in ("step:", "step:2", "step:0.5,", "cosine"):
+        with pytest.raises(ValueError, match="should match pattern"):
+            TrainConfig(dataset="digits", arch="small", schedule=wrong)
