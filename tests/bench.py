@@ -16,10 +16,28 @@ from collections.abc import Callable
 
 import numpy as np
 import pandas as pd
+import scipy.stats
 import torch
 from skimage.metrics import structural_similarity
 
-from lib import attacks, attention_shift, cam, datasets, files, gradients, hooks, metrics, models, paths, robustness, training
+from lib import (
+    attacks,
+    attention_shift,
+    cam,
+    datasets,
+    discrepancy,
+    files,
+    gradients,
+    hooks,
+    interpretability_arms,
+    interpretability_aware_training,
+    interpretability_measure,
+    metrics,
+    models,
+    paths,
+    robustness,
+    training,
+)
 from lib.progress import say
 from lib.ssim import ssim
 
@@ -298,6 +316,116 @@ def pixel_memory() -> None:
     )  # fmt: skip
 
 
+def interpretability() -> None:
+    """A training step of each arm, and a discrepancy's gradient, on Small with 50 images of 28 pixels."""
+    steps, x, y = 10, torch.rand(50, 1, 28, 28), torch.arange(50) % 10
+    model = models.create("small", classes=10, channels=1)
+    parameters = list(model.parameters())
+    cross_entropy = torch.nn.functional.cross_entropy
+
+    def update(copies: int) -> None:
+        z = torch.cat([x] * copies)
+        torch.autograd.grad(cross_entropy(model(z), y.repeat(copies)), parameters)
+
+    def inner(times: int) -> None:
+        with hooks.frozen(model):
+            z = x
+            for _ in range(times):
+                z = z.detach().requires_grad_()
+                (g,) = torch.autograd.grad(cross_entropy(model(z), y, reduction="sum"), z)
+                z = (z + 0.01 * g.sign()).clamp(0, 1)
+
+    def clean() -> None:
+        with torch.no_grad():
+            model(x)
+
+    def twice(wanted: list[torch.Tensor] | None) -> None:
+        """Forward, back to five copies of the images, and back through both: what the norm of integrated gradients asks for."""
+        z = torch.cat([x] * 5).requires_grad_()
+        (g,) = torch.autograd.grad(cross_entropy(model(z), y.repeat(5), reduction="sum"), z, create_graph=True)
+        torch.autograd.grad(g.abs().sum(), wanted or z)
+
+    def frozen_twice(times: int) -> None:
+        with hooks.frozen(model):
+            for _ in range(times):
+                twice(None)
+
+    def both_copies(times: int) -> None:
+        inner(times)
+        update(2)
+
+    floors: dict[str, Callable[[], object]] = {
+        "normal": lambda: update(1),
+        "adv": lambda: (inner(steps), update(1)),
+        "trades": lambda: (clean(), both_copies(steps)),
+        "ig-norm": lambda: (frozen_twice(2), update(1), twice(parameters)),
+        "ig-norm-sum": lambda: (frozen_twice(2), inner(2), update(1), twice(parameters)),
+        "int-one-class": lambda: (clean(), both_copies(steps)),
+        "int": lambda: (clean(), both_copies(steps)),
+        "int-adv": lambda: (clean(), both_copies(steps)),
+        "int2": lambda: both_copies(steps),
+        "int2-adv": lambda: both_copies(steps),
+    }
+    for arm, floor in floors.items():
+        moment = training.Moment(1, 1, 4, 0.9, torch.Generator().manual_seed(0))
+
+        def step(arm: str = arm, moment: training.Moment = moment) -> None:
+            n = 2 if arm.startswith("ig") else steps
+            loss = interpretability_arms.train(
+                model, x, y, moment, arm=arm, eps=0.3, steps=n, step=0.05, begin=0.0, full=0.5
+            )  # fmt: skip
+            torch.autograd.grad(loss.mean(), parameters)
+
+        record(
+            f"training step of {interpretability_arms.ARMS[arm].name}", "the passes that it must make", pairs(step, floor), 1.1
+        )
+
+    with hooks.frozen(model):
+        with torch.no_grad():
+            _, maps = discrepancy.all_cams(model, x)
+
+        def moved() -> None:
+            z = x.clone().requires_grad_()
+            logits, now = discrepancy.all_cams(model, z, check=False)
+            torch.autograd.grad(discrepancy.all_class(maps, now, y, logits).sum(), z)
+
+        record(
+            "gradient of the discrepancy of all classes' CAMs", "one forward and input-backward pass",
+            pairs(moved, lambda: inner(1), 21), 1.1,
+        )  # fmt: skip
+
+    for n, d in ((200, 49), (200, 64), (200, 16)):
+        a = torch.randn(n, d)
+        b = (a + torch.randn(n, d)).round(decimals=1)
+
+        def loop(a: torch.Tensor = a, b: torch.Tensor = b) -> list[float]:
+            return [scipy.stats.kendalltau(u, v).statistic for u, v in zip(a.numpy(), b.numpy(), strict=True)]
+
+        error = np.abs(metrics.kendall(a, b).numpy() - loop()).max()
+        assert error < 1e-6, error
+        ratios = pairs(loop, lambda a=a, b=b: metrics.kendall(a, b))
+        record(f"Kendall's tau of {n} pairs of {d} values", "SciPy's loop (times faster)", ratios, 5, at_least=True)
+
+
+def long_pgd() -> None:
+    """PGD-200 without a start on every arm of study 3's laptop profile, 200 images, five radii."""
+    p = interpretability_aware_training.Parameters()
+    data = interpretability_aware_training.evaluation_set(p)
+    x, y, ours, theirs = data.images[:], data.labels, 0.0, 0.0
+    for arm in p.arms:
+        model = interpretability_aware_training.network(p, arm, 0).model
+        begin = time.perf_counter()
+        interpretability_measure.plain(model, x, y, p)
+        middle = time.perf_counter()
+        for eps in p.eps_grid:
+            attacks.pgd(model, x, y, eps=eps, steps=p.pgd_steps, step=p.pgd_step, random_start=False)
+        ours, theirs = ours + middle - begin, theirs + time.perf_counter() - middle
+    record(
+        "PGD-200, five radii, ten arms, fallen rows dropped", "the same with every row to the end (times faster)",
+        [theirs / ours], None, at_least=True,
+    )  # fmt: skip
+
+
 MEMORY = """
 import dataclasses, resource, sys, torch
 from lib import attention_shift, datasets, models, robustness, training
@@ -327,7 +455,17 @@ def memory() -> None:
 def main() -> int:
     warnings.filterwarnings("ignore")
     torch.manual_seed(0)
-    for part in (grad_cam, similarity, pixel_explanations, pixel_memory, memory, attention, robust_grid):
+    for part in (
+        grad_cam,
+        similarity,
+        pixel_explanations,
+        interpretability,
+        pixel_memory,
+        memory,
+        attention,
+        robust_grid,
+        long_pgd,
+    ):
         say(f"-- {part.__name__}")
         part()
     table = pd.DataFrame(ROWS)

@@ -1,15 +1,22 @@
-"""Every notebook: its stored form, and its execution under `smoke` in several ways that give the same numbers."""
+"""Every notebook: its stored form, and its execution under `smoke`: through Snakemake, which resumes after kill -9 and does
+nothing twice, under plain papermill, and by hand, with the same numbers.
+"""
 
 import ast
+import os
+import re
 import shutil
+import signal
 import subprocess
 import sys
+from dataclasses import dataclass
+from pathlib import Path
 
 import nbformat
 import pandas as pd
 import pytest
 
-from lib import files, paths, profiles, report, runs
+from lib import files, paths, profiles
 
 NOTEBOOKS = sorted(paths.notebooks().glob("*.ipynb"))
 STUDIES = [p.stem for p in NOTEBOOKS if p.stem != profiles.LEDGER]
@@ -47,16 +54,80 @@ def test_no_colour_map_that_misleads():
                 assert node.value.removesuffix("_r") not in MISLEADING, (name, node.value)
 
 
+def study(home: Path) -> subprocess.Popen:
+    command = [sys.executable, "-m", "lib.study", "--profile", "smoke"]
+    return subprocess.Popen(
+        command, cwd=paths.PROJECT, stderr=subprocess.STDOUT, stdout=subprocess.PIPE, text=True,
+        env=os.environ | {"STUDY_HOME": str(home)}, start_new_session=True,
+    )  # fmt: skip
+
+
+@dataclass
+class Finished:
+    """A whole study that was killed while it trained, and then run again: what was there after the kill, what it said."""
+
+    home: Path
+    after_kill: dict[str, int]
+    said: str
+
+
 @pytest.fixture(scope="module")
-def executed(tmp_path_factory):
-    """Each study through the runner under smoke, once for all tests here."""
+def finished(tmp_path_factory):
+    """Every study under smoke as `make report` runs it, once for all tests here."""
     home = tmp_path_factory.mktemp("home")
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("STUDY_HOME", str(home))
-        for run in STUDIES:
-            runs.execute(run, "smoke")
-            report.render(run, "smoke")
-    return home
+        process = study(home)
+        seen = ""
+        for line in process.stdout:
+            seen += line
+            if "epoch 1/1" in line and len(list(paths.models().glob("trained/*.json"))) >= 2:
+                os.killpg(process.pid, signal.SIGKILL)  # snakemake, its jobs and the command itself
+                break
+        process.stdout.close()
+        process.wait()
+        done = {p.name: p.stat().st_mtime_ns for p in paths.models().glob("*.safetensors")}
+        networks = {c.digest for run in profiles.declared_runs("smoke") for c in profiles.networks(run, "smoke")}
+        assert 2 <= len(done) < len(networks), seen
+        process = study(home)
+        said = process.communicate()[0]
+        assert process.returncode == 0, said
+    return Finished(home, done, said)
+
+
+@pytest.fixture
+def executed(finished, monkeypatch):
+    monkeypatch.setenv("STUDY_HOME", str(finished.home))
+    return finished.home
+
+
+def test_the_study_resumes_after_a_kill(finished, executed):
+    index = paths.figures("smoke") / "index.html"
+    runs = profiles.declared_runs("smoke")
+    *told, last = finished.said.splitlines()[-1 - len(runs) :]
+    for line, run in zip(told, runs, strict=True):
+        untested = int(re.fullmatch(rf"{run[:2]} .*: 0 supported, 0 contradicted, 0 inconclusive, (\d+) not tested", line)[1])
+        assert untested > 3 and (paths.figures("smoke") / f"{run}.html").exists()
+    assert last == str(index) and index.exists()
+    kept = {n: (paths.models() / n).stat().st_mtime_ns for n in finished.after_kill}
+    assert kept == finished.after_kill  # what was trained is not trained again
+
+
+def test_the_study_does_nothing_twice(executed):
+    def records():
+        return [files.read_json(paths.results("smoke", run) / "run.json") for run in profiles.declared_runs("smoke")]
+
+    before = records()
+    process = study(executed)
+    said = process.communicate()[0]
+    assert process.returncode == 0 and "training" not in said and "running" not in said, said
+    assert records() == before
+
+
+def test_an_unknown_profile_is_refused():
+    command = [sys.executable, "-m", "lib.study", "--profile", "desktop"]
+    done = subprocess.run(command, cwd=paths.PROJECT, capture_output=True, text=True, check=False)
+    assert done.returncode == 2 and "no profile 'desktop'; there are smoke, laptop" in done.stderr
 
 
 @pytest.mark.parametrize("run", STUDIES)

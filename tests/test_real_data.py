@@ -6,7 +6,21 @@ from pathlib import Path
 import pytest
 import torch
 
-from lib import attention_shift, datasets, images, profiles, saliency, styles, stylize, training
+from lib import (
+    attacks,
+    attention_shift,
+    datasets,
+    discrepancy,
+    images,
+    interpretability_attacks,
+    metrics,
+    profiles,
+    released,
+    saliency,
+    styles,
+    stylize,
+    training,
+)
 from lib.training import TrainConfig, trained
 
 ROOT = os.environ.get("STUDY_DATA")
@@ -78,3 +92,25 @@ def test_flowers_in_the_style_of_photographs(home):
     assert after < 0.6 * before
     edges, other = (saliency.edge_agreement(saliency.edges(painted), x).mean() for x in (data.images, data.images.roll(1, 0)))
     assert edges > other + 0.3  # contours are where they were
+
+
+def test_published_networks_give_the_published_digits():
+    """Cells of Boopathy et al.'s tables 1 and 3 for MNIST, and what one random start leaves beyond the training radius."""
+    needs("MNIST")
+    needs("released_nets")
+    x, y = released.evaluation_images()
+    printed = {"normal": {0.0: 1.0, 0.1: 0.045}, "int2": {0.0: 0.95, 0.35: 0.555}}
+    for arm, cells in printed.items():
+        model = released.load_network(released.available()[arm])
+        for eps, accuracy in cells.items():
+            hit = attacks.pgd(model, x, y, eps=eps, steps=200 if eps else 0, step=0.01, random_start=False)
+            assert 1 - hit.success.float().mean().item() == pytest.approx(accuracy), (arm, eps)
+            sides = discrepancy.proposition(model, x, hit.x_adv, y)
+            assert (sides.discrepancy >= sides.bound - 1e-4)[sides.applies].all()
+    again = attacks.pgd(model, x[:60], y[:60], eps=0.35, steps=200, step=0.01)  # Int2, from a random start
+    assert again.success.float().mean() > 0.85
+    moved = interpretability_attacks.aai(
+        model, x, y, eps=0.1, form="topk", k=8, hinge=0.0, steps=200, step=0.01, keep=False
+    )  # fmt: skip
+    tau = metrics.kendall(moved.before, moved.after)[moved.kept]
+    assert tau.mean().item() == pytest.approx(0.967, abs=0.005) and moved.kept.sum() >= 197
