@@ -58,9 +58,10 @@ class Parameters(profiles.Parameters):
     ig_points: Annotated[int, Field(ge=1, description="of integrated gradients in the evaluation")] = 16
     unforeseen_images: Annotated[int, Field(ge=0, description="test images of the unforeseen attacks; 0: none")] = 100
     unforeseen_steps: Annotated[int, Field(ge=1, description="the paper: 200")] = 50
-    gabor_eps: Annotated[float, Field(gt=0, description="of 255; the paper: 400, which saturates")] = 25
+    gabor_eps: Annotated[float, Field(gt=0, description="of 255; the paper: 400, which saturates colours")] = 400
     snow_eps: Positive = 2
-    jpeg_eps: Annotated[tuple[Positive, Positive, Positive], Field(description="L-infinity, L2, L1")] = (0.25, 8, 256)
+    jpeg_eps: Annotated[tuple[Positive, Positive, Positive], Field(description="L-infinity, L2, L1")] = (1, 8, 256)
+    calibration_images: Annotated[int, Field(ge=0, description="of Normal and Adv at every calibrated radius")] = 40
     targeted: Annotated[bool, Field(description="unforeseen attacks towards a random class, as published")] = False
     published_networks: Annotated[bool, Field(description="also measure the authors' published MNIST networks")] = False
 

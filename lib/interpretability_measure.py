@@ -6,7 +6,8 @@ The results are one tidy table, a row a measurement: (arm, seed, image_id, measu
 under that and under random restarts with both losses), `tau/F` and `moved/F` (Kendall's tau and the L1 distance of the true
 class's CAM; F an attack on interpretability: `l1`, `topk`, both over all images with the prediction kept, `released` the
 authors' last iterate), `kept/F` (is the prediction that of the clean image), `tau/noise` (random signs of the same size),
-`tau/ig` (the same images under integrated gradients), `d2`, `bound`, `applies` (Proposition 1), and the unforeseen attacks.
+`tau/ig` (the same images under integrated gradients), `d2`, `bound`, `applies` (Proposition 1), and the unforeseen attacks
+(`unforeseen/NAME`, and `calibration/NAME` at every radius that their authors calibrated).
 """
 
 from collections.abc import Callable
@@ -176,6 +177,19 @@ def unforeseen_rows(model: models.Classifier, x: Tensor, y: Tensor, arm: str, se
     return found
 
 
+def calibration_rows(model: models.Classifier, x: Tensor, y: Tensor, arm: str, seed: int, p: Parameters) -> list[pd.DataFrame]:
+    """Right or wrong at all radii that the attacks' authors calibrated, for Normal and Adv, seed 0: is a radius of any use?"""
+    if arm not in ("normal", "adv") or seed or not p.unforeseen_images or not p.calibration_images:
+        return []
+    network_, shown = in_colour(model, x)
+    found = []
+    for name, radii in unforeseen.CALIBRATED.items():
+        for eps in radii:
+            hit = unforeseen.attack(name, network_, shown, y, eps=eps, steps=p.unforeseen_steps)
+            found.append(rows(arm, seed, f"calibration/{name}", eps, ~hit.success))
+    return found
+
+
 def measure(model: models.Classifier, arm: str, seed: int, p: Parameters, x: Tensor, y: Tensor) -> pd.DataFrame:
     """Everything about one network on images x with labels y, a row a measurement."""
     part = slice(0, p.aai_images)
@@ -184,6 +198,8 @@ def measure(model: models.Classifier, arm: str, seed: int, p: Parameters, x: Ten
     found += bound_rows(model, x, y, arm, seed, p)
     part = slice(0, p.unforeseen_images)
     found += unforeseen_rows(model, x[part], y[part], arm, seed, p)
+    part = slice(0, p.calibration_images)
+    found += calibration_rows(model, x[part], y[part], arm, seed, p)
     return pd.concat(found, ignore_index=True)
 
 

@@ -92,6 +92,7 @@ def test_the_table_has_a_row_an_image(measured):
     forms = {"l1", "topk", "released"}
     assert {m for m in measured.measure if m.startswith("tau/")} == {f"tau/{f}" for f in (*forms, "noise", "ig")}
     assert (by["tau/l1"] == 8).all() and (by["tau/ig"] == 4).all() and (by["d2"] == 12).all() and (by["d2-ig"] == 4).all()
+    assert len(by["calibration/snow"]) == 6 and (by["calibration/jpeg-l1"] == 2).all()
     assert {m for m in measured.measure if m.startswith("unforeseen/")} == {
         f"unforeseen/{n}" for n in ("none", "codec", "sky", "gabor", "snow", "jpeg-linf", "jpeg-l2", "jpeg-l1")
     }

@@ -1,5 +1,6 @@
 """Gabor, snow and JPEG attacks against slow twins of the published procedures, linear programming, and their own bounds."""
 
+import itertools
 import math
 
 import numpy as np
@@ -55,18 +56,17 @@ def uphill(model, draw, v, goal, sign=1):
 def trained():
     """A network that tells stripes across from stripes down and from none, and images of them with their labels."""
     y = torch.arange(48) % 3
-    wave = 0.12 * torch.cos(torch.arange(16) * math.pi / 2)
+    wave = 0.2 * torch.cos(torch.arange(16) * math.pi / 2)
     x = 0.35 + 0.3 * torch.rand(48, 1, 1, 1, generator=seeded(0)) + 0.05 * torch.randn(48, 3, 16, 16, generator=seeded(1))
     x = (x + (y == 0).view(-1, 1, 1, 1) * wave[:, None] + (y == 1).view(-1, 1, 1, 1) * wave).clamp(0, 1)
     with torch.random.fork_rng():
-        torch.manual_seed(0)
+        torch.manual_seed(1)
         net = Toy(classes=3)
-    optimiser = torch.optim.Adam(net.parameters(), 0.03)
-    for _ in range(80):
+    optimiser = torch.optim.Adam(net.parameters(), 0.02)
+    for _ in range(100):
         optimiser.zero_grad()
         F.cross_entropy(net(x), y).backward()
         optimiser.step()
-    net.zero_grad()
     assert (net(x).argmax(1) == y).float().mean() > 0.95
     return net.eval(), x[:12], y[:12]
 
@@ -102,10 +102,10 @@ def test_gabor_kernels_equal_the_formula():
 
 def test_gabor_kernels_have_one_to_ten_sides():
     """At the centre every cosine and the envelope are 1, so the value there is the number of sides."""
-    sides = unforeseen.gabor_kernels(2000, random())[:, 0, 11, 11]
+    sides = unforeseen.gabor_kernels(600, random())[:, 0, 11, 11]
     torch.testing.assert_close(sides, sides.round(), rtol=0, atol=1e-9)
     counts = sides.round().long().bincount(minlength=11)
-    assert counts[0] == 0 and len(counts) == 11 and counts[1:].min() > 150 and counts[1:].max() < 250
+    assert counts[0] == 0 and len(counts) == 11 and counts[1:].min() > 30 and counts[1:].max() < 95
 
 
 def gabor_noise_twin(v, kernels):
@@ -140,9 +140,7 @@ def test_gabor_noise_equals_the_published_procedure(size):
 def test_gabor_noise_is_nearly_binary():
     """The specification's D9."""
     noise = unforeseen.gabor_noise(*sparse(48))
-    assert noise.min() == 0 and noise.max() == 1
-    assert torch.equal(noise.amin((1, 2, 3)), torch.zeros(48)) or (noise.amin((1, 2, 3)) == 0).all()
-    assert (noise.amax((1, 2, 3)) == 1).all()
+    assert (noise.amin((1, 2, 3)) == 0).all() and (noise.amax((1, 2, 3)) == 1).all()
     assert ((noise > 0.1) & (noise < 0.9)).double().mean() < 0.02
     assert abs(noise.mean() - 0.5) < 0.02
 
@@ -187,9 +185,9 @@ def test_gabor_takes_sign_steps_in_a_sparse_latent(model, x, y, monkeypatch):
     monkeypatch.undo()
     mask = seen[0][0][0] != 0
     assert 0.03 < mask.double().mean() < 0.12  # 1 / 14 = 0.071
-    for ((v, kernels), _), ((after, same), _) in zip(seen, seen[1:], strict=False):
+    for ((v, kernels), _), ((after, same), _) in itertools.pairwise(seen):
         assert torch.equal(kernels, same)
-        gradient = uphill(model, lambda v: (x + 0.2 * unforeseen.gabor_noise(v, kernels)).clamp(0, 1), v, y)
+        gradient = uphill(model, lambda v, k=kernels: (x + 0.2 * unforeseen.gabor_noise(v, k)).clamp(0, 1), v, y)
         torch.testing.assert_close(after, (v + 0.3 * gradient.sign()).clamp(-1, 1) * mask)
         assert after.abs().max() <= 1 and not after[~mask].any()
 
@@ -346,7 +344,7 @@ def test_snow_takes_sign_steps_in_its_flakes(model, monkeypatch, size):
     torch.testing.assert_close(found.x_adv, (unforeseen.whitened(x) + 0.8 * seen[-1][1]).clamp(0, 1), rtol=0, atol=0)
     monkeypatch.undo()
     assert seen[0][0][0].shape == (3, 7, -(-size[0] // 4), -(-size[1] // 4))
-    for i, (((v, kernels, _), _), ((after, *_), _)) in enumerate(zip(seen, seen[1:], strict=False)):
+    for i, (((v, kernels, _), _), ((after, *_), _)) in enumerate(itertools.pairwise(seen)):
         gradient = uphill(
             model, lambda v, k=kernels: (unforeseen.whitened(x) + 0.8 * unforeseen.snowflakes(v, k, size)).clamp(0, 1), v, y
         )
@@ -358,10 +356,10 @@ def test_snow_takes_sign_steps_in_its_flakes(model, monkeypatch, size):
 def test_flakes_start_exponential_and_in_their_box(model, monkeypatch):
     """exp(-U / .2): the logarithm is uniform over [-5, 0]."""
     seen = spy(monkeypatch, unforeseen, "snowflakes")
-    unforeseen.snow(model, pictures(4, 64, 64), torch.arange(4), eps=0.1, steps=1)
+    unforeseen.snow(model, pictures(2, 48, 48), torch.arange(2), eps=0.1, steps=1)
     logarithm = seen[0][0][0].log()
     assert logarithm.max() <= 0 and logarithm.min() >= -5
-    assert abs(logarithm.mean() + 2.5) < 0.05 and abs(logarithm.std() - 5 / math.sqrt(12)) < 0.05
+    assert abs(logarithm.mean() + 2.5) < 0.15 and abs(logarithm.std() - 5 / math.sqrt(12)) < 0.1
 
 
 @pytest.mark.xfail(strict=True, reason="advex-uar draws its kernels once an attack; lib.unforeseen.snow at every step")
@@ -454,7 +452,7 @@ def test_jpeg_l2_steps_to_the_surface_and_is_scaled_back(model, monkeypatch):
     seen = spy(monkeypatch, jpeg, "decode")
     unforeseen.jpeg_attack(model, x, torch.arange(3), eps=4.0, norm="l2", steps=9)
     v = [2 * (moved.flat().detach() - jpeg.encode(x).flat()) for (moved, _), _ in seen]
-    assert all((a - b).norm(dim=1).max() <= 2 * 4 / 3 for a, b in zip(v, v[1:], strict=False))
+    assert all((a - b).norm(dim=1).max() <= 2 * 4 / 3 for a, b in itertools.pairwise(v))
     torch.testing.assert_close(v[-1].norm(dim=1), torch.full((3,), 4.0, dtype=torch.float64), rtol=1e-6, atol=0)
 
 
@@ -505,35 +503,39 @@ def call(name, *args, **options):
     return unforeseen.jpeg_attack(*args, norm=name.removeprefix("jpeg-"), **options)
 
 
-def watched(net):
-    logits = []
-    return logits, net.register_forward_hook(lambda _m, _a, out: logits.append(out.detach()))
-
-
 @pytest.mark.parametrize("name", unforeseen.ATTACKS)
 def test_untargeted_attacks_raise_the_loss(trained, name):
+    """Against the images as they are, and against the same attack in the other direction (y itself for a target)."""
     net, x, y = trained
-    logits, handle = watched(net)
-    found = call(name, net, x, y, eps=STRONG[name], steps=10, generator=seeded(1))
-    handle.remove()
-    assert len(logits) == 11  # a pass a step, and one look
-    losses = [attacks.cross_entropy(l, y).mean() for l in logits]
-    assert losses[-1] > losses[0] + 0.1 and losses[-1] > attacks.cross_entropy(net(x), y).mean() + 0.1
-    assert found.success.float().mean() > 0.2
+    up = call(name, net, x, y, eps=STRONG[name], steps=10)
+    down = call(name, net, x, y, eps=STRONG[name], steps=10, targets=y)
+    assert up.loss.mean() > down.loss.mean() + 0.15
+    assert up.loss.mean() > attacks.cross_entropy(net(x), y).mean() + 0.15
+    assert up.success.sum() > down.success.sum()
 
 
 @pytest.mark.parametrize("name", unforeseen.ATTACKS)
 def test_targeted_attacks_raise_the_probability_of_their_target(trained, name):
     net, x, y = trained
     targets = unforeseen.wrong_classes(y, 3)
-    logits, handle = watched(net)
-    found = call(name, net, x, y, eps=STRONG[name], steps=10, targets=targets, generator=seeded(1))
+    towards = call(name, net, x, y, eps=STRONG[name], steps=10, targets=targets)
+    away = call(name, net, x, targets, eps=STRONG[name], steps=10)
+    there = attacks.cross_entropy(towards.logits, targets).mean()
+    assert there < away.loss.mean() - 1 and there < attacks.cross_entropy(net(x), targets).mean() - 1
+    torch.testing.assert_close(towards.loss, attacks.cross_entropy(towards.logits, y))  # at y, also when targeted
+
+
+@pytest.mark.parametrize("name", [n for n in unforeseen.ATTACKS if n != "snow"])
+def test_the_loss_rises_from_the_random_start(trained, name):
+    """Not for snow, whose budget takes from the flakes that its start allows."""
+    net, x, y = trained
+    logits = []
+    handle = net.register_forward_hook(lambda _m, _a, out: logits.append(out.detach()))
+    call(name, net, x, y, eps=STRONG[name], steps=10)
     handle.remove()
-    reached = [-attacks.cross_entropy(l, targets).mean() for l in logits]
-    assert reached[-1] > reached[0] + 0.1
-    untargeted = call(name, net, x, y, eps=STRONG[name], steps=10, generator=seeded(1))
-    assert reached[-1] > -attacks.cross_entropy(untargeted.logits, targets).mean()
-    torch.testing.assert_close(found.loss, attacks.cross_entropy(found.logits, y))  # at y, also when targeted
+    assert len(logits) == 11  # a pass a step, and one look
+    losses = [attacks.cross_entropy(l, y).mean() for l in logits]
+    assert losses[-1] > losses[0] + 0.3
 
 
 @pytest.mark.parametrize("targeted", [False, True])
@@ -590,7 +592,7 @@ def test_the_steps_are_the_published_ones(model, x, y, monkeypatch):
     assert abs(moved.max() - unforeseen.FIXED_STEP) < 1e-9
     seen = spy(monkeypatch, jpeg, "decode")
     unforeseen.attack("jpeg-linf", model, x, y, eps=0.4, steps=16)
-    moved = [2 * (b.flat() - a.flat()).abs().max().item() for ((a, _), _), ((b, _), _) in zip(seen, seen[1:], strict=False)]
+    moved = [2 * (b.flat() - a.flat()).abs().max().item() for ((a, _), _), ((b, _), _) in itertools.pairwise(seen)]
     assert abs(max(moved) - 0.1) < 1e-9  # eps / sqrt(steps)
 
 
