@@ -2,12 +2,15 @@
 
 The results are one tidy table, a row a measurement: (arm, seed, image_id, measure, level, value). Levels are radii.
 
-`clean` (right as it is), `plain` (right under the paper's PGD: no random start, one run of cross-entropy), `strong` (right
-under that and under random restarts with both losses), `tau/F` and `moved/F` (Kendall's tau and the L1 distance of the true
-class's CAM; F an attack on interpretability: `l1`, `topk`, both over all images with the prediction kept, `released` the
-authors' last iterate), `kept/F` (is the prediction that of the clean image), `tau/noise` (random signs of the same size),
-`tau/ig` (the same images under integrated gradients), `d2`, `bound`, `applies` (Proposition 1), and the unforeseen attacks
-(`unforeseen/NAME`, and `calibration/NAME` at every radius that their authors calibrated).
+* `clean`: right as it is; `plain`: right under the paper's PGD (no random start, one run of cross-entropy); `strong`: right
+  under that and under random restarts with both losses; `warned`: did an attack meet gradients that are exactly zero.
+* `tau/F`, `top/F`, `moved/F`: Kendall's tau, overlap of the top positions and L1 distance of the true class's CAM; F an
+  attack on explanations: `l1`, `topk`, both over all images with the prediction kept, `released` the authors' last iterate;
+  `kept/F`: is the prediction that of the clean image. `tau/noise`: random signs of the same size. `tau/ig`: integrated
+  gradients of the L1 form's images.
+* `d2`, `bound`, `applies`: both sides of Proposition 1 on PGD's images; with `-ig` by integrated gradients, with `-aai` and
+  `-unforeseen` on those attacks' images (level: the attack's place in the list).
+* `unforeseen/NAME`, and `calibration/NAME` at every radius that their authors calibrated.
 """
 
 from collections.abc import Callable
@@ -21,6 +24,7 @@ from lib import (
     discrepancy,
     gradients,
     hooks,
+    images,
     interpretability_attacks,
     jpeg,
     metrics,
@@ -115,6 +119,8 @@ def aai_rows(model: models.Classifier, x: Tensor, y: Tensor, arm: str, seed: int
             ]
             if name == "l1":
                 found.append(rows(arm, seed, "tau/ig", eps, _ig_tau(model, x, moved.x_adv, y, p)))
+            if name == "released":
+                found += _bound(discrepancy.proposition(model, x, moved.x_adv, y), arm, seed, "-aai", eps)
         noise = attacks.step_along(x, attacks.random_sign(x, torch.Generator().manual_seed(0)), eps)
         with torch.no_grad():
             classes = y[:, None]
@@ -171,9 +177,11 @@ def unforeseen_rows(model: models.Classifier, x: Tensor, y: Tensor, arm: str, se
         for name, answer in (("unforeseen/none", logits), ("unforeseen/codec", coded), ("unforeseen/sky", sky))
     ]
     targets = unforeseen.wrong_classes(y, logits.shape[1]) if p.targeted else None
-    for name, eps in p.unforeseen_eps.items():
+    for i, (name, eps) in enumerate(p.unforeseen_eps.items()):
         hit = unforeseen.attack(name, network_, shown, y, eps=eps, steps=p.unforeseen_steps, targets=targets)
         found.append(rows(arm, seed, f"unforeseen/{name}", eps, ~hit.success))
+        x_adv = hit.x_adv if x.shape[1] == 3 else images.luma(hit.x_adv).clamp(0, 1)
+        found += _bound(discrepancy.proposition(model, x, x_adv, y), arm, seed, "-unforeseen", i)
     return found
 
 

@@ -300,6 +300,13 @@ def test_other_damage_is_refused_by_name(root, network, kind):
         released.load_network(path)
 
 
+@pytest.mark.xfail(strict=True, reason="lib.released hands out its own function _bytes, whose attributes a pickle can set")
+def test_a_pickle_leaves_nothing_behind(monkeypatch):
+    monkeypatch.setattr(released._bytes, "__doc__", "before")  # put back after the test
+    released.unpickle(b"c_codecs\nencode\n(N(dV__doc__\nVafter\nstb0].")
+    assert released._bytes.__doc__ == "before"
+
+
 # where it is looked for -------------------------------------------------------------------------------------------------
 
 
