@@ -238,9 +238,9 @@ def _proposition(court: Judge) -> None:
                 continue
             court.add(
                 f"proposition{suffix}/{arm}", "claim",
-                f"D2 of {name} is at least half the margin wherever {by} fools {label(arm)}", share(arm, suffix), Rule("within", 0.0) if exact else Rule("below", 0.02), arms=(arm,),
-                over_images=f"d2{suffix}", statistic="share of successful attacks that violate it",
-                source=f"{SOURCE}, proposition 1",
+                f"D2 of {name} is at least half the margin wherever {by} fools {label(arm)}", share(arm, suffix),
+                Rule("within", 0.0) if exact else Rule("below", 0.02), arms=(arm,), over_images=f"d2{suffix}",
+                statistic="share of successful attacks that violate it", source=f"{SOURCE}, proposition 1",
                 note="" if exact else "a finite sum is complete but for its error: one in fifty is allowed",
             )  # fmt: skip
     for arm in (a for a in INTERPRETED if court.there(a)):
