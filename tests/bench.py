@@ -1,6 +1,6 @@
 """`make bench`: how fast the kernels are, as ratios measured within one run, against the floor of passes or against a peer.
 
-Each pair is timed in turn, A B A B …, after a warm-up; a ratio is the median of the pairs' ratios, `low` and `high` their
+`python -m tests.bench PART …` measures some parts alone. Each pair is timed in turn, A B A B …, after a warm-up; a ratio is the median of the pairs' ratios, `low` and `high` their
 quartiles. The table is printed and written to figures/bench/ratios.csv. What a ratio must reach is written beside it.
 """
 
@@ -452,24 +452,30 @@ def memory() -> None:
     record("peak memory, 1,440 images measured and attacked", "the same with 240 images", [peaks[1440] / peaks[240]], 1.1)
 
 
+PARTS = {
+    part.__name__: part
+    for part in (
+        grad_cam, similarity, pixel_explanations, interpretability, pixel_memory, memory, attention, robust_grid, long_pgd,
+    )
+}  # fmt: skip
+
+
 def main() -> int:
+    """All parts, or those that are named: their rows replace the ones of the same work, the others stay."""
     warnings.filterwarnings("ignore")
     torch.manual_seed(0)
-    for part in (
-        grad_cam,
-        similarity,
-        pixel_explanations,
-        interpretability,
-        pixel_memory,
-        memory,
-        attention,
-        robust_grid,
-        long_pgd,
-    ):
-        say(f"-- {part.__name__}")
-        part()
+    unknown = set(sys.argv[1:]) - set(PARTS)
+    if unknown:
+        say(f"error: no part {', '.join(sorted(unknown))}; there are {', '.join(PARTS)}")
+        return 2
+    for name in sys.argv[1:] or PARTS:
+        say(f"-- {name}")
+        PARTS[name]()
     table = pd.DataFrame(ROWS)
     target = paths.figures("bench") / "ratios.csv"
+    if sys.argv[1:] and target.exists():
+        before = pd.read_csv(target, keep_default_na=False)
+        table = pd.concat([before[~before.work.isin(table.work)], table], ignore_index=True)
     files.write_bytes(target, table.to_csv(index=False).encode())
     print(table.to_string(index=False))
     print(f"{target}; peak memory of this process {resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024} MiB")
