@@ -117,8 +117,7 @@ def _term(term: str, model: nn.Module, x: Tensor, x_adv: Tensor, y: Tensor, clea
         return w.kl * kl(clean.logits, seen.logits)
     if term == "ig":
         return w.ig * ig_norm(model, x, x_adv, y, points=w.ig_points)
-    if clean.maps is None or seen.maps is None:
-        raise AssertionError(f"{term} needs maps")
+    assert clean.maps is not None and seen.maps is not None  # `cams` was asked for
     if term == "one":
         return w.gamma * discrepancy.l1(clean.maps, seen.maps).gather(1, y[:, None])[:, 0]
     return w.gamma * 2 * discrepancy.all_class(clean.maps, seen.maps, y, seen.logits)
@@ -134,7 +133,6 @@ def inner(
     forward pass of x where the objective compares with it.
     """
     cams = bool({"one", "all"} & set(arm.climbs))
-    # the random start is clipped to the box of [0, 1] and of eps
     with hooks.frozen(model):
         clean = _Seen(x.new_empty(0), None)
         if set(arm.climbs) & {"one", "all", "kl"}:
@@ -179,7 +177,7 @@ def train(
     chosen, weights = ARMS[arm], Weights(gamma, ig_weight, kl_weight, ig_points)
     cams = chosen.penalty in ("one", "all")
     if cams and moment.epoch == moment.batch == 0:
-        with torch.no_grad():
+        with hooks.frozen(model), torch.no_grad():
             _see(model, x[:2], True, check=True)
     now = eps * ramp(moment.progress, begin, full)
     if not chosen.climbs or now == 0:  # x' = x: every penalty is zero

@@ -1,7 +1,8 @@
 """`make bench`: how fast the kernels are, as ratios measured within one run, against the floor of passes or against a peer.
 
-`python -m tests.bench PART …` measures some parts alone. Each pair is timed in turn, A B A B …, after a warm-up; a ratio is the median of the pairs' ratios, `low` and `high` their
+Each pair is timed in turn, A B A B …, after a warm-up; a ratio is the median of the pairs' ratios, `low` and `high` their
 quartiles. The table is printed and written to figures/bench/ratios.csv. What a ratio must reach is written beside it.
+`python -m tests.bench PART …` measures some parts anew and leaves the rows of the others.
 """
 
 import contextlib
