@@ -55,7 +55,7 @@ class Coefficients(NamedTuple):
 def _cosines(like: Tensor) -> Tensor:
     """The orthonormal 8-point cosine transform (DCT-II), rows are frequencies."""
     k, i = torch.arange(8, dtype=torch.float64)[:, None], torch.arange(8, dtype=torch.float64)[None]
-    scale = torch.where(k == 0, 8**-0.5, 0.5)
+    scale = torch.full_like(k, 0.5).where(k > 0, 8**-0.5)
     return (scale * torch.cos((2 * i + 1) * k * torch.pi / 16)).to(like)
 
 

@@ -1,9 +1,9 @@
 """The networks that Boopathy et al. published: `Small` for MNIST, as plain arrays or as the authors' own pickles.
 
-They are looked for below `<root>/released_nets` (the root is `data/datasets`, or STUDY_DATA): files `mnist_small_<arm>.npz`
-with arrays `conv1.weight` (out, in, height, width), `conv1.bias`, … `linear.weight` (classes, channels); or a copy of the
-authors' repository (github.com/AkhilanB/Proper-Interpretability), whose `networks/mnist_smallgap_<name>_100.pkl` are read by
-an unpickler that admits numpy arrays and nothing else.
+They are looked for below `<root>/released_nets` (the root is `data/datasets`, or STUDY_DATA). Either files
+`mnist_small_<name>.npz` (the authors' names, as in `NAMES`) with arrays `conv1.weight` (out, in, height, width), `conv1.bias`,
+… `linear.weight` (classes, channels). Or a copy of the authors' repository (github.com/AkhilanB/Proper-Interpretability),
+whose `networks/mnist_smallgap_<name>_100.pkl` are read by an unpickler that admits numpy arrays and nothing else.
 """
 
 import io
@@ -63,7 +63,7 @@ class _Arrays(pickle.Unpickler):
         if (module, name) not in self.ALLOWED:
             raise pickle.UnpicklingError(f"it asks for {module}.{name}; only numpy arrays are admitted")
         if module == "_codecs":
-            return _bytes
+            return lambda text, encoding: _bytes(text, encoding)  # a new one each time: a pickle may write to what it gets
         return super().find_class(module.replace("numpy.core", "numpy._core"), name)
 
 
@@ -80,22 +80,26 @@ def unpickle(content: bytes) -> list[Any]:
         found = _Arrays(io.BytesIO(content)).load()
     except Exception as error:  # a pickle's parser raises whatever its bytes lead to
         raise ValueError(f"not one of the published networks ({error})") from error
-    arrays = [part for layer in found for part in layer] if isinstance(found, list) else [found]
+    layers = found if isinstance(found, list) else [found]
+    arrays = [part for layer in layers for part in (layer if isinstance(layer, (list, tuple)) else [layer])]
     wrong = [a for a in arrays if not (isinstance(a, np.ndarray) and a.dtype.kind == "f")]
-    if wrong:
-        raise ValueError(f"not one of the published networks: it holds {type(wrong[0]).__name__}, not arrays of numbers")
+    if wrong or not all(isinstance(layer, (list, tuple)) for layer in layers):
+        what = getattr(wrong[0], "dtype", type(wrong[0]).__name__) if wrong else "arrays outside of layers"
+        raise ValueError(f"not one of the published networks: it holds {what}, expected lists of floating-point arrays")
     return found
 
 
 def _state(path: Path) -> dict[str, np.ndarray]:
     if path.suffix == ".npz":
-        with np.load(path, allow_pickle=False) as stored:
+        with np.load(io.BytesIO(path.read_bytes()), allow_pickle=False) as stored:
             state = dict(stored)
         state["head.weight"] = state.pop("linear.weight")
         return state
     layers = unpickle(path.read_bytes())
     if len(layers) != len(LAYERS) + 1:
         raise ValueError(f"it has {len(layers)} layers; Small has {len(LAYERS)} convolutions and a linear layer")
+    if len(layers[-1]) != 1 or layers[-1][0].shape[:2] != (1, 1):
+        raise ValueError("its last layer is no 1 x 1 map of channels to classes without a bias")
     state = {"head.weight": layers[-1][0][0, 0].T}
     for name, (weight, bias) in zip(LAYERS, layers[:-1], strict=True):
         state |= {f"{name}.weight": weight.transpose(3, 2, 0, 1), f"{name}.bias": bias}
@@ -107,8 +111,10 @@ def load_network(path: Path) -> models.Classifier:
     model = models.create("small", classes=10, channels=1)
     try:
         tensors = {k: torch.from_numpy(np.ascontiguousarray(v, np.float32)) for k, v in _state(path).items()}
+        if not all(t.isfinite().all() for t in tensors.values()):
+            raise ValueError("its weights are not all finite")
         model.net.load_state_dict(tensors)
-    except (ValueError, KeyError, IndexError, RuntimeError, OSError) as error:
+    except Exception as error:  # zip archives, pickles and state dictionaries each raise what their parsers meet
         raise ValueError(f"{path} is not a published network of the architecture Small: {error}") from error
     return model.eval()
 

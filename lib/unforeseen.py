@@ -71,7 +71,8 @@ def _optimise(
                 logits = model(draw(v, i))
                 if i == 0:
                     hooks.check_logits(model, logits)
-                    hooks.check_labels(goal, logits.shape[1], len(y))
+                    for labels in (y, goal):
+                        hooks.check_labels(labels, logits.shape[1], len(y))
                 (gradient,) = torch.autograd.grad(attacks.cross_entropy(logits, goal).sum(), v)
             latent = update(v.detach(), sign * gradient, i)
         with torch.no_grad():
@@ -86,8 +87,9 @@ def wrong_classes(y: Tensor, classes: int, generator: torch.Generator | None = N
     """A uniformly random wrong class for each label, the published targets. Raises ValueError for one class."""
     if classes < 2:
         raise ValueError("there is one class; a wrong one needs two at least")
+    hooks.check_labels(y, classes, len(y))
     generator = generator or torch.Generator().manual_seed(0)
-    return (y + torch.randint(1, classes, y.shape, generator=generator).to(y.device)) % classes
+    return (y + torch.randint(1, classes, y.shape, generator=generator, device=generator.device).to(y.device)) % classes
 
 
 def _check(x: Tensor, y: Tensor, eps: float, steps: int) -> None:
@@ -149,7 +151,7 @@ def gabor_noise(v: Tensor, kernels: Tensor) -> Tensor:
     spread = away / away.amax((2, 3), keepdim=True).clamp_min(torch.finfo(v.dtype).tiny)
     even = mean.detach() + (noise - mean.detach()) * (1.001 / (0.001 + spread)).detach()
     low, high = even.amin((2, 3), keepdim=True).detach(), even.amax((2, 3), keepdim=True).detach()
-    return ((even - low) / (high - low).clamp_min(torch.finfo(v.dtype).tiny)).clamp(0, 1)
+    return (even - low) / (high - low).clamp_min(torch.finfo(v.dtype).tiny)
 
 
 def gabor(
@@ -164,6 +166,8 @@ def gabor(
     generator: torch.Generator | None = None,
 ) -> AttackResult:
     """Gabor noise: x' = clip(x + eps n(v)), n in [0, 1]; sign steps in v, kept sparse and in [-1, 1].
+
+    (The released code has its mask the wrong way round: from the first step on, the pixels that started at zero move.)
 
     `x` (N, 3, H, W) in [0, 1], any H and W; eps in the same units (`CALIBRATED`). Cost: `steps` passes forward and back.
     Raises ValueError for grey images and bad input.
@@ -250,16 +254,16 @@ def snow(
 ) -> AttackResult:
     """Snow: x' = clip(whitened(x) + eps s(v)); sign steps in the flakes, kept in (0, 1] and within their budget.
 
-    Streaks are drawn anew whenever the image is drawn, as published. Shapes, cost and errors as `gabor`; eps is a factor.
+    Streaks are drawn once for all images of a call, as published. Shapes, cost and errors as `gabor`; eps is a factor.
     """
     _check(x, y, eps, steps)
     random = _randomness(x, generator)
     size = (x.shape[2], x.shape[3])
-    sky = whitened(x)
+    sky, kernels = whitened(x), snow_kernels(random)
     latent = torch.exp(-random.uniform(len(x), SNOW_GRIDS, -(-size[0] // 4), -(-size[1] // 4)) / SNOW_BUDGET)
 
     def draw(v: Tensor, i: int) -> Tensor:
-        return (sky + eps * snowflakes(v, snow_kernels(random), size)).clamp(0, 1)
+        return (sky + eps * snowflakes(v, kernels, size)).clamp(0, 1)
 
     def update(v: Tensor, up: Tensor, i: int) -> Tensor:
         v = (v + step * up.sign()).clamp(1e-9, 1)

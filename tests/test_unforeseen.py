@@ -362,7 +362,6 @@ def test_flakes_start_exponential_and_in_their_box(model, monkeypatch):
     assert abs(logarithm.mean() + 2.5) < 0.15 and abs(logarithm.std() - 5 / math.sqrt(12)) < 0.1
 
 
-@pytest.mark.xfail(strict=True, reason="advex-uar draws its kernels once an attack; lib.unforeseen.snow at every step")
 def test_streaks_are_drawn_once_an_attack_as_published(model, x, y, monkeypatch):
     seen = spy(monkeypatch, unforeseen, "snowflakes")
     unforeseen.snow(model, x, y, eps=0.5, steps=3)
@@ -454,6 +453,16 @@ def test_jpeg_l2_steps_to_the_surface_and_is_scaled_back(model, monkeypatch):
     v = [2 * (moved.flat().detach() - jpeg.encode(x).flat()) for (moved, _), _ in seen]
     assert all((a - b).norm(dim=1).max() <= 2 * 4 / 3 for a, b in itertools.pairwise(v))
     torch.testing.assert_close(v[-1].norm(dim=1), torch.full((3,), 4.0, dtype=torch.float64), rtol=1e-6, atol=0)
+
+
+@pytest.mark.parametrize(("norm", "eps"), [("linf", 0.25), ("l2", 8.0), ("l2", 60.0), ("l1", 61.0)])
+def test_jpeg_starts_at_a_random_point_of_the_ball(model, monkeypatch, norm, eps):
+    """The first step of Frank and Wolfe forgets it, so it is looked at here."""
+    x = pictures(3)
+    seen = spy(monkeypatch, jpeg, "decode")
+    unforeseen.jpeg_attack(model, x, torch.arange(3), eps=eps, norm=norm, steps=1, generator=seeded(4))
+    v = 2 * (seen[0][0][0].flat().detach() - jpeg.encode(x).flat())
+    torch.testing.assert_close(v, start_by_hand(3, 384, eps, norm, seed=4), rtol=1e-6, atol=1e-10)
 
 
 @pytest.mark.parametrize("norm", ["linf", "l2", "l1"])
@@ -725,7 +734,6 @@ def test_bad_input_is_refused(model, x, y, name, spoil, message):
         unforeseen.attack(name, model, given_.pop("x"), given_.pop("y"), **given_)
 
 
-@pytest.mark.xfail(strict=True, raises=IndexError, reason="with targets, lib.unforeseen._optimise checks them but not y")
 def test_labels_are_checked_beside_targets(model, x, y):
     with pytest.raises(ValueError, match=r"labels range over \[1, 4\]"):
         unforeseen.gabor(model, x, y + 1, eps=0.1, steps=1, targets=y)
