@@ -32,9 +32,6 @@ class Cubes:
         """The levels of a measure, ascending."""
         return sorted({v for _, m, v in self.values if m == measure})
 
-    def has(self, arm: str, measure: str, level: float = 0.0) -> bool:
-        return (arm, measure, level) in self.values
-
     def images(self, measure: str) -> int:
         """How many images a measure was taken on."""
         return next(v.shape[1] for (_, m, _), v in self.values.items() if m == measure)

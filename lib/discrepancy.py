@@ -18,7 +18,7 @@ Proposition 1: where the attack succeeds, :math:`f_{y'}(x') \ge f_y(x')`, comple
 :math:`D_2 \ge \frac12 (f_y(x) - f_{y'}(x))`: what fools the network must move an explanation.
 
 The authors' code leaves out the 1/u of CAM and both halves, and weighs the rest by gamma = .01. On the maps here, the same
-weight is `2 u gamma` (`code_weight`).
+weight of D~ is 2 u gamma.
 """
 
 from collections.abc import Callable
@@ -130,11 +130,6 @@ def all_class(a: Tensor, b: Tensor, y: Tensor, logits: Tensor) -> Tensor:
     distance = l1(a, b)
     own = distance.gather(1, y[:, None])[:, 0]
     return 0.5 * (own + (other_weights(logits, y) * distance).sum(1))
-
-
-def code_weight(gamma: float, positions: int) -> float:
-    """The weight that gives `gamma` times the authors' unscaled D~ (or D1, halved): 2 u gamma."""
-    return 2 * positions * gamma
 
 
 class Bound(NamedTuple):

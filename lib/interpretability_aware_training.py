@@ -105,6 +105,9 @@ class Parameters(profiles.Parameters):
         for name, grid in (("eps_grid", self.eps_grid), ("aai_eps", self.aai_eps)):
             if self.eps not in grid:
                 raise ValueError(f"{name} needs the radius of training, {self.eps:g}, among {grid}")
+        positions = (self.size // 4) ** 2  # of the last feature maps: every network here halves its images twice
+        if self.top_k > positions:
+            raise ValueError(f"top_k = {self.top_k}: the maps of {self.size}-pixel images have {positions} positions")
         if self.eps == self.eps_grid[-1]:
             raise ValueError(f"eps_grid needs a radius beyond that of training, {self.eps:g}")
         return self

@@ -10,10 +10,10 @@ from matplotlib.figure import Figure
 from PIL import Image
 from torch import Tensor
 
-from lib import attacks, discrepancy, figures, hooks, images, interpretability_attacks, metrics, models, unforeseen, widgets
+from lib import attacks, discrepancy, figures, hooks, images, interpretability_attacks, metrics, models, widgets
 from lib import interpretability_aware_training as study
 from lib.interpretability_aware_training import Parameters
-from lib.interpretability_measure import in_colour
+from lib.interpretability_measure import unforeseen_attack
 
 ATTACKS = {
     "none": "none", "PGD (decision)": "pgd", "AAI, L1 form (map)": "l1", "AAI, top-k form (map)": "topk", "Gabor": "gabor",
@@ -32,9 +32,7 @@ def attacked(model: models.Classifier, x: Tensor, y: Tensor, how: str, *, eps: f
         return interpretability_attacks.aai(
             model, x, y, eps=eps, form="l1" if how == "l1" else "topk", k=p.top_k, steps=steps, step=step
         ).x_adv
-    seeing, shown = in_colour(model, x)
-    found = unforeseen.attack(how, seeing, shown, y, eps=p.unforeseen_eps[how], steps=steps).x_adv
-    return found if x.shape[1] == 3 else images.luma(found)
+    return unforeseen_attack(model, x, y, how, p.unforeseen_eps[how], steps, p).x_adv
 
 
 def _map(ax: Axes, values: Tensor, limit: float, title: str) -> None:

@@ -81,14 +81,15 @@ def kendall(a: Tensor, b: Tensor) -> Tensor:
     if len(u) > 400:
         found = [scipy.stats.kendalltau(*pair).statistic for pair in zip(u.T.cpu().numpy(), v.T.cpu().numpy(), strict=True)]
         return torch.tensor(found, dtype=a.dtype, device=a.device)
-    agree, own, other = torch.zeros(3, u.shape[1], dtype=torch.float64, device=u.device)
+    agree, own, other = torch.zeros(3, u.shape[1], device=u.device)  # counts of pairs, exact below 2^24
     for lag in range(1, len(u)):
         s, t = (u[lag:] - u[:-lag]).sign(), (v[lag:] - v[:-lag]).sign()
         agree += (s * t).sum(0)
         own += (s * s).sum(0)
         other += (t * t).sum(0)
+    agree, own, other = (t.cpu().double() for t in (agree, own, other))
     scale = (own * other).sqrt()
-    return torch.where(scale > 0, agree / scale, torch.nan).to(a.dtype)
+    return torch.where(scale > 0, agree / scale, torch.nan).to(a)
 
 
 def topk_iou(a: Tensor, b: Tensor, share: float = 0.2) -> Tensor:

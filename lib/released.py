@@ -16,7 +16,7 @@ import torch
 import torchvision
 from torch import Tensor
 
-from lib import models, paths
+from lib import files, models, paths
 
 # our arms, and what the authors call them
 NAMES = {
@@ -124,6 +124,7 @@ def evaluation_images() -> tuple[Tensor, Tensor]:
 
     numpy's seed 99, the first 200 of a permutation of the 10,000, in the files' own order.
     """
-    test = torchvision.datasets.MNIST(str(paths.datasets()), train=False, download=True)
+    with files.locked(paths.datasets() / "mnist"):  # several jobs may want it first
+        test = torchvision.datasets.MNIST(str(paths.datasets()), train=False, download=True)
     chosen = torch.from_numpy(np.random.RandomState(99).permutation(10_000)[:EVALUATED])
     return test.data[chosen][:, None].float() / 255, test.targets[chosen]

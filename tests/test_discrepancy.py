@@ -99,7 +99,7 @@ def test_the_training_loss_against_its_twin(headed, x, y):
         u = before[0, 0].numel()
         unscaled = [{c: u * twin_cam(headed, z[n], c) for c in range(4)} for z in (x, x_adv)]
         expected = twin_all(*unscaled, int(y[n]), logits[n])
-        assert 0.01 * expected == pytest.approx(discrepancy.code_weight(0.01, u) * found[n].item(), rel=1e-6)
+        assert 0.01 * expected == pytest.approx(2 * u * 0.01 * found[n].item(), rel=1e-6)
 
 
 def test_no_change_no_discrepancy(headed, x, y):
