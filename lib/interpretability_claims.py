@@ -1,6 +1,7 @@
 """Study 3's claims: what Boopathy et al. say of interpretability-aware training, the controls, and what is left open."""
 
 import itertools
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -175,6 +176,12 @@ def survivors(cubes: Cubes, arm: str, eps: float) -> Statistic:
     return over(np.where(kept > 0, tau, np.nan))
 
 
+def _nobody(cubes: Cubes, arms: Sequence[str], eps: float) -> str:
+    """What to say where there is no survivor to average over."""
+    gone = [label(a) for a in arms if (cubes.values[a, "kept/released", eps].sum(1) == 0).any()]
+    return f"no image of a network of {' and '.join(gone)} keeps its prediction at this radius" if gone else ""
+
+
 def _tau(court: Judge) -> None:
     """Attacks on the explanation."""
     p, cubes = court.p, court.cubes
@@ -193,6 +200,7 @@ def _tau(court: Judge) -> None:
                 SAYS.format(label(arm), label(rival)), minus(tau(form, arm), tau(form, rival)), UP, arms=(arm, rival),
                 over_images=f"tau/{form}", source=SOURCES.get(form, OURS),
                 statistic=f"Kendall's tau at eps {p.eps:.3g} {over_what}, {label(arm)} - {label(rival)}",
+                note=_nobody(cubes, (arm, rival), p.eps) if form == "released" else "",
             )  # fmt: skip
     low, high = min(p.aai_eps), max(p.aai_eps)
     for arm in p.headline:
@@ -210,7 +218,7 @@ def _tau(court: Judge) -> None:
         court.add(
             f"survivors/{arm}", "control", f"Leaving out images whose prediction changed flatters {label(arm)}",
             minus(survivors(cubes, arm, p.eps), cubes.mean(arm, "tau/released", p.eps)), UP, arms=(arm,),
-            over_images="tau/released", source=OURS,
+            over_images="tau/released", source=OURS, note=_nobody(cubes, (arm,), p.eps),
             statistic=f"Kendall's tau at eps {p.eps:.3g}, over survivors - over all images",
         )  # fmt: skip
 
@@ -275,13 +283,18 @@ def _proposition(court: Judge) -> None:
                 Rule("within", 0.0) if exact else Rule("below", 0.02), arms=(arm,), over_images=f"d2{suffix}",
                 statistic=f"{'number' if exact else 'share'} of successful attacks that violate it",
                 source=f"{SOURCE}, proposition 1",
-                note="" if exact else "a finite sum is complete but for its error: one in fifty is allowed",
+                note=noted(
+                    "" if exact else "a finite sum is complete but for its error: one in fifty is allowed",
+                    "" if violations(cubes, arm, suffix)[0].any() else "no attack succeeded",
+                ),
             )  # fmt: skip
     for arm in (a for a in INTERPRETED if court.there(a)):
+        fooled = ((cubes.values[arm, "applies", p.eps] > 0) & (cubes.values[arm, "bound", p.eps] > 0)).any(1)
         court.add(
             f"tight/{arm}", "claim", f"The bound is tighter for {label(arm)} than for Normal",
             minus(tightness(cubes, "normal", p.eps), tightness(cubes, arm, p.eps)), UP, arms=(arm, "normal"), over_images="d2",
             statistic=f"median of D2 / bound on fooled images at eps {p.eps:.3g}, Normal - {label(arm)}",
+            note="" if fooled.all() else "in some network no attack overcame a margin",
             source=f"{SOURCE}, section 3",
         )  # fmt: skip
 

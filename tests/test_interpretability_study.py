@@ -199,6 +199,18 @@ def test_a_gain_that_restarts_take_away_is_told_apart():
     assert found["inside/int2/over-adv"].verdict == "supported" and found["overstated/int2"].verdict == "supported"
 
 
+def test_a_claim_without_survivors_says_so():
+    table = synthetic(ARRANGED)
+    gone = (table.measure == "kept/released") & (table.arm == "normal") & (table.level == 0.12) & (table.seed == 2)
+    table.loc[gone, "value"] = 0.0
+    found = verdicts(table)["survivors/normal"]
+    assert found.verdict == "not tested" and found.note == "no image of a network of Normal keeps its prediction at this radius"
+    table.loc[table.measure.isin(("applies", "applies-ig")) & (table.arm == "int2"), "value"] = 0.0
+    judged = verdicts(table)
+    assert judged["proposition/int2"].verdict == judged["tight/int2"].verdict == "not tested"
+    assert "no attack succeeded" in judged["proposition/int2"].note and "no attack overcame" in judged["tight/int2"].note
+
+
 def test_losses_are_contradicted_and_smoke_judges_nothing():
     table = synthetic(ARRANGED, gain=-0.3)
     found = verdicts(table)

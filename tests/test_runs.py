@@ -1,5 +1,6 @@
 """Parameters, profiles, runs: strict before anything runs, nothing lost after a kill."""
 
+import io
 import json
 import os
 import signal
@@ -123,6 +124,22 @@ def test_figures_need_alt_text_and_bring_their_numbers(home):
     assert shown.metadata == {"alt": "A line that rises", "file": "01-attention-shift/line.png"}
     assert not plt.get_fignums()[1:]  # the shown figure is closed
     plt.close("all")
+
+
+def test_pictures_lose_bytes_and_nothing_else():
+    from PIL import Image
+
+    image = Image.effect_noise((40, 30), 80).convert("RGBA")
+    png = io.BytesIO()
+    image.save(png, "PNG")
+    small = runs.smaller(png.getvalue(), False)
+    assert len(small) < len(png.getvalue())
+    assert Image.open(io.BytesIO(small)).convert("RGB").tobytes() == image.convert("RGB").tobytes()
+    line = Image.new("RGBA", (60, 60), "white")
+    line.paste("#0072B2", (10, 10, 50, 12))
+    png = io.BytesIO()
+    line.save(png, "PNG", compress_level=0)
+    assert Image.open(io.BytesIO(runs.smaller(png.getvalue(), True))).convert("RGB").tobytes() == line.convert("RGB").tobytes()
 
 
 def test_code_of_a_run_is_what_its_results_depend_on():
