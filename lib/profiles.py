@@ -7,6 +7,7 @@ defaults; `NN-name.variant.yaml` is a second run of the same study, on other dat
 
 import ast
 import importlib
+import threading
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -18,6 +19,7 @@ from lib import paths
 
 LEDGER = "99-ledger"
 SHOWING = ("ledger", "report")  # modules that show results and do not decide them
+_PARSING = threading.Lock()  # CPython 3.11 cannot parse in two threads at once (SystemError: recursion depth mismatch)
 PROFILES = ("smoke", "laptop", "datasets", "paper")
 
 
@@ -85,7 +87,9 @@ def code_of(run: str) -> list[Path]:
     sources = [notebook_code(run), Path(study_module(run).__file__).read_text()]
     found: set[Path] = {Path(study_module(run).__file__)}
     while sources:
-        for node in ast.walk(ast.parse(sources.pop())):
+        with _PARSING:
+            tree = ast.parse(sources.pop())
+        for node in ast.walk(tree):
             if not isinstance(node, ast.ImportFrom) or not (node.module or "").startswith("lib"):
                 continue
             names = [a.name for a in node.names] if node.module == "lib" else [node.module.removeprefix("lib.")]
