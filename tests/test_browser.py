@@ -134,7 +134,7 @@ def drive_interpretability(d: Driver) -> None:
     d.choose("attack", "JPEG L1")
     d.choose("attack", "snow")
     d.choose("attack", "PGD (decision)")
-    d.slide("eps")
+    d.slide("eps, L∞")
     d.slide("steps")
     d.slide("image")
     d.choose("trained as", "Adv")

@@ -317,7 +317,7 @@ def explore(tmp_path_factory):
 
 def test_every_control_is_labelled_and_there_is_a_picture(explore):
     assert {c.description for c in explore.controls.values()} == {
-        "trained as", "image", "upload an image", "attack", "eps", "steps",
+        "trained as", "image", "upload an image", "attack", "eps, L∞", "steps",
     }  # fmt: skip
     assert bytes(explore.picture.value).startswith(b"\x89PNG")
     assert "margin" in explore.status.value and "Kendall's tau" in explore.status.value
