@@ -102,7 +102,9 @@ def explorer(p: Parameters) -> widgets.Explorer:
         "image": widgets.integer("image", 0, min(100, len(data)) - 1),
         "own": widgets.upload("upload an image"),
         "how": widgets.choice("attack", ATTACKS, "pgd"),
-        "eps": widgets.slider("eps, L∞", (0.0, *p.eps_grid), p.eps, text=lambda e: f"{255 * e:.3g}/255 ({e:.3g})"),
+        "eps": widgets.slider(
+            "eps, L∞", (0.0, *p.eps_grid), p.eps, text=lambda e: f"{255 * e:.3g}/255" if p.eps < 0.1 else f"{e:g}"
+        ),
         "steps": widgets.slider("steps", (5, 10, 20, 40, 100), 20),
     }
     return widgets.Explorer(controls, render)
