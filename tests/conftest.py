@@ -106,3 +106,8 @@ def same_state(a: list, b: list) -> bool:
         and all(torch.equal(u, v) for u, v in zip(a[3], b[3], strict=True))
         and torch.equal(a[4], b[4])
     )
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The longest file first: workers are dealt whole files in this order, and what comes last should be short."""
+    items.sort(key=lambda item: item.path.name != "test_notebooks.py")
