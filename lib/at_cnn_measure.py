@@ -17,6 +17,7 @@ from torch import Tensor
 
 from lib import datasets, gradients, hooks, images, metrics, models, robustness, saliency, styles, stylize, training, transforms
 from lib.at_cnn import Parameters, evaluation_set, network, style_config
+from lib.cubes import rows
 from lib.progress import say
 
 
@@ -97,25 +98,15 @@ def prepared(p: Parameters) -> Iterator[tuple[Tensor, list[View]]]:
     yield from kept
 
 
-def rows(arm: str, seed: int, ids: Tensor, measure: str, level: float, values: Tensor) -> pd.DataFrame:
-    """One row an image: the study's table has (arm, seed, image_id, measure, level, value)."""
-    return pd.DataFrame(
-        {
-            "arm": arm, "seed": seed, "image_id": ids.numpy(), "measure": measure, "level": float(level),
-            "value": values.detach().cpu().to(torch.float32).numpy(),
-        }
-    )  # fmt: skip
-
-
 def decisions(model: models.Classifier, arm: str, seed: int, p: Parameters) -> list[pd.DataFrame]:
     """Right (1) or wrong (0) on every view, and for a cue conflict whether the texture's class was answered."""
     found = []
     for ids, shown in prepared(p):
         for view in shown:
             answer = training.predictions(model, view.images)
-            found.append(rows(arm, seed, ids, view.kind, view.level, answer == view.labels))
+            found.append(rows(arm, seed, view.kind, view.level, answer == view.labels, ids))
             if view.textures is not None:
-                found.append(rows(arm, seed, ids, "conflict-texture", view.level, answer == view.textures))
+                found.append(rows(arm, seed, "conflict-texture", view.level, answer == view.textures, ids))
     return found
 
 
@@ -128,7 +119,7 @@ def robustness_rows(model: models.Classifier, arm: str, seed: int, p: Parameters
     for warning in found.warnings:
         say(f"  {arm} seed {seed}: {warning}")
     ids = torch.arange(len(part))
-    return [rows(arm, seed, ids, "pgd", 255 * e, right) for e, right in zip(found.eps, found.correct, strict=True)]
+    return [rows(arm, seed, "pgd", 255 * e, right, ids) for e, right in zip(found.eps, found.correct, strict=True)]
 
 
 METHODS = {
@@ -174,9 +165,9 @@ def saliency_rows(model: models.Classifier, arm: str, seed: int, p: Parameters) 
             }
             if part.masks is not None:
                 numbers["mask"] = metrics.overlap(magnitude, part.masks[ids].to(where))
-            found += [rows(arm, seed, ids, f"{method}/{name}", 0, v) for name, v in numbers.items()]
+            found += [rows(arm, seed, f"{method}/{name}", 0, v, ids) for name, v in numbers.items()]
         winning = gradients.gradient(model, x, hooks.predicted).values
-        found.append(rows(arm, seed, ids, "alignment", 0, saliency.alignment(x, winning)))
+        found.append(rows(arm, seed, "alignment", 0, saliency.alignment(x, winning), ids))
     return found
 
 
@@ -212,9 +203,9 @@ def measure_style(p: Parameters) -> pd.DataFrame:
         seen = {v.kind: v for v in shown if v.kind in ("clean", "style")}
         for view in seen.values():
             right = torch.from_numpy(classifier.predict(edge_features(view.images))) == view.labels
-            found.append(rows("edges", 0, ids, view.kind, view.level, right))
+            found.append(rows("edges", 0, view.kind, view.level, right, ids))
         for level, kind, asked in ((0, "clean", ids), (1, "style", ids), (2, "style", ids + 1)):
             with training.threads(1):
                 distance = stylize.style_distance(painter(p), seen[kind].images.to(where), style_rows(p, asked).to(where))
-            found.append(rows("edges", 0, ids, "style-distance", level, distance))
+            found.append(rows("edges", 0, "style-distance", level, distance, ids))
     return pd.concat(found, ignore_index=True)

@@ -8,9 +8,21 @@ from typing import Any, Self
 
 import numpy as np
 import pandas as pd
+import torch
+from torch import Tensor
 
 from lib import claims
 from lib.claims import Statistic
+
+
+def rows(arm: str, seed: int, measure: str, level: float, values: Tensor, ids: Tensor | None = None) -> pd.DataFrame:
+    """A row an image of one measure, values (N,); `ids` are the images' numbers, 0 to N - 1 unless given."""
+    return pd.DataFrame(
+        {
+            "arm": arm, "seed": seed, "image_id": range(len(values)) if ids is None else ids.numpy(), "measure": measure,
+            "level": float(level), "value": values.detach().cpu().to(torch.float32).numpy(),
+        }
+    )  # fmt: skip
 
 
 @dataclass

@@ -34,19 +34,10 @@ from lib import (
     robustness,
     unforeseen,
 )
+from lib.cubes import rows
 from lib.interpretability_attacks import Form
 from lib.interpretability_aware_training import Parameters, evaluation_set, network
 from lib.progress import say
-
-
-def rows(arm: str, seed: int, measure: str, level: float, values: Tensor) -> pd.DataFrame:
-    """One row an image."""
-    return pd.DataFrame(
-        {
-            "arm": arm, "seed": seed, "image_id": range(len(values)), "measure": measure, "level": float(level),
-            "value": values.detach().cpu().to(torch.float32).numpy(),
-        }
-    )  # fmt: skip
 
 
 def _constant(step: float) -> Callable[[float, int, int], float]:
@@ -60,16 +51,9 @@ def plain(model: models.Classifier, x: Tensor, y: Tensor, p: Parameters) -> robu
     iterate of each radius alone, which can only be higher.
     """
     return robustness.robust_accuracy(
-        model,
-        x,
-        y,
-        eps=p.eps_grid,
-        steps=p.pgd_steps,
-        step=_constant(p.pgd_step),
-        random_start=False,
-        screen=1.0,
+        model, x, y, eps=p.eps_grid, steps=p.pgd_steps, step=_constant(p.pgd_step), random_start=False, screen=1.0,
         second_look=0.0,
-    )
+    )  # fmt: skip
 
 
 def strong(model: models.Classifier, x: Tensor, y: Tensor, p: Parameters) -> robustness.RobustAccuracy:
@@ -107,13 +91,7 @@ def aai_rows(model: models.Classifier, x: Tensor, y: Tensor, arm: str, seed: int
             found += [
                 rows(arm, seed, f"tau/{name}", eps, metrics.kendall(moved.before, moved.after)),
                 rows(arm, seed, f"moved/{name}", eps, (moved.after - moved.before).flatten(1).abs().sum(1)),
-                rows(
-                    arm,
-                    seed,
-                    f"top/{name}",
-                    eps,
-                    metrics.topk_iou(moved.before, moved.after, share),
-                ),
+                rows(arm, seed, f"top/{name}", eps, metrics.topk_iou(moved.before, moved.after, share)),
                 rows(arm, seed, f"kept/{name}", eps, moved.kept),
             ]
             if name == "l1":

@@ -22,6 +22,19 @@ class Headed(nn.Module):
         return self.net(x)
 
 
+class Deep(nn.Module):
+    """Two linear layers after average pooling: no CAM."""
+
+    stages = ("conv",)
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv, self.hidden, self.head = nn.Conv2d(3, 6, 3), nn.Linear(6, 6), nn.Linear(6, 4)
+
+    def forward(self, x):
+        return self.head(F.relu(self.hidden(self.conv(x).mean((2, 3)))))
+
+
 @pytest.fixture
 def headed():
     return Headed()
@@ -221,18 +234,8 @@ def test_state_is_left_alone(headed, x, y):
 
 
 def test_what_is_not_a_cam_network_is_refused(x, y):
-    class Two(nn.Module):
-        stages = ("conv",)
-
-        def __init__(self):
-            super().__init__()
-            self.conv, self.hidden, self.head = nn.Conv2d(3, 6, 3), nn.Linear(6, 6), nn.Linear(6, 4)
-
-        def forward(self, x):
-            return self.head(F.relu(self.hidden(self.conv(x).mean((2, 3)))))
-
     with pytest.raises(ValueError, match="do not give the model's logits, so CAM is not defined here"):
-        discrepancy.all_cams(Two().double(), x)
+        discrepancy.all_cams(Deep().double(), x)
     with pytest.raises(ValueError, match="head 'conv1' is a Conv2d"):
         discrepancy.linear_head(toy(), "conv1")
     with pytest.raises(ValueError, match="there is one class"):

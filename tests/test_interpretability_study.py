@@ -7,6 +7,7 @@ import torch
 
 from lib import (
     attacks,
+    cubes,
     interpretability_claims,
     interpretability_explorer,
     interpretability_measure,
@@ -138,7 +139,7 @@ def synthetic(p, *, gain=0.3, fall=0.0, violated=False):
     base = {"normal": 0.1, "adv": 0.4, "trades": 0.4, "int-one-class": 0.3, "int2": 0.4 + gain}
 
     def put(arm, seed, measure, level, values):
-        found.append(interpretability_measure.rows(arm, seed, measure, level, torch.as_tensor(values)))
+        found.append(cubes.rows(arm, seed, measure, level, torch.as_tensor(values)))
 
     for arm in p.arms:
         for seed in range(study.seeds_of(p, arm)):
@@ -238,10 +239,10 @@ def test_unforeseen_attacks_are_judged():
         for seed in range(study.seeds_of(p, arm)):
             share = {"normal": 0.0, "ig-norm": 0.02}.get(arm, 0.5)
             for name in ("none", "codec", "sky"):
-                extra.append(interpretability_measure.rows(arm, seed, f"unforeseen/{name}", 0, torch.ones(100)))
+                extra.append(cubes.rows(arm, seed, f"unforeseen/{name}", 0, torch.ones(100)))
             for i, (name, eps) in enumerate(p.unforeseen_eps.items()):
                 right = rng.random(100) < max(0.0, share - 0.1 * i)
-                extra.append(interpretability_measure.rows(arm, seed, f"unforeseen/{name}", eps, torch.as_tensor(right)))
+                extra.append(cubes.rows(arm, seed, f"unforeseen/{name}", eps, torch.as_tensor(right)))
     found = verdicts(pd.concat([table, *extra], ignore_index=True), p)
     assert found["jpeg-linf/int2"].verdict == found["jpeg-l2/adv"].verdict == "supported"
     assert found["codec/adv"].verdict == "supported" and found["sky/adv"].verdict == "supported"
@@ -285,7 +286,7 @@ def test_claims_about_the_published_networks():
     images, found = np.arange(200), []
 
     def put(arm, measure, level, share):
-        found.append(interpretability_measure.rows(arm, 0, measure, level, torch.as_tensor(images < 200 * share)))
+        found.append(cubes.rows(arm, 0, measure, level, torch.as_tensor(images < 200 * share)))
 
     accuracy = {"adv": dict.fromkeys(radii, 0.5), "int": dict.fromkeys(radii, 0.6)}
     for arm, row in accuracy.items():
