@@ -93,6 +93,36 @@ def gradient(model: nn.Module, x: Tensor, targets: Targets, *, of: Of = "score",
     return Attribution(values, logits if create_graph else logits.detach())
 
 
+def layer_gradient(
+    model: nn.Module, x: Tensor, targets: Targets, layer: str, *, create_graph: bool = False
+) -> tuple[Tensor, Tensor]:
+    """The gradient of the target's logit at a layer (`NAME` or `into:NAME`), and the logits of the same pass.
+
+    (N, C, h, w), or (N, K, C, h, w) for K classes an image. One forward pass, without a graph below the layer, and one
+    backward pass a class down to it. `x`, `targets` and `create_graph` as in `gradient`; raises ValueError as it does, and
+    for a wrong layer.
+    """
+    hooks.check_images(x)
+    with (
+        hooks.frozen(model, parameters=create_graph),
+        hooks.capture(model, [layer], cut=not create_graph) as seen,
+        torch.enable_grad(),
+    ):
+        logits = model(x if create_graph else x.detach())
+        hooks.check_logits(model, logits)
+        if layer not in seen:
+            raise ValueError(f"layer {layer!r} did not run in the forward pass; name one that does")
+        classes, single = hooks.target_classes(targets, logits)
+        scores = logits.gather(1, classes).sum(0)  # summed over rows: they do not see each other
+        found = [
+            torch.autograd.grad(
+                score, seen[layer], create_graph=create_graph, retain_graph=create_graph or k + 1 < len(scores)
+            )[0]
+            for k, score in enumerate(scores)
+        ]
+    return found[0] if single else torch.stack(found, 1), logits if create_graph else logits.detach()
+
+
 def _clean(model: nn.Module, x: Tensor, targets: Targets, batch_size: int | None = None) -> tuple[Tensor, Tensor]:
     """Logits of the images as they are, and the class that is explained."""
     with torch.no_grad():

@@ -52,36 +52,61 @@ def find_layer(model: nn.Module, name: str) -> nn.Module:
     raise ValueError(f"no layer {name!r} in {type(roots[0]).__name__}; did you mean {', '.join(close)}?")
 
 
+INTO = "into:"  # `into:NAME` is what goes into a layer, where NAME alone is what it puts out
+
+
 @contextlib.contextmanager
-def capture(model: nn.Module, layers: Sequence[str], *, cut: bool) -> Iterator[dict[str, Tensor]]:
+def capture(
+    model: nn.Module, layers: Sequence[str], *, cut: bool, seeing: Callable[[Tensor], None] | None = None
+) -> Iterator[dict[str, Tensor]]:
     """Record what each layer puts out during the next forward pass, as tensors that can be differentiated.
+
+    `into:NAME` records what goes into a layer instead: of a residual block all that both branches see; of a layer that is
+    given a list of maps, as DenseNet's are, their concatenation, which then also is what the rest of the block sees.
 
     With `cut` the graph starts at the first of these layers: what runs below it builds none, so neither its memory nor
     its backward pass is paid for. Each record is kept apart from what the network goes on with, so that a following
-    in-place ReLU cannot change it. Hooks are gone after the block, also after an exception.
+    in-place ReLU cannot change it. `seeing` is called with each record. Hooks are gone after the block, also after an
+    exception.
     """
     seen: dict[str, Tensor] = {}
     handles = []
 
-    def record(name: str) -> Callable[..., Tensor]:
-        def hook(_module: nn.Module, _args: object, output: Tensor) -> Tensor:
-            if name in seen:
-                raise ValueError(
-                    f"layer {name!r} runs more than once in a forward pass (a shared module); name one that runs once"
-                )
-            if not isinstance(output, Tensor) or output.dim() != 4:
-                shape = tuple(output.shape) if isinstance(output, Tensor) else type(output).__name__
-                raise ValueError(f"layer {name!r} puts out {shape}; a map needs a convolutional layer, (N, C, H, W)")
-            if cut and not output.requires_grad:
-                output = output.detach().requires_grad_()
-            seen[name] = output
-            return output.clone()
+    def keep(name: str, activation: object) -> Tensor:
+        if name in seen:
+            raise ValueError(f"layer {name!r} runs more than once in a forward pass (a shared module); name one that runs once")
+        if not isinstance(activation, Tensor) or activation.dim() != 4:
+            shape = tuple(activation.shape) if isinstance(activation, Tensor) else type(activation).__name__
+            does = "takes" if name.startswith(INTO) else "puts out"
+            raise ValueError(f"layer {name!r} {does} {shape}; a map needs a convolutional layer, (N, C, H, W)")
+        if cut and not activation.requires_grad:
+            activation = activation.detach().requires_grad_()
+        seen[name] = activation
+        if seeing:
+            seeing(activation)
+        return activation.clone()
+
+    def out_of(name: str) -> Callable[..., Tensor]:
+        return lambda _module, _args, output: keep(name, output)
+
+    def into(name: str) -> Callable[..., object]:
+        def hook(_module: nn.Module, args: tuple[object, ...]) -> object:
+            first = args[0] if args else None
+            if not isinstance(first, list):
+                return (keep(name, first), *args[1:])
+            joined = keep(name, torch.cat(first, 1))
+            first[:] = joined.split([piece.shape[1] for piece in first], 1)  # the block's own list: it goes on with these
+            return None
 
         return hook
 
     try:
         for name in layers:
-            handles.append(find_layer(model, name).register_forward_hook(record(name)))
+            layer = find_layer(model, name.removeprefix(INTO))
+            if name.startswith(INTO):
+                handles.append(layer.register_forward_pre_hook(into(name)))
+            else:
+                handles.append(layer.register_forward_hook(out_of(name)))
         yield seen
     finally:
         for handle in handles:

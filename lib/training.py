@@ -10,6 +10,7 @@ noticed and trained again, and nothing is ever unpickled.
 
 import argparse
 import contextlib
+import copy
 import functools
 import importlib
 import json
@@ -88,6 +89,8 @@ class TrainConfig(BaseModel):
     precision: Annotated[Literal["float32", "bfloat16"], Field(description="autocast, for GPUs")] = "float32"
     compile: Annotated[bool, Field(description="torch.compile, for GPUs")] = False
     threads: Annotated[int, Field(ge=1, description="CPU threads; the last bits of the weights depend on it")] = 1
+    start: Annotated["TrainConfig | None", Field(description="begin with this network's weights: fine-tuning")] = None
+    snapshots: Annotated[bool, Field(description="keep the weights after every epoch")] = False
 
     @field_validator("arch")
     @classmethod
@@ -96,13 +99,18 @@ class TrainConfig(BaseModel):
             raise ValueError(f"unknown network {arch!r}; choose one of {', '.join(models.names())}")
         return arch
 
+    def _deciding(self) -> dict[str, Any]:
+        # fields that came later are left out where they are not used, so that older networks keep their keys
+        return self.model_dump(exclude={name for name in ("start", "snapshots") if not getattr(self, name)})
+
     @property
     def digest(self) -> str:
         """Of the configuration alone, known before the data is read."""
-        return files.digest_of([RECIPE, self.model_dump()])
+        return files.digest_of([RECIPE, self._deciding()])
 
     def key(self, fingerprint: str) -> str:
-        return files.digest_of([RECIPE, self.model_dump(), fingerprint])
+        """Of the configuration and of the data's fingerprint (and of the network that training starts from)."""
+        return files.digest_of([RECIPE, self._deciding(), fingerprint])
 
     def __str__(self) -> str:
         objective = "" if self.objective == "standard" else f" {self.options.get('arm', self.objective)}"
@@ -120,6 +128,19 @@ class Trained:
     config: TrainConfig
     path: Path
     history: list[dict[str, float]]
+
+    def after(self, epoch: int) -> Any:
+        """The network as it was after an epoch (0: at the start), in evaluation mode, where the run kept `snapshots`.
+
+        Raises ValueError for an epoch that the run does not have, or where nothing was kept.
+        """
+        if epoch == len(self.history):
+            return self.model
+        if not (self.config.snapshots and 0 <= epoch < len(self.history)):
+            raise ValueError(f"{self.config} keeps no weights of epoch {epoch}; it has {len(self.history)} epochs")
+        model = copy.deepcopy(self.model)
+        model.load_state_dict(safetensors.torch.load_file(_snapshot(self.path, epoch)))
+        return model.eval()
 
 
 def standard(model: nn.Module, x: Tensor, y: Tensor, moment: Moment) -> Tensor:
@@ -212,10 +233,13 @@ def trained(
     data = _data(config.dataset, "train", config.size, config.channels, config.limit)
     if len(data) < config.batch_size:
         raise ValueError(f"{config.dataset} has {len(data)} training images, fewer than one batch of {config.batch_size}")
-    key = config.key(data.fingerprint)
+    base = trained(config.start, device_name=device_name) if config.start else None
+    key = config.key(data.fingerprint + (base.path.stem if base else ""))
     path = paths.models() / f"{key}.safetensors"
 
     def fresh() -> nn.Module:
+        if base is not None:
+            return copy.deepcopy(base.model).cpu()
         given = {"classes": len(data.classes), "channels": config.channels, "weights": config.weights}
         if ":" not in config.arch:
             return models.create(config.arch, **given, seed=config.seed)
@@ -242,13 +266,23 @@ def _load(path: Path, model: nn.Module) -> list[dict[str, float]] | None:
     if record is None or not path.exists():
         return None
     try:
-        if files.digest(path) != record["digest"]:
+        digests = {path: record["digest"]} | {_snapshot(path, int(e)): d for e, d in record.get("snapshots", {}).items()}
+        if any(not p.exists() or files.digest(p) != d for p, d in digests.items()):
             raise ValueError("its digest does not match")
         model.load_state_dict(safetensors.torch.load_file(path))
     except (ValueError, KeyError, TypeError, RuntimeError, safetensors.SafetensorError) as error:
         say(f"{path.name} is damaged ({error}); training it again")
         return None
     return record["history"]
+
+
+def _snapshot(path: Path, epoch: int) -> Path:
+    """Where the weights after an epoch lie."""
+    return path.with_suffix(f".epoch{epoch}.safetensors")
+
+
+def _keep(path: Path, epoch: int, model: nn.Module) -> None:
+    files.write_bytes(_snapshot(path, epoch), safetensors.torch.save(_contiguous(model.state_dict())))
 
 
 def _optimizer(config: TrainConfig, model: nn.Module) -> torch.optim.Optimizer:
@@ -299,6 +333,8 @@ def _fit(
     if history:
         say(f"  {config}: going on after epoch {len(history)}")
     forward = torch.compile(model) if config.compile else model
+    if config.snapshots and not history:
+        _keep(path, 0, model)
     steps = len(data) // config.batch_size
     end = min(config.epochs * steps, config.stop or sys.maxsize)
     with threads(config.threads):
@@ -334,6 +370,8 @@ def _fit(
             if on_epoch:
                 on_epoch(row)
             if (epoch + 1) * steps < end:
+                if config.snapshots:
+                    _keep(path, epoch + 1, model)
                 _checkpoint(checkpoint, model, optimizer, history)
     _save(path, model.eval(), config, data, history)
     checkpoint.unlink(missing_ok=True)
@@ -347,10 +385,12 @@ def _contiguous(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
 def _save(path: Path, model: nn.Module, config: TrainConfig, data: datasets.ImageSet, history: list[dict[str, float]]) -> None:
     content = safetensors.torch.save(_contiguous(model.state_dict()))
     files.write_bytes(path, content)
+    kept = range(len(history)) if config.snapshots else ()
     record = {
         "config": config.model_dump(),
         "data": {"name": data.name, "fingerprint": data.fingerprint, "images": len(data), "classes": list(data.classes)},
         "digest": files.digest(content),
+        "snapshots": {str(e): files.digest(_snapshot(path, e)) for e in kept},
         "history": history,
         "recipe": RECIPE,
         "versions": {"python": platform.python_version(), "torch": torch.__version__},
