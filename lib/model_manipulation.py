@@ -77,7 +77,7 @@ class Parameters(profiles.Parameters):
     location_weight: Positive = 4.0
     topk_weight: Positive = 4.0
     centre_weight: Positive = 0.25
-    active_weight: Positive = 20.0
+    active_weight: Positive = 10.0
     factors: Annotated[tuple[Positive, ...], Field(description="other weights of the headline foolings, relative")] = (
         0.0625, 0.25,
     )  # fmt: skip
@@ -86,11 +86,11 @@ class Parameters(profiles.Parameters):
     composite: Annotated[str, Field(description="of lib.lrp")] = "heo"
     pair: Annotated[tuple[int, int], Field(description="the classes that active fooling swaps")] = (0, 1)
     mosaics: Annotated[int, Field(ge=1, description="training mosaics of the two classes; the paper: 1,100")] = 600
-    pair_batch: Annotated[int, Field(ge=1, description="mosaics in a step; the paper: 4")] = 8
+    pair_batch: Annotated[int, Field(ge=1, description="mosaics in a step; the paper: 4")] = 4
     tile: Annotated[Tile, Field(description="mosaics of whole images, or of images at half size")] = "native"
     images: Annotated[int, Field(ge=8, description="test images")] = 200
     train_probe: Annotated[int, Field(ge=8, description="training images that are evaluated too")] = 100
-    mosaic_images: Annotated[int, Field(ge=8, description="test mosaics; the paper: 200")] = 100
+    mosaic_images: Annotated[int, Field(ge=8, description="test mosaics; the paper: 200")] = 60
     costly_images: Annotated[int, Field(ge=4, description="test images of SmoothGrad and integrated gradients")] = 40
     smooth_n: Annotated[int, Field(ge=1, description="noisy copies in SmoothGrad")] = 8
     ig_steps: Annotated[int, Field(ge=1, description="points of integrated gradients")] = 8

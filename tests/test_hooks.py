@@ -54,6 +54,77 @@ def test_capture_refuses_a_shared_module_and_a_flat_output(model, x):
     assert not relu._forward_hooks and not model.head._forward_hooks
 
 
+class Dense(nn.Module):
+    """Two layers that take the list of all maps before them, as DenseNet's do."""
+
+    def __init__(self):
+        super().__init__()
+        self.one, self.two = Joined(3, 2), Joined(5, 2)
+
+    def forward(self, x):
+        maps = [x]
+        maps.append(self.one(maps))
+        maps.append(self.two(maps))
+        return torch.cat(maps, 1)
+
+
+class Joined(nn.Module):
+    def __init__(self, c_in, c_out):
+        super().__init__()
+        self.conv = nn.Conv2d(c_in, c_out, 3, padding=1)
+
+    def forward(self, maps):
+        return self.conv(torch.cat(maps, 1))
+
+
+@pytest.mark.parametrize("cut", [False, True])
+def test_capture_of_what_goes_into_a_layer(model, x, cut):
+    told = []
+    layers = ["into:conv1", "conv1", "into:conv2"]
+    with hooks.frozen(model), hooks.capture(model, layers, cut=cut, seeing=told.append) as seen:
+        logits = model(x)
+    assert list(seen) == layers and all(a is b for a, b in zip(told, seen.values(), strict=True))
+    assert seen["into:conv1"].requires_grad is cut and torch.equal(seen["into:conv1"], x) and not x.requires_grad
+    assert torch.equal(seen["into:conv2"], seen["conv1"].relu()) and torch.equal(logits, model(x))
+    assert not any(m._forward_hooks or m._forward_pre_hooks for m in model.modules())
+    if cut:  # what is recorded is what the rest is made from
+        below, above = (torch.autograd.grad(logits.sum(), seen[n], retain_graph=True)[0] for n in ("conv1", "into:conv2"))
+        torch.testing.assert_close(below, above * (seen["conv1"] > 0))
+
+
+def test_capture_into_a_layer_survives_what_works_in_place():
+    net = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(inplace=True))
+    x = torch.rand(2, 3, 6, 6)
+    with hooks.capture(net, ["into:1"], cut=True) as seen:
+        net(x)
+    assert torch.equal(seen["into:1"], net[0](x)) and seen["into:1"].lt(0).any()
+
+
+@pytest.mark.parametrize("cut", [False, True])
+def test_capture_joins_a_list_and_the_rest_of_the_block_goes_on_with_it(cut):
+    net, x = Dense().double(), torch.rand(2, 3, 6, 6, dtype=torch.float64, requires_grad=not cut)
+    joined = torch.cat([x, net.one([x])], 1)
+    with hooks.frozen(net), hooks.capture(net, ["into:two"], cut=cut) as seen:
+        out = net(x)
+    assert torch.equal(seen["into:two"], joined) and torch.equal(out, net(x)) and seen["into:two"].is_leaf is cut
+    ones = torch.ones(2, 2, 6, 6, dtype=torch.float64)
+    expected = 1 + torch.nn.grad.conv2d_input(joined.shape, net.two.conv.weight, ones, padding=1)  # put out as it is, too
+    torch.testing.assert_close(torch.autograd.grad(out.sum(), seen["into:two"])[0], expected)
+
+
+def test_capture_refuses_what_does_not_go_into_a_layer_as_a_map(model, x):
+    for name, message in (
+        ("into:head", r"layer 'into:head' takes \(6, 6\); a map needs a convolutional layer"),
+        ("into:convv2", "no layer 'convv2' in Toy; did you mean conv2"),
+        ("into:", "no layer ''"),
+    ):
+        with pytest.raises(ValueError, match=message), hooks.capture(model, [name], cut=False):
+            model(x)
+    assert not any(m._forward_hooks or m._forward_pre_hooks for m in model.modules())
+    with pytest.raises(ValueError, match="'into:conv2' takes NoneType"), hooks.capture(model, ["into:conv2"], cut=False):
+        model.conv2(input=torch.rand(1, 5, 4, 4).double())
+
+
 @pytest.mark.parametrize(
     ("x", "message"),
     [
