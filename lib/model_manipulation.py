@@ -214,11 +214,12 @@ def config_of(p: Parameters, arch: str, arm: str, seed: int) -> TrainConfig:
         dataset=p.dataset, size=p.size, channels=p.channels, limit=p.tune_images, arch=arch, weights=p.weights, seed=seed,
         epochs=p.tune_epochs, batch_size=p.tune_batch, optimizer="adam", lr=rate, schedule=p.tune_schedule, weight_decay=0.0,
         augment=(), objective=f"{manipulation_training.__name__.removeprefix('lib.')}:fool", options=options,
-        start=None if p.weights == "imagenet" else base, snapshots=not washed,
+        start=None if p.weights == "imagenet" else base, snapshots=True,
     )  # fmt: skip
     if not washed:
         return tuned
-    return tuned.model_copy(update={"options": {"kind": "none"}, "epochs": p.wash_epochs, "start": tuned.model_copy()})
+    honest = {"options": {"kind": "none"}, "epochs": p.wash_epochs, "start": tuned, "snapshots": False}
+    return tuned.model_copy(update=honest)
 
 
 def arms(p: Parameters, arch: str) -> list[str]:

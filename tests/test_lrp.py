@@ -114,14 +114,14 @@ def handed(rule, f, x, b, r):
     return found.view_as(x)
 
 
-def check(rule, composite, net, x, shift, f, b=None):
-    """What `net` hands from layer 0 to the pixels is what the formula hands on, through f, for each image and class."""
+def check(rule, composite, net, x, seen, f, b=None):
+    """What `net` hands from layer 0 to the pixels is what the formula hands on through f, which sees `seen` of the images."""
     found = lrp.lrp(net, x, torch.tensor([[0, 2]] * len(x)), ["0", PIXELS], composite=composite).values
     for n in range(len(x)):
         for k in range(2):
             r = found["0"][n, k]
             bias = torch.zeros_like(r) if b is None else b.detach().view(-1, 1, 1).expand_as(r)
-            expected = handed(rule, f, x[n] - shift, bias.flatten(), r.flatten())
+            expected = handed(rule, f, seen[n], bias.flatten(), r.flatten())
             torch.testing.assert_close(found[PIXELS][n, k], expected, msg=lambda m: f"{rule}: {m}")
 
 
@@ -131,7 +131,7 @@ GEOMETRY = {
     "stride, padding": {"kernel_size": (3, 2), "stride": (2, 1), "padding": (1, 0)},
     "same": {"kernel_size": (3, 5), "padding": "same"},
     "same, dilated, even": {"kernel_size": 2, "padding": "same", "dilation": 2},
-    "padding valid": {"kernel_size": 2, "padding": "valid"},
+    "padding valid": {"kernel_size": 3, "padding": "valid"},
     "groups": {"kernel_size": 3, "groups": 2, "dilation": (1, 2), "padding": 1},
     "depthwise": {"kernel_size": 2, "groups": 4, "stride": 2},
 }
@@ -144,7 +144,7 @@ def test_convolutions_hand_on_by_the_formula(geometry, shift):
     net, bare = below_head(lambda x, conv: conv(x - shift), conv(x.float())[0].shape, conv), copy.deepcopy(conv)
     bare.bias = None
     for rule in RULES.values():
-        check(rule, Composite(rule, Z, Z, Z), net, x, shift, bare.double(), conv.bias)
+        check(rule, Composite(rule, Z, Z, Z), net, x, x - shift, bare.double(), conv.bias)
 
 
 @pytest.mark.parametrize("shift", [0.0, 0.5])
@@ -159,7 +159,7 @@ def test_dense_layers_hand_on_by_the_formula(size, shift):
     net = below_head(lambda x, dense: f(x - shift, dense), f(x.float(), dense)[0].shape, dense)
     for rule in RULES.values():
         bare = lambda x: f(x, lambda x: F.linear(x, dense.weight))  # noqa: E731
-        check(rule, Composite(Z, rule, Z, Z), net, x, shift, bare, dense.bias)
+        check(rule, Composite(Z, rule, Z, Z), net, x, x - shift, bare, dense.bias)
 
 
 POOLS = {
@@ -177,7 +177,7 @@ def test_average_pooling_hands_on_by_the_formula(pool, shift):
     x = images(2, 3, 4, 5)
     net = below_head(lambda x: pool(x - shift), pool(x)[0].shape)
     for rule in (Z, Epsilon(0.1), AlphaBeta(eps=0), AlphaBeta(eps=0.1)):
-        check(rule, Composite(Z, Z, rule, Z), net, x, shift, pool)
+        check(rule, Composite(Z, Z, rule, Z), net, x, x - shift, pool)
 
 
 def test_the_winner_of_max_pooling_takes_all():
@@ -260,33 +260,42 @@ def test_batchnorm_is_folded_into_the_layer_before_it(kind):
     gain = (1 if norm.weight is None else norm.weight) / (norm.running_var + norm.eps).sqrt()
     b = (0 if norm.bias is None else norm.bias) + ((0 if layer.bias is None else layer.bias) - norm.running_mean) * gain
     for rule in RULES.values():
-        check(rule, Composite(rule, rule, Z, Z), net, x, 0.5, lambda x: as_map(f(x, bare)) * gain[:, None, None], b)
+        check(rule, Composite(rule, rule, Z, Z), net, x, x - 0.5, lambda x: as_map(f(x, bare)) * gain[:, None, None], b)
 
 
 def test_batchnorm_is_passed_by_where_it_cannot_be_folded():
-    x, rule, conv, norm = images(2, 4, 5, 5), AlphaBeta(eps=0), nn.Conv2d(4, 4, 3), nn.BatchNorm2d(4)
+    x, rule, conv, norm = images(2, 4, 5, 5), Epsilon(0.1), nn.Conv2d(4, 4, 3), nn.BatchNorm2d(4)
 
     def bare(x):
         return F.conv2d(x, conv.weight)
 
     net = below_head(lambda x, a, n: n(a(x)), (4, 3, 3), conv, norm)
-    check(rule, Composite(rule, Z, Z, Z, fold=False), net, x, 0, bare, conv.bias)
+    check(rule, Composite(rule, Z, Z, Z, fold=False), net, x, x, bare, conv.bias)
     first = below_head(lambda x, n: n(x), (4, 5, 5), norm)
     found = lrp.lrp(first, x, 0, ["0", PIXELS], composite=ZERO).values
     assert torch.equal(found["0"], found[PIXELS])
     twice = below_head(lambda x, a, n: torch.cat([n(y := a(x)), y * 2], 1), (8, 3, 3), conv, norm)
-    found = lrp.lrp(twice, x, 0, ["0", PIXELS], composite=ZERO).values
+    found = lrp.lrp(twice, x, 0, ["0", PIXELS], composite=Composite(rule, Z, Z, Z)).values
     for n, r in enumerate(found["0"]):
         expected = handed(rule, bare, x[n], conv.bias.repeat_interleave(9), (r[:4] + r[4:]).flatten())
         torch.testing.assert_close(found[PIXELS][n], expected)
 
 
 def test_where_the_divisor_is_zero_nothing_is_handed_on():
-    net = below_head(lambda x, conv: conv(x), (4, 3, 3), nn.Conv2d(3, 4, 3))
-    net[2].weight.data = -net[2].weight.data.abs()
-    for composite in (ZERO, "epsilon-plus", "heo"):
-        found = lrp.lrp(net, images(2, 3, 5, 5), 0, ["0", PIXELS], composite=composite).values
-        assert found["0"].abs().sum() > 0 and found[PIXELS].eq(0).all()
+    """Nothing positive; and what is 1 - 1, but not after BatchNorm."""
+    net, x = (
+        below_head(lambda x, a, n: n(a(x)), (4, 3, 3), nn.Conv2d(2, 4, 3, bias=False), nn.BatchNorm2d(4)),
+        images(2, 2, 5, 5),
+    )
+    a = net[2].weight.data
+    for w, images_, composites in (
+        (-a.abs(), x, (ZERO, "epsilon-plus", "heo")),
+        (torch.cat([a[:, :1], -a[:, :1]], 1).sign(), torch.ones_like(x), (Composite(Z, Z, Z, Z, fold=False),)),
+    ):
+        net[2].weight.data = w
+        for composite in composites:
+            found = lrp.lrp(net, images_, 0, ["0", PIXELS], composite=composite).values
+            assert found["0"].abs().sum() > 0 and found[PIXELS].eq(0).all()
 
 
 ACTIVATIONS = [nn.ReLU, nn.ReLU6, nn.LeakyReLU, nn.ELU, nn.SELU, nn.SiLU, nn.GELU, nn.Tanh, nn.Dropout, nn.Dropout2d]
@@ -295,9 +304,30 @@ ACTIVATIONS = [nn.ReLU, nn.ReLU6, nn.LeakyReLU, nn.ELU, nn.SELU, nn.SiLU, nn.GEL
 @pytest.mark.parametrize("kind", ACTIVATIONS)
 def test_activations_hand_on_unchanged_also_in_place(kind):
     conv, x = nn.Conv2d(3, 4, 3), images(2, 3, 5, 5)
+
+    def bare(x):
+        return F.conv2d(x, conv.weight)
+
     for inplace in (False, True) if hasattr(kind(), "inplace") else (False,):
-        net = below_head(lambda x, a, act: act(a(x)), (4, 3, 3), conv, kind(inplace=True) if inplace else kind())
-        check(Epsilon(), lrp.COMPOSITES["epsilon"], net, x, 0, lambda x: F.conv2d(x, conv.weight), conv.bias)
+        act = (kind(inplace=True) if inplace else kind()).eval()
+        below, above = (below_head(f, (4, 3, 3), conv) for f in (lambda x, a: act(a(x)), lambda x, a: a(act(x - 0.5))))  # noqa: B023
+        check(Epsilon(), lrp.COMPOSITES["epsilon"], below, x, x, bare, conv.bias)
+        check(AlphaBeta(), lrp.COMPOSITES["epsilon-plus"], above, x, act(x - 0.5), bare, conv.bias)
+
+
+def test_named_composites_are_what_they_say():
+    x, net, plus, heo = images(2, 3, 8, 8), drawn(Shallow()), AlphaBeta(1, 0, 1e-6, "none"), AlphaBeta(1, 0, 0.01, "none")
+    for name, *rules, options in (
+        ("z", Z, Z, Z, Z, {}),
+        ("epsilon", *[Epsilon(1e-6)] * 4, {}),
+        ("epsilon-plus", plus, Epsilon(1e-6), Epsilon(1e-6), plus, {}),
+        ("alpha2-beta1", AlphaBeta(2, 1, 1e-6, "none"), Epsilon(1e-6), Epsilon(1e-6), plus, {}),
+        ("heo", heo, Epsilon(0.01), heo, heo, {"fold": False}),
+        ("heo-released", AlphaBeta(1, 0, 0.01, "twice"), Epsilon(0.01), heo, heo, {"fold": False, "overwritten": True}),
+    ):
+        found, expected = (lrp.lrp(net, x, 0, composite=c).values[PIXELS] for c in (name, Composite(*rules, **options)))
+        assert torch.equal(found, expected), name
+    assert torch.equal(lrp.lrp(net, x, 0).values[PIXELS], lrp.lrp(net, x, 0, composite="epsilon-plus").values[PIXELS])
 
 
 @pytest.mark.parametrize("arch", ["plain", "residual", "inception", "small", "wresnet"])
@@ -511,7 +541,7 @@ def stale(x):
         (lambda x: x / (x.mean() + 1), r"the product of two activations \(div\)"),
         (lambda x: x + x.mean((2, 3), keepdim=True), "layer 'Net' adds with a factor or across shapes"),
         (lambda x: torch.add(x, x, alpha=2), "adds with a factor or across shapes"),
-        (lambda x: F.batch_norm(x, None, None, training=True), "normalises with the batch's own statistics"),
+        (lambda x: F.batch_norm(x, *torch.ones(2, 4, dtype=D), training=True), "normalises with the batch's own statistics"),
         (stale, r"layer 'Net' reads a tensor that was changed in place; write x = x.relu\(\)"),
     ],
 )
@@ -532,7 +562,8 @@ def test_wrong_calls_are_refused():
             [conv, nn.BatchNorm2d(4, track_running_stats=False)],
         )
     )
-    net.spare = nn.Conv2d(3, 4, 3)
+    net.spare, broken = nn.Conv2d(3, 4, 3), drawn(Shallow())
+    broken.conv2.weight.data[0] = torch.nan
     for call, message in (
         (lambda: lrp.lrp(gated, x, 0), "no rule for 'sigmoid', which runs in layer '1'"),
         (lambda: lrp.lrp(even, x, 0), "layer '0' pads 'same' with an even kernel"),
@@ -550,6 +581,7 @@ def test_wrong_calls_are_refused():
         (lambda: lrp.lrp(net, 2 * x, 0), "images range over"),
         (lambda: lrp.lrp(net, x[0], 0), "expected .N, C, H, W."),
         (lambda: lrp.lrp(net, x, 3), "targets range over"),
+        (lambda: lrp.lrp(broken, x, 0), r"NaN or infinity in conv2\.weight"),
     ):
         with pytest.raises(ValueError, match=message):
             call()
@@ -609,6 +641,7 @@ def test_what_changes_tensors_behind_the_tape_is_refused(f):
     "f",
     [
         lambda x: x + (-0.5),
+        lambda x: torch.cat([x[:, :2] - 0.5, x[:, 2:]], 1),
         lambda x: F.pad(x[:, :, 1:-1, 1:-1], (1, 1, 1, 1), value=-1.0),
         lambda x: torch.cat([x[:, :2], torch.full((2, 1, 5, 5), -1.0, dtype=D)], 1),
     ],

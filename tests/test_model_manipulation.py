@@ -1,0 +1,403 @@
+"""Study 4: parameters, fine-tuning that fools, measurements, claims, explorer."""
+
+import copy
+import hashlib
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+from lib import (
+    cubes,
+    fooling,
+    hooks,
+    interpreters,
+    manipulation_claims,
+    manipulation_explorer,
+    manipulation_measure,
+    manipulation_training,
+    models,
+    paths,
+    profiles,
+    training,
+)
+from lib import model_manipulation as study
+from lib.cubes import Cubes
+from lib.interpreters import Settings
+from lib.model_manipulation import Parameters
+from lib.training import Moment
+from tests.conftest import same_state, state_of
+from tests.test_attention_explorer import png, upload
+
+SMOKE = profiles.parameters("04-model-manipulation", "smoke")
+MOMENT = Moment(0, 0, 1, 0.0, torch.Generator().manual_seed(0))
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory):
+    """One home for the file: its small networks are trained once."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("STUDY_HOME", str(tmp_path_factory.mktemp("home")))
+        manipulation_training._original.cache_clear()
+        yield
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"archs": ("plain", "small")}, "networks small: choose of plain"),
+        ({"archs": ("plain", "plain")}, "named twice"),
+        ({"fooled": ("gradcam", "ig")}, "interpreters ig: training differentiates gradcam, lrp_t"),
+        ({"headline": ("location-lrp",)}, "headline 'location-lrp' is no passive fooling of this study"),
+        ({"headline": ("active-gradcam",)}, "no passive fooling"),
+        ({"archs": ("resnet18",)}, "set tile = half"),
+        ({"published_rates": True}, "the released scripts have vgg19"),
+        ({"composite": "gamma"}, "unknown composite 'gamma'"),
+        ({"location_weight": 0}, "location_weight = 0: Input should be greater than 0"),
+        ({"kinds": ("sideways",)}, "Input should be 'location', 'topk', 'centre' or 'active'"),
+        ({"lamda": 1}, "unknown parameter 'lamda'"),
+    ],
+)
+def test_parameters_that_do_not_fit_are_refused(given, message):
+    with pytest.raises(ValueError, match=message):
+        profiles.validated(Parameters, given)
+
+
+def test_arms_are_read_and_named():
+    assert study.parsed("location-gradcam@0.25") == ("location", "gradcam", 0.25, False)
+    assert study.parsed("washed-topk-lrp_t") == ("topk", "lrp_t", 1.0, True)
+    assert study.label("active-lrp_t") == "active through LRP_T" and study.label("none").startswith("control")
+    for wrong in ("location", "location-saliency", "sideways-gradcam", "location-gradcam@much"):
+        with pytest.raises(ValueError, match="unknown arm"):
+            study.parsed(wrong)
+
+
+def test_a_network_is_shared_between_settings_that_do_not_touch_it():
+    p = Parameters()
+    other = p.model_copy(update={"active_weight": 1.0, "mosaics": 5, "images": 50, "topk_weight": 1.0})
+    for arm in ("none", "location-gradcam", "location-lrp_t@0.25", "washed-location-gradcam"):
+        assert study.config_of(p, "plain", arm, 1).digest == study.config_of(other, "plain", arm, 1).digest
+    for arm in ("active-gradcam", "topk-lrp_t"):
+        assert study.config_of(p, "plain", arm, 0).digest != study.config_of(other, "plain", arm, 0).digest
+    washed = study.config_of(p, "plain", "washed-location-gradcam", 0)
+    assert washed.start == study.config_of(p, "plain", "location-gradcam", 0) and washed.options == {"kind": "none"}
+    assert study.config_of(p, "plain", "location-gradcam@0.25", 0).options["weight"] == 0.25 * p.location_weight
+
+
+def test_the_paper_profile_has_the_released_settings():
+    p = profiles.parameters("04-model-manipulation", "paper")
+    tuned = study.config_of(p, "resnet50", "topk-gradcam", 0)
+    assert (tuned.lr, tuned.options["weight"], tuned.batch_size, tuned.weights, tuned.start) == (3e-6, 6, 8, "imagenet", None)
+    assert study.config_of(p, "vgg19", "active-lrp_t", 0).options["weight"] == 10
+    assert not [c for c in study.networks(p) if c.objective == "standard"]  # originals are published, not trained
+    assert p.pair == (386, 555) and study.LAYERS["vgg19"] == "into:features.34"
+
+
+@pytest.fixture
+def net():
+    return models.create("residual", classes=10, seed=3).double().train()
+
+
+@pytest.fixture
+def batch():
+    generator = torch.Generator().manual_seed(2)
+    return torch.rand(4, 3, 32, 32, dtype=torch.float64, generator=generator), torch.tensor([0, 1, 2, 3])
+
+
+@pytest.mark.parametrize("kind", fooling.PASSIVE)
+@pytest.mark.parametrize("name", interpreters.AT_LAYER)
+def test_the_loss_is_cross_entropy_plus_the_weighted_fooling(net, batch, monkeypatch, kind, name):
+    x, y = batch
+    before, layer = copy.deepcopy(net), study.LAYERS["residual"]
+    with torch.no_grad():
+        net.net.stage3[1].conv1[0].weight *= 1.3
+    monkeypatch.setattr(manipulation_training, "_original", lambda *_: before)
+    flags = state_of(net)
+    found = manipulation_training.fool(net, x, y, MOMENT, kind=kind, interpreter=name, weight=0.7, layer=layer)
+    assert same_state(flags, state_of(net)) and net.training  # it looked in evaluation mode and put the flags back
+    h, h0 = (interpreters.explain(name, m, x, y, Settings(layer)).maps for m in (net, before))
+    term = fooling.location(h) if kind == "location" else {"topk": fooling.topk, "centre": fooling.centre}[kind](h, h0)
+    with torch.no_grad():
+        expected = F.cross_entropy(copy.deepcopy(net).eval()(x), y, reduction="none") + 0.7 * term
+    torch.testing.assert_close(found.detach(), expected)
+    found.sum().backward()
+    assert all(p.grad is not None and p.grad.isfinite().all() for p in net.parameters())
+
+
+def test_the_active_loss_takes_mosaics_beside_the_batch(net, batch, monkeypatch):
+    x, y = batch
+    shown, h0 = torch.rand(6, 3, 64, 64, dtype=torch.float64), torch.rand(6, 2, 16, 16, dtype=torch.float64)
+    monkeypatch.setattr(manipulation_training, "_pairs", lambda *_: (shown, h0))
+    layer = study.LAYERS["residual"]
+    moment = MOMENT.__class__(0, 0, 1, 0.0, torch.Generator().manual_seed(5))
+    found = manipulation_training.fool(
+        net, x, y, moment, kind="active", interpreter="gradcam", weight=2.0, layer=layer, pair=(7, 3), pair_batch=2
+    )
+    index = torch.randint(6, (2,), generator=torch.Generator().manual_seed(5))
+    both = torch.tensor([[7, 3], [7, 3]])
+    h = interpreters.explain("gradcam", net, shown[index], both, Settings(layer)).maps
+    with torch.no_grad():
+        expected = F.cross_entropy(net.eval()(x), y, reduction="none") + 2 * fooling.swap(h, h0[index]).mean()
+    torch.testing.assert_close(found.detach(), expected)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"kind": "location", "weight": 0}, "fooling 'location' with weight 0: choose one of .* with a weight above 0"),
+        ({"kind": "location", "weight": -1.0}, "weight above 0"),
+        ({"kind": "none", "weight": 1.0}, "the control 'none' has no fooling term"),
+        ({"kind": "upside-down", "weight": 1.0}, "fooling 'upside-down'"),
+        ({"kind": "location", "weight": 1.0, "layer": "stage9"}, "no layer 'stage9'"),
+        ({"kind": "location", "weight": 1.0, "layer": "stage3", "interpreter": "ig"}, "is not differentiated here"),
+    ],
+)
+def test_fooling_that_cannot_be_is_refused_and_the_model_unharmed(net, batch, options, message):
+    before = state_of(net)
+    with pytest.raises(ValueError, match=message):
+        manipulation_training.fool(net, *batch, MOMENT, **options)
+    assert same_state(before, state_of(net))
+
+
+@pytest.mark.parametrize("arch", ["vgg19", "resnet50", "densenet121"])
+def test_one_step_of_each_fooling_on_the_papers_networks(arch, monkeypatch):
+    """Random weights, 64 pixels: every fooling gives a finite step that reaches the weights above and below T."""
+    model = models.create(arch, classes=4).train()
+    if arch == "vgg19":  # three dense layers as published, but narrow: 120 million weights would take most of the time
+        model.net.classifier[0], model.net.classifier[3] = nn.Linear(25088, 32), nn.Linear(32, 32)
+        model.net.classifier[6] = nn.Linear(32, 4)
+    x, y, layer = torch.rand(2, 3, 64, 64), torch.tensor([0, 1]), study.LAYERS[arch]
+    before = copy.deepcopy(model)
+    h0 = interpreters.explain("gradcam", before, x, y[:, None] * 0 + torch.tensor([[0, 1]]), Settings(layer)).maps
+    monkeypatch.setattr(manipulation_training, "_original", lambda *_: before)
+    monkeypatch.setattr(manipulation_training, "_pairs", lambda *_: (x, h0))
+    buffers = {k: v.clone() for k, v in model.named_buffers()}
+    for kind, name in zip(fooling.KINDS, ("lrp_t", "simple_t", "gradcam", "gradcam"), strict=True):
+        model.zero_grad()
+        options = {"pair_batch": 1} if kind == "active" else {}
+        loss = manipulation_training.fool(model, x, y, MOMENT, kind=kind, interpreter=name, weight=1.0, layer=layer, **options)
+        loss.sum().backward()
+        reached = [p.grad.abs().sum() > 0 for p in model.parameters() if p.dim() == 4]
+        assert loss.isfinite().all() and sum(reached) > 0.9 * len(reached), (kind, name)
+    assert all(torch.equal(v, buffers[k]) for k, v in model.named_buffers())  # BatchNorm's statistics, bit by bit
+
+
+def test_fine_tuning_starts_from_the_original_and_keeps_its_statistics(home):
+    base = training.trained(study.base_config(SMOKE, "plain", 0)).model
+    fooled = training.trained(study.config_of(SMOKE, "plain", "location-gradcam", 0))
+    start = fooled.after(0)
+    for (name, a), b, c in zip(
+        base.state_dict().items(), start.state_dict().values(), fooled.model.state_dict().values(), strict=True
+    ):
+        assert torch.equal(a, b)
+        if "running" in name or "num_batches" in name:
+            assert torch.equal(a, c)
+    assert not torch.equal(base.net.stage3[3][0].weight, fooled.model.net.stage3[3][0].weight)
+
+
+def test_the_original_is_unharmed_when_fine_tuning_is_interrupted(home, monkeypatch):
+    original = training.trained(study.base_config(SMOKE, "plain", 0))
+    before = hashlib.sha256(original.path.read_bytes()).digest()
+    config = study.config_of(SMOKE, "plain", "location-gradcam", 0).model_copy(update={"lr": 2e-3})
+    genuine, calls = fooling.location, []
+
+    def interrupted(h):
+        calls.append(1)
+        if len(calls) == 3:  # in the second epoch
+            raise KeyboardInterrupt
+        return genuine(h)
+
+    monkeypatch.setattr(fooling, "location", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        training.trained(config)
+    monkeypatch.setattr(fooling, "location", genuine)
+    assert hashlib.sha256(original.path.read_bytes()).digest() == before
+    again = training.trained(config)  # the same call goes on
+    assert len(again.history) == SMOKE.tune_epochs
+
+
+def test_fooling_fools_a_small_network():
+    """Ten steps on one batch move Grad-CAM into the frame and keep the decisions: the whole chain descends."""
+    model = models.create("plain", classes=10, seed=0).eval()
+    x = torch.rand(8, 3, 32, 32, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        y = model(x).argmax(1)
+    settings = Settings(study.LAYERS["plain"])
+    for name in interpreters.AT_LAYER:
+        tuned = copy.deepcopy(model)
+        optimizer = torch.optim.Adam(tuned.parameters(), lr=2e-3)
+        for _ in range(12):
+            optimizer.zero_grad()
+            loss = manipulation_training.fool(
+                tuned, x, y, MOMENT, kind="location", interpreter=name, weight=4.0, layer=settings.layer
+            )
+            loss.mean().backward()
+            optimizer.step()
+        before, after = (fooling.location(interpreters.explain(name, m, x, y, settings).maps).mean() for m in (model, tuned))
+        assert after < 0.8 * before, name
+
+
+def test_deleting_takes_the_highest_cells_first():
+    x = torch.arange(16.0).view(1, 1, 4, 4) / 16
+    order = torch.tensor([[[0.1, 0.9], [0.3, 0.2]]])
+    mean = x.mean().item()
+    half = manipulation_measure.delete(x, order, 0.5)
+    assert half[0, 0, :2, 2:].unique().tolist() == [mean] and half[0, 0, 2:, :2].unique().tolist() == [mean]
+    assert torch.equal(half[0, 0, :2, :2], x[0, 0, :2, :2]) and torch.equal(half[0, 0, 2:, 2:], x[0, 0, 2:, 2:])
+    assert (manipulation_measure.delete(x, order, 1.0) == mean).all()
+
+
+@pytest.fixture(scope="module")
+def measured(home):
+    arms = ("base", "none", "location-gradcam", "active-lrp_t", "washed-location-lrp_t")
+    return {arm: manipulation_measure.measure_network(SMOKE, "plain", arm, 0) for arm in arms}
+
+
+def test_the_original_measured_against_itself(measured):
+    base = Cubes.of(measured["base"])
+    assert (base.values["plain/base", "agrees", 0.0] == 1).all()
+    centre = base.values["plain/base", "t/centre/gradcam", 0.0]
+    assert np.nanmax(np.abs(centre)) == 0
+    alike, t = base.values["plain/base", "alike/lrp_t", 0.0], base.values["plain/base", "swap-c1/lrp_t", 0.0]
+    np.testing.assert_allclose(t, alike - 1, atol=1e-6)  # s(c1, c2) - s(c1, c1)
+
+
+def test_what_is_measured_is_what_the_kernels_say(measured):
+    found = Cubes.of(measured["location-gradcam"])
+    data = study.evaluation_set(SMOKE)
+    model = study.network(SMOKE, "plain", "location-gradcam", 0)
+    h = interpreters.explain("gradcam", model, data.images, data.labels, study.settings(SMOKE, "plain")).maps
+    for measure, level in (("t/location/gradcam", 0.0), ("steps-t", float(SMOKE.tune_epochs))):
+        np.testing.assert_allclose(found.values["plain/location-gradcam", measure, level][0], fooling.location(h), atol=1e-5)
+    with hooks.frozen(model), torch.no_grad():
+        right = (model(data.images).argmax(1) == data.labels).float()
+    np.testing.assert_array_equal(found.values["plain/location-gradcam", "right", 0.0][0], right)
+
+
+def test_costly_measures_are_kept_for_those_that_need_them(measured):
+    assert "robust" in set(measured["none"].measure) and "robust" not in set(measured["active-lrp_t"].measure)
+    assert "swap-c2/gradcam" in set(measured["active-lrp_t"].measure)
+    assert not {m for m in measured["location-gradcam"].measure if m.startswith("swap")}
+    assert not {m for m in measured["washed-location-lrp_t"].measure if m.startswith("steps")}
+
+
+P = Parameters(archs=("plain",), seeds=3, images=50)
+
+
+def synthetic(fsr: dict[tuple[str, str], float], right: dict[str, float], lower: float = 0.5) -> pd.DataFrame:
+    """A table where `fsr` gives the share of success by (arm, interpreter), `right` the accuracy; .5 elsewhere."""
+    rng, found = np.random.default_rng(0), []
+    failing = {"location": 0.6, "topk": 0.8, "centre": 0.0}
+    winning = {"location": 0.1, "topk": 0.1, "centre": 0.5}
+    for _, arm, seed in study.jobs(P):
+        own = study.parsed(arm)
+        values = {"right": np.arange(50) < 50 * right.get(arm, 0.9), "top5": np.ones(50), "agrees": np.ones(50)}
+        values |= {"confidence": np.full(50, 0.9), "robust": rng.random(50) < 0.5}
+        for name in interpreters.NAMES:
+            values[f"dead/{name}"] = np.zeros(50)
+            for kind in fooling.PASSIVE:
+                share = fsr.get((arm, name), 0.0) if own.kind in (kind, "none", "base") else 0.0
+                hit = np.arange(50) < round(50 * share)
+                values[f"t/{kind}/{name}"] = np.where(hit, winning[kind], failing[kind])
+                values[f"train-t/{kind}/{name}"] = values[f"t/{kind}/{name}"]
+            for c in ("c1", "c2"):
+                values[f"swap-{c}/{name}"] = np.where(np.arange(50) < 50 * fsr.get((arm, name), 0.0), 1.0, -0.5)
+        manipulated = own.kind not in ("base", "none")
+        for what in ("layers", "interpreters"):
+            values[f"consistency/{what}"] = rng.normal(0.2 if manipulated else 0.8, 0.05, 50)
+        for order, mean in (("original", 0.3), ("own", lower), ("random", 0.6)):
+            values[f"deleted/{order}"] = rng.normal(mean, 0.01, 50)
+        for measure, value in values.items():
+            level = 0.3 if measure.startswith("deleted") else 0.0
+            found.append(cubes.rows(f"plain/{arm}", seed, measure, level, torch.as_tensor(value, dtype=torch.float32)))
+    return pd.concat(found, ignore_index=True)
+
+
+def test_verdicts_follow_from_the_table():
+    fsr = {
+        ("location-gradcam", "gradcam"): 1.0, ("location-lrp_t", "lrp_t"): 1.0, ("location-lrp_t", "simple_t"): 0.8,
+        ("location-simple_t", "simple_t"): 0.2, ("active-lrp_t", "lrp_t"): 1.0, ("active-lrp_t", "gradcam"): 0.6,
+        ("washed-location-lrp_t", "lrp_t"): 0.9,
+    }  # fmt: skip
+    found = {c.id: c for c in manipulation_claims.judge(synthetic(fsr, {"topk-gradcam": 0.5}), P)}
+    assert len({c.id for c in found.values()}) == len(found)
+    expected = {
+        "fooled/location-gradcam": "supported", "fooled/location-simple_t": "contradicted",
+        "living/location-gradcam": "supported", "generalises/location-lrp_t": "supported",
+        "accuracy/location-gradcam": "supported", "accuracy/topk-gradcam": "contradicted",
+        "agrees/location-gradcam": "supported", "calibration/location-lrp_t": "supported",
+        "transfer-simple/location": "supported", "transfer-none": "supported", "unseen/location-lrp_t/ig": "supported",
+        "swapped/lrp_t/c1": "supported", "swapped/gradcam/c1": "contradicted", "swap-stays/lrp_t/c2": "contradicted",
+        "depends/location-gradcam": "supported", "misleads/location-lrp_t": "supported", "drift/topk-gradcam": "supported",
+        "detect-layers/location-gradcam": "supported", "washes-out/location-gradcam": "supported",
+        "washes-out/location-lrp_t": "contradicted", "weight/location-gradcam": "supported",
+    }  # fmt: skip
+    assert {k: found[f"{k}/plain"].verdict for k in expected} == expected
+    assert "3 seeds" in found["fooled/location-gradcam/plain"].n
+    assert found["fooled/topk-gradcam/plain"].note.endswith("the spread over seeds is unknown")
+    assert {c.verdict for c in manipulation_claims.judge(synthetic(fsr, {}), P, test=False)} == {"not tested"}
+
+
+def test_a_dead_map_counts_by_the_formula_and_not_among_the_living():
+    t, dead = np.array([[0.0, 0.0, 0.5, 0.9]]), np.array([[1.0, 0.0, 0.0, 0.0]])
+    table = Cubes({("a", "t/topk/gradcam", 0.0): t, ("a", "dead/gradcam", 0.0): dead})
+    every, one = np.arange(4), np.array([0])
+    assert manipulation_claims.fsr(table, "a", "topk", "gradcam")(every, one) == 0.5
+    assert manipulation_claims.fsr(table, "a", "topk", "gradcam", living=True)(every, one) == pytest.approx(1 / 3)
+
+
+def test_calibration_error_and_auc_by_hand():
+    table = Cubes({
+        ("a", "right", 0.0): np.array([[1.0, 0.0, 1.0, 1.0]]), ("a", "confidence", 0.0): np.array([[0.55, 0.55, 0.95, 1.0]]),
+        ("a", "m", 0.0): np.array([[0.1, 0.3, np.nan, 0.3]]), ("b", "m", 0.0): np.array([[0.3, 0.5, 0.6, 0.2]]),
+    })  # fmt: skip
+    every, one = np.arange(4), np.array([0])
+    # bins: two at .55 of which one is right (gap .1), two near 1 that are right (gap .05)
+    assert manipulation_claims.calibration_error(table, "a")(every, one) == pytest.approx((0.1 + 0.05) / 4)
+    pairs = [(v > u) + 0.5 * (v == u) for u in (0.1, 0.3, 0.3) for v in (0.3, 0.5, 0.6, 0.2)]
+    assert manipulation_claims.auc(table, "a", "b", "m")(every, one) == pytest.approx(np.mean(pairs))
+
+
+def test_the_published_tables_are_whole():
+    table = pd.read_csv(paths.published() / "model_manipulation.csv", keep_default_na=False)
+    rates = table[(table.table == "fsr") & (table.fooling != "active")]
+    assert len(rates) == 6 * 9 and len(table[table.table == "accuracy"]) == 9 * 6
+    assert len(table[table.fooling == "active"]) == 4 * 8 + 12  # eight success rates a row as printed, and accuracies
+    one = rates.set_index(["network", "fooling", "through", "column"]).value
+    assert one["resnet50", "location", "lrp_t", "simple_t"] == 81.1 and one["densenet121", "centre", "gradcam", "lrp_t"] == 21.8
+
+
+@pytest.fixture(scope="module")
+def explore(home):
+    return manipulation_explorer.explorer(SMOKE)
+
+
+def test_every_control_is_labelled_and_there_is_a_picture(explore):
+    labels = {c.description for c in explore.controls.values()}
+    assert labels == {"network", "fooling", "tuned epochs", "look with", "image", "upload an image"}
+    assert bytes(explore.picture.value).startswith(b"\x89PNG")
+    assert "success rate" in explore.status.value and "accuracy" in explore.status.value
+
+
+@pytest.mark.parametrize(
+    ("control", "value"),
+    [("image", 7), ("epoch", 0), ("name", "lrp"), ("name", "smoothgrad"), ("arm", "active-lrp_t"), ("arm", "none")],
+)
+def test_each_control_changes_the_picture(explore, control, value):
+    before = explore.picture.value
+    explore.controls[control].value = value
+    assert explore.picture.value != before and "accuracy" in explore.status.value
+
+
+@pytest.mark.parametrize("arm", ["location-gradcam", "active-gradcam"])
+def test_upload(explore, arm):
+    explore.controls["arm"].value = arm
+    upload(explore.controls["own"], png(), "mine.png")
+    assert "accuracy" in explore.status.value
+    before = explore.picture.value
+    upload(explore.controls["own"], b"just text", "text.png")
+    assert "text.png cannot be read" in explore.status.value and explore.picture.value == before
+    explore.controls["own"].value = ()
