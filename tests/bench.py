@@ -28,11 +28,14 @@ from lib import (
     datasets,
     discrepancy,
     files,
+    fooling,
     gradients,
     hooks,
     interpretability_arms,
     interpretability_aware_training,
     interpretability_measure,
+    interpreters,
+    lrp,
     metrics,
     models,
     paths,
@@ -427,6 +430,48 @@ def long_pgd() -> None:
     )  # fmt: skip
 
 
+def relevance() -> None:
+    """LRP on ResNet-18, 64 images of 64 pixels; and every passive test loss of a network from one set of maps."""
+    from zennit.attribution import Gradient
+    from zennit.composites import EpsilonPlus
+    from zennit.torchvision import ResNetCanonizer
+
+    model = models.create("resnet18", classes=10).eval()
+    for p in model.parameters():
+        p.requires_grad_(False)
+    x, y = torch.rand(64, 3, 64, 64), torch.zeros(64, dtype=torch.long)
+    floor = "one forward and input-backward pass"
+    hot = torch.nn.functional.one_hot(y, 10).float()
+
+    def peer() -> None:
+        with Gradient(model, EpsilonPlus(canonizers=[ResNetCanonizer()])) as attributor:
+            attributor(x, hot)
+
+    def passes() -> None:
+        gradients.gradient(model, x, y)
+
+    record("LRP, epsilon-plus", floor, pairs(lambda: lrp.lrp(model, x, y), passes, 15), 1.6)
+    record("LRP, epsilon", floor, pairs(lambda: lrp.lrp(model, x, y, composite="epsilon"), passes), None)
+    record("zennit's LRP, EpsilonPlus (for comparison)", floor, pairs(peer, passes), None)
+
+    net, layer = models.create("plain", classes=10).eval(), interpreters.Settings("into:stage3.3")
+    images, labels = torch.rand(200, 3, 32, 32), torch.randint(0, 10, (200,))
+    names = (*interpreters.AT_LAYER, "lrp")
+    before = {n: interpreters.explain(n, net, images, labels, layer).maps for n in names}
+
+    def maps() -> None:
+        for n in names:
+            interpreters.explain(n, net, images, labels, layer)
+
+    def rates() -> None:
+        for n in names:
+            h = interpreters.explain(n, net, images, labels, layer).maps
+            for kind in fooling.PASSIVE:
+                fooling.succeeded(kind, fooling.test(kind, h, before[n]).t)
+
+    record("all passive success rates under four interpreters", "the four interpreters' maps alone", pairs(rates, maps), 1.15)
+
+
 MEMORY = """
 import dataclasses, resource, sys, torch
 from lib import attention_shift, datasets, models, robustness, training
@@ -456,7 +501,8 @@ def memory() -> None:
 PARTS = {
     part.__name__: part
     for part in (
-        grad_cam, similarity, pixel_explanations, interpretability, pixel_memory, memory, attention, robust_grid, long_pgd,
+        grad_cam, similarity, pixel_explanations, interpretability, relevance, pixel_memory, memory, attention, robust_grid,
+        long_pgd,
     )
 }  # fmt: skip
 

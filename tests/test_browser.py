@@ -140,11 +140,21 @@ def drive_interpretability(d: Driver) -> None:
     d.choose("trained as", "Adv")
 
 
+def drive_manipulation(d: Driver) -> None:
+    d.slide("tuned epochs", "ArrowLeft")
+    d.slide("image")
+    d.choose("look with", "LRP_T")
+    d.choose("look with", "SmoothGrad")
+    d.choose("fooling", "active through Grad-CAM")
+    d.choose("fooling", "location through LRP_T")
+
+
 # what each explorer's text always says, and how it is driven
 EXPLORERS = {
     "01-attention-shift": ("NISSIM", drive_attention_shift),
     "02-at-cnn": ("total variation", drive_at_cnn),
     "03-interpretability-aware-training": ("discrepancy D2", drive_interpretability),
+    "04-model-manipulation": ("accuracy", drive_manipulation),
 }
 
 
