@@ -113,7 +113,8 @@ class TrainConfig(BaseModel):
         return files.digest_of([RECIPE, self._deciding(), fingerprint])
 
     def __str__(self) -> str:
-        objective = "" if self.objective == "standard" else f" {self.options.get('arm', self.objective)}"
+        named = "-".join(str(self.options[k]) for k in ("arm", "kind", "interpreter") if k in self.options)
+        objective = "" if self.objective == "standard" else f" {named or self.objective}"
         if "eps" in self.options:
             objective += f" {self.options.get('norm', 'linf')} {self.options['eps']:.3g}"
         stop = f" to step {self.stop}" if self.stop else ""

@@ -225,7 +225,9 @@ def test_a_concatenation_hands_each_piece_its_own():
 def test_what_is_read_twice_gets_both_relevances():
     net = below_head(lambda x, a: torch.cat([y := a(x), (y + y)[:, :2], y], 1), (10, 3, 3), nn.Conv2d(3, 4, 3))
     found = lrp.lrp(net, images(2, 3, 5, 5), 0, ["2", "0"], composite="z").values
-    torch.testing.assert_close(found["2"], found["0"][:, :4] + found["0"][:, 6:] + F.pad(found["0"][:, 4:6], (0, 0, 0, 0, 0, 2)))
+    torch.testing.assert_close(
+        found["2"], found["0"][:, :4] + found["0"][:, 6:] + F.pad(found["0"][:, 4:6], (0, 0, 0, 0, 0, 2))
+    )
 
 
 class Other(nn.BatchNorm2d):

@@ -10,7 +10,7 @@ import pytest
 import torch
 from pydantic import ValidationError
 
-from lib import attacks, models, paths, training
+from lib import attacks, files, models, paths, training
 from lib.training import TrainConfig, trained
 
 TINY = TrainConfig(dataset="digits", size=16, channels=1, limit=192, arch="plain", epochs=3, batch_size=32)
@@ -39,6 +39,14 @@ def test_the_key_is_everything_that_decides_the_weights():
     for change in ({"seed": 1}, {"epochs": 4}, {"lr": 0.05}, {"augment": ()}, {"options": {"eps": 0.1}}, {"threads": 2}):
         assert TINY.model_copy(update=change).key("data") != base
     assert TrainConfig.model_validate_json(TINY.model_dump_json()).key("data") == base
+
+
+def test_fields_that_came_later_leave_older_keys_alone():
+    older = {k: v for k, v in TINY.model_dump().items() if k not in ("start", "snapshots")}
+    assert TINY.key("data") == files.digest_of([training.RECIPE, older, "data"])
+    tuned = TINY.model_copy(update={"start": TINY})
+    assert len({c.key("data") for c in (TINY, tuned, TINY.model_copy(update={"snapshots": True}))}) == 3
+    assert TrainConfig.model_validate_json(tuned.model_dump_json()) == tuned
 
 
 def test_recipe_guard(home):
@@ -280,3 +288,32 @@ def test_a_stepped_rate_falls_where_it_is_told():
     for wrong in ("step:", "step:2", "step:0.5,", "cosine"):
         with pytest.raises(ValueError, match="should match pattern"):
             TrainConfig(dataset="digits", arch="small", schedule=wrong)
+
+
+def test_fine_tuning_starts_where_another_training_ended(home):
+    tuned = TINY.model_copy(update={"start": TINY, "epochs": 2, "lr": 1e-3, "snapshots": True, "seed": 9})
+    found = trained(tuned)
+    states = [found.after(e).state_dict() for e in range(3)]
+    first, last = trained(TINY).model.state_dict(), found.model.state_dict()
+    assert all(torch.equal(states[0][k], first[k]) and torch.equal(states[2][k], last[k]) for k in first)
+    stopped = trained(tuned.model_copy(update={"stop": 6})).model.state_dict()  # one epoch of the same run
+    assert all(torch.equal(states[1][k], stopped[k]) for k in stopped)
+    assert not torch.equal(states[0]["net.head.weight"], states[1]["net.head.weight"])
+    other = TINY.model_copy(update={"seed": 1})
+    assert trained(tuned.model_copy(update={"start": other})).path != found.path
+    with pytest.raises(ValueError, match="keeps no weights of epoch 3; it has 2 epochs"):
+        found.after(3)
+    with pytest.raises(ValueError, match="keeps no weights of epoch 1"):
+        trained(TINY).after(1)
+
+
+@pytest.mark.parametrize("harm", ["missing", "changed"])
+def test_a_snapshot_that_is_lost_is_made_again(home, capsys, harm):
+    config = TINY.model_copy(update={"snapshots": True, "epochs": 2})
+    found = trained(config)
+    kept = training._snapshot(found.path, 1)
+    before = kept.read_bytes()
+    kept.unlink() if harm == "missing" else kept.write_bytes(before[:-1] + bytes([before[-1] ^ 1]))
+    again = trained(config)
+    assert "is damaged" in capsys.readouterr().err and kept.read_bytes() == before
+    assert again.after(1).training is False
