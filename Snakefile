@@ -31,6 +31,9 @@ rule all:
 
 
 rule train:
+    input:
+        # fine-tuning begins with another network
+        lambda wildcards: [TRAINED / f"{c.digest}.json" for c in [CONFIGS[wildcards.digest].start] if c],
     output:
         TRAINED / "{digest}.json",
     params:

@@ -43,6 +43,9 @@ class Judge:
             f"{id}/{arch}", kind, f"{statement} ({arch})", compute, rule, statistic=statistic, source=source,
             note=noted(note, few),
         )  # fmt: skip
+        last = self.rows[-1]
+        if self.test and last.verdict == "not tested":
+            self.rows[-1] = last.model_copy(update={"note": noted("not defined: every map concerned is dead", last.note)})
 
     @property
     def passive(self) -> list[str]:

@@ -5,6 +5,7 @@
 """
 
 import argparse
+import re
 import sys
 from pathlib import Path
 
@@ -14,10 +15,11 @@ from lib import files, ledger, paths, profiles, runs
 from lib.progress import say
 
 TEMPLATES = Path(__file__).resolve().parent / "templates"
+STYLES = "report.css"
 
 
 def _html(notebook: Path, run: str, profile: str, smoke: bool) -> str:
-    """The page of an executed notebook. Everything is inline but the figures, which lie beside it."""
+    """The page of an executed notebook. Figures lie beside it; styles still stand in it."""
     from nbconvert import HTMLExporter
     from traitlets.config import Config
 
@@ -38,6 +40,17 @@ def _html(notebook: Path, run: str, profile: str, smoke: bool) -> str:
         setattr(exporter, name, "")
     about = {"run": run, "profile": profile, "smoke": smoke}
     html, _ = exporter.from_notebook_node(content, resources={"study": about, "metadata": {"name": content.metadata["title"]}})
+    return html
+
+
+def _styled(html: str, folder: Path) -> str:
+    """The page with nbconvert's own style sheets in a file beside it: all pages of a profile share them."""
+    found = [m for m in re.finditer(r'<style type="text/css">(.*?)</style>\n?', html, re.DOTALL) if len(m[0]) > 10_000]
+    for i, m in enumerate(reversed(found)):
+        link = f'<link rel="stylesheet" href="{STYLES}">\n' if i == len(found) - 1 else ""
+        html = html[: m.start()] + link + html[m.end() :]
+    if found:
+        files.write_bytes(folder / STYLES, "\n".join(m[1] for m in found).encode())
     return html
 
 
@@ -66,7 +79,8 @@ def render(run: str, profile: str) -> Path:
     # a smoke run with changed parameters is a smoke run still
     smoke = files.read_json(folder / "run.json")["parameters"]["profile"] == "smoke"
     target = page(run, profile)
-    files.write_bytes(target, _html(folder / "executed.ipynb", run, profile, smoke).encode())
+    html = _styled(_html(folder / "executed.ipynb", run, profile, smoke), target.parent)
+    files.write_bytes(target, html.encode())
     if run != profiles.LEDGER and profile in profiles.PROFILES:
         index(profile)
     return target

@@ -317,6 +317,19 @@ def test_activations_hand_on_unchanged_also_in_place(kind):
         check(AlphaBeta(), lrp.COMPOSITES["epsilon-plus"], above, x, act(x - 0.5), bare, conv.bias)
 
 
+def test_constants_are_passed_by():
+    x = images(2, 3, 5, 5)
+    for f in (
+        lambda x: x + 1,
+        lambda x: 1 + x,
+        lambda x: x.add_(x.shape[1]),
+        lambda x: (x - 1) / 3,
+        lambda x: 2 * x * x.shape[2],
+    ):
+        found = lrp.lrp(below_head(lambda x: f(x.clone()), (3, 5, 5)), x, 0, ["0", PIXELS]).values  # noqa: B023
+        assert torch.equal(found["0"], found[PIXELS])
+
+
 def test_named_composites_are_what_they_say():
     x, net, plus, heo = images(2, 3, 8, 8), drawn(Shallow()), AlphaBeta(1, 0, 1e-6, "none"), AlphaBeta(1, 0, 0.01, "none")
     for name, *rules, options in (
@@ -479,7 +492,8 @@ def test_graphs_and_in_place_operations_change_nothing(composite):
     inplace.load_state_dict(net.state_dict())
     layers = [PIXELS, "max", "bn2", "mean"]
     a, b = (lrp.lrp(n, x, 0, layers, composite=composite) for n in (net, inplace))
-    c = lrp.lrp(net, x, 0, layers, composite=composite, create_graph=True)
+    with torch.no_grad():
+        c = lrp.lrp(net, x, 0, layers, composite=composite, create_graph=True)
     assert torch.equal(a.logits, b.logits) and c.logits.requires_grad and not a.logits.requires_grad
     for n in layers:
         assert torch.equal(a.values[n], b.values[n]) and c.values[n].requires_grad and not a.values[n].requires_grad
