@@ -81,6 +81,8 @@ def capture(
             raise ValueError(f"layer {name!r} {does} {shape}; a map needs a convolutional layer, (N, C, H, W)")
         if cut and not activation.requires_grad:
             activation = activation.detach().requires_grad_()
+        elif not cut:
+            activation = activation.view(activation.shape)  # a layer that puts out what it takes has a record of its own
         seen[name] = activation
         if seeing:
             seeing(activation)

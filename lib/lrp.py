@@ -25,11 +25,11 @@ from typing import Any, Literal, NamedTuple
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
-from torch.overrides import TorchFunctionMode
 from torch.utils import _pytree as pytree
 
-from lib import hooks
+from lib import hooks, tape
 from lib.hooks import Targets
+from lib.tape import Step, Tape
 
 PIXELS = "pixels"  # the layer name of the input
 
@@ -76,6 +76,10 @@ class Composite:
     fold: bool = True
     overwritten: bool = False
 
+    def __post_init__(self) -> None:
+        if any(isinstance(rule, AlphaBeta) and rule.beta for rule in (self.pool, self.total)):
+            raise ValueError("pooling and sums have no negative weights: their rule is Epsilon, or AlphaBeta with beta = 0")
+
 
 _PLUS = AlphaBeta()
 _HEO = (Epsilon(0.01), AlphaBeta(eps=0.01), AlphaBeta(eps=0.01))
@@ -99,93 +103,18 @@ class Relevance:
     logits: Tensor
 
 
-class _Step(NamedTuple):
-    """One operation of the forward pass on what is followed; `layer` is the module that it ran in."""
-
-    name: str
-    function: Callable[..., Any]
-    args: tuple[Any, ...]
-    kwargs: dict[str, Any]
-    outputs: tuple[Tensor, ...]
-    layer: str
-
-
-# what `function.__name__` says
+# By the operation's name (`lib.tape.Step`). Others have no rule.
 _PASSED = {
-    "relu", "relu_", "relu6", "leaky_relu", "elu", "selu", "gelu", "silu", "tanh", "dropout", "dropout2d", "dropout1d",
+    "relu", "relu6", "hardtanh", "leaky_relu", "elu", "selu", "gelu", "silu", "tanh", "dropout", "dropout1d", "dropout2d",
     "alpha_dropout", "feature_dropout", "sub", "__sub__", "mul", "__mul__", "__rmul__", "div", "__truediv__", "true_divide",
 }  # fmt: skip
-_ROUTED = {
-    "max_pool2d", "adaptive_max_pool2d", "flatten", "reshape", "view", "squeeze", "unsqueeze", "permute", "transpose",
-    "contiguous", "clone", "cat", "concat", "concatenate", "split", "chunk", "__getitem__", "pad", "to",
-}  # fmt: skip
 _POOLED = {"avg_pool2d", "adaptive_avg_pool2d", "mean"}
+_ROUTED = tape.KEEPING - _POOLED - {"dropout"} | {"pad", "view_as"}
 _SUMMED = {"add", "__add__", "__radd__"}
-_IN_PLACE = {
-    "relu_": torch.relu, "__iadd__": torch.add, "add_": torch.add, "__isub__": torch.sub, "sub_": torch.sub,
-    "__imul__": torch.mul, "mul_": torch.mul, "__itruediv__": torch.div, "div_": torch.div,
-}  # fmt: skip
 _WAYS_OUT = (
     "replace it by a layer that has one (convolution, dense, BatchNorm, pooling, ReLU and its kin, sum, concatenation), or "
     "stop the relevance at a layer above it"
 )
-
-
-class _Tape(TorchFunctionMode):
-    """Records every operation on tensors that descend from those it was told to `follow`."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.steps: list[_Step] = []
-        self.alive: dict[int, Tensor] = {}  # followed tensors by identity; holding them keeps identities unique
-        self.producer: dict[int, _Step] = {}
-        self.readers: dict[int, int] = {}
-        self.overwritten: set[int] = set()
-        self.nonnegative: set[int] = set()  # known to hold no negative value, without a look at them
-        self.layers: list[str] = []
-
-    def follow(self, tensor: Tensor) -> None:
-        self.alive[id(tensor)] = tensor
-
-    def inputs(self, step: _Step) -> list[Tensor]:
-        return self._followed(step.args, step.kwargs)
-
-    def _followed(self, args: Any, kwargs: Any) -> list[Tensor]:
-        return [t for t in pytree.tree_leaves((args, kwargs)) if isinstance(t, Tensor) and id(t) in self.alive]
-
-    def __torch_function__(
-        self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
-    ) -> Any:
-        kwargs = dict(kwargs or {})
-        followed = self._followed(args, kwargs)
-        if not followed:
-            return func(*args, **kwargs)
-        name, layer = func.__name__, self.layers[-1] if self.layers else ""
-        # What the rules need must not change under them, so in-place operations put out a new tensor. Their own result is
-        # what networks go on with (`x = relu_(x)`, `x += y`); one that reads the old name instead is refused.
-        if func in (F.relu, F.leaky_relu, F.elu, F.relu6, F.dropout, F.silu) and kwargs.get("inplace"):
-            kwargs["inplace"] = False
-            self.overwritten.add(id(args[0]))
-        elif name in _IN_PLACE:
-            self.overwritten.add(id(args[0]))
-            func, name = _IN_PLACE[name], _IN_PLACE[name].__name__
-        elif any(id(t) in self.overwritten for t in followed) and name != "__get__":
-            raise ValueError(f"layer {layer!r} reads a tensor that was changed in place; write x = x.relu() for x.relu_()")
-        found = func(*args, **kwargs)
-        outputs = tuple(t for t in pytree.tree_leaves(found) if isinstance(t, Tensor) and t.is_floating_point())
-        if outputs:
-            args, kwargs = pytree.tree_map(lambda a: a, (args, kwargs))  # DenseNet appends to the lists it has passed on
-            step = _Step(name, func, args, kwargs, outputs, layer)
-            self.steps.append(step)
-            for t in followed:
-                self.readers[id(t)] = self.readers.get(id(t), 0) + 1
-            kept = name in _ROUTED | _POOLED | _SUMMED | {"dropout"} and all(id(t) in self.nonnegative for t in followed)
-            for t in outputs:
-                self.follow(t)
-                self.producer[id(t)] = step
-                if kept or name in ("relu", "relu6"):
-                    self.nonnegative.add(id(t))
-        return found
 
 
 def _over(relevance: Tensor, z: Tensor, eps: float) -> Tensor:
@@ -211,28 +140,28 @@ class _Linear(NamedTuple):
     z: Tensor
     forward: Callable[[Tensor, Tensor], Tensor]
     transposed: Callable[[Tensor, Tensor, torch.Size], Tensor]
-    groups: int = 1
+    groups: int = 0  # of a convolution; 0: a dense layer
 
     def doubled(self, a: Tensor, b: Tensor) -> Tensor:
         """Two inputs as one with twice the channels, group by group."""
-        if a.dim() != 4:
+        if not self.groups:
             return torch.cat([a, b], -1)
         return torch.stack([a.unflatten(1, (self.groups, -1)), b.unflatten(1, (self.groups, -1))], 2).flatten(1, 3)
 
     def summed(self, both: Tensor) -> Tensor:
         """Back to one: the sum of the two."""
-        if both.dim() != 4:
+        if not self.groups:
             return both.unflatten(-1, (2, -1)).sum(-2)
         return both.unflatten(1, (self.groups, 2, -1)).sum(2).flatten(1, 2)
 
 
-def _bound(step: _Step, names: Sequence[str]) -> list[Any]:
+def _bound(step: Step, names: Sequence[str]) -> list[Any]:
     """The arguments of a step by name, None where they were not given."""
     given = dict(zip(names, step.args, strict=False)) | step.kwargs
     return [given.get(n) for n in names]
 
 
-def _convolution(step: _Step) -> _Linear:
+def _convolution(step: Step) -> _Linear:
     x, w, b, stride, padding, dilation, groups = _bound(
         step, ("input", "weight", "bias", "stride", "padding", "dilation", "groups")
     )
@@ -254,7 +183,7 @@ def _pair(value: Any) -> tuple[int, int]:
     return (value, value) if isinstance(value, int) else tuple(value)
 
 
-def _dense(step: _Step) -> _Linear:
+def _dense(step: Step) -> _Linear:
     x, w, b = _bound(step, ("input", "weight", "bias"))
     return _Linear(x, w, b, step.outputs[0], lambda x, w: x @ w.T, lambda s, w, _: s @ w)
 
@@ -262,22 +191,36 @@ def _dense(step: _Step) -> _Linear:
 _WEIGHTED = {"conv2d": _convolution, "linear": _dense}
 
 
-def _folded(layer: _Linear, step: _Step) -> _Linear:
+def _folded(layer: _Linear, step: Step) -> _Linear:
     """The layer and the BatchNorm that follows it as one layer."""
-    mean, variance, weight, bias, eps = _normalisation(step)
-    scale = weight * torch.rsqrt(variance + eps)
-    shift = bias - mean * scale if layer.b is None else bias + (layer.b - mean) * scale
+    n = _normalisation(step)
+    scale = n.weight * torch.rsqrt(n.variance + n.eps)
+    shift = n.bias + ((0 if layer.b is None else layer.b) - n.mean) * scale
     w = layer.w * scale.view(-1, *[1] * (layer.w.dim() - 1))
     return layer._replace(w=w, b=shift, z=step.outputs[0])
 
 
-def _normalisation(step: _Step) -> tuple[Tensor, Tensor, Tensor, Tensor, float]:
-    names = ("input", "running_mean", "running_var", "weight", "bias", "training", "momentum", "eps")
-    _, mean, variance, weight, bias, training, _, eps = _bound(step, names)
-    if training or mean is None:
+class _Normalisation(NamedTuple):
+    """A BatchNorm's running statistics, scale, shift and eps."""
+
+    mean: Tensor
+    variance: Tensor
+    weight: Tensor
+    bias: Tensor
+    eps: float
+
+
+def _normalisation(step: Step) -> _Normalisation:
+    first = ("input", "running_mean", "running_var", "weight", "bias")
+    if step.function is not F.batch_norm:  # torch.batch_norm
+        first = ("input", "weight", "bias", "running_mean", "running_var")
+    names = (*first, "training", "momentum", "eps")
+    given = dict(zip(names, _bound(step, names), strict=True))
+    mean, weight, bias, eps = given["running_mean"], given["weight"], given["bias"], given["eps"]
+    if given["training"] or mean is None:
         raise ValueError(f"layer {step.layer!r} normalises with the batch's own statistics; LRP needs running ones")
-    one = torch.ones_like(mean)
-    return mean, variance, one if weight is None else weight, one * 0 if bias is None else bias, eps or 1e-5
+    weight, bias = torch.ones_like(mean) if weight is None else weight, torch.zeros_like(mean) if bias is None else bias
+    return _Normalisation(mean, given["running_var"], weight, bias, 1e-5 if eps is None else eps)
 
 
 def _through(rule: Rule, layer: _Linear, relevance: Tensor, above_zero: bool) -> Tensor:
@@ -292,7 +235,7 @@ def _through(rule: Rule, layer: _Linear, relevance: Tensor, above_zero: bool) ->
     def share(v: Tensor, bias: Tensor | None) -> Tensor:
         z = layer.forward(parts, v)
         if bias is not None:
-            z = z + (bias.view(-1, 1, 1) if z.dim() == 4 else bias)
+            z = z + (bias.view(-1, 1, 1) if layer.groups else bias)
         found = _product(parts, layer.transposed(_over(relevance, z, rule.eps), v, parts.shape))
         return found if above_zero else layer.summed(found)
 
@@ -305,7 +248,7 @@ def _through(rule: Rule, layer: _Linear, relevance: Tensor, above_zero: bool) ->
     return rule.alpha * found - rule.beta * other
 
 
-def _routed(step: _Step, sources: list[Tensor], relevance: list[Tensor | None]) -> list[Tensor]:
+def _routed(step: Step, sources: list[Tensor], relevance: list[Tensor | None]) -> list[Tensor]:
     """Relevance along an operation that moves values about, or picks some: its transpose."""
     with torch.enable_grad():
         fresh = {id(t): t.detach().requires_grad_() for t in sources}
@@ -319,7 +262,7 @@ def _routed(step: _Step, sources: list[Tensor], relevance: list[Tensor | None]) 
     return [torch.zeros_like(t) if g is None else g for t, g in zip(fresh.values(), found, strict=True)]
 
 
-def _pooled(rule: Rule, step: _Step, x: Tensor, relevance: Tensor) -> Tensor:
+def _pooled(rule: Rule, step: Step, x: Tensor, relevance: Tensor) -> Tensor:
     """Average pooling: the share of each value, or of its positive part."""
     eps = rule.eps
     part = x if isinstance(rule, Epsilon) else x.clamp(min=0)
@@ -328,7 +271,7 @@ def _pooled(rule: Rule, step: _Step, x: Tensor, relevance: Tensor) -> Tensor:
     return part * _routed(step, [x], [_over(relevance, z, eps)])[0]
 
 
-def _summed(composite: Composite, step: _Step, sources: list[Tensor], relevance: Tensor) -> list[Tensor]:
+def _summed(composite: Composite, step: Step, sources: list[Tensor], relevance: Tensor) -> list[Tensor]:
     """A sum of two branches: the share of each value, or of its positive part. A constant that is added is passed by."""
     if step.kwargs.get("alpha", 1) != 1 or any(t.shape != relevance.shape for t in sources) or len(sources) > 2:
         raise ValueError(f"layer {step.layer!r} adds with a factor or across shapes, which LRP has no rule for; {_WAYS_OUT}")
@@ -341,54 +284,68 @@ def _summed(composite: Composite, step: _Step, sources: list[Tensor], relevance:
     return [a * share, b * share]
 
 
-def _back(composite: Composite, tape: _Tape, step: _Step, relevance: list[Tensor | None]) -> Iterator[tuple[Tensor, Tensor]]:
-    """(input, its relevance) of one step."""
-    sources = tape.inputs(step)
-    whole = relevance[0]
-    if step.name in _ROUTED:
-        sources = list({id(t): t for t in sources}.values())
-        yield from zip(sources, _routed(step, sources, relevance), strict=True)
-        return
-    assert whole is not None  # operations below have one output
-    before = tape.producer.get(id(sources[0])) if step.name == "batch_norm" else None
-    fold = composite.fold and before and before.name in _WEIGHTED and tape.readers[id(sources[0])] == 1
-    if fold or (step.name in _WEIGHTED and len(sources) == 1):
-        layer = _folded(_WEIGHTED[before.name](before), step) if fold else _WEIGHTED[step.name](step)
-        rule = composite.conv if layer.w.dim() == 4 else composite.dense
-        yield layer.x, _through(rule, layer, whole, id(layer.x) in tape.nonnegative or bool((layer.x >= 0).all()))
-    elif step.name == "batch_norm":
-        _normalisation(step)  # refuses the batch's own statistics
-        yield sources[0], whole
-    elif step.name in _PASSED and len(sources) == 1:
-        yield sources[0], whole
-    elif step.name in _POOLED:
-        yield sources[0], _pooled(composite.pool, step, sources[0], whole)
-    elif step.name in _SUMMED:
-        yield from zip(sources, _summed(composite, step, sources, whole), strict=True)
-    else:
-        kind = f"the product of two activations ({step.name})" if step.name in _PASSED else f"{step.name!r}"
-        raise ValueError(f"LRP has no rule for {kind}, which runs in layer {step.layer!r}; {_WAYS_OUT}")
-
-
-def _sweep(composite: Composite, tape: _Tape, start: Tensor, logits: Tensor, wanted: dict[str, Tensor]) -> dict[str, Tensor]:
-    """One pass from the logits back to the wanted tensors."""
-    at: dict[int, Tensor] = {id(logits): start}
-    names = {id(t): n for n, t in wanted.items()}
-    found: dict[str, Tensor] = {}
-    for step in reversed(tape.steps):
-        for t in step.outputs:
-            if id(t) in names and id(t) in at:
-                found[names[id(t)]] = at[id(t)]
-        if len(found) == len(wanted):
+def _foldings(record: Tape) -> dict[int, Step]:
+    """The BatchNorm that alone reads the output of a convolution or dense layer, by that output."""
+    found = {}
+    for step in (s for s in record.steps if s.name == "batch_norm"):
+        t = step.sources[0]
+        while record.readers[id(t)] == 1 and (before := record.producer.get(id(t))):
+            if before.name in _WEIGHTED:
+                found[id(t)] = step
+            elif before.name in ("clone", "view"):  # what `hooks.capture` puts between
+                t = before.sources[0]
+                continue
             break
-        relevance = [at.pop(id(t), None) for t in step.outputs]
-        if any(r is not None for r in relevance):
-            for source, value in _back(composite, tape, step, relevance):
-                at[id(source)] = at[id(source)] + value if id(source) in at else value
-    for name, t in wanted.items():
-        if name not in found:
-            found[name] = at.get(id(t), torch.zeros_like(t))
     return found
+
+
+class _Sweep(NamedTuple):
+    """One pass from the logits back: the rules, and the forward pass that they are applied to."""
+
+    composite: Composite
+    tape: Tape
+    foldings: dict[int, Step]
+
+    def back(self, step: Step, relevance: list[Tensor | None]) -> Iterator[tuple[Tensor, Tensor]]:
+        """(input, its relevance) of one step."""
+        if step.name in _ROUTED:
+            yield from zip(step.sources, _routed(step, list(step.sources), relevance), strict=True)
+            return
+        whole, first = relevance[0], step.sources[0]
+        assert whole is not None  # operations below have one output
+        if step.name in _WEIGHTED and len(step.sources) == 1:
+            layer, above = _WEIGHTED[step.name](step), self.foldings.get(id(step.outputs[0]))
+            if above and self.composite.fold:
+                layer = _folded(layer, above)
+            rule = self.composite.conv if layer.groups else self.composite.dense
+            yield first, _through(rule, layer, whole, id(first) in self.tape.nonnegative or bool((first >= 0).all()))
+        elif step.name == "batch_norm" and len(step.sources) == 1:
+            _normalisation(step)  # refuses the batch's own statistics
+            yield first, whole
+        elif step.name in _PASSED and len(step.sources) == 1 and step.args[0] is first:
+            yield first, whole
+        elif step.name in _POOLED:
+            yield first, _pooled(self.composite.pool, step, first, whole)
+        elif step.name in _SUMMED:
+            yield from zip(step.sources, _summed(self.composite, step, list(step.sources), whole), strict=True)
+        else:
+            kind = f"{step.name!r} of two activations" if len(step.sources) > 1 else f"{step.name!r}"
+            raise ValueError(f"LRP has no rule for {kind}, which runs in layer {step.layer!r}; {_WAYS_OUT}")
+
+    def run(self, start: Tensor, logits: Tensor, wanted: dict[str, Tensor]) -> dict[str, Tensor]:
+        """Relevance at the wanted tensors, from that of the logits."""
+        at: dict[int, Tensor] = {id(logits): start}
+        found: dict[int, Tensor] = {}
+        asked = {id(t) for t in wanted.values()}
+        for step in reversed(self.tape.steps):
+            found |= {id(t): at[id(t)] for t in step.outputs if id(t) in asked and id(t) in at}
+            relevance = [at.pop(id(t), None) for t in step.outputs]
+            if any(r is not None for r in relevance):
+                for source, value in self.back(step, relevance):
+                    if id(source) in self.tape.reached:
+                        at[id(source)] = at[id(source)] + value if id(source) in at else value
+        found |= {i: r for i, r in at.items() if i in asked}
+        return {name: found.get(id(t), torch.zeros_like(t)) for name, t in wanted.items()}
 
 
 def composite_of(which: str | Composite) -> Composite:
@@ -426,18 +383,19 @@ def lrp(
     if not names:
         raise ValueError(f"no layer named; relevance is asked for at one at least ({PIXELS!r} for the input)")
     hooks.check_images(x)
-    tape = _Tape()
+    record = Tape()
     own = [n for n in names if n != PIXELS]
     with (
         hooks.frozen(model, parameters=create_graph),
-        _naming(model, tape),
-        hooks.capture(model, own, cut=False, seeing=tape.follow) as seen,
+        record.naming(model),
+        hooks.capture(model, own, cut=False, seeing=record.want) as seen,
         torch.set_grad_enabled(create_graph),
     ):
         image = x if create_graph else x.detach()
+        record.follow(image)
         if PIXELS in names:
-            tape.follow(image)
-        with tape:
+            record.want(image)
+        with record:
             logits = model(image)
         hooks.check_logits(model, logits)
         missing = [n for n in own if n not in seen]
@@ -445,27 +403,10 @@ def lrp(
             raise ValueError(f"layer {missing[0]!r} did not run in the forward pass; name one that does")
         wanted = {n: image if n == PIXELS else seen[n] for n in names}
         classes, single = hooks.target_classes(targets, logits)
+        sweep = _Sweep(chosen, record, _foldings(record))
         found: dict[str, list[Tensor]] = {n: [] for n in names}
         for k in range(classes.shape[1]):
             mask = F.one_hot(classes[:, k], logits.shape[1]).to(logits)
-            for name, value in _sweep(chosen, tape, logits * mask, logits, wanted).items():
+            for name, value in sweep.run(logits * mask, logits, wanted).items():
                 found[name].append(value)
     return Relevance({n: v[0] if single else torch.stack(v, 1) for n, v in found.items()}, logits)
-
-
-class _naming:
-    """Tells the tape which layer runs."""
-
-    def __init__(self, model: nn.Module, tape: _Tape) -> None:
-        self.model, self.tape = model, tape
-
-    def __enter__(self) -> None:
-        self.handles = []
-        for name, module in self.model.named_modules():
-            shown = name.removeprefix("net.") or type(module).__name__
-            self.handles.append(module.register_forward_pre_hook(lambda *_, shown=shown: self.tape.layers.append(shown)))
-            self.handles.append(module.register_forward_hook(lambda *_: self.tape.layers.pop() and None))
-
-    def __exit__(self, *_: object) -> None:
-        for handle in self.handles:
-            handle.remove()

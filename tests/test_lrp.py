@@ -553,8 +553,8 @@ def stale(x):
     ("f", "message"),
     [
         (torch.sigmoid, "no rule for 'sigmoid', which runs in layer 'Net'; replace it by a layer that has one"),
-        (lambda x: x * x.flatten(2).softmax(2).view_as(x), r"the product of two activations \(mul\).*in layer 'Net'"),
-        (lambda x: x / (x.mean() + 1), r"the product of two activations \(div\)"),
+        (lambda x: x * x.flatten(2).softmax(2).view_as(x), "'mul' of two activations.*in layer 'Net'"),
+        (lambda x: x / (x.mean() + 1), "'div' of two activations"),
         (lambda x: x + x.mean((2, 3), keepdim=True), "layer 'Net' adds with a factor or across shapes"),
         (lambda x: torch.add(x, x, alpha=2), "adds with a factor or across shapes"),
         (lambda x: F.batch_norm(x, *torch.ones(2, 4, dtype=D), training=True), "normalises with the batch's own statistics"),
