@@ -40,7 +40,7 @@ def frame(l: int) -> Tensor:
 
 
 def _check(h: Tensor, h0: Tensor | None = None) -> None:
-    if h.dim() != 3:
+    if h.dim() != 3 or h.shape[1] != h.shape[2]:
         raise ValueError(f"maps have shape {tuple(h.shape)}; expected (N, l, l)")
     if h0 is not None and h0.shape != h.shape:
         raise ValueError(f"maps of shape {tuple(h.shape)} and original maps of {tuple(h0.shape)}; they must be the same")
@@ -55,7 +55,7 @@ def location(h: Tensor, mask: Tensor | None = None) -> Tensor:
             f"the mask has shape {tuple(m.shape)}, the maps {tuple(h.shape)}; give a mask of {tuple(h.shape[-2:])} (maps have "
             "the resolution of their layer, not of the image)"
         )
-    return ((h - m.to(h)) ** 2).flatten(1).mean(1)
+    return ((h - m.detach().to(h)) ** 2).flatten(1).mean(1)
 
 
 def top(h0: Tensor, k: int | None = None) -> Tensor:
@@ -75,6 +75,8 @@ def top(h0: Tensor, k: int | None = None) -> Tensor:
 def topk(h: Tensor, h0: Tensor, k: int | None = None, form: Literal["code", "printed"] = "code") -> Tensor:
     """mean over P of h^2 (code), or the sum over P of |h| (printed), (N,)."""
     _check(h, h0)
+    if form not in ("code", "printed"):
+        raise ValueError(f"unknown form {form!r}; choose code or printed")
     chosen = top(cam.normalise(h0), k)
     values = cam.normalise(h).flatten(1) * chosen
     return (values**2).sum(1) / chosen.sum(1) if form == "code" else values.abs().sum(1)
@@ -83,7 +85,7 @@ def topk(h: Tensor, h0: Tensor, k: int | None = None, form: Literal["code", "pri
 def _shift(h: Tensor, h0: Tensor) -> Tensor:
     """Shift of the centre of mass in rows and columns, (N, 2), pixels; zero, and without gradient, where h is dead."""
     _check(h, h0)
-    scaled, original = cam.normalise(h), cam.normalise(h0)
+    scaled, original = cam.normalise(h), cam.normalise(h0.detach())
     alive = ~metrics.degenerate(h) & ~metrics.degenerate(h0)
     safe = torch.where(alive[:, None, None], scaled, torch.ones_like(scaled))
     centre0 = metrics.centroid(torch.where(alive[:, None, None], original, torch.ones_like(original)))
@@ -95,11 +97,15 @@ def centre(h: Tensor, h0: Tensor) -> Tensor:
     return -_shift(h, h0).abs().sum(1)
 
 
-def swap(h: Tensor, h0: Tensor) -> Tensor:
-    """The active loss for maps of two classes, (N, 2, l, l) each: h of each class against h0 of the other."""
+def _check_pairs(h: Tensor, h0: Tensor) -> None:
     if h.dim() != 4 or h.shape[1] != 2 or h.shape != h0.shape:
         raise ValueError(f"maps have shapes {tuple(h.shape)} and {tuple(h0.shape)}; a swap takes two of (N, 2, l, l)")
-    return ((h - h0.flip(1)) ** 2).flatten(1).mean(1)  # the mean over both classes is the half sum
+
+
+def swap(h: Tensor, h0: Tensor) -> Tensor:
+    """The active loss for maps of two classes, (N, 2, l, l) each: h of each class against h0 of the other."""
+    _check_pairs(h, h0)
+    return ((h - h0.detach().flip(1)) ** 2).flatten(1).mean(1)  # the mean over both classes is the half sum
 
 
 class Test(NamedTuple):
@@ -126,7 +132,7 @@ def test(kind: Kind, h: Tensor, h0: Tensor, *, mask: Tensor | None = None, k: in
 def ternary(maps: Tensor) -> Tensor:
     """The released code's maps: signs where |map| exceeds mean + one standard deviation of |map|, zero elsewhere."""
     size = maps.flatten(1).abs()
-    bar = size.mean(1, keepdim=True) + size.std(1, keepdim=True)
+    bar = size.mean(1, keepdim=True) + size.std(1, keepdim=True, correction=0)
     return torch.where(size > bar, maps.flatten(1).sign(), 0.0).view_as(maps)
 
 
@@ -140,8 +146,12 @@ def _pearson(a: Tensor, b: Tensor) -> Tensor:
 def swapped(h: Tensor, h0: Tensor, correlation: Literal["spearman", "ternary"] = "spearman") -> Tensor:
     """t of the active fooling for both classes, (N, 2): s(h_c1, h0_c2) - s(h_c1, h0_c1) and s(h_c2, h0_c1) - s(h_c2, h0_c2).
 
-    NaN where a map is constant. It cannot exceed 1 - s(h0_c1, h0_c2): originals that resemble each other cannot be swapped.
+    NaN where a map is constant. An exact swap reaches 1 - s(h0_c1, h0_c2), no map more than the root of twice that: originals
+    that resemble each other can hardly be swapped.
     """
+    _check_pairs(h, h0)
+    if correlation not in ("spearman", "ternary"):
+        raise ValueError(f"unknown correlation {correlation!r}; choose spearman or ternary")
 
     def s(a: Tensor, b: Tensor) -> Tensor:
         return metrics.spearman(a, b) if correlation == "spearman" else _pearson(ternary(a), ternary(b))

@@ -14,7 +14,8 @@ name           raw map                                                  resoluti
 =============  =======================================================  ==========  ==========
 
 The first four are those of Heo et al. 2019 (who leave `lrp` signed and unscaled), with their layer T: the input of the last
-convolution or block. The others are differentiated nowhere and serve to look at what was done.
+convolution or block. (Right under average pooling the gradient is constant, and `simple_t` would show rounding.) The last
+three are differentiated nowhere and serve to look at what was done.
 """
 
 from typing import NamedTuple
@@ -35,7 +36,7 @@ DIFFERENTIABLE = (*AT_LAYER, "lrp", "simple")
 class Explained(NamedTuple):
     """maps (N, h, w), or (N, K, h, w) for K classes an image, in [0, 1]; logits (N, classes) of the same pass.
 
-    A map without contrast (dead) is zero everywhere.
+    A map without contrast is dead: zero everywhere (or one, where a constant above zero is scaled by its maximum).
     """
 
     maps: Tensor

@@ -15,6 +15,7 @@
 """
 
 import functools
+from typing import Any
 
 import pandas as pd
 import torch
@@ -99,14 +100,25 @@ def _foolings(m: Measured) -> None:
             m.add(f"train-t/{kind}/{name}", fooling.test(kind, found.maps, h0.maps, k=m.p.k).t)
 
 
+def logits_of(model: torch.nn.Module, x: Any) -> Tensor:
+    """Logits of images, some at a time."""
+    where = next(model.parameters()).device
+    with hooks.frozen(model), torch.no_grad():
+        return torch.cat([model(x[i : i + BATCH].to(where)) for i in range(0, len(x), BATCH)])
+
+
+@functools.lru_cache(maxsize=8)
+def _original_decisions(p: Parameters, arch: str, seed: int) -> Tensor:
+    return logits_of(study.network(p, arch, "base", seed), study.decision_set(p).images).argmax(1)
+
+
 def _decisions(m: Measured) -> None:
     """What the network says, beside what the original says."""
-    with hooks.frozen(m.model), torch.no_grad():
-        logits = torch.cat([m.model(part) for part in m.x.split(BATCH)])
-    before = m.original("gradcam").logits
-    m.add("right", logits.argmax(1) == m.y)
-    m.add("top5", (logits.topk(min(5, logits.shape[1])).indices == m.y[:, None]).any(1))
-    m.add("agrees", logits.argmax(1) == before.argmax(1))
+    data = study.decision_set(m.p)
+    logits, y = logits_of(m.model, data.images), data.labels.to(m.x.device)
+    m.add("right", logits.argmax(1) == y)
+    m.add("top5", (logits.topk(min(5, logits.shape[1])).indices == y[:, None]).any(1))
+    m.add("agrees", logits.argmax(1) == _original_decisions(m.p, m.arch, m.seed))
     m.add("confidence", logits.softmax(1).amax(1))
     if m.thorough:
         n = m.p.robust_images
@@ -167,8 +179,7 @@ def _deletion(m: Measured) -> None:
     for order, maps in zip(ORDERS, (h0, h, noise), strict=True):
         for share in (0.0, *m.p.deletion):
             x = delete(m.x, maps, share) if share else m.x
-            with hooks.frozen(m.model), torch.no_grad():
-                logits = torch.cat([m.model(part) for part in x.split(BATCH)])
+            logits = logits_of(m.model, x)
             m.add(f"deleted/{order}", logits.softmax(1).gather(1, m.y[:, None])[:, 0], share)
 
 
@@ -189,8 +200,7 @@ def _steps(m: Measured) -> None:
             m.add("steps-t2", t[:, 1], epoch)
         else:
             m.add("steps-t", fooling.test(kind, h, h0, k=m.p.k).t, epoch)
-        with hooks.frozen(model), torch.no_grad():
-            m.add("steps-right", model(m.x[:BATCH]).argmax(1) == m.y[:BATCH], epoch)
+        m.add("steps-right", logits_of(model, m.x[:BATCH]).argmax(1) == m.y[:BATCH], epoch)
 
 
 def measure_network(p: Parameters, arch: str, arm: str, seed: int) -> pd.DataFrame:

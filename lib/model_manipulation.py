@@ -89,6 +89,7 @@ class Parameters(profiles.Parameters):
     pair_batch: Annotated[int, Field(ge=1, description="mosaics in a step; the paper: 4")] = 4
     tile: Annotated[Tile, Field(description="mosaics of whole images, or of images at half size")] = "native"
     images: Annotated[int, Field(ge=8, description="test images")] = 200
+    decision_images: Annotated[int | None, Field(ge=8, description="test images of accuracy and decisions; None: all")] = None
     train_probe: Annotated[int, Field(ge=8, description="training images that are evaluated too")] = 100
     mosaic_images: Annotated[int, Field(ge=8, description="test mosaics; the paper: 200")] = 60
     costly_images: Annotated[int, Field(ge=4, description="test images of SmoothGrad and integrated gradients")] = 40
@@ -261,6 +262,11 @@ def network(p: Parameters, arch: str, arm: str, seed: int, epoch: int | None = N
 @functools.lru_cache(maxsize=2)
 def evaluation_set(p: Parameters) -> datasets.ImageSet:
     return datasets.load(p.dataset, "test", size=p.size, channels=p.channels, limit=p.images)
+
+
+@functools.lru_cache(maxsize=2)
+def decision_set(p: Parameters) -> datasets.ImageSet:
+    return datasets.load(p.dataset, "test", size=p.size, channels=p.channels, limit=p.decision_images)
 
 
 @functools.lru_cache(maxsize=2)

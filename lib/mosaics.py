@@ -33,6 +33,9 @@ def mosaics(data: ImageSet, pair: tuple[int, int], n: int, *, tile: Tile = "nati
     """
     if n < 1 or pair[0] == pair[1]:
         raise ValueError(f"n = {n} mosaics of the classes {pair}: at least one, of two different classes")
+    size = data.images.shape[-1]
+    if tile not in ("native", "half") or (tile == "half" and size % 2):
+        raise ValueError(f"tile {tile!r} of images of {size} pixels; choose native, or half where the size is even")
     rng = np.random.default_rng(seed)
     tiles = []
     for c in pair:
