@@ -10,7 +10,7 @@ import sys
 from pathlib import Path
 
 sys.path.insert(0, workflow.basedir)
-from lib import paths, profiles
+from lib import paths, profiles, training
 
 PROFILE = config.get("profile", "laptop")
 HOME = Path(os.path.relpath(paths.home(), workflow.basedir))
@@ -18,10 +18,18 @@ RESULTS = HOME / "data" / "results" / PROFILE
 TRAINED = HOME / "data" / "models" / "trained"
 FIGURES = HOME / "figures" / PROFILE
 RUNS = profiles.declared_runs(PROFILE)
-NETWORKS = {run: {c.digest: c for c in profiles.networks(run, PROFILE)} for run in RUNS}
-CONFIGS = {digest: c for found in NETWORKS.values() for digest, c in found.items()}
+TOGETHER = int(config.get("together", 5))  # fine-tunings of one network in a job; on a cluster, 1 spreads them furthest
+JOBS = {run: training.jobs(profiles.networks(run, PROFILE), TOGETHER) for run in RUNS}
+CONFIGS = {job: configs for found in JOBS.values() for job, configs in found.items()}
+JOB_OF = {c.digest: job for job, configs in CONFIGS.items() for c in configs}
 PYTHON = sys.executable
 GPU = int(config.get("gpu", 0))  # what each job that computes asks for
+
+
+def needed(job):
+    """The jobs that train what this one's fine-tunings begin with."""
+    starts = [c.start.digest for c in CONFIGS[job] if c.start]
+    return sorted({JOB_OF[digest] for digest in starts if digest in JOB_OF} - {job})
 
 
 rule all:
@@ -32,12 +40,11 @@ rule all:
 
 rule train:
     input:
-        # fine-tuning begins with another network
-        lambda wildcards: [TRAINED / f"{c.digest}.json" for c in [CONFIGS[wildcards.digest].start] if c],
+        lambda wildcards: [TRAINED / f"{job}.json" for job in needed(wildcards.job)],
     output:
-        TRAINED / "{digest}.json",
+        TRAINED / "{job}.json",
     params:
-        config=lambda wildcards: CONFIGS[wildcards.digest].model_dump_json(),
+        config=lambda wildcards: json.dumps([c.model_dump(mode="json") for c in CONFIGS[wildcards.job]]),
     threads: 1
     resources:
         gpu=GPU,
@@ -49,7 +56,7 @@ rule train:
 
 rule notebook:
     input:
-        networks=lambda wildcards: [TRAINED / f"{digest}.json" for digest in NETWORKS[wildcards.run]],
+        networks=lambda wildcards: [TRAINED / f"{job}.json" for job in JOBS[wildcards.run]],
         notebook=lambda wildcards: os.path.relpath(profiles.notebook_of(wildcards.run)),
         profile=lambda wildcards: os.path.relpath(profiles.profile_file(wildcards.run, PROFILE)),
         code=lambda wildcards: [os.path.relpath(p) for p in profiles.code_of(wildcards.run)],

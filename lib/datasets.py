@@ -20,7 +20,6 @@ from typing import Any, Literal
 
 import numpy as np
 import torch
-import torchvision
 from PIL import Image
 from torch import Tensor
 from torch.nn import functional as F
@@ -222,6 +221,8 @@ def _public(name: str, split: Split, size: int | None) -> ImageSet:
     root = paths.datasets()
     try:
         with files.locked(root / name):  # several jobs may want it first
+            import torchvision  # here, since it takes a second that most processes need not wait
+
             source = getattr(torchvision.datasets, kind)(root=str(root), download=True, **options[split])
         arrays, labels, classes = _decode(source, size or default_size)
     except Exception as error:  # torchvision raises what its downloader, its archive or its parser met

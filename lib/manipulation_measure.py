@@ -32,6 +32,7 @@ COSTLY = ("smoothgrad", "ig")
 SWAPPED = ("gradcam", "lrp_t", "simple_t", "lrp")
 ORDERS = ("original", "own", "random")
 BATCH = 100
+ALONG = 60  # images, or mosaics, that are looked at after every epoch
 
 
 def maps_of(name: str, model: torch.nn.Module, x: Tensor, y: Tensor, settings: interpreters.Settings) -> Explained:
@@ -75,6 +76,11 @@ class Measured:
         return _original(self.p, self.arch, self.seed, name, what, n)
 
     @property
+    def brief(self) -> bool:
+        """Whether only the arm's own success and its decisions matter: other weights, honest tuning afterwards."""
+        return self.parts.washed or self.parts.factor != 1
+
+    @property
     def thorough(self) -> bool:
         """Whether the arm gets the measurements that only headline arms and what they are compared with have."""
         return self.arm in ("base", "none", *self.p.headline)
@@ -82,7 +88,7 @@ class Measured:
 
 def _foolings(m: Measured) -> None:
     """All passive test losses under every interpreter, in one pass over the images for each."""
-    for name in interpreters.NAMES:
+    for name in [m.parts.interpreter] if m.brief else interpreters.NAMES:
         if name in COSTLY and not m.thorough:
             continue
         n = m.p.costly_images if name in COSTLY else None
@@ -146,6 +152,8 @@ def _swaps(m: Measured) -> None:
 
 def _consistency(m: Measured) -> None:
     """Do the network's own explanations agree with each other? No original is needed to ask."""
+    if not m.thorough:
+        return
     both = (m.settings.layer, study.NEIGHBOURS[m.arch])
     above, below = [], []
     for x, y in zip(m.x.split(BATCH), m.y.split(BATCH), strict=True):
@@ -185,12 +193,12 @@ def _deletion(m: Measured) -> None:
 
 def _steps(m: Measured) -> None:
     """The arm's own success and accuracy along its fine-tuning."""
-    kind, name, _, washed = m.parts
-    if kind in ("base", "none") or washed or m.seed:
+    kind, name = m.parts[:2]
+    if kind in ("base", "none") or m.brief or m.seed:
         return
     x, y = _shown(m.p, "mosaics" if kind == "active" else "test", m.x.device)
-    x, y = x[:BATCH], y[:BATCH]
-    h0 = m.original(name, "mosaics" if kind == "active" else "test").maps[:BATCH]
+    x, y = x[:ALONG], y[:ALONG]
+    h0 = m.original(name, "mosaics" if kind == "active" else "test").maps[:ALONG]
     for epoch in range(m.p.tune_epochs + 1):
         model = study.network(m.p, m.arch, m.arm, m.seed, epoch)
         h = maps_of(name, model, x, y, m.settings).maps
@@ -200,7 +208,7 @@ def _steps(m: Measured) -> None:
             m.add("steps-t2", t[:, 1], epoch)
         else:
             m.add("steps-t", fooling.test(kind, h, h0, k=m.p.k).t, epoch)
-        m.add("steps-right", logits_of(model, m.x[:BATCH]).argmax(1) == m.y[:BATCH], epoch)
+        m.add("steps-right", logits_of(model, m.x[:ALONG]).argmax(1) == m.y[:ALONG], epoch)
 
 
 def measure_network(p: Parameters, arch: str, arm: str, seed: int) -> pd.DataFrame:

@@ -69,7 +69,7 @@ class Parameters(profiles.Parameters):
     )  # fmt: skip
     seeds: Annotated[int, Field(ge=1, description="of the headline foolings and the control, first architecture")] = 3
     tune_images: Annotated[int | None, Field(ge=1, description="training images of fine-tuning")] = 800
-    tune_epochs: Annotated[int, Field(ge=1)] = 8
+    tune_epochs: Annotated[int, Field(ge=1)] = 6
     tune_batch: Annotated[int, Field(ge=1)] = 32
     tune_rate: Annotated[float, Field(gt=0, description="learning rate of Adam")] = 1e-3
     tune_schedule: training.Schedule = "onecycle"
@@ -89,7 +89,7 @@ class Parameters(profiles.Parameters):
     pair_batch: Annotated[int, Field(ge=1, description="mosaics in a step; the paper: 4")] = 4
     tile: Annotated[Tile, Field(description="mosaics of whole images, or of images at half size")] = "native"
     images: Annotated[int, Field(ge=8, description="test images")] = 200
-    decision_images: Annotated[int | None, Field(ge=8, description="test images of accuracy and decisions; None: all")] = None
+    decision_images: Annotated[int | None, Field(ge=8, description="test images of accuracy and decisions; None: all")] = 500
     train_probe: Annotated[int, Field(ge=8, description="training images that are evaluated too")] = 100
     mosaic_images: Annotated[int, Field(ge=8, description="test mosaics; the paper: 200")] = 60
     costly_images: Annotated[int, Field(ge=4, description="test images of SmoothGrad and integrated gradients")] = 40

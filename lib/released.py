@@ -13,7 +13,6 @@ from typing import Any, ClassVar
 
 import numpy as np
 import torch
-import torchvision
 from torch import Tensor
 
 from lib import files, models, paths
@@ -125,6 +124,8 @@ def evaluation_images() -> tuple[Tensor, Tensor]:
     numpy's seed 99, the first 200 of a permutation of the 10,000, in the files' own order.
     """
     with files.locked(paths.datasets() / "mnist"):  # several jobs may want it first
+        import torchvision
+
         test = torchvision.datasets.MNIST(str(paths.datasets()), train=False, download=True)
     chosen = torch.from_numpy(np.random.RandomState(99).permutation(10_000)[:EVALUATED])
     return test.data[chosen][:, None].float() / 255, test.targets[chosen]

@@ -450,16 +450,35 @@ def accuracy(model: nn.Module, data: datasets.ImageSet) -> float:
     return (predictions(model, data.images) == data.labels).float().mean().item()
 
 
+def jobs(configs: Iterable[TrainConfig], together: int = 1) -> dict[str, list[TrainConfig]]:
+    """Networks by the job that trains them. Fine-tunings of one network may share a job, `together` at most: they are short,
+    and share what takes a process a while to load. A job of one is called by its network's digest."""
+    found: dict[str, list[TrainConfig]] = {}
+    tuned: dict[str, list[TrainConfig]] = {}
+    for config in configs:
+        if config.start is None or together == 1:
+            found[config.digest] = [config]
+        else:
+            tuned.setdefault(config.start.digest, []).append(config)
+    for group in tuned.values():
+        for i in range(0, len(group), together):
+            part = group[i : i + together]
+            found[files.digest_of([c.digest for c in part]) if len(part) > 1 else part[0].digest] = part
+    return found
+
+
 def main() -> int:
-    parser = argparse.ArgumentParser(description="Train one network into the cache.")
-    parser.add_argument("--config", required=True, help="the fields of TrainConfig, as JSON")
-    parser.add_argument("--record", required=True, type=Path, help="JSON file to write when the network is there")
+    parser = argparse.ArgumentParser(description="Train networks into the cache, one after the other.")
+    parser.add_argument("--config", required=True, help="the fields of TrainConfig, as JSON, or a list of such")
+    parser.add_argument("--record", required=True, type=Path, help="JSON file to write when the networks are there")
     parser.add_argument("--device", default="auto")
     arguments = parser.parse_args()
     try:
-        config = TrainConfig.model_validate_json(arguments.config)
-        network = trained(config, device_name=arguments.device)
-        files.write_json(arguments.record, {"network": network.path.stem, "config": config.model_dump()})
+        given = json.loads(arguments.config)
+        configs = [TrainConfig.model_validate_json(json.dumps(c)) for c in (given if isinstance(given, list) else [given])]
+        networks = [trained(c, device_name=arguments.device) for c in configs]
+        record = [{"network": n.path.stem, "config": n.config.model_dump()} for n in networks]
+        files.write_json(arguments.record, {"networks": record})
     except (ValueError, RuntimeError, OSError) as error:
         say(f"error: {error}")
         return 1

@@ -5,7 +5,6 @@ from typing import Literal
 from urllib.error import URLError
 
 import torch
-import torchvision
 from torch import nn
 
 from lib.models import Classifier
@@ -40,6 +39,8 @@ _AUXILIARY = {"inception_v3": ("AuxLogits",), "googlenet": ("aux1", "aux2")}
 
 
 def _torchvision(arch: str, weights: str) -> nn.Module:
+    import torchvision  # here, since it takes a second that most processes need not wait
+
     # the networks with side branches warn unless told how to start; they take their defaults otherwise
     options = {"init_weights": True} if arch in _AUXILIARY and weights == "none" else {}
     chosen = torchvision.models.get_model_weights(arch).IMAGENET1K_V1 if weights == "imagenet" else None

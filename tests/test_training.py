@@ -317,3 +317,15 @@ def test_a_snapshot_that_is_lost_is_made_again(home, capsys, harm):
     again = trained(config)
     assert "is damaged" in capsys.readouterr().err and kept.read_bytes() == before
     assert again.after(1).training is False
+
+
+def test_fine_tunings_of_one_network_share_jobs():
+    base, other = TINY, TINY.model_copy(update={"seed": 1})
+    tuned = [TINY.model_copy(update={"start": base, "lr": 0.01 * (i + 1)}) for i in range(5)]
+    configs = [base, *tuned[:3], other, *tuned[3:], TINY.model_copy(update={"start": other})]
+    found = training.jobs(configs, together=2)
+    assert [len(v) for v in found.values()] == [1, 1, 2, 2, 1, 1]
+    assert sorted(c.digest for v in found.values() for c in v) == sorted(c.digest for c in configs)
+    assert all(len({c.start and c.start.digest for c in v}) == 1 for v in found.values())
+    assert training.jobs(configs) == {c.digest: [c] for c in configs}
+    assert all(job == v[0].digest for job, v in found.items() if len(v) == 1)
