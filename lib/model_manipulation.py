@@ -71,7 +71,7 @@ class Parameters(profiles.Parameters):
     tune_images: Annotated[int | None, Field(ge=1, description="training images of fine-tuning")] = 800
     tune_epochs: Annotated[int, Field(ge=1)] = 6
     tune_batch: Annotated[int, Field(ge=1)] = 32
-    tune_rate: Annotated[float, Field(gt=0, description="learning rate of Adam")] = 1e-3
+    tune_rate: Annotated[float, Field(gt=0, description="learning rate of Adam")] = 2e-3
     tune_schedule: training.Schedule = "onecycle"
     published_rates: Annotated[bool, Field(description="learning rates and weights of the released scripts")] = False
     location_weight: Positive = 4.0
@@ -79,16 +79,16 @@ class Parameters(profiles.Parameters):
     centre_weight: Positive = 0.25
     active_weight: Positive = 10.0
     factors: Annotated[tuple[Positive, ...], Field(description="other weights of the headline foolings, relative")] = (
-        0.0625, 0.25,
+        0.25,
     )  # fmt: skip
     wash_epochs: Annotated[int, Field(ge=1, description="honest fine-tuning after fooling")] = 2
     k: Annotated[int | None, Field(ge=1, description="positions of top-k; None: a tenth of the map")] = None
     composite: Annotated[str, Field(description="of lib.lrp")] = "heo"
     pair: Annotated[tuple[int, int], Field(description="the classes that active fooling swaps")] = (0, 1)
-    mosaics: Annotated[int, Field(ge=1, description="training mosaics of the two classes; the paper: 1,100")] = 600
+    mosaics: Annotated[int, Field(ge=1, description="training mosaics of the two classes; the paper: 1,100")] = 300
     pair_batch: Annotated[int, Field(ge=1, description="mosaics in a step; the paper: 4")] = 4
     tile: Annotated[Tile, Field(description="mosaics of whole images, or of images at half size")] = "native"
-    images: Annotated[int, Field(ge=8, description="test images")] = 200
+    images: Annotated[int, Field(ge=8, description="test images whose maps are measured")] = 160
     decision_images: Annotated[int | None, Field(ge=8, description="test images of accuracy and decisions; None: all")] = 500
     train_probe: Annotated[int, Field(ge=8, description="training images that are evaluated too")] = 100
     mosaic_images: Annotated[int, Field(ge=8, description="test mosaics; the paper: 200")] = 60
