@@ -77,8 +77,8 @@ class Measured:
 
     @property
     def brief(self) -> bool:
-        """Whether only the arm's own success and its decisions matter: other weights, honest tuning afterwards."""
-        return self.parts.washed or self.parts.factor != 1
+        """Whether only the interpreter that was fooled matters: active fooling, other weights, honest tuning afterwards."""
+        return self.parts.kind == "active" or self.parts.washed or self.parts.factor != 1
 
     @property
     def thorough(self) -> bool:
@@ -194,7 +194,7 @@ def _deletion(m: Measured) -> None:
 def _steps(m: Measured) -> None:
     """The arm's own success and accuracy along its fine-tuning."""
     kind, name = m.parts[:2]
-    if kind in ("base", "none") or m.brief or m.seed:
+    if kind in ("base", "none") or (m.brief and kind != "active") or m.seed:
         return
     x, y = _shown(m.p, "mosaics" if kind == "active" else "test", m.x.device)
     x, y = x[:ALONG], y[:ALONG]

@@ -201,7 +201,7 @@ def test_fine_tuning_starts_from_the_original_and_keeps_its_statistics(home):
 def test_the_original_is_unharmed_when_fine_tuning_is_interrupted(home, monkeypatch):
     original = training.trained(study.base_config(SMOKE, "plain", 0))
     before = hashlib.sha256(original.path.read_bytes()).digest()
-    config = study.config_of(SMOKE, "plain", "location-gradcam", 0).model_copy(update={"lr": 2e-3})
+    config = study.config_of(SMOKE, "plain", "location-gradcam", 0).model_copy(update={"lr": 3e-3})
     genuine, calls = fooling.location, []
 
     def interrupted(h):
