@@ -199,14 +199,23 @@ class Run:
         }
 
 
+LARGEST = 350_000  # bytes of a picture; all of a profile's together must stay below 12 MB
+
+
 def smaller(png: bytes, line_art: bool) -> bytes:
-    """The same picture in fewer bytes: without transparency, and line art with a palette."""
+    """The same picture in fewer bytes: without transparency, line art with a palette, photographs not above LARGEST."""
     from PIL import Image
 
     image = Image.open(io.BytesIO(png)).convert("RGB")
-    buffer = io.BytesIO()
-    (image.quantize(256) if line_art else image).save(buffer, "PNG", optimize=True)
-    return min(buffer.getvalue(), png, key=len)
+    best = png
+    while True:
+        buffer = io.BytesIO()
+        (image.quantize(256) if line_art else image).save(buffer, "PNG", optimize=True)
+        best = min(buffer.getvalue(), best, key=len)
+        if line_art or len(best) <= LARGEST:
+            return best
+        scale = 0.97 * (LARGEST / len(best)) ** 0.5
+        image = image.resize((round(image.width * scale), round(image.height * scale)), Image.Resampling.LANCZOS)
 
 
 def card_html(card: Mapping[str, Any]) -> str:

@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 
+import numpy as np
 import pandas as pd
 import papermill
 import pytest
@@ -135,6 +136,12 @@ def test_pictures_lose_bytes_and_nothing_else():
     small = runs.smaller(png.getvalue(), False)
     assert len(small) < len(png.getvalue())
     assert Image.open(io.BytesIO(small)).convert("RGB").tobytes() == image.convert("RGB").tobytes()
+    noise = Image.fromarray(np.random.default_rng(0).integers(0, 256, (500, 700, 3), dtype=np.uint8))
+    png = io.BytesIO()
+    noise.save(png, "PNG")
+    reduced = runs.smaller(png.getvalue(), False)
+    assert len(png.getvalue()) > 2 * runs.LARGEST >= 2 * len(reduced) > runs.LARGEST  # no larger than allowed, nor much smaller
+    assert Image.open(io.BytesIO(reduced)).width / Image.open(io.BytesIO(reduced)).height == pytest.approx(1.4, abs=0.01)
     line = Image.new("RGBA", (60, 60), "white")
     line.paste("#0072B2", (10, 10, 50, 12))
     png = io.BytesIO()
