@@ -199,23 +199,26 @@ class Run:
         }
 
 
-LARGEST = 350_000  # bytes of a picture; all of a profile's together must stay below 12 MB
+LARGEST = 350_000  # bytes of a picture in full colour; all of a profile's together must stay below 12 MB
 
 
 def smaller(png: bytes, line_art: bool) -> bytes:
-    """The same picture in fewer bytes: without transparency, line art with a palette, photographs not above LARGEST."""
+    """The same picture in fewer bytes: without transparency; line art, and what is above LARGEST, in 256 colours."""
     from PIL import Image
 
     image = Image.open(io.BytesIO(png)).convert("RGB")
-    best = png
-    while True:
+
+    def saved(picture: Image.Image) -> bytes:
         buffer = io.BytesIO()
-        (image.quantize(256) if line_art else image).save(buffer, "PNG", optimize=True)
-        best = min(buffer.getvalue(), best, key=len)
-        if line_art or len(best) <= LARGEST:
-            return best
-        scale = 0.97 * (LARGEST / len(best)) ** 0.5
-        image = image.resize((round(image.width * scale), round(image.height * scale)), Image.Resampling.LANCZOS)
+        picture.save(buffer, "PNG", optimize=True)
+        return buffer.getvalue()
+
+    whole = b"" if line_art else min(saved(image), png, key=len)
+    return (
+        whole
+        if 0 < len(whole) <= LARGEST
+        else min(saved(image.quantize(256, kmeans=0 if line_art else 3)), whole or png, key=len)
+    )
 
 
 def card_html(card: Mapping[str, Any]) -> str:
