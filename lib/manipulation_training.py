@@ -64,6 +64,7 @@ def fool(
     layer: str = "",
     composite: str = "heo",
     k: int | None = None,
+    mask: list[list[float]] | None = None,
     pair: tuple[int, int] = (0, 1),
     pairs: int = 1100,
     pair_batch: int = 8,
@@ -71,7 +72,8 @@ def fool(
 ) -> Tensor:
     """Cross-entropy plus `weight` times the fooling loss of `kind` (`lib.fooling`), per sample.
 
-    `original` is the configuration of w0 as JSON. Kind `none` is the control: the same fine-tuning without a fooling term;
+    `original` is the configuration of w0 as JSON; `mask` that of `location`, by rows at the resolution of `layer` (the frame
+    unless given), `k` that of `topk`. Kind `none` is the control: the same fine-tuning without a fooling term;
     it takes no weight, and the others need one: ValueError otherwise.
     """
     if kind != "none" and (kind not in fooling.KINDS or not weight > 0):
@@ -93,7 +95,7 @@ def fool(
             return F.cross_entropy(model(x), y, reduction="none") + weight * fooling.swap(h, h0[index]).mean()
         h, logits = interpreters.explain(interpreter, model, x, y, settings, create_graph=True)
         if kind == "location":
-            loss = fooling.location(h)
+            loss = fooling.location(h, None if mask is None else torch.tensor(mask))
         else:
             h0 = interpreters.explain(interpreter, _original(original, device), x, y, settings).maps
             loss = fooling.topk(h, h0, k) if kind == "topk" else fooling.centre(h, h0)

@@ -30,6 +30,18 @@ NEIGHBOURS = {
     "resnet18": "layer3", "resnet50": "layer3", "densenet121": "features.denseblock3",
 }  # fmt: skip
 
+# How much smaller than the image the maps at T are.
+SHRINKS = {
+    "plain": 4,
+    "residual": 4,
+    "inception": 4,
+    "vgg16": 16,
+    "vgg19": 16,
+    "resnet18": 32,
+    "resnet50": 32,
+    "densenet121": 32,
+}
+
 # Learning rates and weights of the released scripts: by network, kind, interpreter. Active fooling: 1e-5 and 10 for all.
 PUBLISHED = {
     ("vgg19", "location", "lrp_t"): (1e-6, 1), ("densenet121", "location", "lrp_t"): (1e-6, 4),
@@ -132,6 +144,12 @@ class Parameters(profiles.Parameters):
         if stray:
             passive = ", ".join(a for a in known if not a.startswith("active"))
             raise ValueError(f"headline {stray[0]!r} is no passive fooling of this study; choose of {passive}")
+        smallest = min(self.size // SHRINKS[a] for a in self.archs)
+        if smallest < 3 or (self.k or 0) > smallest**2:
+            raise ValueError(
+                f"size = {self.size}, k = {self.k}: the smallest maps at T have {smallest} x {smallest} positions; they need 3 x "
+                "3 at least (a frame has an inside), and k of them"
+            )
         if self.tile == "native" and any(a not in models.SMALL_NETWORKS for a in self.archs):
             raise ValueError("torchvision's networks take images of one size; set tile = half")
         if self.published_rates and any(

@@ -53,8 +53,10 @@ def home(tmp_path_factory):
         ({"fooled": ("gradcam", "ig")}, "interpreters ig: training differentiates gradcam, lrp_t"),
         ({"headline": ("location-lrp",)}, "headline 'location-lrp' is no passive fooling of this study"),
         ({"headline": ("active-gradcam",)}, "no passive fooling"),
-        ({"archs": ("resnet18",)}, "set tile = half"),
+        ({"archs": ("resnet18",), "size": 224}, "set tile = half"),
         ({"published_rates": True}, "the released scripts have vgg19"),
+        ({"k": 65}, "size = 32, k = 65: the smallest maps at T have 8 x 8 positions"),
+        ({"archs": ("resnet50",), "size": 64, "tile": "half"}, "the smallest maps at T have 2 x 2 positions"),
         ({"composite": "gamma"}, "unknown composite 'gamma'"),
         ({"location_weight": 0}, "location_weight = 0: Input should be greater than 0"),
         ({"kinds": ("sideways",)}, "Input should be 'location', 'topk', 'centre' or 'active'"),
@@ -125,6 +127,18 @@ def test_the_loss_is_cross_entropy_plus_the_weighted_fooling(net, batch, monkeyp
     torch.testing.assert_close(found.detach(), expected)
     found.sum().backward()
     assert all(p.grad is not None and p.grad.isfinite().all() for p in net.parameters())
+
+
+def test_location_takes_any_mask_of_the_maps_size(net, batch):
+    x, y = batch
+    options = {"kind": "location", "interpreter": "lrp_t", "weight": 3.0, "layer": study.LAYERS["residual"]}
+    left = [[1.0] * 3 + [0.0] * 5] * 8
+    found = manipulation_training.fool(net, x, y, MOMENT, **options, mask=left)
+    h, logits = interpreters.explain("lrp_t", net, x, y, Settings(options["layer"]))
+    expected = F.cross_entropy(logits, y, reduction="none") + 3 * ((h - torch.tensor(left)) ** 2).mean((1, 2))
+    torch.testing.assert_close(found, expected.to(found), check_dtype=False)
+    with pytest.raises(ValueError, match=r"the mask has shape \(8, 7\), the maps \(4, 8, 8\); give a mask of \(8, 8\)"):
+        manipulation_training.fool(net, x, y, MOMENT, **options, mask=[row[:7] for row in left])
 
 
 def test_the_active_loss_takes_mosaics_beside_the_batch(net, batch, monkeypatch):
