@@ -147,8 +147,8 @@ class Parameters(profiles.Parameters):
         smallest = min(self.size // SHRINKS[a] for a in self.archs)
         if smallest < 3 or (self.k or 0) > smallest**2:
             raise ValueError(
-                f"size = {self.size}, k = {self.k}: the smallest maps at T have {smallest} x {smallest} positions; a frame with "
-                "an inside needs 3 x 3, and k are chosen of them"
+                f"size = {self.size}, k = {self.k}: the smallest maps at T have {smallest} x {smallest} positions; a frame "
+                "with an inside needs 3 x 3, and k are chosen of them"
             )
         if self.tile == "native" and any(a not in models.SMALL_NETWORKS for a in self.archs):
             raise ValueError("torchvision's networks take images of one size; set tile = half")
