@@ -30,7 +30,8 @@ def shares(
         tested = fooling.test(kind, h.maps, h0.maps, k=k)  # type: ignore[arg-type]
         done, dead = fooling.succeeded(kind, tested.t).float().mean(), tested.dead.float().mean()  # type: ignore[arg-type]
         told = f"success rate {100 * done:.0f} %, dead maps {100 * dead:.0f} %"
-    return f"over {len(h.maps)} test images: {told}; accuracy {100 * right.float().mean():.0f} %"
+    shown = "mosaics" if kind == "active" else "test images"
+    return f"over {len(h.maps)} {shown}: {told}; accuracy {100 * right.float().mean():.0f} %"
 
 
 def one_image(kind: str, h: Tensor, h0: Tensor, k: int | None) -> str:
@@ -65,7 +66,7 @@ def draw(
 
 def explorer(p: Parameters) -> widgets.Explorer:
     """The explorer of a run; networks that are not in the cache are trained when they are first chosen."""
-    data, mosaics = study.evaluation_set(p), study.test_mosaics(p)
+    data = study.evaluation_set(p)
     foolings = [a for a in study.arms(p, p.archs[0]) if a != "base" and "@" not in a and not a.startswith("washed")]
 
     @functools.lru_cache(maxsize=32)
@@ -74,7 +75,7 @@ def explorer(p: Parameters) -> widgets.Explorer:
 
     def batch(kind: str, device: torch.device) -> tuple[Tensor, Tensor]:
         if kind == "active":
-            x = mosaics.images[:COUNTED].to(device)
+            x = study.test_mosaics(p).images[:COUNTED].to(device)
             return x, torch.tensor([p.pair], device=device).expand(len(x), 2)
         return data.images[:COUNTED].to(device), data.labels[:COUNTED].to(device)
 

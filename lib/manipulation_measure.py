@@ -177,7 +177,8 @@ def delete(x: Tensor, order: Tensor, share: float) -> Tensor:
 
 
 def _deletion(m: Measured) -> None:
-    """Does the decision still rest on what the original's map marked? Through the first headline interpreter."""
+    """Does the decision still rest on what the original's map marked? By the interpreter that was fooled (base and control: by
+    that of the first headline fooling)."""
     if not m.thorough:
         return
     name = m.parts.interpreter or study.parsed(m.p.headline[0]).interpreter

@@ -150,6 +150,8 @@ class Parameters(profiles.Parameters):
                 f"size = {self.size}, k = {self.k}: the smallest maps at T have {smallest} x {smallest} positions; a frame "
                 "with an inside needs 3 x 3, and k are chosen of them"
             )
+        if self.train_probe > min(self.images, self.tune_images or self.images):
+            raise ValueError(f"train_probe = {self.train_probe} is more than images ({self.images}) or tune_images")
         if self.tile == "native" and any(a not in models.SMALL_NETWORKS for a in self.archs):
             raise ValueError("torchvision's networks take images of one size; set tile = half")
         if self.published_rates and any(
@@ -217,7 +219,9 @@ def config_of(p: Parameters, arch: str, arm: str, seed: int) -> TrainConfig:
     kind, interpreter, factor, washed = parsed(arm)
     base = base_config(p, arch, seed)
     rate, weight = p.tune_rate, getattr(p, f"{kind}_weight", 0.0)
-    if p.published_rates and kind != "none":
+    if p.published_rates and kind == "none":  # the control goes as far as any fooling
+        rate = max([PUBLISHED_ACTIVE[0]] + [PUBLISHED[arch, k, i][0] for k in p.kinds for i in p.fooled if k != "active"])
+    elif p.published_rates:
         rate, weight = PUBLISHED_ACTIVE if kind == "active" else PUBLISHED[arch, kind, interpreter]
     options: dict[str, Any] = {"kind": kind}
     if kind != "none":

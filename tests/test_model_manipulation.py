@@ -55,6 +55,7 @@ def home(tmp_path_factory):
         ({"headline": ("active-gradcam",)}, "no passive fooling"),
         ({"archs": ("resnet18",), "size": 224}, "set tile = half"),
         ({"published_rates": True}, "the released scripts have vgg19"),
+        ({"train_probe": 161}, "train_probe = 161 is more than images .160. or tune_images"),
         ({"k": 65}, "size = 32, k = 65: the smallest maps at T have 8 x 8 positions"),
         ({"archs": ("resnet50",), "size": 64, "tile": "half"}, "the smallest maps at T have 2 x 2 positions"),
         ({"composite": "gamma"}, "unknown composite 'gamma'"),
@@ -94,6 +95,7 @@ def test_the_paper_profile_has_the_released_settings():
     tuned = study.config_of(p, "resnet50", "topk-gradcam", 0)
     assert (tuned.lr, tuned.options["weight"], tuned.batch_size, tuned.weights, tuned.start) == (3e-6, 6, 8, "imagenet", None)
     assert study.config_of(p, "vgg19", "active-lrp_t", 0).options["weight"] == 10
+    assert study.config_of(p, "vgg19", "none", 0).lr == 1e-5  # the control has the largest of the foolings' rates
     assert not [c for c in study.networks(p) if c.objective == "standard"]  # originals are published, not trained
     assert p.pair == (386, 555) and study.LAYERS["vgg19"] == "into:features.34"
 
@@ -298,7 +300,7 @@ def test_costly_measures_are_kept_for_those_that_need_them(measured):
     assert not {m for m in measured["washed-location-lrp_t"].measure if m.startswith("steps")}
 
 
-P = Parameters(archs=("plain",), seeds=3, images=50)
+P = Parameters(archs=("plain",), seeds=3, images=50, train_probe=50)
 
 
 def synthetic(fsr: dict[tuple[str, str], float], right: dict[str, float], lower: float = 0.5) -> pd.DataFrame:
@@ -334,22 +336,30 @@ def test_verdicts_follow_from_the_table():
     fsr = {
         ("location-gradcam", "gradcam"): 1.0, ("location-lrp_t", "lrp_t"): 1.0, ("location-lrp_t", "simple_t"): 0.8,
         ("location-simple_t", "simple_t"): 0.2, ("active-lrp_t", "lrp_t"): 1.0, ("active-lrp_t", "gradcam"): 0.6,
-        ("washed-location-lrp_t", "lrp_t"): 0.9,
+        ("washed-location-lrp_t", "lrp_t"): 0.9, ("topk-gradcam", "gradcam"): 1.0,
     }  # fmt: skip
     found = {c.id: c for c in manipulation_claims.judge(synthetic(fsr, {"topk-gradcam": 0.5}), P)}
     assert len({c.id for c in found.values()}) == len(found)
     expected = {
-        "fooled/location-gradcam": "supported", "fooled/location-simple_t": "contradicted",
+        "fooled/location-gradcam": "supported", "fooled/location-simple_t": "contradicted", "fooled/topk-gradcam": "supported",
         "living/location-gradcam": "supported", "generalises/location-lrp_t": "supported",
         "accuracy/location-gradcam": "supported", "accuracy/topk-gradcam": "contradicted",
         "agrees/location-gradcam": "supported", "calibration/location-lrp_t": "supported",
         "transfer-simple/location": "supported", "transfer-none": "supported", "unseen/location-lrp_t/ig": "supported",
         "swapped/lrp_t/c1": "supported", "swapped/gradcam/c1": "contradicted", "swap-stays/lrp_t/c2": "contradicted",
+        "swap-stays/gradcam/c1": "not tested", "accuracy/centre-lrp_t": "not tested",
+        "robust/location-gradcam": "inconclusive",
         "depends/location-gradcam": "supported", "misleads/location-lrp_t": "supported", "drift/topk-gradcam": "supported",
         "detect-layers/location-gradcam": "supported", "washes-out/location-gradcam": "supported",
         "washes-out/location-lrp_t": "contradicted", "weight/location-gradcam": "supported",
     }  # fmt: skip
     assert {k: found[f"{k}/plain"].verdict for k in expected} == expected
+    assert "since fooling centre of mass through LRP_T did not succeed" in found["accuracy/centre-lrp_t/plain"].note
+    kinds = {k: found[f"fooled/location-{k}/plain"].kind for k in ("gradcam", "lrp_t", "simple_t")}
+    assert kinds == {"gradcam": "claim", "lrp_t": "open question", "simple_t": "open question"}  # DenseNet121: .266
+    assert "published: VGG19 0.875, ResNet50 0.832, DenseNet121 0.266" in found["fooled/location-lrp_t/plain"].note
+    assert "VGG19 +0.668" in found["transfer-simple/location/plain"].note
+    assert found["transfer-simple/topk/plain"].kind == "claim" and found["transfer-simple/centre/plain"].kind == "open question"
     assert "3 seeds" in found["fooled/location-gradcam/plain"].n
     assert found["fooled/topk-gradcam/plain"].note.endswith("the spread over seeds is unknown")
     assert {c.verdict for c in manipulation_claims.judge(synthetic(fsr, {}), P, test=False)} == {"not tested"}
@@ -371,6 +381,10 @@ def test_calibration_error_and_auc_by_hand():
     every, one = np.arange(4), np.array([0])
     # bins: two at .55 of which one is right (gap .1), two near 1 that are right (gap .05)
     assert manipulation_claims.calibration_error(table, "a")(every, one) == pytest.approx((0.1 + 0.05) / 4)
+    more = {("h", "robust", 0.0): [[1, 0, 1, 1]], ("h", "right", 0.0): [[1, 0, 1, 1]], ("m", "robust", 0.0): [[0, 0, 1, 1]]}
+    more |= {("m", "right", 0.0): [[1, 1, 1, 0]]}
+    lost = manipulation_claims.robustness_lost(Cubes({k: np.array(v, float) for k, v in more.items()}), "h", "m")
+    assert lost(every, one) == 0.5  # of the two that both get right, one
     pairs = [(v > u) + 0.5 * (v == u) for u in (0.1, 0.3, 0.3) for v in (0.3, 0.5, 0.6, 0.2)]
     assert manipulation_claims.auc(table, "a", "b", "m")(every, one) == pytest.approx(np.mean(pairs))
 
