@@ -42,10 +42,10 @@ class Judge:
     ) -> None:  # fmt: skip
         """A claim about `arms` of an architecture, over the images of a measure and the seeds that all these arms have.
 
-        It says nothing where one of the foolings that it `needs` did not succeed, and is not tested then.
+        It says nothing where one of the foolings that it `needs` (`ARM`, or `ARM:c1`) did not succeed, and is not tested then.
         """
         seeds = min(seeds_of(self.p, arch, arm) for arm in arms)
-        failed = [label(arm) for arm in needs if not self.succeeded(arch, arm)]
+        failed = [label(need.partition(":")[0]) for need in needs if not self.succeeded(arch, need)]
         book = Book("04", self.cubes.images(over_images), seeds, self.p.variant, self.test and not failed, self.rows)
         few = ONE_SEED if seeds == 1 and kind != "control" else ""
         missed = f"not tested, since fooling {' and '.join(failed)} did not succeed" if failed else ""
@@ -57,10 +57,13 @@ class Judge:
         if self.test and not failed and last.verdict == "not tested":
             self.rows[-1] = last.model_copy(update={"note": noted("not defined: every map concerned is dead", last.note)})
 
-    def succeeded(self, arch: str, arm: str) -> bool:
-        """Whether more than half the images beyond the control's are fooled (of active fooling: of one class at least)."""
+    def succeeded(self, arch: str, need: str) -> bool:
+        """Whether more than half the images beyond the control's are fooled (of active fooling: of one class at least, or of
+        the one that is named)."""
+        arm, _, which = need.partition(":")
         kind, name = parsed(arm)[:2]
-        measures = [f"swap-{c}/{name}" for c in ("c1", "c2")] if kind == "active" else [f"t/{kind}/{name}"]
+        swaps = [f"swap-{c}/{name}" for c in ("c1", "c2") if which in ("", c)]
+        measures = swaps if kind == "active" else [f"t/{kind}/{name}"]
         own, drift = ([success(kind, self.cubes.values[f"{arch}/{a}", m, 0.0]).mean() for m in measures] for a in (arm, "none"))
         return max(a - b for a, b in zip(own, drift, strict=True)) > SUCCESS
 
@@ -312,7 +315,7 @@ def _active(court: Judge, arch: str) -> None:
                 f"swap-stays/{name}/{which}", "open question",
                 f"The swap of {which} through {NAMES[name]} does not carry over to other interpreters",
                 lambda i, s, rates=rates: max(rate(i, s) for rate in rates), RARE, arch=arch, arms=(arm,),
-                over_images=f"swap-{which}/{name}", source=QUESTION, needs=(arm,),
+                over_images=f"swap-{which}/{name}", source=QUESTION, needs=(f"{arm}:{which}",),
                 statistic=f"the largest of the FSRs under {', '.join(NAMES[n] for n in others)}",
                 note="published for two of three networks: a swap through LRP_T carries over" if name == "lrp_t" else "",
             )  # fmt: skip

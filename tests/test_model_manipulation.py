@@ -373,6 +373,14 @@ def test_a_dead_map_counts_by_the_formula_and_not_among_the_living():
     assert manipulation_claims.fsr(table, "a", "topk", "gradcam", living=True)(every, one) == pytest.approx(1 / 3)
 
 
+def test_a_swap_succeeds_by_class():
+    t = {("active-gradcam", "c1"): 0.0, ("active-gradcam", "c2"): 0.9, ("none", "c1"): 0.0, ("none", "c2"): 0.1}
+    values = {(f"plain/{arm}", f"swap-{c}/gradcam", 0.0): np.full((1, 4), v) for (arm, c), v in t.items()}
+    court = manipulation_claims.Judge(Cubes(values), P, True, [])
+    assert court.succeeded("plain", "active-gradcam") and court.succeeded("plain", "active-gradcam:c2")
+    assert not court.succeeded("plain", "active-gradcam:c1")
+
+
 def test_calibration_error_and_auc_by_hand():
     table = Cubes({
         ("a", "right", 0.0): np.array([[1.0, 0.0, 1.0, 1.0]]), ("a", "confidence", 0.0): np.array([[0.55, 0.55, 0.95, 1.0]]),
