@@ -220,11 +220,11 @@ def test_the_original_is_unharmed_when_fine_tuning_is_interrupted(home, monkeypa
     config = study.config_of(SMOKE, "plain", "location-gradcam", 0).model_copy(update={"lr": 3e-3})
     genuine, calls = fooling.location, []
 
-    def interrupted(h):
+    def interrupted(h, mask):
         calls.append(1)
         if len(calls) == 3:  # in the second epoch
             raise KeyboardInterrupt
-        return genuine(h)
+        return genuine(h, mask)
 
     monkeypatch.setattr(fooling, "location", interrupted)
     with pytest.raises(KeyboardInterrupt):
