@@ -229,7 +229,8 @@ def _through(rule: Rule, layer: _Linear, relevance: Tensor, above_zero: bool) ->
     if isinstance(rule, Epsilon):
         return _product(x, layer.transposed(_over(relevance, layer.z, rule.eps), w, x.shape))
     # parts of x beside parts of w whose products are all positive; x is mostly a ReLU's output and has one part
-    up, down = w.clamp(min=0), w.clamp(max=0)
+    up = w.clamp(min=0)
+    down = w.clamp(max=0) if rule.beta or not above_zero else up  # else nothing reads it
     parts = x if above_zero else layer.doubled(x.clamp(min=0), x.clamp(max=0))
 
     def share(v: Tensor, bias: Tensor | None) -> Tensor:
