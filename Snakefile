@@ -18,7 +18,7 @@ RESULTS = HOME / "data" / "results" / PROFILE
 TRAINED = HOME / "data" / "models" / "trained"
 FIGURES = HOME / "figures" / PROFILE
 RUNS = profiles.declared_runs(PROFILE)
-TOGETHER = int(config.get("together", 5))  # fine-tunings of one network in a job; on a cluster, 1 spreads them furthest
+TOGETHER = int(config.get("together", 5))  # networks that need the same others in a job; on a cluster, 1 spreads them furthest
 JOBS = {run: training.jobs(profiles.networks(run, PROFILE), TOGETHER) for run in RUNS}
 CONFIGS = {job: configs for found in JOBS.values() for job, configs in found.items()}
 JOB_OF = {c.digest: job for job, configs in CONFIGS.items() for c in configs}
@@ -27,9 +27,8 @@ GPU = int(config.get("gpu", 0))  # what each job that computes asks for
 
 
 def needed(job):
-    """The jobs that train what this one's fine-tunings begin with."""
-    starts = [c.start.digest for c in CONFIGS[job] if c.start]
-    return sorted({JOB_OF[digest] for digest in starts if digest in JOB_OF} - {job})
+    """The jobs that train what this one's networks begin with or ask."""
+    return sorted({JOB_OF[n.digest] for c in CONFIGS[job] for n in c.needs if n.digest in JOB_OF} - {job})
 
 
 rule all:

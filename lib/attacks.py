@@ -300,20 +300,24 @@ def ascend(
     step: float,
     norm: Norm = "linf",
     random_start: bool = True,
+    start: Tensor | None = None,
     generator: torch.Generator | None = None,
 ) -> Tensor:
     """Projected ascent on any per-sample objective of the images, (N, C, H, W) -> (N,): PGD's path, its last iterate.
 
     For objectives that need more than logits and labels, as discrepancies of explanations do; what they run belongs inside
     `hooks.frozen`. The start is uniform in the ball (an objective that compares x with x' has no gradient at x' = x), cut
-    to [0, 1]. Cost: `steps` times the objective and its backward pass to the images. Raises as `pgd` does.
+    to [0, 1]; or x + `start`, shaped like x, projected likewise, where that is given. Cost: `steps` times the objective and
+    its backward pass to the images. Raises as `pgd` does.
     """
     check_input(x, x, eps, norm)
     if steps < 0:
         raise ValueError(f"steps={steps}: 0 steps at least")
     generator = generator or torch.Generator().manual_seed(0)
     x = x.detach()
-    x_adv = (x + random_point(x, eps, norm, generator)).clamp(0, 1) if random_start else x
+    if start is None:
+        start = random_point(x, eps, norm, generator) if random_start else torch.zeros_like(x)
+    x_adv = (x + project(start, eps, norm)).clamp(0, 1)
     for _ in range(steps):
         z = x_adv.detach().requires_grad_()
         with torch.enable_grad():

@@ -30,7 +30,7 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from lib import attacks, datasets, files, models, paths
+from lib import attacks, checkpoints, datasets, files, models, paths
 from lib.progress import say
 
 # Part of every key: raise it when a change to this module, to lib.models or to lib.attacks changes trained weights.
@@ -56,6 +56,9 @@ class Moment:
     batches: int  # in an epoch
     progress: float  # the share of the run that lies behind it, in [0, 1)
     generator: torch.Generator
+    epochs: int = 1  # in the run
+    maps: Tensor | None = None  # (N, C, H, W): what `TrainConfig.maps` made of these images, moved as they were
+    teacher: Any = None  # the network of `TrainConfig.teacher`
 
 
 # (model, x, y, moment, **options) -> per-sample loss (N,); the inner maximisation, where there is one, happens inside.
@@ -91,6 +94,10 @@ class TrainConfig(BaseModel):
     threads: Annotated[int, Field(ge=1, description="CPU threads; the last bits of the weights depend on it")] = 1
     start: Annotated["TrainConfig | None", Field(description="begin with this network's weights: fine-tuning")] = None
     snapshots: Annotated[bool, Field(description="keep the weights after every epoch")] = False
+    teacher: Annotated["TrainConfig | None", Field(description="a network that maps or the objective ask")] = None
+    maps: Annotated[str | None, Field(description="module:function within lib, a map an image for the objective")] = None
+    maps_options: Annotated[dict[str, Any], Field(description="arguments of that function")] = {}
+    maps_follow: Annotated[bool, Field(description="augmentation moves the maps with their images")] = True
 
     @field_validator("arch")
     @classmethod
@@ -101,7 +108,15 @@ class TrainConfig(BaseModel):
 
     def _deciding(self) -> dict[str, Any]:
         # fields that came later are left out where they are not used, so that older networks keep their keys
-        return self.model_dump(exclude={name for name in ("start", "snapshots") if not getattr(self, name)})
+        later = ("start", "snapshots", "teacher", "maps", "maps_options")
+        unused = {name for name in later if not getattr(self, name)} | ({"maps_follow"} if self.maps_follow else set())
+        deciding = self.model_dump(exclude=unused)
+        return deciding | {n: c._deciding() for n in ("start", "teacher") if (c := getattr(self, n)) is not None}
+
+    @property
+    def needs(self) -> "list[TrainConfig]":
+        """The networks that must be there before this one is trained."""
+        return [c for c in (self.start, self.teacher) if c is not None]
 
     @property
     def digest(self) -> str:
@@ -235,7 +250,8 @@ def trained(
     if len(data) < config.batch_size:
         raise ValueError(f"{config.dataset} has {len(data)} training images, fewer than one batch of {config.batch_size}")
     base = trained(config.start, device_name=device_name) if config.start else None
-    key = config.key(data.fingerprint + (base.path.stem if base else ""))
+    teacher = trained(config.teacher, device_name=device_name) if config.teacher else None
+    key = config.key(data.fingerprint + "".join(t.path.stem for t in (base, teacher) if t))
     path = paths.models() / f"{key}.safetensors"
 
     def fresh() -> nn.Module:
@@ -257,7 +273,7 @@ def trained(
             if history is None:
                 model = fresh()  # a damaged file may have left its rest in the other one
                 say(f"training {config}: {config.epochs} epochs of {len(data)} images on {chosen}")
-                history = _fit(config, data, model, path, chosen, on_epoch)
+                history = _fit(config, data, model, teacher.model if teacher else None, path, chosen, on_epoch)
     return Trained(model.to(chosen).eval(), config, path, history)
 
 
@@ -283,7 +299,7 @@ def _snapshot(path: Path, epoch: int) -> Path:
 
 
 def _keep(path: Path, epoch: int, model: nn.Module) -> None:
-    files.write_bytes(_snapshot(path, epoch), safetensors.torch.save(_contiguous(model.state_dict())))
+    files.write_bytes(_snapshot(path, epoch), safetensors.torch.save(checkpoints.contiguous(model.state_dict())))
 
 
 def _optimizer(config: TrainConfig, model: nn.Module) -> torch.optim.Optimizer:
@@ -322,15 +338,38 @@ def augmented(x: Tensor, config: TrainConfig, generator: torch.Generator) -> Ten
     return x
 
 
+def _maps(config: TrainConfig, data: datasets.ImageSet, teacher: Any) -> Tensor | None:
+    """A map an image, (N, C, H, W), as `config.maps` makes them."""
+    if config.maps is None:
+        return None
+    maps: Tensor = _own(config.maps, "maps", ())(data, teacher, **config.maps_options)
+    if maps.shape != data.images.shape:
+        raise ValueError(f"{config.maps} gave maps of shape {tuple(maps.shape)} for images of {tuple(data.images.shape)}")
+    return maps
+
+
+def _moved(x: Tensor, maps: Tensor | None, config: TrainConfig, generator: torch.Generator) -> tuple[Tensor, Tensor | None]:
+    """Images augmented, and their maps in the same way, or left as they were where the configuration says so."""
+    if maps is None:
+        return augmented(x, config, generator), None
+    maps = maps.to(x)
+    if not config.maps_follow:
+        return augmented(x, config, generator), maps
+    both = augmented(torch.cat([x, maps], 1), config, generator)
+    return both[:, : x.shape[1]], both[:, x.shape[1] :]
+
+
 def _fit(
-    config: TrainConfig, data: datasets.ImageSet, model: nn.Module, path: Path, device: torch.device,
+    config: TrainConfig, data: datasets.ImageSet, model: nn.Module, teacher: Any, path: Path, device: torch.device,
     on_epoch: Callable[[dict[str, float]], None] | None,
 ) -> list[dict[str, float]]:  # fmt: skip
     loss_of = objective(config.objective)
+    with threads(config.threads):
+        maps = _maps(config, data, teacher)
     model.to(device, memory_format=torch.channels_last).train()
     optimizer = _optimizer(config, model)
     checkpoint = path.with_suffix(".partial.safetensors")
-    history = _resume(checkpoint, model, optimizer)
+    history = checkpoints.resume(checkpoint, model, optimizer)
     if history:
         say(f"  {config}: going on after epoch {len(history)}")
     forward = torch.compile(model) if config.compile else model
@@ -347,13 +386,14 @@ def _fit(
             total = 0.0
             batches = min(steps, end - epoch * steps)
             for i in range(batches):
-                moment = Moment(epoch, i, steps, (epoch + i / steps) / config.epochs, generator)
                 rate = learning_rate(config, (epoch + (i + 0.5) / steps) / config.epochs)
                 for group in optimizer.param_groups:
                     group["lr"] = rate
                 index = order[i * config.batch_size : (i + 1) * config.batch_size]
-                x = augmented(data.images[index].to(device), config, generator)
+                x, seen = _moved(data.images[index].to(device), None if maps is None else maps[index], config, generator)
                 x = x.contiguous(memory_format=torch.channels_last)
+                progress = (epoch + i / steps) / config.epochs
+                moment = Moment(epoch, i, steps, progress, generator, config.epochs, seen, teacher)
                 y = data.labels[index].to(device)
                 with torch.autocast(device.type, torch.bfloat16, enabled=config.precision == "bfloat16"):
                     loss = loss_of(forward, x, y, moment, **config.options).mean()
@@ -373,18 +413,16 @@ def _fit(
             if (epoch + 1) * steps < end:
                 if config.snapshots:
                     _keep(path, epoch + 1, model)
-                _checkpoint(checkpoint, model, optimizer, history)
+                checkpoints.write(checkpoint, model, optimizer, history)
     _save(path, model.eval(), config, data, history)
     checkpoint.unlink(missing_ok=True)
+    for left in path.parent.glob(f".{path.stem}.*.part"):  # by processes killed while they wrote; the lock is ours
+        left.unlink()
     return history
 
 
-def _contiguous(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-    return {k: v.detach().cpu().contiguous() for k, v in tensors.items()}
-
-
 def _save(path: Path, model: nn.Module, config: TrainConfig, data: datasets.ImageSet, history: list[dict[str, float]]) -> None:
-    content = safetensors.torch.save(_contiguous(model.state_dict()))
+    content = safetensors.torch.save(checkpoints.contiguous(model.state_dict()))
     files.write_bytes(path, content)
     kept = range(len(history)) if config.snapshots else ()
     record = {
@@ -399,46 +437,6 @@ def _save(path: Path, model: nn.Module, config: TrainConfig, data: datasets.Imag
     files.write_json(path.with_suffix(".json"), record)
 
 
-def _checkpoint(path: Path, model: nn.Module, optimizer: torch.optim.Optimizer, history: list[dict[str, float]]) -> None:
-    tensors = {f"model.{k}": v for k, v in model.state_dict().items()}
-    for i, state in optimizer.state_dict()["state"].items():
-        tensors |= {f"optimizer.{i}.{k}": torch.as_tensor(v) for k, v in state.items() if v is not None}
-    tensors = _contiguous(tensors)
-    record = {"history": json.dumps(history), "digest": _digest(tensors)}
-    files.write_bytes(path, safetensors.torch.save(tensors, record))
-
-
-def _digest(tensors: dict[str, Tensor]) -> str:
-    """Of names and bytes, for a file whose metadata must hold the digest of the rest."""
-    return files.digest(b"".join(k.encode() + tensors[k].numpy().tobytes() for k in sorted(tensors)))
-
-
-def _resume(path: Path, model: nn.Module, optimizer: torch.optim.Optimizer) -> list[dict[str, float]]:
-    """Restore the last finished epoch and return its history; an empty one where there is none or it is damaged."""
-    if not path.exists():
-        return []
-    try:
-        with safetensors.safe_open(path, "pt") as file:
-            record = file.metadata()
-            tensors = {k: file.get_tensor(k) for k in file.keys()}  # noqa: SIM118 (not a dict)
-        if _digest(tensors) != record["digest"]:
-            raise ValueError("its digest does not match")
-        history = json.loads(record["history"])
-    except (ValueError, KeyError, TypeError, RuntimeError, safetensors.SafetensorError) as error:
-        say(f"{path.name} is damaged ({error}); starting from the first epoch")
-        path.unlink()
-        return []
-    # from here on the content is what _checkpoint wrote under this key, so it fits
-    model.load_state_dict({k.removeprefix("model."): v for k, v in tensors.items() if k.startswith("model.")})
-    state: dict[int, dict[str, Tensor]] = {}
-    for k, v in tensors.items():
-        if k.startswith("optimizer."):
-            _, i, name = k.split(".", 2)
-            state.setdefault(int(i), {})[name] = v
-    optimizer.load_state_dict(optimizer.state_dict() | {"state": state})
-    return history
-
-
 @torch.no_grad()
 def predictions(model: nn.Module, x: Tensor, batch_size: int = 256) -> Tensor:
     """Predicted classes (N,), in batches, on the model's device."""
@@ -451,16 +449,16 @@ def accuracy(model: nn.Module, data: datasets.ImageSet) -> float:
 
 
 def jobs(configs: Iterable[TrainConfig], together: int = 1) -> dict[str, list[TrainConfig]]:
-    """Networks by the job that trains them. Fine-tunings of one network may share a job, `together` at most: they are short,
-    and share what takes a process a while to load. A job of one is called by its network's digest."""
+    """Networks by the job that trains them. Those that need the same others may share a job, `together` at most: they are
+    short, and share what takes a process a while to load. A job of one is called by its network's digest."""
     found: dict[str, list[TrainConfig]] = {}
-    tuned: dict[str, list[TrainConfig]] = {}
+    alike: dict[str, list[TrainConfig]] = {}
     for config in configs:
-        if config.start is None or together == 1:
+        if not config.needs or together == 1:
             found[config.digest] = [config]
         else:
-            tuned.setdefault(config.start.digest, []).append(config)
-    for group in tuned.values():
+            alike.setdefault("+".join(c.digest for c in config.needs), []).append(config)
+    for group in alike.values():
         for i in range(0, len(group), together):
             part = group[i : i + together]
             found[files.digest_of([c.digest for c in part]) if len(part) > 1 else part[0].digest] = part

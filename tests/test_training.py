@@ -42,10 +42,13 @@ def test_the_key_is_everything_that_decides_the_weights():
 
 
 def test_fields_that_came_later_leave_older_keys_alone():
-    older = {k: v for k, v in TINY.model_dump().items() if k not in ("start", "snapshots")}
+    later = ("start", "snapshots", "teacher", "maps", "maps_options", "maps_follow")
+    older = {k: v for k, v in TINY.model_dump().items() if k not in later}
     assert TINY.key("data") == files.digest_of([training.RECIPE, older, "data"])
     tuned = TINY.model_copy(update={"start": TINY})
-    assert len({c.key("data") for c in (TINY, tuned, TINY.model_copy(update={"snapshots": True}))}) == 3
+    changes = ({"snapshots": True}, {"teacher": TINY}, {"maps": "a:b"}, {"maps_options": {"a": 1}}, {"maps_follow": False})
+    assert len({c.key("data") for c in (TINY, tuned, *(TINY.model_copy(update=u) for u in changes))}) == 7
+    assert tuned._deciding()["start"] == older
     assert TrainConfig.model_validate_json(tuned.model_dump_json()) == tuned
 
 
@@ -108,6 +111,16 @@ def test_a_killed_process_resumes(home, optimizer):
     )
     assert "going on after epoch" in done.stderr and "epoch 1/12" not in done.stderr
     assert (home / "record.json").exists() and not list(paths.models().glob("*.partial*"))
+
+
+def test_what_a_killed_process_left_half_written_goes(home):
+    path = trained(TINY).path
+    path.unlink()
+    left, of_others = (path.parent / f".{name}.partial.safetensors.x1.part" for name in (path.stem, "other"))
+    left.write_bytes(b"half")
+    of_others.write_bytes(b"half")  # its owner may still be writing
+    trained(TINY)
+    assert not left.exists() and of_others.exists()
 
 
 @pytest.mark.parametrize("damage", ["cut", "flipped", "no record", "bad record"])
