@@ -213,6 +213,32 @@ def wresnet(channels: int, classes: int) -> Classifier:
     return Classifier(WResNet(channels, classes), stages=STAGES, classes=classes, mean=(0.0,), std=(1.0,))
 
 
+def _cifar_resnet(blocks: tuple[int, int, int, int], width: int) -> Callable[[int, int], Classifier]:
+    """ResNet as it is built for 32-pixel images: a 3x3 stem without pooling, four stages that double the channels."""
+
+    def build(channels: int, classes: int) -> Classifier:
+        net = nn.Sequential()
+        net.add_module("stem", ConvBNReLU(channels, width))
+        c_in = width
+        for i, count in enumerate(blocks):
+            c_out = width * 2**i
+            stage = [Residual(c_in if j == 0 else c_out, c_out, 2 if i and j == 0 else 1) for j in range(count)]
+            net.add_module(f"stage{i + 1}", nn.Sequential(*stage))
+            c_in = c_out
+        for name, module in (("pool", nn.AdaptiveAvgPool2d(1)), ("flatten", nn.Flatten()), ("head", nn.Linear(c_in, classes))):
+            net.add_module(name, module)
+        return Classifier(net, stages=("stage1", "stage2", "stage3", "stage4"), classes=classes, mean=(0.0,), std=(1.0,))
+
+    return build
+
+
+# ResNets of Mangla et al. 2020, which take [0, 1] as it is; `thin` has a quarter of the channels.
+CIFAR_RESNETS: dict[str, Callable[[int, int], Classifier]] = {
+    "resnet10-thin": _cifar_resnet((1, 1, 1, 1), 16),
+    "resnet10-cifar": _cifar_resnet((1, 1, 1, 1), 64),
+    "resnet34-cifar": _cifar_resnet((3, 4, 6, 3), 64),
+}
+
 SMALL_NETWORKS: dict[str, Callable[[int, int], Classifier]] = {
     "plain": plain,
     "residual": residual,
@@ -226,7 +252,7 @@ def names() -> tuple[str, ...]:
     """Every name that `create` knows."""
     from lib import zoo
 
-    return (*SMALL_NETWORKS, *zoo.NETWORKS)
+    return (*SMALL_NETWORKS, *CIFAR_RESNETS, *zoo.NETWORKS)
 
 
 def create(
@@ -249,7 +275,7 @@ def create(
             return zoo.build(arch, classes=classes, channels=channels, weights=weights)
         if weights != "none":
             raise ValueError(f"{arch!r} has no published weights; use weights='none' and train it")
-        return SMALL_NETWORKS[arch](channels, classes)
+        return (SMALL_NETWORKS | CIFAR_RESNETS)[arch](channels, classes)
 
 
 def parameter_count(model: nn.Module) -> int:

@@ -234,8 +234,21 @@ def threads(n: int) -> Iterator[None]:
 
 
 @functools.lru_cache(maxsize=4)
-def _data(name: str, split: datasets.Split, size: int, channels: int, limit: int | None) -> datasets.ImageSet:
+def images_of(name: str, split: datasets.Split, size: int, channels: int, limit: int | None) -> datasets.ImageSet:
+    """The images of a training; they stay in memory for the next one."""
     return datasets.load(name, split, size=size, channels=channels, limit=limit)
+
+
+def fresh(config: TrainConfig, data: datasets.ImageSet, base: "Trained | None" = None) -> Any:
+    """The network as it is before training: with new weights, or with those of `base`."""
+    if base is not None:
+        return copy.deepcopy(base.model).cpu()
+    given = {"classes": len(data.classes), "channels": config.channels, "weights": config.weights}
+    if ":" not in config.arch:
+        return models.create(config.arch, **given, seed=config.seed)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(config.seed)
+        return _own(config.arch, "network", models.names())(**given)
 
 
 def trained(
@@ -246,7 +259,7 @@ def trained(
     `on_epoch` gets the history row of each finished epoch. Raises what `lib.datasets.load` raises, ValueError for a
     configuration that cannot be built, RuntimeError where the loss stops being finite, OSError where the disk is full.
     """
-    data = _data(config.dataset, "train", config.size, config.channels, config.limit)
+    data = images_of(config.dataset, "train", config.size, config.channels, config.limit)
     if len(data) < config.batch_size:
         raise ValueError(f"{config.dataset} has {len(data)} training images, fewer than one batch of {config.batch_size}")
     base = trained(config.start, device_name=device_name) if config.start else None
@@ -254,24 +267,14 @@ def trained(
     key = config.key(data.fingerprint + "".join(t.path.stem for t in (base, teacher) if t))
     path = paths.models() / f"{key}.safetensors"
 
-    def fresh() -> nn.Module:
-        if base is not None:
-            return copy.deepcopy(base.model).cpu()
-        given = {"classes": len(data.classes), "channels": config.channels, "weights": config.weights}
-        if ":" not in config.arch:
-            return models.create(config.arch, **given, seed=config.seed)
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(config.seed)
-            return _own(config.arch, "network", models.names())(**given)
-
-    model = fresh()
+    model = fresh(config, data, base)
     chosen = device(device_name)
     history = _load(path, model)
     if history is None:
         with files.locked(path):
             history = _load(path, model)  # somebody else may have trained it while we waited
             if history is None:
-                model = fresh()  # a damaged file may have left its rest in the other one
+                model = fresh(config, data, base)  # a damaged file may have left its rest in the other one
                 say(f"training {config}: {config.epochs} epochs of {len(data)} images on {chosen}")
                 history = _fit(config, data, model, teacher.model if teacher else None, path, chosen, on_epoch)
     return Trained(model.to(chosen).eval(), config, path, history)
@@ -302,7 +305,8 @@ def _keep(path: Path, epoch: int, model: nn.Module) -> None:
     files.write_bytes(_snapshot(path, epoch), safetensors.torch.save(checkpoints.contiguous(model.state_dict())))
 
 
-def _optimizer(config: TrainConfig, model: nn.Module) -> torch.optim.Optimizer:
+def optimizer_of(config: TrainConfig, model: nn.Module) -> torch.optim.Optimizer:
+    """Adam or SGD (with Nesterov's momentum), as the configuration says."""
     if config.optimizer == "adam":
         return torch.optim.Adam(model.parameters(), lr=config.lr, weight_decay=config.weight_decay)
     return torch.optim.SGD(
@@ -367,7 +371,7 @@ def _fit(
     with threads(config.threads):
         maps = _maps(config, data, teacher)
     model.to(device, memory_format=torch.channels_last).train()
-    optimizer = _optimizer(config, model)
+    optimizer = optimizer_of(config, model)
     checkpoint = path.with_suffix(".partial.safetensors")
     history = checkpoints.resume(checkpoint, model, optimizer)
     if history:
@@ -449,18 +453,21 @@ def accuracy(model: nn.Module, data: datasets.ImageSet) -> float:
 
 
 def jobs(configs: Iterable[TrainConfig], together: int = 1) -> dict[str, list[TrainConfig]]:
-    """Networks by the job that trains them. Those that need the same others may share a job, `together` at most: they are
-    short, and share what takes a process a while to load. A job of one is called by its network's digest."""
+    """Networks by the job that trains them: those with a study's own objective that need the same others may share one, since
+    they are short and a process takes a while to load. A job takes `together` of them, or half as many with an attack in the
+    inner loop. A job of one is called by its network's digest."""
     found: dict[str, list[TrainConfig]] = {}
     alike: dict[str, list[TrainConfig]] = {}
     for config in configs:
-        if not config.needs or together == 1:
+        attacked = "steps" in config.options
+        if config.objective in OBJECTIVES or together // (1 + attacked) < 2:
             found[config.digest] = [config]
         else:
-            alike.setdefault("+".join(c.digest for c in config.needs), []).append(config)
-    for group in alike.values():
-        for i in range(0, len(group), together):
-            part = group[i : i + together]
+            alike.setdefault(f"{attacked} " + "+".join(c.digest for c in config.needs), []).append(config)
+    for kind, group in alike.items():
+        size = together // 2 if kind.startswith("True") else together
+        for i in range(0, len(group), size):
+            part = group[i : i + size]
             found[files.digest_of([c.digest for c in part]) if len(part) > 1 else part[0].digest] = part
     return found
 

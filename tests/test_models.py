@@ -115,3 +115,20 @@ def test_wresnet_is_the_papers(size):
                 a = h + a
         assert a.shape == (2, 64, size // 4, size // 4)
         torch.testing.assert_close(model(x), a.mean((2, 3)) @ net.head.weight.T, rtol=1e-4, atol=1e-4)
+
+
+def test_the_resnets_for_small_images_are_those_of_the_literature():
+    """Parameters of ResNet-34 with a 3x3 stem and ten classes: torchvision's 21.8 M less the larger stem and head."""
+    import torchvision
+
+    theirs = torchvision.models.resnet34(num_classes=10)
+    stem = theirs.conv1.weight.numel() - 64 * 3 * 9
+    ours = models.parameter_count(models.create("resnet34-cifar", classes=10))
+    assert ours == models.parameter_count(theirs) - stem
+    net = models.create("resnet10-thin", classes=10)
+    seen = {}
+    for name in net.stages:
+        net.net.get_submodule(name).register_forward_hook(lambda m, i, o, name=name: seen.update({name: tuple(o.shape[1:])}))
+    with torch.no_grad():
+        net.eval()(torch.rand(2, 3, 32, 32))
+    assert list(seen.values()) == [(16, 32, 32), (32, 16, 16), (64, 8, 8), (128, 4, 4)]

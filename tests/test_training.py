@@ -187,7 +187,7 @@ def test_two_runs_at_once_train_one_network(home, capfd):
 def test_adversarial_training_resists_more_than_standard(home):
     config = TrainConfig(dataset="digits", size=16, channels=1, arch="plain", epochs=4, lr=0.05, threads=2)
     robust = config.model_copy(update={"objective": "adversarial", "options": {"eps": 0.1, "steps": 3}})
-    data = training._data("digits", "test", 16, 1, None)
+    data = training.images_of("digits", "test", 16, 1, None)
     kept = []
     for c in (config, robust):
         model = trained(c).model

@@ -1,0 +1,153 @@
+"""Study 5's measurement: accuracy under weak and strong attacks, transfer, alignment of maps and attacks, time.
+
+The results are one tidy table, a row a measurement: (arm, seed, image_id, measure, level, value). Levels are radii, of 255.
+
+* `clean`: right as it is; `pgd`: right under the paper's attack, PGD of 5 steps of 2/255 from a random start, its last
+  iterate; `strong`: right under that and under PGD of 50 steps with restarts and two losses (not of switches and sweeps);
+* `transfer`: right on the images that PGD of 50 steps finds against an original network of another seed;
+* `noise`: right under random signs of the size of eps_0;
+* `cosine`: of the sign of the network's own loss gradient with -s, s the map that its arm would have of the image: does the
+  direction that training used look like an attack? `cosine-another`: with the map of another image;
+* `seconds`: of one training step, a row a round (`timing`).
+"""
+
+import functools
+import time
+
+import pandas as pd
+import torch
+from torch import Tensor, nn
+
+from lib import attacks, hooks, robustness, saliency_training, teacher_maps, training
+from lib.cubes import rows
+from lib.progress import say
+from lib.saliency_adversarial_training import (
+    Parameters,
+    config_of,
+    evaluation_set,
+    network,
+    teacher,
+    teacher_seed,
+    test_maps,
+)
+
+TRANSFER_STEPS = 50
+TIMED = (
+    "original", "uniform", "sign", "sat-masks", "sat-boxes", "pgd", "pgd+uniform", "pgd+sat", "trades-1", "trades-1+uniform",
+    "trades-1+sat", "trades-6",
+)  # fmt: skip
+
+
+def weak(model: nn.Module, x: Tensor, y: Tensor, eps: float, p: Parameters) -> Tensor:
+    """Where the prediction is right under the paper's attack at `eps` (of 255), (N,)."""
+    return ~attacks.pgd(model, x, y, eps=eps / 255, steps=p.steps, step=p.step / 255).success
+
+
+def strong(model: nn.Module, x: Tensor, y: Tensor, p: Parameters) -> robustness.RobustAccuracy:
+    """Random starts, cross-entropy and the margin, steps that shrink; every right row is attacked at every eps."""
+    return robustness.robust_accuracy(
+        model, x, y, eps=[e / 255 for e in p.strong_eps], steps=p.strong_steps,
+        losses=(attacks.cross_entropy, attacks.margin), restarts=p.restarts, screen=1.0, second_look=0.0,
+    )  # fmt: skip
+
+
+@functools.lru_cache(maxsize=32)
+def transferred(p: Parameters, seed: int, eps: float) -> Tensor:
+    """Images that fool the original of another seed than `seed`, at `eps` of 255."""
+    model, data = network(p, "original", teacher_seed(p, seed)).model, evaluation_set(p)
+    where = next(model.parameters()).device
+    found = attacks.pgd(
+        model, data.images[:].to(where), data.labels.to(where), eps=eps / 255, steps=TRANSFER_STEPS, judge=False
+    )
+    return found.x_adv
+
+
+def cosine(a: Tensor, b: Tensor) -> Tensor:
+    """Of each row's angle, (N,)."""
+    return torch.nn.functional.cosine_similarity(a.flatten(1), b.flatten(1))
+
+
+def measure_network(p: Parameters, arm: str, seed: int) -> pd.DataFrame:
+    """Everything about one network."""
+    model, data = network(p, arm, seed).model, evaluation_set(p)
+    where = next(model.parameters()).device
+    x, y = data.images[:].to(where), data.labels.to(where)
+    found = [rows(arm, seed, "clean", 0, _right(model, x, y))]
+    held = {eps: weak(model, x, y, eps, p) for eps in p.eps_grid}
+    for eps, right in held.items():
+        found.append(rows(arm, seed, "pgd", eps, right))
+        found.append(rows(arm, seed, "transfer", eps, _right(model, transferred(p, seed, eps), y)))
+    noisy = attacks.step_along(x, attacks.random_sign(x, torch.Generator().manual_seed(0)), p.eps / 255)
+    found.append(rows(arm, seed, "noise", p.eps, _right(model, noisy, y)))
+    if arm in p.arms:
+        part = slice(0, p.strong_images)
+        result = strong(model, x[part], y[part], p)
+        for warning in result.warnings:
+            say(f"  {arm} seed {seed}: {warning}")
+        for i, eps in enumerate(p.strong_eps, 1):
+            found.append(rows(arm, seed, "strong", eps, result.correct[i] & held[eps][part]))
+    s = test_maps(p, arm, seed, data)
+    if s is not None:
+        with hooks.frozen(model):
+            gradient = attacks.input_gradient(model, x, y, attacks.cross_entropy)[0].sign()
+        s = s.to(gradient)
+        found.append(rows(arm, seed, "cosine", 0, cosine(gradient, -s)))
+        found.append(rows(arm, seed, "cosine-another", 0, cosine(gradient, -s[teacher_maps.derangement(len(s))])))
+    return pd.concat(found, ignore_index=True)
+
+
+@torch.no_grad()
+def _right(model: nn.Module, x: Tensor, y: Tensor) -> Tensor:
+    return training.predictions(model, x) == y.cpu()
+
+
+def timing(p: Parameters) -> pd.DataFrame:
+    """Seconds of a training step of the arms TIMED, interleaved over rounds on one CPU thread: measure `seconds`.
+
+    A round takes two steps of each arm, one of either side of the coin where the arm has one, so that a ratio is not a
+    matter of luck. `maps/KIND`: seconds to make the maps of a batch, which `lib.training` does once a run.
+    """
+    timed = [a for a in TIMED if a in p.arms]
+    kinds = [k for k in teacher_maps.ATTRIBUTIONS if f"sat-std-{k}" in p.arms]
+    data = training.images_of(p.dataset, "train", p.size, p.channels, p.train_images)
+    sides = _both_sides()
+    configs = {a: config_of(p, a, 0) for a in timed}
+    models_ = {a: training.fresh(configs[a], data) for a in timed}
+    optimizers = {a: training.optimizer_of(configs[a], models_[a]) for a in timed}
+    x, y = data.images[: p.batch_size], data.labels[: p.batch_size]
+    s = torch.ones_like(x)  # what the values are does not matter to the time
+    guide = teacher(p, "std", 0) if kinds else None
+    where = training.device(p.device)
+    x, y, s = x.to(where), y.to(where), s.to(where)
+    found = []
+
+    def synchronised() -> float:
+        if where.type == "cuda":
+            torch.cuda.synchronize()
+        return time.perf_counter()
+
+    for arm in timed:
+        models_[arm].to(where, memory_format=torch.channels_last).train()
+    with training.threads(1):
+        for i in range(-1, p.rounds):  # the first warms up
+            for arm in timed:
+                begin = synchronised()
+                for side in sides:
+                    moment = training.Moment(p.epochs - 1, 0, 1, 1.0, torch.Generator().manual_seed(side), p.epochs, s)
+                    loss = training.objective(configs[arm].objective)(models_[arm], x, y, moment, **configs[arm].options)
+                    optimizers[arm].zero_grad(set_to_none=True)
+                    loss.mean().backward()
+                    optimizers[arm].step()
+                found.append((arm, i, (synchronised() - begin) / len(sides)))
+            for kind in kinds:
+                begin = synchronised()
+                teacher_maps.directions(guide, x, y, kind=kind, n=p.smooth_n, ig_steps=p.ig_steps)
+                found.append((f"maps/{kind}", i, synchronised() - begin))
+    table = pd.DataFrame(found, columns=["arm", "image_id", "value"])
+    return table[table.image_id >= 0].assign(seed=0, measure="seconds", level=0.0)
+
+
+def _both_sides() -> list[int]:
+    """Seeds of generators whose first throw is heads, and tails."""
+    thrown = {saliency_training.coin(torch.Generator().manual_seed(s)): s for s in range(20)}
+    return [thrown[True], thrown[False]]
