@@ -26,6 +26,7 @@ from lib.saliency_adversarial_training import (
     config_of,
     evaluation_set,
     network,
+    parsed,
     teacher,
     teacher_seed,
     test_maps,
@@ -108,7 +109,8 @@ def timing(p: Parameters) -> pd.DataFrame:
     matter of luck. `maps/KIND`: seconds to make the maps of a batch, which `lib.training` does once a run.
     """
     timed = [a for a in TIMED if a in p.arms]
-    kinds = [k for k in teacher_maps.ATTRIBUTIONS if f"sat-std-{k}" in p.arms]
+    used = {parsed(a, p.mix_maps).attribution for a in p.every}
+    kinds = [k for k in teacher_maps.ATTRIBUTIONS if k in used]
     data = training.images_of(p.dataset, "train", p.size, p.channels, p.train_images)
     sides = _both_sides()
     configs = {a: config_of(p, a, 0) for a in timed}
