@@ -137,8 +137,7 @@ def test_without_projection_pgd_s_start_and_the_map_add_up(y):
 @pytest.mark.parametrize("base", ["plain", "pgd", "trades"])
 def test_the_noise_arms_are_what_they_say(base):
     """Uniform noise has a third of sign noise's variance; alpha10 = 1 asks no maps. Bounds: six standard errors."""
-    x, y = torch.full((40, 3, 16, 16), 0.5, dtype=D), torch.zeros(40, dtype=torch.long)
-    n = x.numel()
+    x, y, n = torch.full((40, 3, 16, 16), 0.5, dtype=D), torch.zeros(40, dtype=torch.long), 40 * 3 * 16 * 16
     uniform = (new_images(x, y, base, "uniform", moment(HEADS)) - x) / 0.1
     assert abs(uniform.mean().item()) < 6 * math.sqrt(1 / 3 / n)
     assert abs((uniform**2).mean().item() - 1 / 3) < 6 * math.sqrt(4 / 45 / n) and 0.99 < uniform.abs().max() <= 1 + 1e-9
@@ -175,11 +174,9 @@ def test_the_divergence_of_two_classes_is_bernoulli_s():
 
 
 def test_trades_attack_climbs_the_divergence(smooth, x):
-    options = {"eps": 0.1, "step": 0.02}
-    start = sat.trades_attack(smooth, x, steps=0, generator=generator(), **options)
+    start, found = (sat.trades_attack(smooth, x, eps=0.1, step=0.02, steps=n, generator=generator()) for n in (0, 8))
     noise = ((start - x)[(x > 0.01) & (x < 0.99)] / 1e-3).std().item()
     assert noise == pytest.approx(1, abs=0.1)
-    found = sat.trades_attack(smooth, x, steps=8, generator=generator(), **options)
     before, after = (sat.kl(smooth(x), smooth(z)) for z in (start, found))
     assert (after > 100 * before).all()
     assert (found - x).abs().max() <= 0.1 + 1e-12 and found.min() >= 0 and found.max() <= 1
@@ -288,7 +285,6 @@ def test_networks_of_one_teacher_share_a_job():
     found = training.jobs(configs, together=2).values()
     assert sorted([c.seed for c in job] for job in found) == [[0, 1], [0, 1]]
     assert all(job[0].teacher == job[1].teacher for job in found)
-    assert configs[0].needs == [TEACHER] and len({c.digest for c in configs}) == 4
 
 
 @pytest.mark.parametrize("how", ["gradient", "smoothgrad"])
@@ -312,7 +308,6 @@ def test_fresh_maps_are_the_teacher_s_of_this_very_batch(x, y, how):
         ({"mix": "noise"}, {}, "mix='noise'"),
         ({}, {"maps": None}, "needs maps"),
         ({}, {"maps": torch.ones(5, 3, 8, 8)}, "a map an image"),
-        ({}, {"maps": torch.ones(6, 1, 8, 8)}, "a map an image"),
         ({}, {"maps": torch.full((6, 3, 8, 8), 2.0)}, "binarise them first"),
         ({"fresh": {"kind": "gradient"}}, {}, "has no teacher"),
     ],

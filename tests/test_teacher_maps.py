@@ -54,11 +54,8 @@ def test_binarisation_by_hand(how, expected):
 @pytest.mark.parametrize("how", ["sign", "median", "mean", "minmax", "none"])
 def test_maps_that_say_nothing_are_refused_by_name(how):
     maps = torch.randn(9, 1, 3, 3, generator=generator())
-    maps[[1, 4]] = 0
-    with pytest.raises(ValueError, match=r"^2 of 9 maps are zero everywhere .* \(images 1, 4\)"):
-        teacher_maps.binarise(maps, how)
-    maps[3:] = 0
-    with pytest.raises(ValueError, match=r"^7 of 9 maps .* \(images 1, 3, 4, 5, 6, …\)"):
+    maps[[1, 3, 4, 5, 6, 7, 8]] = 0
+    with pytest.raises(ValueError, match=r"^7 of 9 maps are zero everywhere .* \(images 1, 3, 4, 5, 6, …\)"):
         teacher_maps.binarise(maps, how)
     maps[1:] = 0.7
     if how in ("sign", "none"):
