@@ -149,12 +149,24 @@ def drive_manipulation(d: Driver) -> None:
     d.choose("fooling", "location through LRP_T")
 
 
+def drive_saliency(d: Driver) -> None:
+    d.slide("alpha^10")
+    d.slide("epoch", "ArrowLeft")
+    d.choose("attribution", "gradient")
+    d.choose("binarised by", "above the median")
+    d.choose("map from", "adversarially trained")
+    d.choose("student", "PGD")
+    d.slide("image")
+    d.slide("eps0, of 255")
+
+
 # what each explorer's text always says, and how it is driven
 EXPLORERS = {
     "01-attention-shift": ("NISSIM", drive_attention_shift),
     "02-at-cnn": ("total variation", drive_at_cnn),
     "03-interpretability-aware-training": ("discrepancy D2", drive_interpretability),
     "04-model-manipulation": ("accuracy", drive_manipulation),
+    "05-saliency-adversarial-training": ("P(random)", drive_saliency),
 }
 
 

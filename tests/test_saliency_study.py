@@ -1,0 +1,327 @@
+"""Study 5: parameters, arms, measurements, claims, explorer."""
+
+import itertools
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from torch.nn import functional as F
+
+from lib import attacks, claims, models, paths, profiles, saliency_claims, saliency_explorer, saliency_measure, teacher_maps
+from lib import saliency_adversarial_training as study
+from lib.cubes import Cubes, rows
+from lib.saliency_adversarial_training import Parameters
+from tests.conftest import same_state, state_of
+from tests.test_attention_explorer import png, upload
+
+SMOKE = profiles.parameters("05-saliency-adversarial-training", "smoke")
+FEW = ("original", "uniform", "sign", "pgd", "sat-masks")
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory):
+    """One home for the file: its small networks are trained once."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("STUDY_HOME", str(tmp_path_factory.mktemp("home")))
+        study.teacher.cache_clear()
+        saliency_measure.transferred.cache_clear()
+        yield
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"arms": ("original", "uniform", "sign", "sat-edges")}, "unknown arm 'sat-edges'; there are original"),
+        ({"arms": ("original", "uniform", "sign", "sat-masks@sideways")}, "unknown arm 'sat-masks@sideways'"),
+        ({"arms": ("original", "uniform", "sign", "sat-masks@a")}, "unknown arm"),
+        ({"arms": ("original", "uniform", "sign", "sign")}, "named twice: sign"),
+        ({"arms": FEW[1:], "headline": ("sign",), "switches": (), "sweep": ()}, "arms original are what others are compared"),
+        ({"arms": (*FEW[:3], "sat-adv-ig"), "headline": ("sign",), "switches": (), "sweep": ()}, "arms pgd are"),
+        ({"arms": FEW, "headline": ("trades-1",), "switches": (), "sweep": ()}, "headline 'trades-1' is none of the arms"),
+        ({"arms": FEW, "headline": FEW, "switches": ("sat-boxes@unflipped",), "sweep": ()}, "arms sat-boxes are"),
+        ({"mix_maps": "std-lrp"}, "unknown maps 'std-lrp'; choose masks, boxes"),
+        ({"alpha10": 0}, "alpha10 = 0: Input should be greater than 0"),
+        ({"alpha10": 1.5}, "alpha10 = 1.5: Input should be less than or equal to 1"),
+        ({"alphas": (0.0, 0.5)}, "alphas.0 = 0.0: Input should be greater than 0"),
+        ({"alphas": (0.8, 0.2)}, "in ascending order, each once"),
+        ({"eps_grid": (1, 2, 2, 4)}, "in ascending order"),
+        ({"strong_eps": (2, 5)}, "strong_eps .* must be among eps_grid"),
+        ({"strong_images": 400}, "strong_images = 400 is more than images = 300"),
+        ({"arch": "vgg99"}, "unknown network 'vgg99'"),
+        ({"teacher_arch": "vgg99"}, "unknown network 'vgg99'"),
+        ({"lamda": 1}, "unknown parameter 'lamda'"),
+    ],
+)
+def test_parameters_that_do_not_fit_are_refused(given, message):
+    with pytest.raises(ValueError, match=message):
+        profiles.validated(Parameters, given)
+
+
+def test_arms_are_read_and_named():
+    arm = study.parsed("sat-adv-guided-gradcam++@e16,predicted")
+    assert (arm.base, arm.mix, arm.teacher, arm.attribution, arm.eps0, arm.alpha10) == (
+        "plain", "sat", "adv", "guided-gradcam++", 16, None,
+    )  # fmt: skip
+    assert arm.changes == ("predicted",)
+    assert study.parsed("trades-6+sat", "masks")[:4] == ("trades", "sat", "masks", 6)
+    assert study.parsed("pgd+uniform", "masks").source == "" and study.parsed("sign").mix == "sign"
+    assert study.label("sat-std-ig@a0.8") == "SAT (integrated gradients, standard teacher), α¹⁰ = 0.8"
+    assert study.label("trades-1+uniform") == "TRADES β=1 + uniform noise"
+    names = [study.label(a) for a in Parameters().every]
+    assert len(set(names)) == len(names)
+    for wrong in ("sat-std", "sat-std-lrp", "pgd+noise", "trades", "original@much"):
+        with pytest.raises(ValueError, match="unknown arm"):
+            study.parsed(wrong)
+
+
+def test_configurations_are_the_arms():
+    p = Parameters()
+    original, sign = study.config_of(p, "original", 2), study.config_of(p, "sign", 2)
+    assert (original.objective, original.options, original.maps, original.optimizer) == ("standard", {}, None, "adam")
+    assert sign.options["alpha10"] == 1.0 and sign.options["mix"] == "sat" and sign.maps is None
+    taught = study.config_of(p, "sat-adv-smoothgrad@a0.8", 2)
+    assert taught.teacher == study.config_of(p, "pgd", 0)  # the next seed, in a circle
+    assert taught.options["alpha10"] == 0.8 and taught.maps_options == {"kind": "smoothgrad", "n": 10} and taught.maps_follow
+    assert study.config_of(p, "sat-std-gradient@e16", 0).options["eps"] == 16 / 255
+    fresh = study.config_of(p, "sat-std-gradient@fresh", 0)
+    assert fresh.maps is None and fresh.options["fresh"] == {"kind": "gradient"} and fresh.teacher is not None
+    assert study.config_of(p, "sat-masks@unflipped", 0).maps_follow is False
+    assert study.config_of(p, "sat-masks@another", 0).maps_options == {"kind": "masks", "another": True}
+    assert study.config_of(p, "pgd+sat@unprojected", 0).options["reproject"] is False
+    assert (
+        study.config_of(p, "trades-6+sat", 0).options | {"beta": 6.0, "base": "trades"}
+        == study.config_of(p, "trades-6+sat", 0).options
+    )
+    assert study.config_of(p, "sat-std-ig@released", 0).maps_options == {"kind": "ig", "released": True, "ig_steps": 10}
+
+
+def test_networks_are_each_there_once_and_teachers_of_another_architecture_too():
+    p = Parameters()
+    configs = study.networks(p)
+    assert len({c.digest for c in configs}) == len(configs) == len(study.jobs(p))
+    order = [c.digest for c in configs]
+    assert all(order.index(c.teacher.digest) < order.index(c.digest) for c in configs if c.teacher)
+    paper = profiles.parameters("05-saliency-adversarial-training", "paper")
+    found = study.networks(paper)
+    assert {c.teacher.arch for c in found if c.teacher} == {"resnet10-cifar"}
+    assert {c.arch for c in found} == {"resnet10-cifar", "resnet34-cifar"}
+    assert (paper.eps, paper.alpha10, paper.learning_rate, paper.epochs, paper.steps, paper.step) == (8, 0.6, 1e-3, 100, 5, 2)
+
+
+def test_a_network_is_shared_between_settings_that_do_not_touch_it():
+    p = Parameters()
+    other = p.model_copy(update={"images": 50, "smooth_n": 3, "strong_steps": 5, "alphas": (0.5,)})
+    for arm in ("original", "sat-masks", "sat-std-gradient", "pgd+sat"):
+        assert study.config_of(p, arm, 1).digest == study.config_of(other, arm, 1).digest
+    assert study.config_of(p, "sat-std-smoothgrad", 0).digest != study.config_of(other, "sat-std-smoothgrad", 0).digest
+
+
+def test_a_measurement_is_what_a_slow_twin_measures(home):
+    p = SMOKE.model_copy(update={"images": 10, "strong_images": 8})
+    model = study.network(p, "sat-std-gradient", 0).model
+    before = state_of(model)
+    table = saliency_measure.measure_network(p, "sat-std-gradient", 0)
+    assert same_state(before, state_of(model))
+    cubes, data = Cubes.of(table), study.evaluation_set(p)
+    x, y = data.images, data.labels
+    with torch.no_grad():
+        clean = model(x).argmax(1) == y
+    np.testing.assert_array_equal(cubes.values["sat-std-gradient", "clean", 0.0][0], clean.numpy())
+    for eps in p.eps_grid:
+        found = attacks.pgd(model, x, y, eps=eps / 255, steps=p.steps, step=p.step / 255)
+        np.testing.assert_array_equal(cubes.values["sat-std-gradient", "pgd", eps][0], (~found.success).numpy())
+        other = study.network(p, "original", 1).model
+        moved = attacks.pgd(other, x, y, eps=eps / 255, steps=50, judge=False).x_adv
+        with torch.no_grad():
+            held = model(moved).argmax(1) == y
+        np.testing.assert_array_equal(cubes.values["sat-std-gradient", "transfer", eps][0], held.numpy())
+    strong, weak = (cubes.values["sat-std-gradient", m, 2.0][0, :8] for m in ("strong", "pgd"))
+    assert (strong <= weak).all()
+    s = teacher_maps.directions(study.teacher(p, "std", 0), x, y, kind="gradient")
+    z = x.clone().requires_grad_()
+    (gradient,) = torch.autograd.grad(F.cross_entropy(model(z), y, reduction="sum"), z)
+    expected = [F.cosine_similarity(g.sign().flatten(), -v.flatten(), 0).item() for g, v in zip(gradient, s, strict=True)]
+    np.testing.assert_allclose(cubes.values["sat-std-gradient", "cosine", 0.0][0], expected, atol=1e-5)
+
+
+def test_the_strong_attack_is_no_weaker_than_a_peers_auto_pgd(home):
+    """Auto-PGD of torchattacks, on cross-entropy: what it breaks, ours breaks too, but for a few."""
+    torchattacks = pytest.importorskip("torchattacks")
+    p = SMOKE.model_copy(update={"images": 60, "strong_images": 60, "strong_steps": 50, "restarts": 2, "strong_eps": (4.0,)})
+    config = study.config_of(p, "pgd", 0).model_copy(update={"epochs": 6, "limit": 320})
+    from lib import training
+
+    model = training.trained(config).model
+    data = study.evaluation_set(p)
+    x, y = data.images, data.labels
+    ours = saliency_measure.strong(model, x, y, p).correct[1]
+    theirs = torchattacks.APGD(model, eps=4 / 255, steps=50, n_restarts=1, loss="ce", seed=0)
+    with torch.no_grad():
+        held = model(theirs(x, y)).argmax(1) == y
+    assert ours.sum() <= held.sum() + 1 and 0 < ours.sum() < 60
+    assert not (ours & ~held).sum() > 1  # an image that only theirs breaks
+
+
+def test_times_are_of_both_sides_of_the_coin(home):
+    from lib.saliency_training import coin
+
+    sides = saliency_measure._both_sides()
+    assert [coin(torch.Generator().manual_seed(s)) for s in sides] == [True, False]
+    clock = saliency_measure.timing(SMOKE)
+    assert set(clock.arm) == {a for a in saliency_measure.TIMED if a in SMOKE.arms} | {"maps/gradient", "maps/smoothgrad"}
+    assert (clock.groupby("arm").size() == SMOKE.rounds).all() and (clock.value > 0).all()
+    middle = clock.groupby("arm").value.median()
+    assert middle["pgd"] > middle["original"]  # it does several times the work
+
+
+P = Parameters(
+    arms=study.SIMPLE, strong_images=40, images=60, seeds=3, alphas=(1e-9, 0.8), eps0s=(16.0,), rounds=6
+)  # fmt: skip
+
+
+def table_of(levels: dict[str, float], seed: int = 0, spread: float = 0.0) -> pd.DataFrame:
+    """A table in which arm a is right with probability levels[a] (default .5) under every attack."""
+    random = torch.Generator().manual_seed(seed)
+    found = []
+    for arm, s in study.jobs(P):
+        p = levels.get(arm, 0.5) + spread * (s - 1)
+        u = torch.rand(P.images, generator=random)
+        for measure, grid in (("clean", (0.0,)), ("pgd", P.eps_grid), ("transfer", P.eps_grid), ("noise", (P.eps,))):
+            found += [rows(arm, s, measure, e, u < p) for e in grid]
+        found += [rows(arm, s, "strong", e, (u < p - 0.01)[: P.strong_images]) for e in P.strong_eps]
+        if study.parsed(arm, P.mix_maps).mix == "sat":
+            found += [rows(arm, s, m, 0, v + 0 * u) for m, v in (("cosine", 0.1 + 0.01 * u), ("cosine-another", 0.0))]
+    for arm, seconds in {
+        "original": 1.0,
+        "sign": 1.1,
+        "sat-masks": 1.1,
+        "pgd": 4.0,
+        "pgd+sat": 2.4,
+        "trades-1": 5.0,
+        "trades-1+sat": 3.0,
+    }.items():
+        found.append(rows(arm, 0, "seconds", 0, seconds + 0.001 * torch.arange(6.0)))
+    found += [rows(f"maps/{k}", 0, "seconds", 0, torch.full((6,), 3.6)) for k in teacher_maps.ATTRIBUTIONS]
+    return pd.concat(found, ignore_index=True)
+
+
+def verdicts(levels: dict[str, float], spread: float = 0.0) -> dict[str, saliency_claims.Claim]:
+    return {c.id: c for c in saliency_claims.judge(table_of(levels, spread=spread), P)}
+
+
+@pytest.fixture(scope="module", autouse=True)
+def few_draws():
+    """Intervals from fewer bootstrap draws: these tests are of what is claimed, not of intervals."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(claims.interval.__kwdefaults__, "draws", 40)
+        yield
+
+
+@pytest.fixture(scope="module")
+def even(few_draws):
+    """The claims where all arms are alike."""
+    return verdicts({})
+
+
+def test_verdicts_follow_the_numbers():
+    strong = {"original": 0.02, "sign": 0.6, "uniform": 0.5, "sat-std-gradient": 0.05, "sat-masks": 0.95, "pgd": 0.5,
+              "pgd+uniform": 0.55, "pgd+sat": 0.99, "sat-adv-gradient": 0.9, "sat-std-gradient@a1e-09": 0.02}  # fmt: skip
+    found = verdicts(strong)
+    assert found["helps/sat-masks"].verdict == "supported" and found["helps/sat-masks"].kind == "claim"
+    assert found["over-sign/sat-masks"].verdict == "supported"
+    assert found["awkward"].verdict == "supported" and found["awkward"].kind == "claim"
+    assert found["over-uniform/sat-std-gradient"].verdict == "contradicted"
+    assert found["sat-over-noise/pgd"].verdict == "supported" and found["own-map/sat-masks@another"].verdict == "supported"
+    assert found["better-teacher/gradient"].verdict == "supported"
+    opposite = verdicts({"original": 0.9, "sign": 0.1, "sat-std-gradient": 0.9, "pgd+sat": 0.1, "pgd+uniform": 0.9})
+    assert opposite["helps/sat-boxes"].verdict == "contradicted" and opposite["awkward"].verdict == "contradicted"
+    assert opposite["sat-over-noise/pgd"].verdict == "contradicted"
+    alike = verdicts({}, spread=0.2)
+    assert alike["helps/sat-masks"].verdict == "inconclusive"
+    untested = saliency_claims.judge(table_of({}), P, test=False)
+    assert all(c.verdict == "not tested" for c in untested) and len({c.id for c in untested}) == len(untested)
+
+
+def test_what_the_paper_does_not_say_is_no_claim_of_its(even):
+    found = even
+    assert found["helps/sat-std-gradient"].kind == "open question"  # published below the original
+    assert "published: cifar-100 -0.018" in found["helps/sat-std-gradient"].note
+    assert found["helps/sat-adv-gradient"].kind == "claim"
+    assert found["over-uniform/sat-adv-ig"].kind == "claim" and found["over-uniform/sat-std-guided"].kind == "open question"
+    assert found["sat-over-noise/trades-6"].kind == "open question" and found["sat-over-noise/trades-1"].kind == "claim"
+    assert "does not compare like with like" in found["trades-as-published/sat"].note
+    assert "misprint" in found["helps/sat-std-ig"].note
+    assert all(c.note for c in found.values() if "seed" in c.n and "unknown" in c.n and c.kind != "control")
+
+
+def test_times_are_judged_by_ratios(even):
+    found = even
+    assert found["faster/pgd"].value == pytest.approx(0.6, abs=0.01) and found["faster/pgd"].verdict == "supported"
+    assert found["cheap/sat-masks"].value == pytest.approx(1.1, abs=0.01) and found["cheap/sat-masks"].verdict == "supported"
+    made = found["cheap/sat-std-smoothgrad"]  # a twelfth of making the maps is added to a step
+    assert made.value == pytest.approx(1.1 + 3.6 / 12, abs=0.01) and made.verdict == "contradicted"
+    assert found["fresh/sat-std-gradient"].value == pytest.approx(1.1 + 3.6, abs=0.02)
+    assert found["faster/pgd"].n == "6 rounds"
+
+
+def test_published_numbers_are_those_of_the_specification():
+    assert saliency_claims.theirs("pgd+sat")["flower-17"].tolist() == pytest.approx([0.7867, 0.7573, 0.75])
+    assert saliency_claims.theirs("sat-std-gradient")["cifar-100"].loc[1] == pytest.approx(0.2053)
+    assert saliency_claims.theirs("trades-6")["tiny-imagenet"].loc[2] == pytest.approx(0.1676)
+    assert saliency_claims.gaps("sat-masks", "uniform") == pytest.approx(
+        {"tiny-imagenet": (0.34 + 0.14 + 0) / 300, "flower-17": (1.61 + 2.51 + 2.73) / 300}
+    )
+    sweeps = pd.read_csv(paths.published() / "saliency_adversarial_training.csv", keep_default_na=False)
+    assert len(sweeps[sweeps.table == "alpha"]) == 3 * 3 * 5 + 3 and len(sweeps[sweeps.table == "eps0"]) == 2 * 3 * 5
+
+
+def test_notes_say_when_one_run_is_all(even):
+    lonely = [c for c in even.values() if "spread over seeds unknown" in c.n and c.kind != "control"]
+    assert lonely and all(saliency_claims.ONE_SEED in c.note for c in lonely)
+
+
+def test_the_explorer_follows_its_controls(home):
+    p = SMOKE
+    explore = saliency_explorer.explorer(p)
+    first = explore.picture.value
+    assert bytes(first).startswith(b"\x89PNG") and "P(random)" in explore.status.value
+    seen = {first}
+    acts = (
+        ("kind", "gradient"), ("taught", "adv"), ("how", "minmax"), ("alpha10", 1.0), ("taught", ""), ("image", 2), ("eps", 32),
+        ("student", "pgd"), ("taught", "std"), ("kind", "guided-gradcam++"),
+    )  # fmt: skip
+    for name, value in acts:
+        explore.controls[name].value = value
+        assert "working" not in explore.status.value and "color:#D55E00" not in explore.status.value, (
+            name,
+            explore.status.value,
+        )
+        if name not in ("how", "kind"):
+            assert explore.picture.value not in seen, name
+        seen.add(explore.picture.value)
+    upload(explore.controls["own"], png(), "mine.png")
+    assert "P(random)" in explore.status.value and explore.picture.value not in seen
+    explore.controls["taught"].value = ""
+    assert "an upload comes without a mask" in explore.status.value
+
+
+def test_the_picture_of_a_direction_is_the_direction(home):
+    """share 0: delta is -s, and the perturbed image is x - eps s where it stays in [0, 1]."""
+    p = SMOKE
+    data = study.evaluation_set(p)
+    model = models.create("plain", classes=10).eval()
+    x, y = data.images[:1], data.labels[:1]
+    s = teacher_maps.weak(data, "masks")[:1]
+    before = state_of(model)
+    fig, text = saliency_explorer.draw(model, x, s, s, y, share=0.0, eps=8 / 255, classes=data.classes, known=True)
+    assert same_state(before, state_of(model))
+    shown = fig.axes[4].images[0].get_array()
+    np.testing.assert_allclose(shown, -s[0].mean(0).numpy())
+    assert "P(random) 0.00" in text
+
+
+def test_every_pair_of_arms_has_its_own_network():
+    p = Parameters()
+    for a, b in itertools.combinations(p.every, 2):
+        assert study.config_of(p, a, 0).digest != study.config_of(p, b, 0).digest, (a, b)
