@@ -29,7 +29,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from lib import attacks, discrepancy, hooks
-from lib.training import Moment
+from lib.objectives import Moment
 
 Term = Literal["one", "all", "kl", "ig"]
 

@@ -17,7 +17,8 @@ from torch.nn import functional as F
 from lib import datasets, fooling, hooks, interpreters, models, training
 from lib.interpreters import Settings
 from lib.mosaics import Tile, mosaics
-from lib.training import Moment, TrainConfig
+from lib.objectives import Moment
+from lib.training import TrainConfig
 
 
 def original(config: TrainConfig, device_name: str = "auto") -> Any:

@@ -18,7 +18,7 @@ import pandas as pd
 import torch
 from torch import Tensor, nn
 
-from lib import attacks, hooks, robustness, saliency_training, teacher_maps, training
+from lib import attacks, hooks, objectives, robustness, saliency_training, teacher_maps, training
 from lib.cubes import rows
 from lib.progress import say
 from lib.saliency_adversarial_training import (
@@ -135,8 +135,8 @@ def timing(p: Parameters) -> pd.DataFrame:
             for arm in timed:
                 begin = synchronised()
                 for side in sides:
-                    moment = training.Moment(p.epochs - 1, 0, 1, 1.0, torch.Generator().manual_seed(side), p.epochs, s)
-                    loss = training.objective(configs[arm].objective)(models_[arm], x, y, moment, **configs[arm].options)
+                    moment = objectives.Moment(p.epochs - 1, 0, 1, 1.0, torch.Generator().manual_seed(side), p.epochs, s)
+                    loss = objectives.objective(configs[arm].objective)(models_[arm], x, y, moment, **configs[arm].options)
                     optimizers[arm].zero_grad(set_to_none=True)
                     loss.mean().backward()
                     optimizers[arm].step()

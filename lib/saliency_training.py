@@ -31,7 +31,7 @@ from torch import Tensor, nn
 
 from lib import attacks, hooks, teacher_maps
 from lib.interpretability_arms import kl
-from lib.training import Moment
+from lib.objectives import Moment
 
 Base = Literal["plain", "pgd", "trades"]
 Mix = Literal["none", "uniform", "sat"]

@@ -20,7 +20,8 @@ from torch import Tensor, nn
 
 from lib import hooks, styles, zoo
 from lib.images import luma
-from lib.training import Moment, TrainConfig
+from lib.objectives import Moment
+from lib.training import TrainConfig
 
 VERSION = 1  # part of every StyleNet's key: raise it when a change here changes trained weights; a test guards it
 EPSILON = 1e-5  # under the root of the variance, as in the released code

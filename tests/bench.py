@@ -38,6 +38,7 @@ from lib import (
     lrp,
     metrics,
     models,
+    objectives,
     paths,
     robustness,
     training,
@@ -371,9 +372,9 @@ def interpretability() -> None:
         "int2-adv": lambda: both_copies(steps),
     }
     for arm, floor in floors.items():
-        moment = training.Moment(1, 1, 4, 0.9, torch.Generator().manual_seed(0))
+        moment = objectives.Moment(1, 1, 4, 0.9, torch.Generator().manual_seed(0))
 
-        def step(arm: str = arm, moment: training.Moment = moment) -> None:
+        def step(arm: str = arm, moment: objectives.Moment = moment) -> None:
             n = 2 if arm.startswith("ig") else steps
             loss = interpretability_arms.train(
                 model, x, y, moment, arm=arm, eps=0.3, steps=n, step=0.05, begin=0.0, full=0.5

@@ -14,6 +14,7 @@ from lib import (
     datasets,
     metrics,
     models,
+    objectives,
     profiles,
     saliency,
     training,
@@ -21,7 +22,7 @@ from lib import (
     widgets,
 )
 from lib.at_cnn import Parameters
-from lib.training import Moment
+from lib.objectives import Moment
 
 SMOKE = profiles.parameters("02-at-cnn", "smoke")
 
@@ -112,7 +113,7 @@ def test_the_share_of_adversarial_batches(monkeypatch, share, expected):
     monkeypatch.setattr(attacks, "pgd", lambda *a, **k: attacked.append(k["eps"]) or real(*a, **k))
     for batch in range(6):
         before = len(attacked)
-        loss = training.adversarial(model, x, y, moment(batch), steps=1, share=share)
+        loss = objectives.adversarial(model, x, y, moment(batch), steps=1, share=share)
         assert loss.shape == (2,) and len(attacked) - before == expected[batch]
 
 
@@ -129,7 +130,7 @@ def test_eps_grows_over_the_warm_up(monkeypatch):
     monkeypatch.setattr(attacks, "pgd", lambda *a, **k: seen.append((k["eps"], k["step"])) or real(*a, **k))
     for progress in (0.0, 0.25, 0.5, 0.9):
         options = {"eps": 0.1, "step": 0.04, "steps": 2, "warmup": 0.5}
-        training.adversarial(model, torch.rand(2, 3, 16, 16), torch.tensor([0, 1]), moment(1, progress), **options)
+        objectives.adversarial(model, torch.rand(2, 3, 16, 16), torch.tensor([0, 1]), moment(1, progress), **options)
     np.testing.assert_allclose(seen, [(0, 0), (0.05, 0.02), (0.1, 0.04), (0.1, 0.04)])
 
 
@@ -278,7 +279,7 @@ def test_a_stopped_run_is_the_beginning_of_the_full_one(home, capsys):
     """After so many steps the weights are those that the full run had, also across epochs."""
     config = at_cnn.config_of(SMOKE.model_copy(update={"epochs": 3}), "standard", 0)
     seen = {}
-    real = training.standard
+    real = objectives.standard
     counter = []
 
     def watched(model, x, y, moment):
@@ -286,7 +287,7 @@ def test_a_stopped_run_is_the_beginning_of_the_full_one(home, capsys):
         seen[len(counter) - 1] = model.net.head.weight.detach().clone()
         return real(model, x, y, moment)
 
-    training.OBJECTIVES["standard"] = watched
+    objectives.OBJECTIVES["standard"] = watched
     try:
         training.trained(config)
         full = dict(seen)
@@ -297,7 +298,7 @@ def test_a_stopped_run_is_the_beginning_of_the_full_one(home, capsys):
             assert len(counter) == stop and f"to step {stop}: epoch {-(-stop // 4)}/{-(-stop // 4)}" in capsys.readouterr().err
             assert torch.equal(stopped.model.net.head.weight, full[stop])
     finally:
-        training.OBJECTIVES["standard"] = real
+        objectives.OBJECTIVES["standard"] = real
 
 
 def test_cost_counts_passes(small_home):

@@ -6,7 +6,8 @@ from torch.nn import functional as F
 
 from lib import attacks, interpretability_arms, models, training
 from lib.interpretability_arms import ARMS, Weights
-from lib.training import Moment, TrainConfig
+from lib.objectives import Moment
+from lib.training import TrainConfig
 from tests.flops import flops
 from tests.test_discrepancy import Deep, Headed, twin_all, twin_cam
 

@@ -28,7 +28,7 @@ from lib import model_manipulation as study
 from lib.cubes import Cubes
 from lib.interpreters import Settings
 from lib.model_manipulation import Parameters
-from lib.training import Moment
+from lib.objectives import Moment
 from tests.conftest import same_state, state_of
 from tests.test_attention_explorer import png, upload
 

@@ -55,7 +55,6 @@ class Seen(nn.Module):
 
 
 def new_images(x, y, base, mix, m, **options):
-    """x' as the network sees it."""
     model = Seen(toy())
     sat.train(model, x, y, m, base=base, mix=mix, **(SHORT | options))
     return model.images[-1][-len(x) :]
@@ -280,11 +279,10 @@ def test_a_resumed_run_equals_an_unbroken_one(home, change):
 
 
 def test_networks_of_one_teacher_share_a_job():
-    other = TEACHER.model_copy(update={"seed": 4})
-    configs = [SHAPES.model_copy(update={"teacher": t, "seed": s}) for s in range(2) for t in (TEACHER, other)]
-    found = training.jobs(configs, together=2).values()
-    assert sorted([c.seed for c in job] for job in found) == [[0, 1], [0, 1]]
-    assert all(job[0].teacher == job[1].teacher for job in found)
+    teachers = [TEACHER, TEACHER.model_copy(update={"seed": 4})]
+    configs = [SHAPES.model_copy(update={"teacher": t, "seed": s}) for s in range(2) for t in teachers]
+    found = [[(c.teacher.seed, c.seed) for c in job] for job in training.jobs(configs, together=2).values()]
+    assert found == [[(3, 0), (3, 1)], [(4, 0), (4, 1)]]
 
 
 @pytest.mark.parametrize("how", ["gradient", "smoothgrad"])
@@ -302,19 +300,22 @@ def test_fresh_maps_are_the_teacher_s_of_this_very_batch(x, y, how):
 @pytest.mark.parametrize(
     ("change", "given", "message"),
     [
-        ({"alpha10": 0}, {}, "lies in"),
-        ({"beta": -1e-9}, {}, "0 or more"),
-        ({"base": "mart"}, {}, "base='mart'"),
-        ({"mix": "noise"}, {}, "mix='noise'"),
-        ({}, {"maps": None}, "needs maps"),
-        ({}, {"maps": torch.ones(5, 3, 8, 8)}, "a map an image"),
+        ({"alpha10": 0}, {}, "lies in"), ({"beta": -1e-9}, {}, "0 or more"), ({"fresh": {"kind": "ig"}}, {}, "has no teacher"),
+        ({"base": "mart"}, {}, "base='mart'"), ({"mix": "noise"}, {}, "mix='noise'"), ({}, {"maps": None}, "needs maps"),
+        ({}, {"maps": torch.ones(5, 3, 8, 8)}, "a map an image"), ({}, {"maps": torch.ones(6, 1, 8, 8)}, "a map an image"),
         ({}, {"maps": torch.full((6, 3, 8, 8), 2.0)}, "binarise them first"),
-        ({"fresh": {"kind": "gradient"}}, {}, "has no teacher"),
     ],
-)
+)  # fmt: skip
 def test_what_makes_no_training_is_refused(x, y, change, given, message):
     with pytest.raises(ValueError, match=message):
         sat.train(toy(), x, y, moment(0, **({"maps": signs(x)} | given)), **(SHORT | change))
+
+
+@pytest.mark.parametrize(("base", "seed"), [("pgd", HEADS), ("pgd", TAILS), ("trades", HEADS), ("trades", TAILS)])
+def test_the_defaults_are_the_published_ones(x, y, base, seed):
+    published = {"eps": 8 / 255, "alpha10": 0.6, "steps": 5, "step": 2 / 255, "beta": 1, "reproject": True, "mix": "sat"}
+    found, expected = (sat.train(toy(), x, y, moment(seed, signs(x)), base=base, **o) for o in ({}, published))
+    assert torch.equal(found, expected)
 
 
 @pytest.mark.parametrize(("base", "mix"), ARMS)

@@ -5,7 +5,7 @@ import pytest
 import torch
 from PIL import Image
 
-from lib import datasets, hooks, images, styles, stylize, training
+from lib import datasets, hooks, images, objectives, styles, stylize, training
 from tests.conftest import same_state, state_of
 
 LOSSES = [10.637, 3.185, 7.462, 6.140]
@@ -101,7 +101,7 @@ def test_vgg19_is_torchvisions_to_relu4_1():
 
 def step(model, progress, **options):
     x = torch.rand(4, 3, 16, 16, generator=torch.Generator().manual_seed(1))
-    moment = training.Moment(epoch=0, batch=0, batches=1, progress=progress, generator=torch.Generator().manual_seed(2))
+    moment = objectives.Moment(epoch=0, batch=0, batches=1, progress=progress, generator=torch.Generator().manual_seed(2))
     return stylize.loss(model, x, torch.zeros(4).long(), moment, **options)
 
 

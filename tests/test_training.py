@@ -10,7 +10,7 @@ import pytest
 import torch
 from pydantic import ValidationError
 
-from lib import attacks, files, models, paths, training
+from lib import attacks, files, models, objectives, paths, training
 from lib.training import TrainConfig, trained
 
 TINY = TrainConfig(dataset="digits", size=16, channels=1, limit=192, arch="plain", epochs=3, batch_size=32)
@@ -214,11 +214,11 @@ def test_learning_rate_warms_up_and_falls_to_zero():
 
 
 def test_objectives_are_found_in_lib_or_refused():
-    assert training.objective("standard") is training.standard
-    assert training.objective("training:adversarial") is training.adversarial
+    assert objectives.objective("standard") is objectives.standard
+    assert objectives.objective("objectives:adversarial") is objectives.adversarial
     for name in ("nothing", "training:nothing", "nowhere:x"):
         with pytest.raises(ValueError, match=f"unknown objective '{name}'"):
-            training.objective(name)
+            objectives.objective(name)
 
 
 def test_an_exploding_loss_says_so(home):
