@@ -11,7 +11,8 @@ from torch import nn
 
 from lib import datasets, paths, teacher_maps, training
 from lib import saliency_training as sat
-from lib.training import Moment, TrainConfig, trained
+from lib.objectives import Moment
+from lib.training import TrainConfig, trained
 from tests.conftest import same_state, state_of, toy
 
 D = torch.float64
@@ -97,8 +98,7 @@ def test_the_share_is_of_elements_and_their_signs_are_fair(share):
     delta, again = sat.perturbation(s, share, g), sat.perturbation(s, share, g)
     random = delta.abs() == 1
     assert abs(random.double().mean().item() - share) <= 6 * math.sqrt(share * (1 - share) / s.numel())
-    silent = sat.perturbation(torch.zeros_like(s), 0.0, g)  # where the map says nothing
-    for fair in (delta[random], silent.flatten()):
+    for fair in (delta[random], sat.perturbation(torch.zeros_like(s), 0.0, g).flatten()):  # and where the map is silent
         assert (fair.abs() == 1).all() and abs(fair.double().mean().item()) < 6 / math.sqrt(len(fair))
     assert not torch.equal(delta, again)
     for a, b in ((random[:, 0], random[:, 1]), (random, again.abs() == 1)):  # channels, and calls, are drawn apart
