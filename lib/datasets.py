@@ -99,6 +99,12 @@ class ImageSet:
         content.update("\n".join(self.classes).encode())
         return content.hexdigest()[:16]
 
+    @functools.cached_property
+    def marks(self) -> str:
+        """A digest of masks and boxes; empty where there are none."""
+        found = [v for v in (self.masks, self.boxes) if v is not None]
+        return hashlib.sha256(b"".join(v.contiguous().numpy().tobytes() for v in found)).hexdigest()[:16] if found else ""
+
 
 def load(
     name: str,

@@ -99,14 +99,18 @@ def _mixed(
 
 def _maps(x: Tensor, y: Tensor, moment: Moment, fresh: dict[str, Any] | None) -> Tensor:
     if fresh is not None:
-        if moment.teacher is None:
-            raise ValueError("maps of the augmented batch are asked for, but this training has no teacher")
         return teacher_maps.directions(moment.teacher, x, y, generator=moment.generator, **fresh)
-    if moment.maps is None:
-        raise ValueError("saliency-based training needs maps (`TrainConfig.maps`), or alpha10 = 1 for random signs")
-    if moment.maps.shape != x.shape:
-        raise ValueError(f"maps of shape {tuple(moment.maps.shape)} for images of shape {tuple(x.shape)}: a map an image")
+    assert moment.maps is not None  # `_check_maps` saw them
     return moment.maps
+
+
+def _check_maps(x: Tensor, moment: Moment, fresh: dict[str, Any] | None) -> None:
+    if fresh is not None and moment.teacher is None:
+        raise ValueError("maps of the augmented batch are asked for, but this training has no teacher")
+    if fresh is None and moment.maps is None:
+        raise ValueError("saliency-based training needs maps (`TrainConfig.maps`), or alpha10 = 1 for random signs")
+    if fresh is None and moment.maps.shape != x.shape:
+        raise ValueError(f"maps of shape {tuple(moment.maps.shape)} for images of shape {tuple(x.shape)}: a map an image")
 
 
 def train(
@@ -134,8 +138,11 @@ def train(
     """
     if base not in get_args(Base) or mix not in get_args(Mix):
         raise ValueError(f"base={base!r}, mix={mix!r}: choose of {', '.join(get_args(Base))} and of {', '.join(get_args(Mix))}")
-    if beta < 0:
-        raise ValueError(f"beta = {beta}: 0 or more")
+    if not (beta >= 0 and 0 <= eps < float("inf")):
+        raise ValueError(f"beta = {beta}, eps = {eps}: 0 or more, and finite; eps is a radius in units of [0, 1] images")
+    share_random(0, 1, alpha10)  # refuses what is no alpha
+    if mix == "sat" and alpha10 < 1:
+        _check_maps(x, moment, fresh)  # in the first epoch too, which would not miss them
     generator = moment.generator
     if mix != "none" and (base == "plain" or coin(generator)):
         x_new = _mixed(model, x, y, moment, base=base, mix=mix, eps=eps, alpha10=alpha10, reproject=reproject, fresh=fresh)

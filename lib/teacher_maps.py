@@ -41,7 +41,7 @@ def binarise(maps: Tensor, how: Binarise) -> Tensor:
     `minmax`, scaled to [0, 1] as the released code has SmoothGrad; `none`.
 
     Zeros stay zero under `sign`: they say nothing, and training draws a random sign there. Raises ValueError for maps that
-    are zero everywhere, are not finite, or (but for `sign` and `none`) have no contrast.
+    are zero everywhere, are not finite, or that the chosen way cannot part (all values alike, say).
     """
     if how not in get_args(Binarise):
         raise ValueError(f"unknown binarisation {how!r}; choose one of {', '.join(get_args(Binarise))}")
@@ -56,11 +56,14 @@ def binarise(maps: Tensor, how: Binarise) -> Tensor:
     if how == "none":
         return maps
     low, high = (v.view(-1, 1, 1, 1) for v in (flat.amin(1), flat.amax(1)))
-    _refuse((low == high).flatten(), "have one value everywhere, so no threshold parts them", "use sign")
     if how == "minmax":
+        _refuse((low == high).flatten(), "have one value everywhere, so they cannot be scaled", "use sign")
         return (maps - low) / (high - low)
     threshold = flat.quantile(0.5, 1) if how == "median" else flat.mean(1)
-    return torch.where(maps > threshold.view(-1, 1, 1, 1), 1.0, -1.0).to(maps)
+    above = maps > threshold.view(-1, 1, 1, 1)
+    parted = above.flatten(1).any(1) & ~above.flatten(1).all(1)
+    _refuse(~parted, f"are not parted by their {how}: too many values are alike", "use sign")
+    return torch.where(above, 1.0, -1.0).to(maps)
 
 
 def _refuse(which: Tensor, what: str, remedy: str) -> None:
@@ -119,6 +122,8 @@ def attribution(
         if not isinstance(model, models.Classifier):
             raise ValueError("name the layer of Grad-CAM++: this network does not say which its last stage is")
         layer = model.stages[-1]
+    if of != "score":
+        raise ValueError("guided Grad-CAM++ is of the logit alone: Grad-CAM++ of a loss is not defined here")
     raw = cam.gradcam(model, x, targets, layer, method="gradcam++", sign="signed").maps[layer]
     c = cam.upsample(cam.normalise(raw), tuple(x.shape[2:]))[:, None]
     g = gradients.guided_backpropagation(model, x, targets, of=of).values.sign()
@@ -132,17 +137,25 @@ def default_binarise(kind: Weak | Attribution) -> Binarise:
 def directions(
     model: nn.Module, x: Tensor, y: Tensor, *, kind: Attribution, how: Binarise | None = None, of_class: OfClass = "true",
     released: bool = False, n: int = 10, ig_steps: int = 100, generator: torch.Generator | None = None,
+    batch_size: int | None = None,
 ) -> Tensor:  # fmt: skip
-    """A teacher's maps s of images, binarised: what training steps against. `how` defaults to `sign` (guided Grad-CAM++:
-    as it is); `released` takes what RELEASED says of the kind instead."""
+    """A teacher's maps s of images, binarised: what training steps against, on the images' device. `how` defaults to `sign`
+    (guided Grad-CAM++: as it is); `released` takes what RELEASED says of the kind instead. Raises ValueError for unknown
+    kinds and classes, and as `binarise` does."""
     if kind not in ATTRIBUTIONS:
         raise ValueError(f"unknown attribution {kind!r}; choose one of {', '.join(ATTRIBUTIONS)}")
     if of_class not in get_args(OfClass):
         raise ValueError(f"unknown class {of_class!r}; maps are of the true or of the predicted one")
     computed, of, chosen = RELEASED[kind] if released else (kind, "score", default_binarise(kind))
-    targets = y if of_class == "true" else hooks.predicted
-    raw = attribution(model, x, targets, computed, of=of, n=n, ig_steps=ig_steps, generator=generator)
-    return binarise(raw, how or chosen)
+    where = next(model.parameters()).device
+    raw = [
+        attribution(
+            model, part.to(where), labels.to(where) if of_class == "true" else hooks.predicted, computed, of=of, n=n,
+            ig_steps=ig_steps, generator=generator,
+        ).to(x)
+        for part, labels in zip(x.split(batch_size or BATCH), y.split(batch_size or BATCH), strict=True)
+    ]  # fmt: skip
+    return binarise(torch.cat(raw), how or chosen)
 
 
 def maps(
@@ -168,16 +181,10 @@ def maps(
     elif teacher is None:
         raise ValueError(f"{kind} maps come from a teacher, and none was given")
     else:
-        where = next(teacher.parameters()).device
-        generator = torch.Generator().manual_seed(0)
-        parts = [
-            directions(
-                teacher, data.images[i : i + BATCH].to(where), data.labels[i : i + BATCH].to(where), kind=kind,  # type: ignore[arg-type]
-                how=how, of_class=of_class, released=released, n=n, ig_steps=ig_steps, generator=generator,
-            ).cpu()
-            for i in range(0, len(data), BATCH)
-        ]  # fmt: skip
-        found = torch.cat(parts)
+        found = directions(
+            teacher, data.images[:], data.labels, kind=kind, how=how, of_class=of_class, released=released, n=n,  # type: ignore[arg-type]
+            ig_steps=ig_steps, generator=torch.Generator().manual_seed(0),
+        )  # fmt: skip
     if another:
         found = found[derangement(len(found))]
     return -found if inverted else found

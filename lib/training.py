@@ -191,7 +191,8 @@ def trained(
         raise ValueError(f"{config.dataset} has {len(data)} training images, fewer than one batch of {config.batch_size}")
     base = trained(config.start, device_name=device_name) if config.start else None
     teacher = trained(config.teacher, device_name=device_name) if config.teacher else None
-    key = config.key(data.fingerprint + "".join(t.path.stem for t in (base, teacher) if t))
+    content = data.fingerprint + (data.marks if config.maps else "")  # weak maps are made of masks and boxes
+    key = config.key(content + "".join(t.path.stem for t in (base, teacher) if t))
     path = paths.models() / f"{key}.safetensors"
 
     model = fresh(config, data, base)

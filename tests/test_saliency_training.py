@@ -328,3 +328,20 @@ def test_the_network_and_the_world_s_randomness_are_left_alone(x, y, base, mix):
     for seed in (HEADS, TAILS):
         sat.train(model, x, y, moment(seed, signs(x)), base=base, mix=mix, **SHORT)
     assert same_state(before, state_of(model)) and torch.equal(pixels, x) and not x.requires_grad
+
+
+@pytest.mark.parametrize("epoch", [0, 5])
+def test_what_is_wrong_is_refused_in_the_first_batch(epoch):
+    """Also where the first epoch would not ask: its share of random signs is 1."""
+    x, y = torch.rand(2, 3, 8, 8, dtype=torch.float64), torch.tensor([0, 1])
+
+    def call(maps=None, **options):
+        sat.train(toy(), x, y, Moment(epoch, 0, 1, 0.0, torch.Generator().manual_seed(0), 10, maps), **options)
+
+    for options, message in (
+        ({}, "needs maps"), ({"maps": x[:, :1]}, "a map an image"), ({"fresh": {"kind": "gradient"}}, "has no teacher"),
+        ({"mix": "none", "base": "pgd", "alpha10": 5.0}, "lies in"), ({"mix": "uniform", "eps": -0.1}, "eps = -0.1"),
+        ({"mix": "uniform", "eps": math.nan}, "eps = nan"), ({"mix": "none", "beta": math.nan}, "beta = nan"),
+    ):  # fmt: skip
+        with pytest.raises(ValueError, match=message):
+            call(**options)

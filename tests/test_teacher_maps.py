@@ -10,7 +10,7 @@ from torch.nn import functional as F
 
 from lib import datasets, gradients, hooks, models, teacher_maps
 from lib.saliency_training import perturbation
-from tests.conftest import same_state, state_of
+from tests.conftest import same_state, state_of, toy
 
 D = torch.float64
 KINDS = ("gradient", "guided", "smoothgrad", "ig")
@@ -58,7 +58,8 @@ def test_maps_that_say_nothing_are_refused_by_name(how):
     if how in ("sign", "none"):
         assert (teacher_maps.binarise(maps, how)[1:] == (1 if how == "sign" else 0.7)).all()
     else:
-        with pytest.raises(ValueError, match=r"^8 of 9 maps have one value everywhere"):
+        told = "have one value everywhere" if how == "minmax" else f"are not parted by their {how}"
+        with pytest.raises(ValueError, match=rf"^8 of 9 maps {told}"):
             teacher_maps.binarise(maps, how)
     for wrong in (math.nan, math.inf, -math.inf):
         maps[8, 0, 1, 1] = wrong
@@ -328,3 +329,24 @@ def test_integrated_gradients_of_the_loss_point_the_other_way(seed):
     score, loss = (teacher_maps.attribution(model, x, y, "ig", of=of, ig_steps=5) for of in ("score", "loss"))
     torch.testing.assert_close(score, x * (w.view(3, 2, 2) * (2 * y - 1).view(-1, 1, 1, 1)))
     assert torch.equal(loss.sign(), -score.sign()) and (score != 0).all()
+
+
+def test_a_map_that_its_median_does_not_part_is_refused():
+    """Half of the values are the largest: none lies above the median."""
+    with pytest.raises(ValueError, match="1 of 1 maps are not parted by their median"):
+        teacher_maps.binarise(torch.tensor([1.0, 1, 1, 0]).view(1, 1, 2, 2), "median")
+
+
+def test_images_are_named_by_their_place_in_the_data_set(monkeypatch):
+    """Not by their place in a batch."""
+    monkeypatch.setattr(teacher_maps, "BATCH", 4)
+    monkeypatch.setattr(teacher_maps, "attribution", lambda model, x, *a, **k: x)
+    data = images_of(6)
+    data.images[5] = 0
+    with pytest.raises(ValueError, match=r"1 of 6 maps are zero everywhere .* \(images 5\)"):
+        teacher_maps.maps(data, toy(), kind="gradient")
+
+
+def test_guided_gradcam_is_of_the_logit_alone(model, x, y):
+    with pytest.raises(ValueError, match="of the logit alone"):
+        teacher_maps.attribution(model, x, y, "guided-gradcam++", of="loss", layer="act2")

@@ -332,13 +332,36 @@ def test_a_snapshot_that_is_lost_is_made_again(home, capsys, harm):
     assert again.after(1).training is False
 
 
-def test_fine_tunings_of_one_network_share_jobs():
+def test_networks_that_need_the_same_others_share_jobs():
+    """Those of a study's own objective; half as many where an attack is in the inner loop."""
     base, other = TINY, TINY.model_copy(update={"seed": 1})
-    tuned = [TINY.model_copy(update={"start": base, "lr": 0.01 * (i + 1)}) for i in range(5)]
-    configs = [base, *tuned[:3], other, *tuned[3:], TINY.model_copy(update={"start": other})]
-    found = training.jobs(configs, together=2)
-    assert [len(v) for v in found.values()] == [1, 1, 2, 2, 1, 1]
+    own = TINY.model_copy(update={"objective": "saliency_training:train"})
+    tuned = [own.model_copy(update={"start": base, "lr": 0.01 * (i + 1)}) for i in range(5)]
+    taught = [own.model_copy(update={"teacher": base, "start": base, "lr": 0.01})]
+    attacked = [own.model_copy(update={"options": {"steps": 5}, "lr": 0.01 * (i + 1)}) for i in range(3)]
+    configs = [base, *tuned[:3], other, *tuned[3:], own.model_copy(update={"start": other}), *taught, *attacked]
+    found = training.jobs(configs, together=4)
+    assert [len(v) for v in found.values()] == [1, 1, 4, 1, 1, 1, 2, 1]
     assert sorted(c.digest for v in found.values() for c in v) == sorted(c.digest for c in configs)
-    assert all(len({c.start and c.start.digest for c in v}) == 1 for v in found.values())
+    assert all(len({tuple(n.digest for n in c.needs) for c in v}) == 1 for v in found.values())
     assert training.jobs(configs) == {c.digest: [c] for c in configs}
     assert all(job == v[0].digest for job, v in found.items() if len(v) == 1)
+
+
+def test_maps_decide_the_weights(home):
+    """Corrected masks make another network, where the objective sees them, and only there."""
+    import dataclasses
+
+    data = training.images_of("shapes", "train", 32, 3, 32)
+    other = dataclasses.replace(data, masks=~data.masks)
+    assert data.fingerprint == other.fingerprint and data.marks != other.marks
+    options = {"dataset": "shapes", "limit": 32, "arch": "small", "epochs": 1, "batch_size": 16}
+    plain = TrainConfig(**options)
+    seeing = TrainConfig(
+        **options, objective="saliency_training:train", maps="teacher_maps:maps", maps_options={"kind": "masks"}
+    )
+    before = [trained(c).path for c in (plain, seeing)]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(training, "images_of", lambda *a: other)
+        after = [trained(c).path for c in (plain, seeing)]
+    assert before[0] == after[0] and before[1] != after[1]
