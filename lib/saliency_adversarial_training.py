@@ -153,11 +153,11 @@ class Parameters(profiles.Parameters):
         1e-9, 0.8,
     )  # fmt: skip
     eps0s: Annotated[tuple[Positive, ...], Field(description="eps0 beside eps, of 255")] = (4.0, 16.0)
-    train_images: Annotated[int | None, Field(ge=1, description="None: all there are")] = 640
+    train_images: Annotated[int | None, Field(ge=1, description="None: all there are")] = 512
     epochs: Annotated[int, Field(ge=1)] = 10
     batch_size: Annotated[int, Field(ge=2)] = 64
-    learning_rate: Annotated[float, Field(gt=0, description="of Adam")] = 1e-3
-    schedule: training.Schedule = "constant"
+    learning_rate: Annotated[float, Field(gt=0, description="of Adam")] = 3e-3
+    schedule: training.Schedule = "onecycle"
     augment: Annotated[tuple[training.Augmentation, ...], Field(description="of images and their maps")] = ("flip",)
     shift: Annotated[int, Field(ge=0, description="largest shift in pixels")] = 4
     eps: Annotated[float, Field(gt=0, le=64, description="eps0 and the radius in training, of 255, L-infinity")] = 8.0
@@ -166,15 +166,15 @@ class Parameters(profiles.Parameters):
     step: Annotated[float, Field(gt=0, description="their length, of 255")] = 2.0
     smooth_n: Annotated[int, Field(ge=1, description="noisy copies in SmoothGrad")] = 10
     ig_steps: Annotated[int, Field(ge=1, description="points of integrated gradients")] = 10
-    images: Annotated[int, Field(ge=8, description="test images")] = 240
+    images: Annotated[int, Field(ge=8, description="test images")] = 180
     eps_grid: Annotated[tuple[Positive, ...], Field(min_length=3, description="radii of the evaluation, of 255")] = (
         1.0, 2.0, 3.0, 4.0,
     )  # fmt: skip
-    strong_images: Annotated[int, Field(ge=8, description="test images of the strong attack")] = 64
+    strong_images: Annotated[int, Field(ge=8, description="test images of the strong attack")] = 40
     strong_eps: Annotated[tuple[Positive, ...], Field(min_length=1, description="its radii, of 255")] = (2.0, 4.0)
     strong_steps: Annotated[int, Field(ge=1)] = 50
     restarts: Annotated[int, Field(ge=1, description="random starts of the strong attack, for each of two losses")] = 2
-    rounds: Annotated[int, Field(ge=2, description="of the timing")] = 8
+    rounds: Annotated[int, Field(ge=2, description="of the timing")] = 5
 
     @field_validator("arch", "teacher_arch")
     @classmethod

@@ -271,8 +271,8 @@ def _time(court: Judge) -> None:
     for arm in court.sat:
         add(
             f"cheap/{arm}", f"{label(arm)} adds less than a quarter to the time of training", arm, "original",
-            Rule("below", 1.25), "maps are made once a run and moved with the images; without the teacher's own training; the "
-            "1.25 is ours",
+            Rule("below", 1.25), f"maps are made once a run of {p.epochs} epochs and moved with the images; without the "
+            "teacher's own training; the 1.25 is ours",
         )  # fmt: skip
         add(
             f"fresh/{arm}", f"{label(arm)} adds less than a quarter to the time, with maps of every batch anew as released",
@@ -343,7 +343,7 @@ def _honest(court: Judge) -> None:
             over(weak - strong), Rule("above", 0.02), arms=(arm,), over_images="strong", source=OURS,
             statistic=f"accuracy at eps {high:g}/255, PGD-{p.steps} - {told}", note="the .02 is ours",
         )  # fmt: skip
-        moved = c.values[arm, "transfer", high][:, :n]
+        moved = c.values[arm, "transfer", high]
         court.add(
             f"no-masking/{arm}", "control", f"Attacks on another network fool {label(arm)} less than attacks on itself",
             over(moved - strong), Rule("above", -0.02), arms=(arm,), over_images="strong", source=OURS,

@@ -3,8 +3,9 @@
 The results are one tidy table, a row a measurement: (arm, seed, image_id, measure, level, value). Levels are radii, of 255.
 
 * `clean`: right as it is; `pgd`: right under the paper's attack, PGD of 5 steps of 2/255 from a random start, its last
-  iterate; `strong`: right under that and under PGD of 50 steps with restarts and two losses (not of switches and sweeps);
-* `transfer`: right on the images that PGD of 50 steps finds against an original network of another seed;
+  iterate; `strong`: right under that and under PGD of 50 steps with restarts and two losses (headline arms);
+* `transfer`: right on the images that PGD of 20 steps finds against an original network of another seed, on the strong
+  attack's images and radii;
 * `noise`: right under random signs of the size of eps_0;
 * `cosine`: of the sign of the network's own loss gradient with -s, s the map that its arm would have of the image: does the
   direction that training used look like an attack? `cosine-another`: with the map of another image;
@@ -32,7 +33,7 @@ from lib.saliency_adversarial_training import (
     test_maps,
 )
 
-TRANSFER_STEPS = 50
+TRANSFER_STEPS = 20
 TIMED = (
     "original", "uniform", "sign", "sat-masks", "sat-boxes", "pgd", "pgd+uniform", "pgd+sat", "trades-1", "trades-1+uniform",
     "trades-1+sat", "trades-6",
@@ -57,11 +58,9 @@ def strong(model: nn.Module, x: Tensor, y: Tensor, p: Parameters) -> robustness.
 def transferred(p: Parameters, seed: int, eps: float) -> Tensor:
     """Images that fool the original of another seed than `seed`, at `eps` of 255."""
     model, data = network(p, "original", teacher_seed(p, seed)).model, evaluation_set(p)
-    where = next(model.parameters()).device
-    found = attacks.pgd(
-        model, data.images[:].to(where), data.labels.to(where), eps=eps / 255, steps=TRANSFER_STEPS, judge=False
-    )
-    return found.x_adv
+    where, part = next(model.parameters()).device, slice(0, p.strong_images)
+    x, y = data.images[part].to(where), data.labels[part].to(where)
+    return attacks.pgd(model, x, y, eps=eps / 255, steps=TRANSFER_STEPS, judge=False).x_adv
 
 
 def cosine(a: Tensor, b: Tensor) -> Tensor:
@@ -78,11 +77,12 @@ def measure_network(p: Parameters, arm: str, seed: int) -> pd.DataFrame:
     held = {eps: weak(model, x, y, eps, p) for eps in p.eps_grid}
     for eps, right in held.items():
         found.append(rows(arm, seed, "pgd", eps, right))
-        found.append(rows(arm, seed, "transfer", eps, _right(model, transferred(p, seed, eps), y)))
     noisy = attacks.step_along(x, attacks.random_sign(x, torch.Generator().manual_seed(0)), p.eps / 255)
     found.append(rows(arm, seed, "noise", p.eps, _right(model, noisy, y)))
-    if arm in p.arms:
-        part = slice(0, p.strong_images)
+    part = slice(0, p.strong_images)
+    for eps in p.strong_eps:
+        found.append(rows(arm, seed, "transfer", eps, _right(model, transferred(p, seed, eps), y[part])))
+    if arm in p.headline:
         result = strong(model, x[part], y[part], p)
         for warning in result.warnings:
             say(f"  {arm} seed {seed}: {warning}")
