@@ -135,8 +135,8 @@ class Parameters(profiles.Parameters):
         tuple[str, ...], Field(min_length=4, description="ways of training; see lib.saliency_adversarial_training")
     ] = (*SIMPLE,)
     headline: Annotated[tuple[str, ...], Field(min_length=1, description="arms with several seeds")] = (
-        "original", "uniform", "sign", "sat-masks", "sat-masks@another", "sat-std-gradient", "sat-adv-gradient",
-        "sat-std-smoothgrad", "sat-adv-smoothgrad", "pgd", "pgd+uniform", "pgd+sign", "pgd+sat",
+        "original", "uniform", "sign", "sat-masks", "sat-std-gradient", "sat-std-smoothgrad", "sat-adv-smoothgrad", "pgd",
+        "pgd+uniform", "pgd+sat",
     )  # fmt: skip
     seeds: Annotated[int, Field(ge=1, description="of the headline arms")] = 3
     mix_maps: Annotated[str, Field(description="maps of the arms PGD + SAT and TRADES + SAT")] = "masks"
@@ -167,10 +167,10 @@ class Parameters(profiles.Parameters):
     ig_steps: Annotated[int, Field(ge=1, description="points of integrated gradients")] = 10
     images: Annotated[int, Field(ge=8, description="test images")] = 150
     eps_grid: Annotated[tuple[Positive, ...], Field(min_length=3, description="radii of the evaluation, of 255")] = (
-        1.0, 2.0, 3.0, 4.0,
+        1.0, 2.0, 3.0,
     )  # fmt: skip
     strong_images: Annotated[int, Field(ge=8, description="test images of the strong attack")] = 32
-    strong_eps: Annotated[tuple[Positive, ...], Field(min_length=1, description="its radii, of 255")] = (2.0, 4.0)
+    strong_eps: Annotated[tuple[Positive, ...], Field(min_length=1, description="its radii, of 255")] = (1.0, 3.0)
     strong_steps: Annotated[int, Field(ge=1)] = 50
     restarts: Annotated[int, Field(ge=1, description="random starts of the strong attack, for each of two losses")] = 2
     rounds: Annotated[int, Field(ge=2, description="of the timing")] = 4

@@ -101,6 +101,11 @@ class TrainConfig(BaseModel):
         return [c for c in (self.start, self.teacher) if c is not None]
 
     @property
+    def depth(self) -> int:
+        """How many trainings must come one after the other before this one."""
+        return max((1 + c.depth for c in self.needs), default=0)
+
+    @property
     def digest(self) -> str:
         """Of the configuration alone, known before the data is read."""
         return files.digest_of([RECIPE, self._deciding()])
@@ -381,9 +386,9 @@ def accuracy(model: nn.Module, data: datasets.ImageSet) -> float:
 
 
 def jobs(configs: Iterable[TrainConfig], together: int = 1) -> dict[str, list[TrainConfig]]:
-    """Networks by the job that trains them: those with a study's own objective that need the same others may share one, since
-    they are short and a process takes a while to load. A job takes `together` of them, or half as many with an attack in the
-    inner loop. A job of one is called by its network's digest."""
+    """Networks by the job that trains them: those with a study's own objective and of one depth may share one, since they are
+    short and a process takes a while to load. A job takes `together` of them, or half as many with an attack in the inner
+    loop. A job of one is called by its network's digest."""
     found: dict[str, list[TrainConfig]] = {}
     alike: dict[str, list[TrainConfig]] = {}
     for config in configs:
@@ -391,7 +396,7 @@ def jobs(configs: Iterable[TrainConfig], together: int = 1) -> dict[str, list[Tr
         if config.objective in OBJECTIVES or together // (1 + attacked) < 2:
             found[config.digest] = [config]
         else:
-            alike.setdefault(f"{attacked} " + "+".join(c.digest for c in config.needs), []).append(config)
+            alike.setdefault(f"{attacked} {config.depth}", []).append(config)  # of one depth: no two jobs need each other
     for kind, group in alike.items():
         size = together // 2 if kind.startswith("True") else together
         for i in range(0, len(group), size):
