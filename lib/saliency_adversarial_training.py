@@ -154,7 +154,7 @@ class Parameters(profiles.Parameters):
     eps0s: Annotated[tuple[Positive, ...], Field(description="eps0 beside eps, of 255")] = (4.0, 16.0)
     train_images: Annotated[int | None, Field(ge=1, description="None: all there are")] = 512
     epochs: Annotated[int, Field(ge=1)] = 9
-    batch_size: Annotated[int, Field(ge=2)] = 64
+    batch_size: Annotated[int, Field(ge=2)] = 32
     learning_rate: Annotated[float, Field(gt=0, description="of Adam")] = 3e-3
     schedule: training.Schedule = "onecycle"
     augment: Annotated[tuple[training.Augmentation, ...], Field(description="of images and their maps")] = ("flip",)
