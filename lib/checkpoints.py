@@ -47,7 +47,7 @@ def resume(path: Path, model: nn.Module, optimizer: torch.optim.Optimizer) -> li
         say(f"{path.name} is damaged ({error}); starting from the first epoch")
         path.unlink()
         return []
-    # from here on the content is what _checkpoint wrote under this key, so it fits
+    # from here on the content is what `write` wrote under this key, so it fits
     model.load_state_dict({k.removeprefix("model."): v for k, v in tensors.items() if k.startswith("model.")})
     state: dict[int, dict[str, Tensor]] = {}
     for k, v in tensors.items():

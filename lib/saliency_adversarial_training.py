@@ -41,7 +41,8 @@ CHANGES = {
 SIMPLE = (
     "original", "uniform", "sign", "sat-masks", "sat-boxes", "sat-masks@inverted", "sat-masks@another",
     *(f"sat-{t}-{a}" for t in TEACHERS for a in teacher_maps.ATTRIBUTIONS),
-    "pgd", "pgd+uniform", "pgd+sign", "pgd+sat", "trades-1", "trades-6", "trades-1+uniform", "trades-1+sat",
+    "pgd", "pgd+uniform", "pgd+sign", "pgd+sat", "trades-1", "trades-6", "trades-1+uniform", "trades-1+sign",
+    "trades-1+sat",
 )  # fmt: skip
 
 
@@ -90,12 +91,29 @@ def parsed(arm: str, mix_maps: str = "") -> Arm:
         raise ValueError(
             f"unknown arm {arm!r}; there are {', '.join(SIMPLE)}, and after @ {', '.join(CHANGES)}, aALPHA10 and eEPS0"
         )
+    source = found["source"] or (mix_maps if found["mix"] == "sat" else "")
+    if not _makes_sense(found, parts, taught=bool(source) and source not in WEAK):
+        raise ValueError(f"arm {arm!r}: what stands after @ does not apply to {name}")
     if found["plain"]:
         mix = {"original": "none"}.get(found["plain"], found["plain"].partition("-")[0])
         return Arm("plain", mix, found["source"] or "", **parts)
     base = found["base"].partition("-")[0]
     mix = found["mix"] or "none"
     return Arm(base, mix, mix_maps if mix == "sat" else "", float(found["beta"] or 1), **parts)
+
+
+def _makes_sense(found: re.Match[str], parts: dict[str, Any], taught: bool) -> bool:
+    """Whether an arm's changes change anything, and can be made together."""
+    changes, maps = set(parts["changes"]), bool(found["source"]) or found["mix"] == "sat"
+    alpha, eps0 = parts.get("alpha10", 0.5), parts.get("eps0", 1.0)
+    return (
+        (maps or not (changes or len(parts) > 1))
+        and (taught or not changes & {"median", "mean", "minmax", "predicted", "fresh", "released"})
+        and not ("fresh" in changes and changes & {"inverted", "another", "unflipped"})
+        and ("unprojected" not in changes or found["base"] == "pgd")
+        and len(changes & {"median", "mean", "minmax", "released"}) < 2
+        and 0 < alpha <= 1 and 0 < eps0 < float("inf")
+    )  # fmt: skip
 
 
 def source_label(source: str) -> str:
@@ -148,7 +166,7 @@ class Parameters(profiles.Parameters):
     sweep: Annotated[tuple[str, ...], Field(description="arms whose alpha and eps0 are varied")] = (
         "sat-std-gradient", "sat-adv-gradient",
     )  # fmt: skip
-    alphas: Annotated[tuple[Annotated[float, Field(gt=0, le=1)], ...], Field(description="alpha^10 beside alpha10")] = (
+    alphas: Annotated[tuple[Annotated[float, Field(gt=0, lt=1)], ...], Field(description="alpha^10 beside alpha10")] = (
         1e-9, 0.8,
     )  # fmt: skip
     eps0s: Annotated[tuple[Positive, ...], Field(description="eps0 beside eps, of 255")] = (4.0, 16.0)
@@ -207,14 +225,19 @@ class Parameters(profiles.Parameters):
 
     @model_validator(mode="after")
     def _fits(self) -> "Parameters":
-        needed = {"original", "uniform", "sign"} | {a.partition("@")[0] for a in self.switches} | set(self.sweep)
+        needed = {"original", "uniform", "sign"} | {a.partition("@")[0] for a in (*self.arms, *self.switches)} | set(self.sweep)
         needed |= {"pgd"} if any(parsed(a, self.mix_maps).teacher == "adv" for a in self.every) else set()
         missing = sorted(needed - set(self.arms))
         if missing:
             raise ValueError(f"arms {', '.join(missing)} are what others are compared with or taught by; name them in arms")
         stray = [a for a in self.headline if a not in self.arms]
-        if stray:
-            raise ValueError(f"headline {stray[0]!r} is none of the arms")
+        if stray or "original" not in self.headline:
+            raise ValueError(
+                f"headline {stray[0]!r} is none of the arms" if stray else "headline needs original, the first rival"
+            )
+        taught = [parsed(a).teacher for a in self.sweep]
+        if len(set(taught)) < len(taught):
+            raise ValueError(f"sweep {self.sweep}: one arm a teacher, since the curves are drawn by teacher")
         if not set(self.strong_eps) <= set(self.eps_grid):
             raise ValueError(f"strong_eps {self.strong_eps} must be among eps_grid {self.eps_grid}")
         if self.strong_images > self.images:
@@ -226,7 +249,7 @@ class Parameters(profiles.Parameters):
         """All arms: the named ones, the switches and the sweeps."""
         swept = [f"{a}@a{v:g}" for a in self.sweep for v in self.alphas if v != self.alpha10]
         swept += [f"{a}@e{v:g}" for a in self.sweep for v in self.eps0s if v != self.eps]
-        return (*self.arms, *self.switches, *swept)
+        return tuple(dict.fromkeys((*self.arms, *self.switches, *swept)))
 
 
 def seeds_of(p: Parameters, arm: str) -> int:
@@ -235,7 +258,7 @@ def seeds_of(p: Parameters, arm: str) -> int:
 
 def teacher_seed(p: Parameters, seed: int) -> int:
     """The next seed, in a circle: a teacher that started from its student's own weights would know it too well."""
-    return (seed + 1) % p.seeds
+    return (seed + 1) % max(2, p.seeds)
 
 
 def _maps_of(p: Parameters, arm: Arm) -> dict[str, Any]:
@@ -290,6 +313,7 @@ def networks(p: Parameters) -> list[TrainConfig]:
     """Every network, the teachers first: those that have another architecture, or a seed that no student has, too."""
     students = [config_of(p, *job) for job in jobs(p)]
     teachers = [c.teacher for c in students if c.teacher is not None]
+    teachers += [config_of(p, "original", teacher_seed(p, s)) for s in range(p.seeds)]  # whose attacks are transferred
     return list({c.digest: c for c in itertools.chain(teachers, students)}.values())
 
 

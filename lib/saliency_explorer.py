@@ -102,8 +102,8 @@ def explorer(p: Parameters) -> widgets.Explorer:
         "kind": widgets.choice("attribution", {name: key for key, name in study.NAMES.items()}, "smoothgrad"),
         "how": widgets.choice("binarised by", WAYS, "sign"),
         "epoch": widgets.slider("epoch", epochs, epochs[len(epochs) // 2], text=lambda e: f"{int(e) + 1} of {p.epochs}"),
-        "alpha10": widgets.slider("alpha^10", ALPHAS, 0.6),
-        "eps": widgets.slider("eps0, of 255", (1, 2, 4, 8, 16, 32), p.eps if p.eps in (1, 2, 4, 8, 16, 32) else 8),
+        "alpha10": widgets.slider("alpha^10", sorted({*ALPHAS, p.alpha10}), p.alpha10),
+        "eps": widgets.slider("eps0, of 255", sorted({1, 2, 4, 8, 16, 32, p.eps}), p.eps),
     }
     return widgets.Explorer(controls, render)
 

@@ -35,17 +35,25 @@ from lib.saliency_adversarial_training import (
 
 TRANSFER_STEPS = 20
 TIMED = (
-    "original", "uniform", "sign", "sat-masks", "sat-boxes", "pgd", "pgd+uniform", "pgd+sat", "trades-1", "trades-1+uniform",
-    "trades-1+sat", "trades-6",
+    "original", "uniform", "sign", "sat-masks", "sat-boxes", "pgd", "pgd+uniform", "pgd+sign", "pgd+sat", "trades-1",
+    "trades-1+uniform", "trades-1+sign", "trades-1+sat", "trades-6", "trades-6+uniform", "trades-6+sat",
 )  # fmt: skip
+BATCH = 256  # images that are attacked together: memory depends on it, not on how many there are
+
+
+def pgd(model: nn.Module, x: Tensor, y: Tensor, eps: float, steps: int, step: float | None = None) -> Tensor:
+    """PGD's images (N, C, H, W), in batches from one stream of random starts; `eps` is of 255."""
+    generator = torch.Generator().manual_seed(0)
+    options = {"eps": eps / 255, "steps": steps, "step": step, "judge": False, "generator": generator}
+    parts = zip(x.split(BATCH), y.split(BATCH), strict=True)
+    return torch.cat([attacks.pgd(model, a, b, **options).x_adv for a, b in parts])
 
 
 def weak(model: nn.Module, x: Tensor, y: Tensor, right: Tensor, eps: float, p: Parameters) -> Tensor:
     """Where a prediction that is right as it is stays so under the paper's attack at `eps` (of 255), (N,)."""
     held, rows_ = right.clone(), right.nonzero()[:, 0].to(x.device)
     if len(rows_):
-        found = attacks.pgd(model, x[rows_], y[rows_], eps=eps / 255, steps=p.steps, step=p.step / 255)
-        held[right] = ~found.success.cpu()
+        held[right] = _right(model, pgd(model, x[rows_], y[rows_], eps, p.steps, p.step / 255), y[rows_])
     return held
 
 
@@ -64,7 +72,7 @@ def transferred(p: Parameters, seed: int, eps: float) -> Tensor:
     model, data = network(p, "original", teacher_seed(p, seed)).model, evaluation_set(p)
     where, part = next(model.parameters()).device, slice(0, p.strong_images)
     x, y = data.images[part].to(where), data.labels[part].to(where)
-    return attacks.pgd(model, x, y, eps=eps / 255, steps=TRANSFER_STEPS, judge=False).x_adv
+    return pgd(model, x, y, eps, TRANSFER_STEPS)
 
 
 def cosine(a: Tensor, b: Tensor) -> Tensor:
@@ -97,7 +105,8 @@ def measure_network(p: Parameters, arm: str, seed: int) -> pd.DataFrame:
     s = test_maps(p, arm, seed, data)
     if s is not None:
         with hooks.frozen(model):
-            gradient = attacks.input_gradient(model, x, y, attacks.cross_entropy)[0].sign()
+            parts = zip(x.split(BATCH), y.split(BATCH), strict=True)
+            gradient = torch.cat([attacks.input_gradient(model, a, b, attacks.cross_entropy)[0].sign() for a, b in parts])
         s = s.to(gradient)
         found.append(rows(arm, seed, "cosine", 0, cosine(gradient, -s)))
         found.append(rows(arm, seed, "cosine-another", 0, cosine(gradient, -s[teacher_maps.derangement(len(s))])))

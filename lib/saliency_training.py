@@ -54,7 +54,8 @@ def share_random(epoch: int, epochs: int, alpha10: float) -> float:
 def perturbation(s: Tensor, share: float, generator: torch.Generator) -> Tensor:
     """delta, shaped like the maps s: each element a random sign with probability `share`, else -s.
 
-    In {-1, 1} for binarised maps: an element without direction (s = 0) gets a random sign. A draw for every element, fresh
+    In {-1, 1} for maps of signs: an element without direction (s = 0) gets a random one. Maps with values between are
+    continuous, and 0 is a value there. A draw for every element, fresh
     for each call. Raises ValueError for maps outside [-1, 1] and a share that is no probability.
     """
     if not 0 <= share <= 1:
@@ -63,7 +64,8 @@ def perturbation(s: Tensor, share: float, generator: torch.Generator) -> Tensor:
         raise ValueError(f"maps reach {s.abs().amax().item():.3g}; directions lie in [-1, 1]: binarise them first")
     device = generator.device
     random = (torch.rand(s.shape, generator=generator, device=device) < share).to(s.device)
-    return torch.where(random | (s == 0), attacks.random_sign(s, generator), -s)
+    signs = bool(((s == 0) | (s.abs() == 1)).all())
+    return torch.where(random | ((s == 0) & signs), attacks.random_sign(s, generator), -s)
 
 
 def coin(generator: torch.Generator) -> bool:

@@ -24,13 +24,13 @@ Attribution = Literal["gradient", "guided", "smoothgrad", "guided-gradcam++", "i
 Binarise = Literal["sign", "median", "mean", "minmax", "none"]
 OfClass = Literal["true", "predicted"]
 ATTRIBUTIONS: tuple[Attribution, ...] = get_args(Attribution)
-# (what is computed, of the logit or of the loss, how it becomes a direction) in the released code
-RELEASED: dict[Attribution, tuple[Attribution, gradients.Of, Binarise]] = {
-    "gradient": ("gradient", "score", "sign"),
-    "guided": ("gradient", "score", "sign"),
-    "smoothgrad": ("smoothgrad", "score", "minmax"),
-    "guided-gradcam++": ("guided-gradcam++", "score", "none"),
-    "ig": ("ig", "loss", "minmax"),
+# (of the logit or of the loss, how it becomes a direction) in the released code, which never guides
+RELEASED: dict[Attribution, tuple[gradients.Of, Binarise]] = {
+    "gradient": ("score", "sign"),
+    "guided": ("score", "sign"),
+    "smoothgrad": ("score", "minmax"),
+    "guided-gradcam++": ("score", "none"),
+    "ig": ("loss", "minmax"),
 }
 CENTRE = (1 / 6, 5 / 6)  # a box where a data set has none: the middle two thirds of height and width, for centred objects
 BATCH = 128
@@ -101,17 +101,20 @@ def weak(data: ImageSet, kind: Weak) -> Tensor:
 
 def attribution(
     model: nn.Module, x: Tensor, targets: hooks.Targets, kind: Attribution, *, of: gradients.Of = "score", n: int = 10,
-    spread: float = 0.15, ig_steps: int = 100, layer: str | None = None, generator: torch.Generator | None = None,
+    spread: float = 0.15, ig_steps: int = 100, layer: str | None = None, guiding: bool = True,
+    generator: torch.Generator | None = None,
 ) -> Tensor:  # fmt: skip
     """A teacher's raw map of each image, (N, C, H, W), of the target's logit (or loss); not differentiable.
 
     SmoothGrad: `n` copies with noise `spread` of each image's range. Integrated gradients: `ig_steps` points from black.
-    Guided Grad-CAM++: of `layer`, by default the last stage. Raises what `lib.gradients` and `lib.cam` raise.
+    Guided Grad-CAM++: of `layer`, by default the last stage. Without `guiding` guided backpropagation is the plain gradient,
+    as its hooks left it in the released code. Raises what `lib.gradients` and `lib.cam` raise.
     """
+    back = gradients.guided_backpropagation if guiding else gradients.gradient
     if kind == "gradient":
         return gradients.gradient(model, x, targets, of=of).values
     if kind == "guided":
-        return gradients.guided_backpropagation(model, x, targets, of=of).values
+        return back(model, x, targets, of=of).values
     if kind == "smoothgrad":
         return gradients.smoothgrad(model, x, targets, n=n, spread=spread, of=of, generator=generator).values
     if kind == "ig":
@@ -126,7 +129,7 @@ def attribution(
         raise ValueError("guided Grad-CAM++ is of the logit alone: Grad-CAM++ of a loss is not defined here")
     raw = cam.gradcam(model, x, targets, layer, method="gradcam++", sign="signed").maps[layer]
     c = cam.upsample(cam.normalise(raw), tuple(x.shape[2:]))[:, None]
-    g = gradients.guided_backpropagation(model, x, targets, of=of).values.sign()
+    g = back(model, x, targets, of=of).values.sign()
     return ((g + 1) * (c + 1) - 2) / 2
 
 
@@ -146,12 +149,12 @@ def directions(
         raise ValueError(f"unknown attribution {kind!r}; choose one of {', '.join(ATTRIBUTIONS)}")
     if of_class not in get_args(OfClass):
         raise ValueError(f"unknown class {of_class!r}; maps are of the true or of the predicted one")
-    computed, of, chosen = RELEASED[kind] if released else (kind, "score", default_binarise(kind))
+    of, chosen = RELEASED[kind] if released else ("score", default_binarise(kind))
     where = next(model.parameters()).device
     raw = [
         attribution(
-            model, part.to(where), labels.to(where) if of_class == "true" else hooks.predicted, computed, of=of, n=n,
-            ig_steps=ig_steps, generator=generator,
+            model, part.to(where), labels.to(where) if of_class == "true" else hooks.predicted, kind, of=of, n=n,
+            ig_steps=ig_steps, guiding=not released, generator=generator,
         ).to(x)
         for part, labels in zip(x.split(batch_size or BATCH), y.split(batch_size or BATCH), strict=True)
     ]  # fmt: skip

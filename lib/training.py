@@ -33,7 +33,8 @@ from lib import checkpoints, datasets, files, models, paths
 from lib.objectives import OBJECTIVES, Moment, objective, own
 from lib.progress import say
 
-# Part of every key: raise it when a change to this module, to lib.models or to lib.attacks changes trained weights.
+# Part of every key: raise it when a change to this module, to lib.models, lib.attacks, or to what makes objectives and
+# maps, changes trained weights.
 # tests/test_training.py holds the losses of a short run and fails when that is forgotten.
 RECIPE = 1
 

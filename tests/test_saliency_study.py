@@ -47,6 +47,18 @@ def home(tmp_path_factory):
         ({"alphas": (0.8, 0.2)}, "in ascending order, each once"),
         ({"eps_grid": (1, 2, 2, 4)}, "in ascending order"),
         ({"strong_eps": (2, 5)}, "strong_eps .* must be among eps_grid"),
+        ({"headline": ("sign",)}, "headline needs original"),
+        ({"sweep": ("sat-std-gradient", "sat-std-ig")}, "one arm a teacher"),
+        ({"switches": ("sat-masks@fresh",)}, "what stands after @ does not apply to sat-masks"),
+        ({"switches": ("sat-std-gradient@fresh,another",)}, "does not apply"),
+        ({"switches": ("original@median",)}, "does not apply to original"),
+        ({"switches": ("pgd@inverted",)}, "does not apply to pgd"),
+        ({"switches": ("sat-masks@unprojected",)}, "does not apply"),
+        ({"switches": ("sat-std-gradient@a2",)}, "does not apply"),
+        ({"switches": ("sat-std-gradient@e-4",)}, "does not apply"),
+        ({"switches": ("sat-std-gradient@anan",)}, "does not apply"),
+        ({"alphas": (0.5, 1.0)}, "alphas.1 = 1.0: Input should be less than 1"),
+        ({"arms": (*study.SIMPLE, "sat-std-ig@median", "sat-adv-ig@median")[1:]}, "arms original are"),
         ({"strong_images": 400}, "strong_images = 400 is more than images = 150"),
         ({"arch": "vgg99"}, "unknown network 'vgg99'"),
         ({"teacher_arch": "vgg99"}, "unknown network 'vgg99'"),
@@ -70,6 +82,7 @@ def test_arms_are_read_and_named():
     assert study.label("trades-1+uniform") == "TRADES β=1 + uniform noise"
     names = [study.label(a) for a in Parameters().every]
     assert len(set(names)) == len(names)
+    assert study.parsed("pgd+sat@unprojected,predicted", "adv-ig").changes == ("unprojected", "predicted")
     for wrong in ("sat-std", "sat-std-lrp", "pgd+noise", "trades", "original@much"):
         with pytest.raises(ValueError, match="unknown arm"):
             study.parsed(wrong)
@@ -254,9 +267,11 @@ def test_what_the_paper_does_not_say_is_no_claim_of_its(even):
     assert "published: cifar-100 -0.018" in found["helps/sat-std-gradient"].note
     assert found["helps/sat-adv-gradient"].kind == "claim"
     assert found["over-uniform/sat-adv-ig"].kind == "claim" and found["over-uniform/sat-std-guided"].kind == "open question"
+    assert found["over-uniform/sat-std-ig"].kind == "claim"  # but for a misprint
+    assert "published: cifar-100 +0.022" in found["over-uniform/sat-std-ig"].note
     assert found["sat-over-noise/trades-6"].kind == "open question" and found["sat-over-noise/trades-1"].kind == "claim"
     assert "does not compare like with like" in found["trades-as-published/sat"].note
-    assert "misprint" in found["helps/sat-std-ig"].note
+    assert all("misprint" in found[f"{c}/sat-std-ig"].note for c in ("helps", "over-uniform", "over-sign"))
     assert all(c.note for c in found.values() if "seed" in c.n and "unknown" in c.n and c.kind != "control")
 
 
@@ -279,6 +294,32 @@ def test_published_numbers_are_those_of_the_specification():
     )
     sweeps = pd.read_csv(paths.published() / "saliency_adversarial_training.csv", keep_default_na=False)
     assert len(sweeps[sweeps.table == "alpha"]) == 3 * 3 * 5 + 3 and len(sweeps[sweeps.table == "eps0"]) == 2 * 3 * 5
+
+
+def test_only_weak_maps_are_published_in_mixes():
+    assert saliency_claims.theirs("pgd+sat", "boxes") and not saliency_claims.theirs("pgd+sat", "adv-smoothgrad")
+    p = P.model_copy(update={"mix_maps": "adv-smoothgrad"})
+    found = {c.id: c for c in saliency_claims.judge(table_of({}), p)}
+    assert found["sat-over-noise/pgd"].kind == "open question"
+    assert "with maps: SmoothGrad, adversarially trained teacher" in found["sat-over-noise/pgd"].note
+
+
+def test_one_box_for_all_is_said_and_not_asked_whose_it_is():
+    table = table_of({})
+    table.loc[(table.arm == "sat-boxes") & (table.measure == "cosine"), "value"] = 0.0
+    found = {c.id: c for c in saliency_claims.judge(table, P)}
+    assert "one and the same for all" in found["helps/sat-boxes"].note and "looks-like-attack/sat-boxes" not in found
+    assert "one and the same" not in found["helps/sat-masks"].note
+
+
+def test_ablations_are_claims_only_where_there_were_any(even):
+    assert even["collapse/sat-std-gradient"].kind == "claim" and ".205 and .045" in even["collapse/sat-std-gradient"].note
+    p = P.model_copy(update={"sweep": ("sat-masks",)})
+    table = table_of({})
+    renamed = table[table.arm.str.startswith("sat-std-gradient@")]
+    more = renamed.assign(arm=renamed.arm.str.replace("sat-std-gradient", "sat-masks"))
+    found = {c.id: c for c in saliency_claims.judge(pd.concat([table, more]), p)}
+    assert {found[f"{c}/sat-masks"].kind for c in ("pure-maps", "later-maps", "collapse")} == {"open question"}
 
 
 def test_notes_say_when_one_run_is_all(even):

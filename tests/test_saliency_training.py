@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from lib import datasets, paths, teacher_maps, training
+from lib import datasets, paths, teacher_maps
 from lib import saliency_training as sat
 from lib.objectives import Moment
 from lib.training import TrainConfig, trained
@@ -83,7 +83,11 @@ def test_perturbations_are_signs_or_minus_the_map(seed, share, kind):
     s[0, 0, 0] = 0
     delta = sat.perturbation(s, share, generator(seed))
     assert delta.shape == s.shape and delta.dtype == s.dtype
-    assert ((delta.abs() == 1) | (delta == -s)).all() and (delta[s == 0].abs() == 1).all() and delta.abs().max() <= 1
+    assert ((delta.abs() == 1) | (delta == -s)).all() and delta.abs().max() <= 1
+    if kind == "signs" or share == 1:  # a sign that is none says nothing; a value of 0 does
+        assert (delta[s == 0].abs() == 1).all()
+    elif share == 0:
+        assert (delta[s == 0] == 0).all()
     assert torch.equal(delta, sat.perturbation(s, share, generator(seed)))
     if share == 0:
         assert torch.equal(delta[s != 0], -s[s != 0])
@@ -276,13 +280,6 @@ def test_a_resumed_run_equals_an_unbroken_one(home, change):
     assert list(paths.models().glob("*.partial.safetensors"))
     states = [network.model.state_dict().values() for network in (whole, trained(config))]
     assert all(torch.equal(a, b) for a, b in zip(*states, strict=True))
-
-
-def test_networks_of_one_teacher_share_a_job():
-    teachers = [TEACHER, TEACHER.model_copy(update={"seed": 4})]
-    configs = [SHAPES.model_copy(update={"teacher": t, "seed": s}) for s in range(2) for t in teachers]
-    found = [[(c.teacher.seed, c.seed) for c in job] for job in training.jobs(configs, together=2).values()]
-    assert found == [[(3, 0), (3, 1)], [(4, 0), (4, 1)]]
 
 
 @pytest.mark.parametrize("how", ["gradient", "smoothgrad"])
