@@ -53,7 +53,8 @@ def draw(
     decisions = [html.escape(classes[int(z.argmax())]) for z in (before, after)]
     text = (
         f"<b>{decisions[0]}</b> as it is, <b>{decisions[1]}</b> perturbed; probability of {html.escape(name)} "
-        f"{before[int(y)]:.2f} and {after[int(y)]:.2f}<br>ε₀ {255 * eps:g}/255, P(random) {share:.2f}; cosine of δ with the attack on the student "
+        f"{before[int(y)]:.2f} and {after[int(y)]:.2f}<br>ε₀ {255 * eps:g}/255, P(random) {share:.2f}; cosine of δ with "
+        "the attack on the student "
         f"(sign of its loss gradient) {aligned:+.3f}"
     )
     return fig, text
