@@ -36,8 +36,6 @@ def _html(notebook: Path, run: str, profile: str, smoke: bool) -> str:
         "hide-cell", "interactive", "parameters", "injected-parameters",  # the run card shows the parameters
     }  # fmt: skip
     exporter = HTMLExporter(config=config, template_name="study", extra_template_basedirs=[str(TEMPLATES)])
-    for name in ("mathjax_url", "require_js_url", "mermaid_js_url", "mermaid_layout_elk_js_url"):
-        setattr(exporter, name, "")
     about = {"run": run, "profile": profile, "smoke": smoke}
     html, _ = exporter.from_notebook_node(content, resources={"study": about, "metadata": {"name": content.metadata["title"]}})
     return html
@@ -45,7 +43,7 @@ def _html(notebook: Path, run: str, profile: str, smoke: bool) -> str:
 
 def _styled(html: str, folder: Path) -> str:
     """The page with nbconvert's own style sheets in a file beside it: all pages of a profile share them."""
-    found = [m for m in re.finditer(r'<style type="text/css">(.*?)</style>\n?', html, re.DOTALL) if len(m[0]) > 10_000]
+    found = list(re.finditer(r'<style type="text/css">(.*?)</style>\n?', html, re.DOTALL))
     for i, m in enumerate(reversed(found)):
         link = f'<link rel="stylesheet" href="{STYLES}">\n' if i == len(found) - 1 else ""
         html = html[: m.start()] + link + html[m.end() :]
