@@ -183,7 +183,7 @@ class Parameters(profiles.Parameters):
     step: Annotated[float, Field(gt=0, description="their length, of 255")] = 2.0
     smooth_n: Annotated[int, Field(ge=1, description="noisy copies in SmoothGrad")] = 10
     ig_steps: Annotated[int, Field(ge=1, description="points of integrated gradients")] = 10
-    images: Annotated[int, Field(ge=8, description="test images")] = 150
+    images: Annotated[int, Field(ge=8, description="test images")] = 128
     eps_grid: Annotated[tuple[Positive, ...], Field(min_length=3, description="radii of the evaluation, of 255")] = (
         1.0, 2.0, 3.0,
     )  # fmt: skip

@@ -12,6 +12,7 @@ import argparse
 import contextlib
 import copy
 import functools
+import itertools
 import json
 import platform
 import sys
@@ -386,22 +387,27 @@ def accuracy(model: nn.Module, data: datasets.ImageSet) -> float:
     return (predictions(model, data.images) == data.labels).float().mean().item()
 
 
+FEW = 5_000  # images in a whole training: fewer take less time than the start of a process
+
+
 def jobs(configs: Iterable[TrainConfig], together: int = 1) -> dict[str, list[TrainConfig]]:
-    """Networks by the job that trains them: those with a study's own objective and of one depth may share one, since they are
-    short and a process takes a while to load. A job takes `together` of them, or half as many with an attack in the inner
-    loop. A job of one is called by its network's digest."""
+    """Networks by the job that trains them: those of one depth that are short (with a study's own objective, or FEW images)
+    may share one, since a process takes a while to load. A job takes `together` of them, or half as many with an attack in
+    the inner loop. A job of one is called by its network's digest."""
     found: dict[str, list[TrainConfig]] = {}
     alike: dict[str, list[TrainConfig]] = {}
     for config in configs:
         attacked = "steps" in config.options
-        if config.objective in OBJECTIVES or together // (1 + attacked) < 2:
+        few = config.limit is not None and config.limit * config.epochs <= FEW
+        if (config.objective in OBJECTIVES and not few) or together // (1 + attacked) < 2:
             found[config.digest] = [config]
         else:
             alike.setdefault(f"{attacked} {config.depth}", []).append(config)  # of one depth: no two jobs need each other
     for kind, group in alike.items():
         size = together // 2 if kind.startswith("True") else together
-        for i in range(0, len(group), size):
-            part = group[i : i + size]
+        count = -(-len(group) // size)
+        ends = [i * len(group) // count for i in range(count + 1)]  # alike in size, so that no core waits for a last long job
+        for part in (group[a:b] for a, b in itertools.pairwise(ends)):
             found[files.digest_of([c.digest for c in part]) if len(part) > 1 else part[0].digest] = part
     return found
 
