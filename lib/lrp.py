@@ -155,14 +155,8 @@ class _Linear(NamedTuple):
         return both.unflatten(1, (self.groups, 2, -1)).sum(2).flatten(1, 2)
 
 
-def _bound(step: Step, names: Sequence[str]) -> list[Any]:
-    """The arguments of a step by name, None where they were not given."""
-    given = dict(zip(names, step.args, strict=False)) | step.kwargs
-    return [given.get(n) for n in names]
-
-
 def _convolution(step: Step) -> _Linear:
-    x, w, b, stride, padding, dilation, groups = _bound(
+    x, w, b, stride, padding, dilation, groups = tape.bound(
         step, ("input", "weight", "bias", "stride", "padding", "dilation", "groups")
     )
     stride, dilation, groups = stride or 1, dilation or 1, groups or 1
@@ -184,7 +178,7 @@ def _pair(value: Any) -> tuple[int, int]:
 
 
 def _dense(step: Step) -> _Linear:
-    x, w, b = _bound(step, ("input", "weight", "bias"))
+    x, w, b = tape.bound(step, ("input", "weight", "bias"))
     return _Linear(x, w, b, step.outputs[0], lambda x, w: x @ w.T, lambda s, w, _: s @ w)
 
 
@@ -193,34 +187,11 @@ _WEIGHTED = {"conv2d": _convolution, "linear": _dense}
 
 def _folded(layer: _Linear, step: Step) -> _Linear:
     """The layer and the BatchNorm that follows it as one layer."""
-    n = _normalisation(step)
+    n = tape.normalisation(step)
     scale = n.weight * torch.rsqrt(n.variance + n.eps)
     shift = n.bias + ((0 if layer.b is None else layer.b) - n.mean) * scale
     w = layer.w * scale.view(-1, *[1] * (layer.w.dim() - 1))
     return layer._replace(w=w, b=shift, z=step.outputs[0])
-
-
-class _Normalisation(NamedTuple):
-    """A BatchNorm's running statistics, scale, shift and eps."""
-
-    mean: Tensor
-    variance: Tensor
-    weight: Tensor
-    bias: Tensor
-    eps: float
-
-
-def _normalisation(step: Step) -> _Normalisation:
-    first = ("input", "running_mean", "running_var", "weight", "bias")
-    if step.function is not F.batch_norm:  # torch.batch_norm
-        first = ("input", "weight", "bias", "running_mean", "running_var")
-    names = (*first, "training", "momentum", "eps")
-    given = dict(zip(names, _bound(step, names), strict=True))
-    mean, weight, bias, eps = given["running_mean"], given["weight"], given["bias"], given["eps"]
-    if given["training"] or mean is None:
-        raise ValueError(f"layer {step.layer!r} normalises with the batch's own statistics; LRP needs running ones")
-    weight, bias = torch.ones_like(mean) if weight is None else weight, torch.zeros_like(mean) if bias is None else bias
-    return _Normalisation(mean, given["running_var"], weight, bias, 1e-5 if eps is None else eps)
 
 
 def _through(rule: Rule, layer: _Linear, relevance: Tensor, above_zero: bool) -> Tensor:
@@ -321,7 +292,7 @@ class _Sweep(NamedTuple):
             rule = self.composite.conv if layer.groups else self.composite.dense
             yield first, _through(rule, layer, whole, id(first) in self.tape.nonnegative or bool((first >= 0).all()))
         elif step.name == "batch_norm" and len(step.sources) == 1:
-            _normalisation(step)  # refuses the batch's own statistics
+            tape.normalisation(step)  # refuses the batch's own statistics
             yield first, whole
         elif step.name in _PASSED and len(step.sources) == 1 and step.args[0] is first:
             yield first, whole

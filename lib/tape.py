@@ -5,11 +5,12 @@ follows every tensor that depends on the image, and keeps the steps that depend 
 """
 
 import contextlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 from torch.overrides import TorchFunctionMode
 from torch.utils import _pytree as pytree
 
@@ -132,3 +133,33 @@ class Tape(TorchFunctionMode):
             self.reached.add(id(t))
             if kept or step.name in ("relu", "relu6"):
                 self.nonnegative.add(id(t))
+
+
+def bound(step: Step, names: Sequence[str]) -> list[Any]:
+    """The arguments of a step by name, None where they were not given."""
+    given = dict(zip(names, step.args, strict=False)) | step.kwargs
+    return [given.get(n) for n in names]
+
+
+class Normalisation(NamedTuple):
+    """A BatchNorm's running statistics, scale, shift and eps."""
+
+    mean: Tensor
+    variance: Tensor
+    weight: Tensor
+    bias: Tensor
+    eps: float
+
+
+def normalisation(step: Step) -> Normalisation:
+    """Of a step `batch_norm`. Raises ValueError where it normalises with the batch's own statistics."""
+    first = ("input", "running_mean", "running_var", "weight", "bias")
+    if step.function is not F.batch_norm:  # torch.batch_norm
+        first = ("input", "weight", "bias", "running_mean", "running_var")
+    names = (*first, "training", "momentum", "eps")
+    given = dict(zip(names, bound(step, names), strict=True))
+    mean, weight, bias, eps = given["running_mean"], given["weight"], given["bias"], given["eps"]
+    if given["training"] or mean is None:
+        raise ValueError(f"layer {step.layer!r} normalises with the batch's own statistics; running ones are needed")
+    weight, bias = torch.ones_like(mean) if weight is None else weight, torch.zeros_like(mean) if bias is None else bias
+    return Normalisation(mean, given["running_var"], weight, bias, 1e-5 if eps is None else eps)

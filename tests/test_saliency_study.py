@@ -59,7 +59,7 @@ def home(tmp_path_factory):
         ({"switches": ("sat-std-gradient@anan",)}, "does not apply"),
         ({"alphas": (0.5, 1.0)}, "alphas.1 = 1.0: Input should be less than 1"),
         ({"arms": (*study.SIMPLE, "sat-std-ig@median", "sat-adv-ig@median")[1:]}, "arms original are"),
-        ({"strong_images": 400}, "strong_images = 400 is more than images = 128"),
+        ({"strong_images": 400}, "strong_images = 400 is more than images = 100"),
         ({"arch": "vgg99"}, "unknown network 'vgg99'"),
         ({"teacher_arch": "vgg99"}, "unknown network 'vgg99'"),
         ({"lamda": 1}, "unknown parameter 'lamda'"),

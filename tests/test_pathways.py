@@ -1,0 +1,296 @@
+"""Pathways against loops written from the definitions, on plain, residual, multi-branch, grouped and dense networks."""
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from torch import nn
+from torch.nn import functional as F
+
+from lib import models, pathways
+from lib.pathways import Groups
+
+D = torch.float64
+
+
+def settled(model: nn.Module, seed: int = 0) -> nn.Module:
+    """In float64, with BatchNorm statistics, scales and shifts that differ from channel to channel."""
+    generator = torch.Generator().manual_seed(seed)
+    model = model.to(D).eval()
+    for m in model.modules():
+        if isinstance(m, nn.BatchNorm2d):
+            for value, low in ((m.running_mean, -0.2), (m.running_var, 0.5), (m.weight.data, -0.3), (m.bias.data, -0.2)):
+                value.copy_(low + torch.rand(value.shape, generator=generator, dtype=D))
+    return model
+
+
+def images(n: int = 5, size: int = 12, channels: int = 3, seed: int = 0) -> torch.Tensor:
+    return torch.rand(n, channels, size, size, generator=torch.Generator().manual_seed(seed), dtype=D)
+
+
+def slow_hop(x: np.ndarray, weight: np.ndarray, stride: int, padding: int, dilation: int = 1) -> np.ndarray:
+    """(N, I, O): for each image and each pair of channels, a loop over positions; the maximum."""
+    n, rows, height, width = x.shape
+    k = weight.shape[2]
+    padded = np.pad(x, ((0, 0), (0, 0), (padding, padding), (padding, padding)))
+    reach = dilation * (k - 1) + 1
+    found = np.full((n, rows, len(weight)), -np.inf)
+    for image in range(n):
+        for i in range(rows):
+            for o in range(len(weight)):
+                for top in range(0, height + 2 * padding - reach + 1, stride):
+                    for left in range(0, width + 2 * padding - reach + 1, stride):
+                        patch = padded[image, i, top : top + reach : dilation, left : left + reach : dilation]
+                        found[image, i, o] = max(found[image, i, o], (patch * weight[o, i]).sum())
+    return found
+
+
+def slow_strongest(first: np.ndarray, second: np.ndarray) -> np.ndarray:
+    found = np.zeros((len(first), second.shape[1]))
+    for i in range(len(first)):
+        for o in range(second.shape[1]):
+            found[i, o] = max(min(first[i, b], second[b, o]) for b in range(len(second)))
+    return found
+
+
+def folded(conv: nn.Conv2d, norm: nn.BatchNorm2d | None = None) -> np.ndarray:
+    weight = conv.weight.detach()
+    if norm is not None:
+        weight = weight * (norm.weight.detach() / (norm.running_var + norm.eps).sqrt()).view(-1, 1, 1, 1)
+    return weight.numpy()
+
+
+def med(x: np.ndarray) -> np.ndarray:
+    return np.median(x, axis=0)
+
+
+# -- scores, groups, rankings ------------------------------------------------------------------------------------------
+
+
+def test_scores_are_maxima_over_positions_and_batches_do_not_matter():
+    model, x = settled(models.create("plain", classes=4)), images()
+    found = pathways.scores(model, x, ["stage1", "stage3"], batch_size=2)
+    with torch.no_grad():
+        z = (x - model.mean) / model.std
+        first = model.net.stage1(z)
+        last = model.net.stage3(model.net.stage2(first))
+        assert torch.allclose(found.logits, model(x))
+    for name, maps in (("stage1", first), ("stage3", last)):
+        slow = [[max(map(float, maps[i, c].flatten())) for c in range(maps.shape[1])] for i in range(len(x))]
+        assert torch.allclose(found.of[name], torch.tensor(slow, dtype=D))
+
+
+@pytest.mark.parametrize(("values", "expected"), [([3, 1, 2], 2), ([4, 1, 2, 3], 2.5), ([7], 7)])
+def test_median(values, expected):
+    assert pathways.median(torch.tensor(values, dtype=D)[:, None]).item() == expected
+
+
+def test_percentiles_are_ranks_over_the_size():
+    assert pathways.percentile(torch.tensor([0.1, 5.0, 0.1, 7.0])).tolist() == [0.375, 0.75, 0.375, 1.0]
+    assert pathways.percentile(torch.zeros(2, 3, 5)).shape == (2, 3, 5)
+
+
+def test_groups_by_hand():
+    source = torch.tensor([9.0, 8, 7, 1, 2, 3, 0, 0])
+    target = torch.tensor([9.0, 1, 2, 8, 7, 3, 0, 0])
+    attacked = torch.tensor([[0.0, 0, 0, 0, 1, 9, 8, 7], [9.0, 0, 0, 8, 7, 6, 0, 0]])
+    found = pathways.groups(source, target, attacked, 3, exploited=2)
+    assert found == Groups(original=(1, 2), both=(0,), target=(3, 4), exploited=((5, 6), ()))
+    assert found.exploited_ever == (5, 6) and found.shown == (1, 2, 0, 3, 4, 5, 6)
+
+
+@given(st.lists(st.lists(st.integers(0, 3), min_size=6, max_size=6), min_size=3, max_size=5), st.integers(1, 6))
+def test_groups_are_disjoint_and_complete(rows, k):
+    """With ties too: O and T are split without rest, and what is exploited is in neither."""
+    values = torch.tensor(rows, dtype=D)
+    found = pathways.groups(values[0], values[1], values[2:], k)
+    assert len(found.original) + len(found.both) == k == len(found.target) + len(found.both)
+    assert len(set(found.shown)) == len(found.shown)
+    assert all(len(e) <= 5 for e in found.exploited)
+    assert min(values[0][[*found.original, *found.both]]) >= max(
+        [v for c, v in enumerate(values[0].tolist()) if c not in found.original + found.both], default=0
+    )
+
+
+@pytest.mark.parametrize("k", [0, 5])
+def test_more_neurons_than_there_are(k):
+    with pytest.raises(ValueError, match="of 4 channels"):
+        pathways.top(torch.zeros(4), k)
+
+
+def test_rankings_by_hand():
+    attacked, clean = torch.tensor([1.0, 5.0, 2.0]), torch.tensor([3.0, 4.0, 2.0])
+    expected = {"activated": [1, 5, 2], "changed": [2, 1, 0], "excited": [-2, 1, 0], "inhibited": [2, -1, 0]}
+    assert {how: pathways.change(attacked, clean, how).tolist() for how in pathways.CHANGES} == expected
+    with pytest.raises(ValueError, match="choose one of activated"):
+        pathways.change(attacked, clean, "most")
+
+
+def test_vulnerability_by_hand():
+    clean, attacked = torch.tensor([1.0, 2.0]), torch.tensor([[1.0, 2.0], [2.0, 1.0]])
+    assert pathways.vulnerability(attacked, clean, (0.5, 0.25)).tolist() == [2.0, 2.0]  # half a layer's size, over 1/4
+    with pytest.raises(ValueError, match="one each, above 0"):
+        pathways.vulnerability(attacked, clean, (0.5,))
+
+
+# -- influence ---------------------------------------------------------------------------------------------------------
+
+
+def test_a_plain_network_through_pooling():
+    """Directly, and through the channels of a convolution between."""
+    model, x = settled(models.create("plain", classes=4)), images(3, 8)
+    with torch.no_grad():
+        first = model.net.stage1((x - model.mean) / model.std)
+        pooled = F.max_pool2d(first, 2)
+        between = model.net.stage2[1](pooled)
+    hop1 = med(slow_hop(pooled.numpy(), folded(model.net.stage2[1][0], model.net.stage2[1][1]), 1, 1))
+    hop2 = med(slow_hop(between.numpy(), folded(model.net.stage2[2][0], model.net.stage2[2][1]), 1, 1))
+    direct, second = pathways.influence(model, x, ["stage1", "stage2.1", "stage2.2"], batch_size=2)
+    np.testing.assert_allclose(direct, hop1, atol=1e-10)
+    np.testing.assert_allclose(second, hop2, atol=1e-10)
+    (through,) = pathways.influence(model, x, ["stage1", "stage2"])
+    np.testing.assert_allclose(through, slow_strongest(hop1, hop2), atol=1e-10)
+
+
+def residual_by_hand(block: models.Residual, x: np.ndarray, stride: int) -> np.ndarray:
+    """max(main path through its channels, projection or identity)."""
+    with torch.no_grad():
+        between = block.conv1(torch.from_numpy(x)).numpy()
+    first = med(slow_hop(x, folded(block.conv1[0], block.conv1[1]), stride, 1))
+    second = med(slow_hop(between, folded(block.conv2[0], block.conv2[1]), 1, 1))
+    if isinstance(block.shortcut, nn.Identity):
+        own = med(x.max((2, 3)))
+        short = np.where(np.eye(len(own)), own, -np.inf)
+    else:
+        short = med(slow_hop(x, folded(block.shortcut[0], block.shortcut[1]), stride, 0))
+    return np.maximum(slow_strongest(first, second), short)
+
+
+def test_residual_blocks_with_projection_and_identity():
+    torch.manual_seed(1)
+    net = nn.Sequential(models.ConvBNReLU(3, 4), models.Residual(4, 6, 2), models.Residual(6, 6, 1))
+    model = settled(models.Classifier(nn.Sequential(*net, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(6, 3)),
+                                      stages=("0", "1", "2"), classes=3))  # fmt: skip
+    x = images(4, 7)
+    with torch.no_grad():
+        a = model.net[0]((x - model.mean) / model.std)
+        b = model.net[1](a)
+    one, two = pathways.influence(model, x, ["0", "1", "2"], batch_size=3)
+    np.testing.assert_allclose(one, residual_by_hand(model.net[1], a.numpy(), 2), atol=1e-10)
+    np.testing.assert_allclose(two, residual_by_hand(model.net[2], b.numpy(), 1), atol=1e-10)
+
+
+def test_branches_side_by_side():
+    """Inception: 1x1, 3x3 and 5x5 through their own channels, pooling with a projection; one after the other."""
+    torch.manual_seed(2)
+    block = models.Inception(4, 2, (2, 3), (2, 2), 3)
+    net = nn.Sequential(models.ConvBNReLU(3, 4), block, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(10, 3))
+    model = settled(models.Classifier(net, stages=("0", "1"), classes=3))
+    x = images(3, 6)
+    with torch.no_grad():
+        a = model.net[0]((x - model.mean) / model.std)
+        pooled = F.max_pool2d(a, 3, 1, 1).numpy()
+        three = block.three[0](a)
+        five = [block.five[0](a), block.five[1](block.five[0](a))]
+    a = a.numpy()
+
+    def hop(maps, conv, padding):
+        return med(slow_hop(np.asarray(maps), folded(conv[0], conv[1]), 1, padding))
+
+    expected = np.concatenate(
+        [
+            hop(a, block.one, 0),
+            slow_strongest(hop(a, block.three[0], 0), hop(three, block.three[1], 1)),
+            slow_strongest(
+                slow_strongest(hop(a, block.five[0], 0), hop(five[0], block.five[1], 1)), hop(five[1], block.five[2], 1)
+            ),
+            hop(pooled, block.pool[1], 0),
+        ],
+        axis=1,
+    )
+    (found,) = pathways.influence(model, x, ["0", "1"])
+    np.testing.assert_allclose(found, expected, atol=1e-10)
+    shown = {"0": (3, 1), "1": (9, 0, 4, 6, 2)}
+    (some,) = pathways.influence(model, x, ["0", "1"], shown)
+    np.testing.assert_allclose(some, expected[np.ix_(shown["0"], shown["1"])], atol=1e-10)
+    (released,) = pathways.influence(model, x, ["0", "1"], released=True)
+    by_three = med(slow_hop(a, folded(block.one[0], block.one[1]), 3, 0))
+    un_pooled = med(slow_hop(a, folded(block.pool[1][0], block.pool[1][1]), 3, 0))
+    np.testing.assert_allclose(released[:, :2], by_three, atol=1e-10)
+    np.testing.assert_allclose(released[:, 7:], un_pooled, atol=1e-10)
+    second = med(slow_hop(three.numpy(), folded(block.three[1][0], block.three[1][1]), 3, 1))
+    np.testing.assert_allclose(
+        released[:, 2:5],
+        slow_strongest(med(slow_hop(a, folded(block.three[0][0], block.three[0][1]), 3, 0)), second),
+        atol=1e-10,
+    )
+
+
+class Odd(nn.Module):
+    """A grouped, dilated, strided convolution without normalisation, of what two layers put out."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.a = nn.Conv2d(3, 4, 3, padding=1)
+        self.b = nn.Conv2d(4, 4, 1)
+        self.c = nn.Conv2d(8, 6, 3, stride=2, padding=2, dilation=2, groups=2)
+        self.mixed = nn.Identity()
+        self.head = nn.Linear(6, 3)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        a = self.a(x).relu()
+        c = self.c(torch.cat([F.gelu(self.b(a)), a], 1))
+        return self.head(self.mixed(c.roll(1, 1)).mean((2, 3)))
+
+
+def test_groups_dilation_stride_and_what_does_not_come_from_the_layer():
+    torch.manual_seed(3)
+    model, x = Odd().to(D).eval(), images(3, 8)
+    with torch.no_grad():
+        b = F.gelu(model.b(model.a(x).relu()))
+    dense = np.zeros((6, 4, 3, 3))
+    dense[:3] = model.c.weight.detach()[:3].numpy()  # the first group reads b, the second the four channels of a
+    expected = med(slow_hop(b.numpy(), dense, 2, 2, 2))
+    (found,) = pathways.influence(model, x, ["b", "c"])
+    np.testing.assert_allclose(found[:, :3], expected[:, :3], atol=1e-10)
+    assert (found[:, 3:] == 0).all()
+    with pytest.raises(ValueError, match="order in which they run"):
+        pathways.influence(model, x, ["c", "b"])
+
+
+def test_what_cannot_be_followed_is_named():
+    with pytest.raises(ValueError, match="cannot be followed through 'roll'"):
+        pathways.influence(Odd().to(D).eval(), images(2, 8), ["c", "mixed"])
+
+
+def test_one_layer_has_no_edges():
+    assert pathways.influence(settled(models.create("plain", classes=4)), images(), ["stage1"]) == []
+
+
+@pytest.mark.parametrize(
+    ("layers", "message"),
+    [(["stage9"], "did you mean"), (["head"], "a map needs a convolutional layer"), ([], "pathways need one at least")],
+)
+def test_layers_that_are_none(layers, message):
+    model = settled(models.create("plain", classes=4))
+    with pytest.raises(ValueError, match=message):
+        pathways.scores(model, images(), layers)
+
+
+def test_the_model_is_left_as_it_was():
+    model = models.create("residual", classes=4).to(D).train()
+    model.net.stage1.eval()
+    before = [(m.training, len(m._forward_hooks)) for m in model.modules()]
+    pathways.influence(model, images(), model.stages)
+    pathways.scores(model, images(), model.stages)
+    assert before == [(m.training, len(m._forward_hooks)) for m in model.modules()]
+    assert all(p.requires_grad and p.grad is None for p in model.parameters())
+
+
+@pytest.mark.parametrize("arch", ["densenet121", "googlenet", "resnet18", "resnet34-cifar"])
+def test_any_network(arch):
+    model = models.create(arch, classes=3)
+    shown = dict.fromkeys(model.stages, (0, 1, 2))
+    for matrix in pathways.influence(model, images(2, 64).float(), model.stages, shown):
+        assert matrix.shape == (3, 3) and matrix.isfinite().all()
