@@ -151,7 +151,7 @@ class Parameters(profiles.Parameters):
     teacher_arch: Annotated[str, Field(description="of the teachers; empty: the same")] = ""
     arms: Annotated[
         tuple[str, ...], Field(min_length=4, description="ways of training; see lib.saliency_adversarial_training")
-    ] = (*SIMPLE,)
+    ] = tuple(a for a in SIMPLE if a != "trades-1+sign")
     headline: Annotated[tuple[str, ...], Field(min_length=1, description="arms with several seeds")] = (
         "original", "uniform", "sign", "sat-masks", "sat-std-gradient", "sat-std-smoothgrad", "sat-adv-smoothgrad", "pgd",
         "pgd+uniform", "pgd+sat",
@@ -159,7 +159,7 @@ class Parameters(profiles.Parameters):
     seeds: Annotated[int, Field(ge=1, description="of the headline arms")] = 3
     mix_maps: Annotated[str, Field(description="maps of the arms PGD + SAT and TRADES + SAT")] = "masks"
     switches: Annotated[tuple[str, ...], Field(description="single departures from the published way, each an arm")] = (
-        "sat-std-smoothgrad@median", "sat-std-smoothgrad@released", "sat-std-ig@released",
+        "sat-std-smoothgrad@median", "sat-std-smoothgrad@released",
         "sat-std-gradient@predicted", "sat-std-gradient@fresh", "sat-masks@unflipped",
         "pgd+sat@unprojected",
     )  # fmt: skip
@@ -181,8 +181,8 @@ class Parameters(profiles.Parameters):
     alpha10: Annotated[float, Field(gt=0, le=1, description="alpha^10 of the curriculum")] = 0.6
     steps: Annotated[int, Field(ge=1, description="of PGD and TRADES in training, and of PGD in the evaluation")] = 5
     step: Annotated[float, Field(gt=0, description="their length, of 255")] = 2.0
-    smooth_n: Annotated[int, Field(ge=1, description="noisy copies in SmoothGrad")] = 10
-    ig_steps: Annotated[int, Field(ge=1, description="points of integrated gradients")] = 10
+    smooth_n: Annotated[int, Field(ge=1, description="noisy copies in SmoothGrad")] = 6
+    ig_steps: Annotated[int, Field(ge=1, description="points of integrated gradients")] = 6
     images: Annotated[int, Field(ge=8, description="test images")] = 100
     eps_grid: Annotated[tuple[Positive, ...], Field(min_length=3, description="radii of the evaluation, of 255")] = (
         1.0, 2.0, 3.0,

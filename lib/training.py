@@ -392,19 +392,19 @@ FEW = 5_000  # images in a whole training: fewer take less time than the start o
 
 def jobs(configs: Iterable[TrainConfig], together: int = 1) -> dict[str, list[TrainConfig]]:
     """Networks by the job that trains them: those of one depth that are short (with a study's own objective, or FEW images)
-    may share one, since a process takes a while to load. A job takes `together` of them, or a third as many with an attack in
-    the inner loop. A job of one is called by its network's digest."""
+    may share one, since a process takes a while to load. A job takes `together` of them: a third as many with an attack in
+    the inner loop, half as many that wait for others, since those end a run, when nothing else keeps the other cores busy.
+    A job of one is called by its network's digest."""
     found: dict[str, list[TrainConfig]] = {}
-    alike: dict[str, list[TrainConfig]] = {}
+    alike: dict[tuple[int, int], list[TrainConfig]] = {}
     for config in configs:
-        attacked = "steps" in config.options
+        size = together // (3 if "steps" in config.options else 2 if config.depth else 1)
         few = config.limit is not None and config.limit * config.epochs <= FEW
-        if (config.objective in OBJECTIVES and not few) or together // (1 + 2 * attacked) < 2:
+        if (config.objective in OBJECTIVES and not few) or size < 2:
             found[config.digest] = [config]
         else:
-            alike.setdefault(f"{attacked} {config.depth}", []).append(config)  # of one depth: no two jobs need each other
-    for kind, group in alike.items():
-        size = together // 3 if kind.startswith("True") else together
+            alike.setdefault((size, config.depth), []).append(config)  # of one depth: no two jobs need each other
+    for (size, _), group in alike.items():
         count = -(-len(group) // size)
         ends = [i * len(group) // count for i in range(count + 1)]  # alike in size, so that no core waits for a last long job
         for part in (group[a:b] for a, b in itertools.pairwise(ends)):
