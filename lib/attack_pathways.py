@@ -20,7 +20,8 @@ import torch
 from pydantic import Field, field_validator, model_validator
 from torch import Tensor, nn
 
-from lib import attacks, datasets, hooks, models, pathways, profiles, training
+from lib import attacks, datasets, hooks, models, pathways, pathways_graph, profiles, training
+from lib.pathways_view import Graph
 
 ATTACKS = ("pgd", "fgsm", "noise")
 NAMES = {"pgd": "PGD (L2)", "fgsm": "FGSM", "noise": "random direction"}
@@ -159,12 +160,11 @@ def evaluation_set(p: Parameters) -> datasets.ImageSet:
     return datasets.load(p.dataset, "test", size=p.size, channels=p.channels)
 
 
-def attacked(model: nn.Module, x: Tensor, target: int, attack: str, strength: float, *, steps: int = 20) -> Tensor:
-    """Images pushed towards a class by one of ATTACKS; `strength` is an L2 radius.
+def attacked(model: nn.Module, x: Tensor, y: Tensor, attack: str, strength: float, *, steps: int = 20) -> Tensor:
+    """Images pushed towards the classes y by one of ATTACKS; `strength` is an L2 radius.
 
     Cost: `steps` forward-and-backward passes, one, or none.
     """
-    y = torch.full((len(x),), target, device=x.device)
     if attack == "pgd":
         return attacks.pgd(
             model, x, y, eps=strength, steps=steps, step=strength / 5, norm="l2", targeted=True, judge=False,
@@ -188,6 +188,7 @@ def measure_pair(
     for the target class.
     """
     rows = []
+    y = torch.full((len(source),), pair.target, device=source.device)
 
     def keep(images: Tensor, attack: str, strength: float) -> None:
         found = pathways.scores(model, images, layers)
@@ -206,8 +207,8 @@ def measure_pair(
     keep(source, "source", 0.0)
     keep(target, "target", 0.0)
     for attack, strength in itertools.product(ATTACKS, p.strengths):
-        parts = [attacked(model, part, pair.target, attack, strength, steps=p.steps) for part in source.split(pathways.BATCH)]
-        keep(torch.cat(parts), attack, strength)
+        parts = zip(source.split(pathways.BATCH), y.split(pathways.BATCH), strict=True)
+        keep(torch.cat([attacked(model, a, b, attack, strength, steps=p.steps) for a, b in parts]), attack, strength)
     return pd.concat(rows, ignore_index=True)
 
 
@@ -222,11 +223,6 @@ def measure(p: Parameters, arch: str, seed: int) -> pd.DataFrame:
         source, target = (of_class(data, c, p.images).to(where) for c in classes)
         parts.append(measure_pair(model, source, target, classes, p, layers).assign(pair=pair))
     return pd.concat(parts, ignore_index=True).assign(arch=arch, seed=seed)
-
-
-def k_of(channels: int, p: Parameters) -> int:
-    """How many neurons of a layer are its top neurons."""
-    return min(channels, max(p.least, round(p.share * channels)))
 
 
 class Scored:
@@ -258,3 +254,21 @@ class Scored:
         """How many of the source class, or of the target class where those are fewer."""
         arch = next(iter(self.layers))
         return min(self.success(arch, pair, c).shape[2] for c in ("source", "target"))
+
+
+def graph(p: Parameters, arch: str, pair: str, *, seed: int = 0, chosen: tuple[str, ...] = ("pgd", "fgsm")) -> Graph:
+    """The graph of one network on one pair of classes."""
+    model, data = network(p, arch, seed).model, evaluation_set(p)
+    where = next(model.parameters()).device
+    classes = pair_of(pair, data.classes)
+    source, target = (of_class(data, c, p.images).to(where) for c in classes)
+    return pathways_graph.build(
+        model, source, target, classes.target, names=(data.classes[classes.source], data.classes[classes.target]),
+        layers=layers_of(model, p.layers), attacks={a: functools.partial(_attack, name=a, steps=p.steps) for a in chosen},
+        strengths=p.strengths, title=f"{arch}: {pair.replace('>', ' → ')}", share=p.share, least=p.least,
+        exploited=p.exploited, released=p.stride == "released", features=p.features, patches=p.patches, progress=True,
+    )  # fmt: skip
+
+
+def _attack(model: nn.Module, x: Tensor, y: Tensor, strength: float, *, name: str, steps: int) -> Tensor:
+    return attacked(model, x, y, name, strength, steps=steps)

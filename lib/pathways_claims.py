@@ -11,8 +11,9 @@ import numpy as np
 from scipy.stats import rankdata
 
 from lib import claims
-from lib.attack_pathways import NAMES, Parameters, Scored, k_of
+from lib.attack_pathways import Parameters, Scored
 from lib.claims import Claim, Interval, Kind, Rule, Statistic
+from lib.pathways_graph import top_count
 
 SOURCE = "Das et al. 2020"
 SPEC = "expected at this scale; not in the paper"
@@ -42,7 +43,8 @@ class Pathways:
     def __init__(self, scored: Scored, arch: str, pair: str) -> None:
         self.arch, self.pair, self.p, self.scored = arch, pair, scored.p, scored
         self.layers = scored.layers[arch]
-        self.k = {n: k_of(scored.scores(arch, pair, "source", n).shape[-1], scored.p) for n in self.layers}
+        widths = {n: scored.scores(arch, pair, "source", n).shape[-1] for n in self.layers}
+        self.k = {n: top_count(width, scored.p.share, scored.p.least) for n, width in widths.items()}
         self._sorted = functools.cache(self._values)
         self._found: dict[tuple[str, bytes, bytes], Medians] = {}
 
@@ -276,4 +278,4 @@ def by_strength(path: Pathways, make: Callable[[int], Statistic], draws: int = 1
     return [path.interval(make(j), draws) for j in range(len(path.p.strengths))]
 
 
-__all__ = ["NAMES", "Pathways", "by_strength", "judge", "mean", "minus", "thirds", "top"]
+__all__ = ["Pathways", "by_strength", "judge", "mean", "minus", "thirds", "top"]

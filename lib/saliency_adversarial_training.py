@@ -170,9 +170,9 @@ class Parameters(profiles.Parameters):
         1e-9, 0.8,
     )  # fmt: skip
     eps0s: Annotated[tuple[Positive, ...], Field(description="eps0 beside eps, of 255")] = (4.0, 16.0)
-    train_images: Annotated[int | None, Field(ge=1, description="None: all there are")] = 512
+    train_images: Annotated[int | None, Field(ge=1, description="None: all there are")] = 400
     epochs: Annotated[int, Field(ge=1)] = 9
-    batch_size: Annotated[int, Field(ge=2)] = 32
+    batch_size: Annotated[int, Field(ge=2)] = 25
     learning_rate: Annotated[float, Field(gt=0, description="of Adam")] = 3e-3
     schedule: training.Schedule = "onecycle"
     augment: Annotated[tuple[training.Augmentation, ...], Field(description="of images and their maps")] = ("flip",)

@@ -1,0 +1,117 @@
+"""Study 0: the claims of the Grad-CAM tour, and the statistics that they rest on."""
+
+import numpy as np
+import pandas as pd
+
+from lib import claims
+from lib.claims import Claim, Kind, Rule, Statistic
+from lib.cubes import Cubes, over
+from lib.grad_cam import FAMILY, Parameters
+
+SOURCE = "Selvaraju et al. 2017"
+TALK = "presentation of the Grad-CAM project"
+OURS = "ours; not in the paper"
+MASS = "share of the map's mass on the object"
+EXACT = 1e-4  # relative, in float32
+
+
+def difference(a: np.ndarray, b: np.ndarray) -> Statistic:
+    """Mean of a - b over images and seeds where both are known."""
+    return over(a - b)
+
+
+def judge(table: pd.DataFrame, p: Parameters, *, test: bool) -> list[Claim]:
+    """Every claim, for every network."""
+    cubes = Cubes.of(table)
+    found: list[Claim] = []
+    strongest = p.eps[-1]
+    masked = any(measure == "energy/last" for _, measure, _ in cubes.values)
+
+    for arch in p.architectures:
+        name = FAMILY.get(arch, arch)
+
+        def get(measure: str, level: float = 0.0, arch: str = arch) -> np.ndarray:
+            return cubes.values[arch, measure, level]
+
+        def add(
+            id: str, kind: Kind, statement: str, compute: Statistic, rule: Rule, over_images: str, statistic: str, source: str,
+            note: str = "", level: float = 0.0, arch: str = arch, name: str = name,
+        ) -> None:  # fmt: skip
+            images = cubes.values[arch, over_images, level].shape[1]
+            interval = claims.interval(compute, images=images, seeds=p.seeds, draws=200)
+            verdict = rule.judge(interval) if test else "not tested"
+            if test and verdict == "not tested":
+                note = f"{note} Without value: every map of this kind is empty.".strip()
+            found.append(
+                Claim(
+                    study="00", id=f"{id}/{arch}" + (f"@{p.variant}" if p.variant else ""), kind=kind,
+                    statement=f"{statement} ({name}).", source=source, statistic=statistic, value=interval.value,
+                    ci_low=interval.low, ci_high=interval.high, n=interval.n, rule=str(rule), verdict=verdict, note=note,
+                )
+            )  # fmt: skip
+
+        for which, statement in (
+            ("cam", "Without ReLU, Grad-CAM at the last layer is CAM over the number of positions Z"),
+            ("sum", "The map without ReLU is Grad-CAM minus the counterfactual map"),
+            ("product", "Where Grad-CAM is above zero, the counterfactual map is zero"),
+        ):
+            add(
+                f"identity-{which}", "claim", statement, over(get(f"identity/{which}")), Rule("within", EXACT),
+                f"identity/{which}", "largest difference of the two sides over the largest value, mean of the images", SOURCE,
+            )  # fmt: skip
+        add(
+            "softmax-differs", "control", "The map of the probability is another one than that of the logit",
+            over(get("identity/softmax")), Rule("above", EXACT), "identity/softmax",
+            "largest difference of the two maps, each over its own largest value", OURS,
+        )  # fmt: skip
+        if masked:
+            for how, told in (
+                ("energy", "share of the map's mass on the object"),
+                ("pointing", "share of peaks on the object"),
+            ):
+                add(
+                    f"late-beats-middle-{how}", "claim", "The last layer's map lies on the object more than a middle layer's",
+                    difference(get(f"{how}/last"), get(f"{how}/middle")), Rule("above", 0.0), f"{how}/last",
+                    f"{told}, true class, last minus middle layer", TALK,
+                )  # fmt: skip
+            add(
+                "on-object", "control", "The last layer's map lies on the object more than an even map would",
+                difference(get("energy/last"), get("area")), Rule("above", 0.0), "energy/last",
+                f"{MASS} minus the object's share of the image", OURS,
+            )  # fmt: skip
+        for word, own, other in (("first", p.first, p.second), ("second", p.second, p.first)):
+            add(
+                f"two-objects-{word}", "claim", f"On an image of two objects, the map of {own} lies on the {own}",
+                over(get(f"two/positive/{word}")), Rule("above", 0.5), f"two/positive/{word}",
+                f"share of the map's mass on the half of the image that shows {own}", SOURCE,
+            )  # fmt: skip
+            add(
+                f"counterfactual-{word}", "claim", f"The counterfactual map of {own} lies on the {other} instead",
+                over(get(f"two/counterfactual/{word}")), Rule("below", 0.5), f"two/counterfactual/{word}",
+                f"share of the counterfactual map's mass on the half that shows {own}", SOURCE,
+            )  # fmt: skip
+        moved = f"targeted attack minus random signs, eps {strongest:g}"
+        add(
+            "attack-moves-map", "claim", "A targeted attack changes the map of the true class more than noise does",
+            difference(get("nissim/attack", strongest), get("nissim/noise", strongest)), Rule("above", 0.0), "nissim/attack",
+            f"NISSIM with the clean map, {moved}", TALK, level=strongest,
+        )  # fmt: skip
+        if masked:
+            add(
+                "attack-leaves-object", "claim", "Under attack less of the true class's map lies on the object",
+                difference(get("energy/attack", strongest), get("energy/last")), Rule("below", 0.0), "energy/attack",
+                f"{MASS}, targeted attack at eps {strongest:g} minus clean", TALK, level=strongest,
+            )  # fmt: skip
+            add(
+                "attack-leaves-object-over-noise", "control", "… and less than under noise of the same size",
+                difference(get("energy/attack", strongest), get("energy/noise", strongest)), Rule("below", 0.0),
+                "energy/attack",
+                f"{MASS}, {moved}", OURS, level=strongest,
+            )  # fmt: skip
+        if (arch, "by/texture", 0.0) in cubes.values:
+            add(
+                "leans-on-texture", "open question", "Where shape and texture disagree, the network goes by the texture",
+                difference(get("by/texture"), get("by/shape")), Rule("above", 0.0), "by/texture",
+                "share of decisions for the texture's class minus share for the shape's class", OURS,
+            )  # fmt: skip
+    return found

@@ -1,0 +1,121 @@
+"""Study 6: the graph of any network, any two classes, any images and any attack, ready to be drawn (`lib.pathways_view`)."""
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor, nn
+
+from lib import hooks, pathways, visualise
+from lib.pathways import Attack, Groups
+from lib.pathways_view import Graph, Layer, card
+from lib.progress import say
+
+
+def top_count(channels: int, share: float, least: int) -> int:
+    """How many of a layer's channels are its top neurons."""
+    return min(channels, max(least, round(share * channels)))
+
+
+def build(
+    model: nn.Module,
+    source: Tensor,
+    target: Tensor,
+    target_class: int,
+    *,
+    names: tuple[str, str],
+    layers: Sequence[str],
+    attacks: Mapping[str, Attack],
+    strengths: Sequence[float],
+    title: str = "",
+    share: float = 0.1,
+    least: int = 3,
+    exploited: int = 5,
+    released: bool = False,
+    features: int = 64,
+    patches: int = 4,
+    gallery: Tensor | None = None,
+    progress: bool = False,
+) -> Graph:
+    """Groups, influence and pictures of neurons for images of a source class that attacks push towards a target class.
+
+    `source` and `target` are images in [0, 1] of either class, `names` what the classes are called; `attacks` are functions
+    (model, images, classes, strength) -> attacked images, each used at every strength, on the same images. `share` and
+    `least` say how many channels of a layer are its top neurons. Feature pictures take `features` steps of activation
+    maximisation (0: none); `gallery` is the images that patches come from, by default those of both classes.
+
+    Cost, for L layers: two clean and `len(attacks) * len(strengths)` attacked sets of images, each with the attack's own
+    passes, two forward passes, and influence between the neurons shown.
+
+    Raises ValueError for no images of a class, a class out of range, no layer, a layer that puts out no maps, strengths that
+    do not ascend from above 0.
+    """
+    for images, name in ((source, names[0]), (target, names[1])):
+        if not len(images):
+            raise ValueError(f"no image of class {name!r}; pathways need some of the source and of the target class")
+    if not attacks or not strengths or list(strengths) != sorted(set(strengths)) or strengths[0] <= 0:
+        raise ValueError(
+            f"strengths {tuple(strengths)} of {len(attacks)} attacks: ascending from above 0, of one attack at least"
+        )
+    clean, other = pathways.scores(model, source, layers), pathways.scores(model, target, layers)
+    hooks.check_labels(torch.tensor([target_class]), clean.logits.shape[1], 1)
+    y = torch.full((len(source),), target_class, device=source.device)
+    medians = {n: (pathways.median(clean.of[n]), pathways.median(other.of[n])) for n in layers}
+    moved: dict[str, list[Tensor]] = {}
+    found: dict[str, dict[str, Tensor]] = {}
+    success: dict[str, list[int]] = {}
+    for attack, make in attacks.items():
+        moved[attack], success[attack], rows = [], [], []
+        for strength in strengths:
+            parts = zip(source.split(pathways.BATCH), y.split(pathways.BATCH), strict=True)
+            images = torch.cat([make(model, a, b, strength) for a, b in parts])
+            scored = pathways.scores(model, images, layers)
+            moved[attack].append(images)
+            success[attack].append(int((scored.logits.argmax(1) == target_class).sum()))
+            rows.append({n: pathways.median(scored.of[n]) for n in layers})
+        found[attack] = {n: torch.stack([r[n] for r in rows]) for n in layers}
+        if progress:
+            say(f"  {title}: attacked by {attack}")
+    groups = {n: _groups(medians[n], {a: found[a][n] for a in attacks}, share, least, exploited) for n in layers}
+    shown = {n: groups[n].shown for n in layers}
+    edges = {}
+    for attack in attacks:
+        sets = (source, *moved[attack])
+        by_strength = [pathways.influence(model, images, layers, shown, released=released) for images in sets]
+        edges[attack] = [np.stack([m.cpu().numpy() for m in matrices]) for matrices in zip(*by_strength, strict=True)]
+        if progress:
+            say(f"  {title}: influence under {attack}")
+    gallery = torch.cat([source, target]) if gallery is None else gallery
+    cards = {n: _cards(model, n, shown[n], gallery, features, patches) for n in layers} if features else {}
+    return Graph(
+        title=title, source=names[0], target=names[1], strengths=tuple(strengths),
+        layers=tuple(
+            Layer(
+                n, groups[n], medians[n][0].cpu().numpy(), medians[n][1].cpu().numpy(),
+                {a: found[a][n].cpu().numpy() for a in attacks},
+                {a: pathways.vulnerability(found[a][n], medians[n][0], strengths).cpu().numpy() for a in attacks},
+            )
+            for n in layers
+        ),
+        edges=edges, success=success, images=len(source), cards=cards,
+    )  # fmt: skip
+
+
+def _groups(clean: tuple[Tensor, Tensor], attacked: Mapping[str, Tensor], share: float, least: int, exploited: int) -> Groups:
+    """Groups of a layer; what any attack exploits is shown for all of them, so that attacks can be compared."""
+    k = top_count(len(clean[0]), share, least)
+    each = [pathways.groups(*clean, values, k, exploited=exploited) for values in attacked.values()]
+    return each[0]._replace(exploited=tuple(e for g in each for e in g.exploited))
+
+
+def _cards(
+    model: nn.Module, layer: str, channels: Sequence[int], gallery: Tensor, steps: int, count: int
+) -> dict[int, Image.Image]:
+    made = visualise.features(model, layer, channels, shape=tuple(gallery.shape[1:]), steps=steps)
+    best = visualise.patches(model, gallery, layer, channels, count=count)
+    size = gallery.shape[-1]
+    return {
+        c: card(made[i].cpu(), [visualise.cut(gallery[part.image], part.box, size).cpu() for part in best[i]])
+        for i, c in enumerate(channels)
+    }

@@ -1,0 +1,417 @@
+"""The graph of study 6: an interactive page (Vega-Lite, through Altair) and a still picture of the same graph.
+
+Everything the page needs stands in it: moving the strength or the highlighting asks neither a kernel nor the network.
+Rows are layers, the last on top; columns are groups. A neuron's share in a ranking is its rank within its layer among the
+neurons shown, over their number, so that the highest p % are those with a share up to p.
+"""
+
+import base64
+import html
+import io
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import altair as alt
+import matplotlib.pyplot as plt
+import numpy as np
+from matplotlib.figure import Figure
+from PIL import Image
+from torch import Tensor
+
+from lib import images as images_
+from lib import pathways
+from lib.pathways import CHANGES, Groups
+
+# The four groups with the colours and the order of Bluff
+GROUPS = {
+    "original": ("original", "#abdda4"), "both": ("both", "#fdae61"), "target": ("target", "#2b83ba"),
+    "exploited": ("exploited by attack", "#d7191c"),
+}  # fmt: skip
+LETTER = {"original": "O", "both": "B", "target": "T", "exploited": "E"}
+STATES = ("neither", "weak only", "strong only", "both")
+SHAPES = ("circle", "triangle-down", "triangle-up", "diamond")
+WIDTH, ROW = 620, 74
+STYLE = """<style>
+  body { font: 13px sans-serif; margin: 12px; }
+  .vega-bind { display: inline-block; margin: 2px 14px 2px 0; }
+  .vega-bind-name { font-weight: bold; }
+</style>"""
+
+
+@dataclass(frozen=True)
+class Layer:
+    """One row of a graph: its groups, and medians of every channel of the layer."""
+
+    name: str
+    groups: Groups
+    clean: np.ndarray  # (C,), source images
+    target: np.ndarray  # (C,), target images
+    attacked: Mapping[str, np.ndarray]  # by attack, (strengths, C)
+    vulnerability: Mapping[str, np.ndarray]  # by attack, (C,)
+
+
+@dataclass(frozen=True)
+class Graph:
+    """One network on one pair of classes.
+
+    `edges[attack][l]` is (1 + strengths, shown below, shown above) between the layers l and l + 1, the first row clean;
+    `cards[layer name][channel]` is a picture of a neuron.
+    """
+
+    title: str
+    source: str
+    target: str
+    strengths: tuple[float, ...]
+    layers: tuple[Layer, ...]
+    edges: Mapping[str, Sequence[np.ndarray]]
+    success: Mapping[str, Sequence[int]]  # by attack, images that reach the target class at each strength
+    images: int
+    cards: Mapping[str, Mapping[int, Image.Image]]
+
+
+def shares(values: np.ndarray) -> np.ndarray:
+    """Rank from the highest over the number, along the last dimension; of equal ones the first is higher."""
+    order = np.argsort(-values, axis=-1, kind="stable")
+    ranks = np.empty_like(order)
+    np.put_along_axis(ranks, order, np.broadcast_to(np.arange(1, values.shape[-1] + 1), values.shape), axis=-1)
+    return ranks / values.shape[-1]
+
+
+def placed(graph: Graph) -> list[dict[str, Any]]:
+    """Every neuron of the graph with its place: group, row (0 for the last layer), x in [0, 4)."""
+    found = []
+    widest = {
+        g: max((len(_members(layer.groups, g)) for layer in graph.layers), default=1) for g in GROUPS
+    }  # fmt: skip
+    for row, layer in enumerate(reversed(graph.layers)):
+        for column, group in enumerate(GROUPS):
+            for i, channel in enumerate(_members(layer.groups, group)):
+                x = column + (i + 0.5) / max(widest[group], 1)
+                found.append({"layer": layer.name, "row": row, "channel": channel, "group": group, "x": round(x, 4)})
+    return found
+
+
+def _members(groups: Groups, group: str) -> tuple[int, ...]:
+    return groups.exploited_ever if group == "exploited" else getattr(groups, group)
+
+
+def tables(graphs: Mapping[str, Graph]) -> tuple[list[dict[str, Any]], list[dict[str, Any]], list[dict[str, Any]]]:
+    """Neurons, edges and attacks of several graphs as rows; a neuron has a row an attack, values by strength from clean on."""
+    neurons: list[dict[str, Any]] = []
+    edges: list[dict[str, Any]] = []
+    attacks: list[dict[str, Any]] = []
+    for view, graph in graphs.items():
+        spots = placed(graph)
+        for attack in graph.edges:
+            for i, strength in enumerate((0.0, *graph.strengths)):
+                won = "" if i == 0 else f"{graph.success[attack][i - 1]} of {graph.images} images reach {graph.target}"
+                told = f"strength {strength:g}: {won}" if i else f"no attack: {graph.images} images of {graph.source}"
+                if i and not any(graph.success[attack]):
+                    told += " (this attack never succeeds; the graph shows what it moves)"
+                attacks.append({"view": view, "attack": attack, "s": i, "told": told, "title": graph.title})
+            ids: dict[tuple[str, int], str] = {}
+            for layer in graph.layers:
+                own = [s for s in spots if s["layer"] == layer.name]
+                channels = [s["channel"] for s in own]
+                if not channels:
+                    continue
+                clean = layer.clean[channels]
+                values = np.concatenate([clean[None], layer.attacked[attack][:, channels]])
+                ranks = {c: _shares_of(values, clean, c) for c in CHANGES}
+                for j, spot in enumerate(own):
+                    id_ = f"{view}|{attack}|{layer.name}|{spot['channel']}"
+                    ids[layer.name, spot["channel"]] = id_
+                    card = graph.cards.get(layer.name, {}).get(spot["channel"])
+                    neurons.append(
+                        {
+                            "id": id_, "view": view, "attack": attack, "name": f"{layer.name} · channel {spot['channel']}",
+                            "letter": LETTER[spot["group"]], "group": GROUPS[spot["group"]][0], "x": spot["x"],
+                            "row": spot["row"], "v": _short(values[:, j]), "t": _number(layer.target[spot["channel"]]),
+                            "vulnerability": _number(layer.vulnerability[attack][spot["channel"]]),
+                            **({"card": card_uri(card)} if card is not None else {}),
+                            **{c: [round(float(v), 3) for v in ranks[c][:, j]] for c in CHANGES},
+                        }
+                    )  # fmt: skip
+            for l, matrices in enumerate(graph.edges[attack]):
+                lower, upper = graph.layers[l], graph.layers[l + 1]
+                for a, low in enumerate(lower.groups.shown):
+                    for b, high in enumerate(upper.groups.shown):
+                        line = matrices[:, a, b]
+                        if (line > 0).any():
+                            edges.append(
+                                {
+                                    "view": view, "attack": attack, "a": ids[lower.name, low], "b": ids[upper.name, high],
+                                    "pair": l, "w": _short(line),
+                                }
+                            )  # fmt: skip
+    return neurons, edges, attacks
+
+
+def _shares_of(values: np.ndarray, clean: np.ndarray, how: str) -> np.ndarray:
+    import torch
+
+    found = pathways.change(torch.from_numpy(values), torch.from_numpy(clean), how)  # type: ignore[arg-type]
+    return shares(found.numpy())
+
+
+def _number(value: float) -> float:
+    return float(f"{float(value):.3g}")
+
+
+def _short(values: np.ndarray) -> list[float]:
+    return [_number(v) for v in values]
+
+
+def card(feature: Tensor, parts: Sequence[Tensor], size: int = 36) -> Image.Image:
+    """A neuron's picture: what activation maximisation makes, then patches that excite it, side by side."""
+    pictures = [Image.fromarray(images_.from_tensor(t)).convert("RGB").resize((size, size), 0) for t in (feature, *parts)]
+    strip = Image.new("RGB", (len(pictures) * (size + 2) - 2 + 4, size), "white")
+    for i, picture in enumerate(pictures):
+        strip.paste(picture, (i * (size + 2) + (4 if i else 0), 0))
+    return strip
+
+
+def card_uri(picture: Image.Image) -> str:
+    buffer = io.BytesIO()
+    picture.save(buffer, format="WEBP", quality=60)
+    return "data:image/webp;base64," + base64.b64encode(buffer.getvalue()).decode()
+
+
+def chart(graphs: Mapping[str, Graph], attack_names: Mapping[str, str]) -> alt.TopLevelMixin:
+    """The interactive graph of several networks and pairs, by the names that a reader chooses from."""
+    neurons, edges, attacks = tables(graphs)
+    if not neurons:
+        raise ValueError("nothing to draw: no layer has a neuron in any group")
+    first = next(iter(graphs))
+    rows = {view: [layer.name for layer in reversed(graph.layers)] for view, graph in graphs.items()}
+    deepest = max(map(len, rows.values()))
+    strengths = next(iter(graphs.values())).strengths
+    last = len(strengths)
+
+    def dropdown(name: str, label: str, options: Sequence[Any], labels: Sequence[str] | None = None, value: Any = None) -> Any:
+        binding = alt.binding_select(options=list(options), labels=list(labels or options), name=f"{label} ")
+        return alt.param(name=name, bind=binding, value=options[0] if value is None else value)
+
+    def ranged(name: str, label: str, low: int, high: int, step: int, value: int) -> Any:
+        return alt.param(name=name, bind=alt.binding_range(min=low, max=high, step=step, name=f"{label} "), value=value)
+
+    kinds = list(next(iter(graphs.values())).edges)
+    controls = [
+        dropdown("view", "network and classes", list(graphs)),
+        dropdown("attack", "attack", kinds, [attack_names[k] for k in kinds]),
+        ranged("strength", f"strength (0: none, {last}: {strengths[-1]:g})", 0, last, 1, last // 2),
+        dropdown("by", "highlight neurons most", CHANGES, value="excited"),
+        ranged("topNeurons", "highest % of neurons", 5, 100, 5, 20),
+        ranged("topEdges", "highest % of edges", 5, 100, 5, 30),
+        dropdown("show", "edges", ["highlighted", "all"]),
+        dropdown("compare", "compare with a weaker attack", ["no", "yes"]),
+        ranged("weak", "weaker strength", 0, last, 1, 1),
+    ]  # fmt: skip
+    hover = alt.selection_point(
+        name="hover", on="pointerover", fields=["id"], empty=False, value=[{"id": _first_shown(neurons, first, kinds[0])}]
+    )
+    pin = alt.selection_point(name="pin", on="click", fields=["id"], empty=False, toggle="true")
+    here = "datum.view === view && datum.attack === attack"
+    high = "datum[by][strength] <= topNeurons / 100 + 1e-6"
+    x = alt.X("x:Q", scale=alt.Scale(domain=[-0.05, 4.05]), axis=None)
+    y = alt.Y("row:Q", scale=alt.Scale(domain=[-0.6, deepest - 0.4], reverse=True), axis=None)
+
+    all_neurons = alt.InlineData(values=neurons, name="neurons")
+    all_edges = alt.InlineData(
+        values=edges or [{"view": "", "attack": "", "a": "", "b": "", "pair": 0, "w": [0]}], name="edges"
+    )
+    nodes = (
+        alt.Chart(all_neurons)
+        .transform_filter(here)
+        .transform_calculate(
+            high=high, now="datum.v[strength]", clean="datum.v[0]", change="datum.v[strength] - datum.v[0]",
+            state="compare === 'no' ? 'neither' : (datum[by][strength] <= topNeurons / 100 + 1e-6 "
+            "? (datum[by][weak] <= topNeurons / 100 + 1e-6 ? 'both' : 'strong only') "
+            ": (datum[by][weak] <= topNeurons / 100 + 1e-6 ? 'weak only' : 'neither'))",
+        )
+    )  # fmt: skip
+    strong = "datum.high || datum.state === 'weak only'"
+    colours = alt.Scale(domain=[g for g, _ in GROUPS.values()], range=[c for _, c in GROUPS.values()])
+    marks = nodes.mark_point(filled=True, size=230, strokeWidth=1.6).encode(
+        x=x,
+        y=y,
+        color=alt.Color("group:N", scale=colours, legend=None),
+        shape=alt.Shape(
+            "state:N", scale=alt.Scale(domain=STATES, range=SHAPES),
+            legend=alt.Legend(title="compared: highlighted in", orient="bottom"),
+        ),
+        opacity=alt.condition(strong, alt.value(1.0), alt.value(0.28)),
+        stroke=alt.condition(pin, alt.value("black"), alt.value("white")),
+        tooltip=[
+            alt.Tooltip("name:N"), alt.Tooltip("group:N"), alt.Tooltip("now:Q", title="activation", format=".3g"),
+            alt.Tooltip("clean:Q", title="without attack", format=".3g"),
+            alt.Tooltip("vulnerability:Q", format=".3g"),
+        ],
+    )  # fmt: skip
+    letters = nodes.mark_text(fontSize=10, fontWeight="bold").encode(
+        x=x, y=y, text="letter:N", opacity=alt.condition(strong, alt.value(1.0), alt.value(0.35))
+    )
+
+    def lines(*keep: str, pinned: str = "") -> Any:
+        base = alt.Chart(all_edges).transform_filter(here)
+        ends = ["x", "row", *CHANGES]
+        for end in ("a", "b"):
+            found = alt.LookupData(data=all_neurons, key="id", fields=ends)
+            base = base.transform_lookup(lookup=end, from_=found, as_=[f"{end}_{n}" for n in ends])
+        base = base.transform_calculate(
+            now="datum.w[strength]",
+            value="by === 'activated' ? datum.w[strength] : by === 'changed' ? abs(datum.w[strength] - datum.w[0]) "
+            ": by === 'excited' ? datum.w[strength] - datum.w[0] : datum.w[0] - datum.w[strength]",
+            aHigh="(by === 'activated' ? datum.a_activated : by === 'changed' ? datum.a_changed "
+            ": by === 'excited' ? datum.a_excited : datum.a_inhibited)[strength] <= topNeurons / 100 + 1e-6",
+            bHigh="(by === 'activated' ? datum.b_activated : by === 'changed' ? datum.b_changed "
+            ": by === 'excited' ? datum.b_excited : datum.b_inhibited)[strength] <= topNeurons / 100 + 1e-6",
+        ).transform_filter("datum.now > 0")  # fmt: skip
+        for expression in keep:
+            base = base.transform_filter(expression)
+        if pinned:
+            return base.transform_calculate(id=f"datum.{pinned}").transform_filter(pin)
+        return base
+
+    def drawn(base: Any, colour: str, opacity: float) -> Any:
+        return base.mark_rule(color=colour, opacity=opacity).encode(
+            x=alt.X("a_x:Q", scale=alt.Scale(domain=[-0.05, 4.05]), axis=None), x2="b_x:Q",
+            y=alt.Y("a_row:Q", scale=alt.Scale(domain=[-0.6, deepest - 0.4], reverse=True), axis=None), y2="b_row:Q",
+            size=alt.Size("share:Q", scale=alt.Scale(domain=[0, 1], range=[0.3, 4]), legend=None),
+        )  # fmt: skip
+
+    def ranked(base: Any) -> Any:
+        base = base.transform_joinaggregate(most="max(now)", count="count()", groupby=["pair"])
+        return base.transform_window(
+            rank="row_number()", sort=[alt.SortField("value", order="descending")], groupby=["pair"]
+        ).transform_calculate(share="datum.now / datum.most")
+
+    every = drawn(ranked(lines("show === 'all'")), "#777", 0.18)
+    chosen = drawn(
+        ranked(lines("datum.aHigh && datum.bHigh")).transform_filter("datum.rank <= ceil(topEdges / 100 * datum.count)"),
+        "#333",
+        0.65,
+    )
+    pinned = [drawn(ranked(lines(pinned=end)), "#000", 0.9) for end in ("a", "b")]
+    titles = alt.Chart(
+        alt.InlineData(values=[{"x": i + 0.5, "group": name, "row": -0.52} for i, (name, _) in enumerate(GROUPS.values())])
+    ).mark_text(fontWeight="bold", fontSize=12).encode(
+        x=x, y=y, text="group:N", color=alt.Color("group:N", scale=colours, legend=None)
+    )  # fmt: skip
+    labels = [{"view": v, "row": i, "x": -0.04, "layer": n} for v, names in rows.items() for i, n in enumerate(names)]
+    layer_names = (
+        alt.Chart(alt.InlineData(values=labels)).transform_filter("datum.view === view")
+        .mark_text(align="left", dy=-26, fontSize=11, color="#444").encode(x=x, y=y, text="layer:N")
+    )  # fmt: skip
+    graph = alt.layer(every, chosen, *pinned, marks.add_params(hover, pin), letters, titles, layer_names).properties(
+        width=WIDTH, height=ROW * deepest
+    )
+    told = alt.Chart(alt.InlineData(values=attacks)).transform_filter(f"{here} && datum.s === strength")
+    heading = told.mark_text(align="left", fontSize=13).encode(x=alt.value(0), y=alt.value(8), text="told:N")
+    name = told.mark_text(align="left", fontSize=14, fontWeight="bold").encode(x=alt.value(0), y=alt.value(-10), text="title:N")
+    left = alt.vconcat((name + heading).properties(width=WIDTH, height=20), graph, spacing=4)
+    right = _detail(all_neurons, hover, strengths)
+    whole = alt.hconcat(left, right, spacing=24).add_params(*controls).configure_view(stroke=None)
+    return whole.configure_axis(grid=False).configure_legend(symbolSize=120)
+
+
+def _first_shown(neurons: list[dict[str, Any]], view: str, attack: str) -> str:
+    return next(n["id"] for n in neurons if (n["view"], n["attack"]) == (view, attack))
+
+
+def _detail(neurons: Any, hover: Any, strengths: tuple[float, ...]) -> Any:
+    """The card of the neuron under the pointer: its picture, and its activation against strength between two clean lines."""
+    own = alt.Chart(neurons).transform_filter(hover)
+    width = 250
+    name = own.mark_text(align="left", fontSize=13, fontWeight="bold").encode(x=alt.value(0), y=alt.value(6), text="name:N")
+    group = own.mark_text(align="left", fontSize=11).encode(x=alt.value(0), y=alt.value(24), text="group:N")
+    heading = (name + group).properties(width=width, height=32)
+    picture = (
+        own.transform_filter("isDefined(datum.card)")
+        .mark_image(width=width, height=54, align="left", baseline="top")
+        .encode(x=alt.value(0), y=alt.value(0), url="card:N")
+        .properties(width=width, height=54, title=alt.Title("what excites it: made, then images", fontSize=11, anchor="start"))
+    )
+    grid = "[" + ",".join(f"{s:g}" for s in (0.0, *strengths)) + "]"
+    path = (
+        own.transform_calculate(s=grid)
+        .transform_flatten(["v", "s"])
+        .mark_line(point=True, color="#000")
+        .encode(
+            x=alt.X("s:Q", title="strength (L2 radius)"),
+            y=alt.Y("v:Q", title="median activation", scale=alt.Scale(zero=False)),
+        )
+    )
+    at = (
+        own.transform_calculate(s=f"{grid}[strength]", v="datum.v[strength]")
+        .mark_point(size=140, color="#d7191c", filled=True).encode(x="s:Q", y="v:Q")
+    )  # fmt: skip
+    references = [
+        own.transform_calculate(level=level, line=f"'{label}'").mark_rule(strokeDash=dash, size=2).encode(
+            y="level:Q",
+            color=alt.Color(
+                "line:N", title="clean images of the",
+                scale=alt.Scale(domain=["source class", "target class"], range=["#7bb573", "#2b83ba"]),
+                legend=alt.Legend(orient="bottom"),
+            ),
+        )
+        for level, label, dash in (("datum.v[0]", "source class", [6, 3]), ("datum.t", "target class", [2, 2]))
+    ]  # fmt: skip
+    lines = alt.layer(*references, path, at).properties(width=width - 40, height=170)
+    return alt.vconcat(heading, picture, lines, spacing=8)
+
+
+def page(graphs: Mapping[str, Graph], attack_names: Mapping[str, str], title: str) -> str:
+    """The graph as one HTML page that needs nothing else."""
+    found = chart(graphs, attack_names).to_html(inline=True, embed_options={"actions": False, "renderer": "svg"}, fullhtml=True)
+    head = f"<title>{html.escape(title)}</title>\n{STYLE}"
+    told = (
+        "<p>Point at a neuron to see its card; click pins it and draws its edges, a click more lets go. A letter is its "
+        "group: O original, B both, T target, E exploited by the attack.</p>"
+    )
+    for before, after in (('<meta charset="UTF-8">', head), ("<body>", told)):
+        found = found.replace(before, f"{before}\n{after}", 1)
+    return found
+
+
+def still(graph: Graph, attack: str, strength: int, *, neurons: float = 0.3, edges: float = 0.3) -> Figure:
+    """The graph as a picture: edges of the most excited neurons, at one strength (by number, from 1)."""
+    spots = placed(graph)
+    fig, ax = plt.subplots(figsize=(9.5, 0.9 * len(graph.layers) + 1.2))
+    place: dict[tuple[str, int], tuple[float, float]] = {(s["layer"], s["channel"]): (s["x"], -s["row"]) for s in spots}
+    high: dict[tuple[str, int], bool] = {}
+    for layer in graph.layers:
+        shown = list(layer.groups.shown)
+        if shown:
+            excited = shares(layer.attacked[attack][strength - 1][shown] - layer.clean[shown]) <= neurons + 1e-6
+            high |= {(layer.name, c): bool(e) for c, e in zip(shown, excited, strict=True)}
+    for lower, upper, matrices in zip(graph.layers, graph.layers[1:], graph.edges[attack], strict=False):
+        now, clean = matrices[strength], matrices[0]
+        ends = [
+            (now[i, j] - clean[i, j], now[i, j], place[lower.name, a], place[upper.name, b])
+            for i, a in enumerate(lower.groups.shown) for j, b in enumerate(upper.groups.shown)
+            if now[i, j] > 0 and high[lower.name, a] and high[upper.name, b]
+        ]  # fmt: skip
+        ends.sort(key=lambda e: -e[0])
+        most = max((e[1] for e in ends), default=1.0)
+        for _, value, (x0, y0), (x1, y1) in ends[: int(np.ceil(edges * len(ends)))]:
+            ax.plot([x0, x1], [y0, y1], color="#333333", linewidth=0.4 + 2.4 * value / most, alpha=0.55, zorder=1)
+    for s in spots:
+        strong = high[s["layer"], s["channel"]]
+        ax.scatter(s["x"], -s["row"], s=190, color=GROUPS[s["group"]][1], alpha=1.0 if strong else 0.4, zorder=2,
+                   edgecolors="black" if strong else "none")  # fmt: skip
+        ax.text(s["x"], -s["row"], LETTER[s["group"]], ha="center", va="center", fontsize=8, zorder=3)
+    for i, (name, colour) in enumerate(GROUPS.values()):
+        ax.text(i + 0.5, 0.55, name, ha="center", fontweight="bold", bbox={"color": colour, "alpha": 0.5, "pad": 2})
+        if i:
+            ax.axvline(i, color="#dddddd", zorder=0)
+    ax.set_yticks([-i for i in range(len(graph.layers))], [layer.name for layer in reversed(graph.layers)])
+    ax.set_ylim(-len(graph.layers) + 0.5, 0.9)
+    ax.set_xlim(0, 4)
+    ax.set_xticks([])
+    ax.grid(False)
+    ax.set_ylabel("layer")
+    for side in ("left", "bottom"):
+        ax.spines[side].set_visible(False)
+    return fig
