@@ -56,9 +56,11 @@ class Parameters(profiles.Parameters):
     augment: Annotated[tuple[training.Augmentation, ...], Field(description="of training images")] = ("flip",)
     weights: Annotated[Literal["none", "imagenet"], Field(description="start from random or published weights")] = "none"
     similar: Annotated[tuple[str, ...], Field(min_length=1, description="pairs SOURCE>TARGET that look alike")] = (
-        "square>cross",
+        "square/grass>cross/lawn",
     )
-    dissimilar: Annotated[tuple[str, ...], Field(min_length=1, description="pairs SOURCE>TARGET that do not")] = ("ring>arrow",)
+    dissimilar: Annotated[tuple[str, ...], Field(min_length=1, description="pairs SOURCE>TARGET that do not")] = (
+        "ring/stars>arrow/writing",
+    )
     images: Annotated[int, Field(ge=8, description="test images of either class")] = 50
     strengths: Annotated[tuple[Positive, ...], Field(min_length=2, description="L2 radii, pixels in [0, 1]")] = (
         0.1, 0.2, 0.3, 0.45, 0.6, 0.75, 0.9, 1.1, 1.3, 1.5,
@@ -264,11 +266,12 @@ def graph(p: Parameters, arch: str, pair: str, *, seed: int = 0, chosen: tuple[s
     source, target = (of_class(data, c, p.images).to(where) for c in classes)
     return pathways_graph.build(
         model, source, target, classes.target, names=(data.classes[classes.source], data.classes[classes.target]),
-        layers=layers_of(model, p.layers), attacks={a: functools.partial(_attack, name=a, steps=p.steps) for a in chosen},
+        layers=layers_of(model, p.layers), attacks={a: functools.partial(as_attack, name=a, steps=p.steps) for a in chosen},
         strengths=p.strengths, title=f"{arch}: {pair.replace('>', ' → ')}", share=p.share, least=p.least,
         exploited=p.exploited, released=p.stride == "released", features=p.features, patches=p.patches, progress=True,
     )  # fmt: skip
 
 
-def _attack(model: nn.Module, x: Tensor, y: Tensor, strength: float, *, name: str, steps: int) -> Tensor:
+def as_attack(model: nn.Module, x: Tensor, y: Tensor, strength: float, *, name: str, steps: int) -> Tensor:
+    """One of ATTACKS in the form that `pathways_graph.build` takes."""
     return attacked(model, x, y, name, strength, steps=steps)

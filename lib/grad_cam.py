@@ -38,8 +38,8 @@ class Parameters(profiles.Parameters):
     augment: Annotated[tuple[training.Augmentation, ...], Field(description="of training images")] = ("flip",)
     weights: Annotated[Literal["none", "imagenet"], Field(description="start from random or published weights")] = "none"
     images: Annotated[int, Field(ge=8, description="test images")] = 200
-    first: Annotated[str, Field(description="a class, of the images of two objects")] = "star"
-    second: Annotated[str, Field(description="the other one")] = "ring"
+    first: Annotated[str, Field(description="a class, of the images of two objects")] = "star/print"
+    second: Annotated[str, Field(description="the other one")] = "ring/stars"
     eps: Annotated[tuple[Positive, ...], Field(min_length=1, description="radii of the attack, [0,1] pixels, L-infinity")] = (
         0.01, 0.03, 0.06,
     )  # fmt: skip

@@ -1,8 +1,8 @@
 """The graph of study 6: an interactive page (Vega-Lite, through Altair) and a still picture of the same graph.
 
 Everything the page needs stands in it: moving the strength or the highlighting asks neither a kernel nor the network.
-Rows are layers, the last on top; columns are groups. A neuron's share in a ranking is its rank within its layer among the
-neurons shown, over their number, so that the highest p % are those with a share up to p.
+Rows are layers, the last on top; columns are groups. A neuron's share in a ranking is that of the neurons shown in its layer
+that are higher, so that the highest p % (rounded up) are those with a share below p.
 """
 
 import base64
@@ -15,6 +15,7 @@ from typing import Any
 import altair as alt
 import matplotlib.pyplot as plt
 import numpy as np
+from altair.utils.html import spec_to_html
 from matplotlib.figure import Figure
 from PIL import Image
 from torch import Tensor
@@ -34,6 +35,8 @@ SHAPES = ("circle", "triangle-down", "triangle-up", "diamond")
 WIDTH, ROW = 620, 74
 STYLE = """<style>
   body { font: 13px sans-serif; margin: 12px; }
+  #vis.vega-embed { display: block !important; }
+  .vega-bindings { margin-bottom: 10px; }
   .vega-bind { display: inline-block; margin: 2px 14px 2px 0; }
   .vega-bind-name { font-weight: bold; }
 </style>"""
@@ -71,10 +74,10 @@ class Graph:
 
 
 def shares(values: np.ndarray) -> np.ndarray:
-    """Rank from the highest over the number, along the last dimension; of equal ones the first is higher."""
+    """The share of the others that are higher, along the last dimension, in [0, 1); of equal ones the first is higher."""
     order = np.argsort(-values, axis=-1, kind="stable")
     ranks = np.empty_like(order)
-    np.put_along_axis(ranks, order, np.broadcast_to(np.arange(1, values.shape[-1] + 1), values.shape), axis=-1)
+    np.put_along_axis(ranks, order, np.broadcast_to(np.arange(values.shape[-1]), values.shape), axis=-1)
     return ranks / values.shape[-1]
 
 
@@ -96,11 +99,16 @@ def _members(groups: Groups, group: str) -> tuple[int, ...]:
     return groups.exploited_ever if group == "exploited" else getattr(groups, group)
 
 
-def tables(graphs: Mapping[str, Graph]) -> tuple[list[dict[str, Any]], list[dict[str, Any]], list[dict[str, Any]]]:
-    """Neurons, edges and attacks of several graphs as rows; a neuron has a row an attack, values by strength from clean on."""
-    neurons: list[dict[str, Any]] = []
-    edges: list[dict[str, Any]] = []
-    attacks: list[dict[str, Any]] = []
+Rows = list[dict[str, Any]]
+
+
+def tables(graphs: Mapping[str, Graph]) -> tuple[Rows, Rows, Rows, Rows]:
+    """Neurons, edges, attacks and pictures of several graphs as rows; a neuron has a row an attack, values by strength from
+    clean on, and names its picture."""
+    neurons: Rows = []
+    edges: Rows = []
+    attacks: Rows = []
+    pictures: dict[str, str] = {}  # by what they show: two graphs of one network share them
     for view, graph in graphs.items():
         spots = placed(graph)
         for attack in graph.edges:
@@ -120,7 +128,7 @@ def tables(graphs: Mapping[str, Graph]) -> tuple[list[dict[str, Any]], list[dict
                 values = np.concatenate([clean[None], layer.attacked[attack][:, channels]])
                 ranks = {c: _shares_of(values, clean, c) for c in CHANGES}
                 for j, spot in enumerate(own):
-                    id_ = f"{view}|{attack}|{layer.name}|{spot['channel']}"
+                    id_ = f"n{len(neurons)}"
                     ids[layer.name, spot["channel"]] = id_
                     card = graph.cards.get(layer.name, {}).get(spot["channel"])
                     neurons.append(
@@ -129,7 +137,7 @@ def tables(graphs: Mapping[str, Graph]) -> tuple[list[dict[str, Any]], list[dict
                             "letter": LETTER[spot["group"]], "group": GROUPS[spot["group"]][0], "x": spot["x"],
                             "row": spot["row"], "v": _short(values[:, j]), "t": _number(layer.target[spot["channel"]]),
                             "vulnerability": _number(layer.vulnerability[attack][spot["channel"]]),
-                            **({"card": card_uri(card)} if card is not None else {}),
+                            "picture": pictures.setdefault(card_uri(card), f"p{len(pictures)}") if card is not None else "",
                             **{c: [round(float(v), 3) for v in ranks[c][:, j]] for c in CHANGES},
                         }
                     )  # fmt: skip
@@ -141,11 +149,11 @@ def tables(graphs: Mapping[str, Graph]) -> tuple[list[dict[str, Any]], list[dict
                         if (line > 0).any():
                             edges.append(
                                 {
-                                    "view": view, "attack": attack, "a": ids[lower.name, low], "b": ids[upper.name, high],
+                                    "a": ids[lower.name, low], "b": ids[upper.name, high],
                                     "pair": l, "w": _short(line),
                                 }
                             )  # fmt: skip
-    return neurons, edges, attacks
+    return neurons, edges, attacks, [{"key": key, "url": url} for url, key in pictures.items()]
 
 
 def _shares_of(values: np.ndarray, clean: np.ndarray, how: str) -> np.ndarray:
@@ -165,10 +173,15 @@ def _short(values: np.ndarray) -> list[float]:
 
 def card(feature: Tensor, parts: Sequence[Tensor], size: int = 36) -> Image.Image:
     """A neuron's picture: what activation maximisation makes, then patches that excite it, side by side."""
-    pictures = [Image.fromarray(images_.from_tensor(t)).convert("RGB").resize((size, size), 0) for t in (feature, *parts)]
+
+    def picture(x: Tensor) -> Image.Image:
+        pixels = (255 * images_.from_tensor(x)).round().astype(np.uint8)
+        return Image.fromarray(pixels).convert("RGB").resize((size, size), Image.Resampling.NEAREST)
+
+    pictures = [picture(t) for t in (feature, *parts)]
     strip = Image.new("RGB", (len(pictures) * (size + 2) - 2 + 4, size), "white")
-    for i, picture in enumerate(pictures):
-        strip.paste(picture, (i * (size + 2) + (4 if i else 0), 0))
+    for i, drawn in enumerate(pictures):
+        strip.paste(drawn, (i * (size + 2) + (4 if i else 0), 0))
     return strip
 
 
@@ -178,9 +191,9 @@ def card_uri(picture: Image.Image) -> str:
     return "data:image/webp;base64," + base64.b64encode(buffer.getvalue()).decode()
 
 
-def chart(graphs: Mapping[str, Graph], attack_names: Mapping[str, str]) -> alt.TopLevelMixin:
-    """The interactive graph of several networks and pairs, by the names that a reader chooses from."""
-    neurons, edges, attacks = tables(graphs)
+def specification(graphs: Mapping[str, Graph], attack_names: Mapping[str, str]) -> dict[str, Any]:
+    """The interactive graph of several networks and pairs, by the names that a reader chooses from, for Vega-Lite."""
+    neurons, edges, attacks, pictures = tables(graphs)
     if not neurons:
         raise ValueError("nothing to draw: no layer has a neuron in any group")
     first = next(iter(graphs))
@@ -213,22 +226,20 @@ def chart(graphs: Mapping[str, Graph], attack_names: Mapping[str, str]) -> alt.T
     )
     pin = alt.selection_point(name="pin", on="click", fields=["id"], empty=False, toggle="true")
     here = "datum.view === view && datum.attack === attack"
-    high = "datum[by][strength] <= topNeurons / 100 + 1e-6"
+    high = "datum[by][strength] < topNeurons / 100"
     x = alt.X("x:Q", scale=alt.Scale(domain=[-0.05, 4.05]), axis=None)
     y = alt.Y("row:Q", scale=alt.Scale(domain=[-0.6, deepest - 0.4], reverse=True), axis=None)
 
-    all_neurons = alt.InlineData(values=neurons, name="neurons")
-    all_edges = alt.InlineData(
-        values=edges or [{"view": "", "attack": "", "a": "", "b": "", "pair": 0, "w": [0]}], name="edges"
-    )
+    all_neurons = alt.NamedData(name="neurons")
+    all_edges = alt.NamedData(name="edges")
     nodes = (
         alt.Chart(all_neurons)
         .transform_filter(here)
         .transform_calculate(
             high=high, now="datum.v[strength]", clean="datum.v[0]", change="datum.v[strength] - datum.v[0]",
-            state="compare === 'no' ? 'neither' : (datum[by][strength] <= topNeurons / 100 + 1e-6 "
-            "? (datum[by][weak] <= topNeurons / 100 + 1e-6 ? 'both' : 'strong only') "
-            ": (datum[by][weak] <= topNeurons / 100 + 1e-6 ? 'weak only' : 'neither'))",
+            state="compare === 'no' ? 'neither' : (datum[by][strength] < topNeurons / 100 "
+            "? (datum[by][weak] < topNeurons / 100 ? 'both' : 'strong only') "
+            ": (datum[by][weak] < topNeurons / 100 ? 'weak only' : 'neither'))",
         )
     )  # fmt: skip
     strong = "datum.high || datum.state === 'weak only'"
@@ -254,19 +265,19 @@ def chart(graphs: Mapping[str, Graph], attack_names: Mapping[str, str]) -> alt.T
     )
 
     def lines(*keep: str, pinned: str = "") -> Any:
-        base = alt.Chart(all_edges).transform_filter(here)
-        ends = ["x", "row", *CHANGES]
+        base = alt.Chart(all_edges)
+        ends = ["view", "attack", "x", "row", *CHANGES]
         for end in ("a", "b"):
             found = alt.LookupData(data=all_neurons, key="id", fields=ends)
             base = base.transform_lookup(lookup=end, from_=found, as_=[f"{end}_{n}" for n in ends])
-        base = base.transform_calculate(
+        base = base.transform_filter("datum.a_view === view && datum.a_attack === attack").transform_calculate(
             now="datum.w[strength]",
             value="by === 'activated' ? datum.w[strength] : by === 'changed' ? abs(datum.w[strength] - datum.w[0]) "
             ": by === 'excited' ? datum.w[strength] - datum.w[0] : datum.w[0] - datum.w[strength]",
             aHigh="(by === 'activated' ? datum.a_activated : by === 'changed' ? datum.a_changed "
-            ": by === 'excited' ? datum.a_excited : datum.a_inhibited)[strength] <= topNeurons / 100 + 1e-6",
+            ": by === 'excited' ? datum.a_excited : datum.a_inhibited)[strength] < topNeurons / 100",
             bHigh="(by === 'activated' ? datum.b_activated : by === 'changed' ? datum.b_changed "
-            ": by === 'excited' ? datum.b_excited : datum.b_inhibited)[strength] <= topNeurons / 100 + 1e-6",
+            ": by === 'excited' ? datum.b_excited : datum.b_inhibited)[strength] < topNeurons / 100",
         ).transform_filter("datum.now > 0")  # fmt: skip
         for expression in keep:
             base = base.transform_filter(expression)
@@ -294,11 +305,11 @@ def chart(graphs: Mapping[str, Graph], attack_names: Mapping[str, str]) -> alt.T
         0.65,
     )
     pinned = [drawn(ranked(lines(pinned=end)), "#000", 0.9) for end in ("a", "b")]
-    titles = alt.Chart(
-        alt.InlineData(values=[{"x": i + 0.5, "group": name, "row": -0.52} for i, (name, _) in enumerate(GROUPS.values())])
-    ).mark_text(fontWeight="bold", fontSize=12).encode(
-        x=x, y=y, text="group:N", color=alt.Color("group:N", scale=colours, legend=None)
-    )  # fmt: skip
+    headings = [{"x": i + 0.1, "group": name, "row": -0.52} for i, (name, _) in enumerate(GROUPS.values())]
+    heads = alt.Chart(alt.InlineData(values=headings)).encode(x=x, y=y)
+    titles = heads.mark_point(shape="square", filled=True, size=150, opacity=1).encode(
+        color=alt.Color("group:N", scale=colours, legend=None)
+    ) + heads.mark_text(fontWeight="bold", fontSize=12, align="left", dx=10).encode(text="group:N")
     labels = [{"view": v, "row": i, "x": -0.04, "layer": n} for v, names in rows.items() for i, n in enumerate(names)]
     layer_names = (
         alt.Chart(alt.InlineData(values=labels)).transform_filter("datum.view === view")
@@ -312,8 +323,13 @@ def chart(graphs: Mapping[str, Graph], attack_names: Mapping[str, str]) -> alt.T
     name = told.mark_text(align="left", fontSize=14, fontWeight="bold").encode(x=alt.value(0), y=alt.value(-10), text="title:N")
     left = alt.vconcat((name + heading).properties(width=WIDTH, height=20), graph, spacing=4)
     right = _detail(all_neurons, hover, strengths)
-    whole = alt.hconcat(left, right, spacing=24).add_params(*controls).configure_view(stroke=None)
-    return whole.configure_axis(grid=False).configure_legend(symbolSize=120)
+    whole = alt.hconcat(left, right, spacing=24).resolve_scale(color="independent").add_params(*controls)
+    spec = whole.configure_view(stroke=None).configure_axis(grid=False).configure_legend(symbolSize=120).to_dict()
+    spec["datasets"] = spec.get("datasets", {}) | {
+        "neurons": neurons, "edges": edges or [{"a": "", "b": "", "pair": 0, "w": [0]}],
+        "pictures": pictures or [{"key": "", "url": ""}]
+    }  # fmt: skip
+    return spec
 
 
 def _first_shown(neurons: list[dict[str, Any]], view: str, attack: str) -> str:
@@ -328,9 +344,13 @@ def _detail(neurons: Any, hover: Any, strengths: tuple[float, ...]) -> Any:
     group = own.mark_text(align="left", fontSize=11).encode(x=alt.value(0), y=alt.value(24), text="group:N")
     heading = (name + group).properties(width=width, height=32)
     picture = (
-        own.transform_filter("isDefined(datum.card)")
+        own.transform_filter("datum.picture !== ''")
+        .transform_lookup(
+            lookup="picture",
+            from_=alt.LookupData(data=alt.NamedData(name="pictures"), key="key", fields=["url"]),
+        )
         .mark_image(width=width, height=54, align="left", baseline="top")
-        .encode(x=alt.value(0), y=alt.value(0), url="card:N")
+        .encode(x=alt.value(0), y=alt.value(0), url="url:N")
         .properties(width=width, height=54, title=alt.Title("what excites it: made, then images", fontSize=11, anchor="start"))
     )
     grid = "[" + ",".join(f"{s:g}" for s in (0.0, *strengths)) + "]"
@@ -364,13 +384,17 @@ def _detail(neurons: Any, hover: Any, strengths: tuple[float, ...]) -> Any:
 
 def page(graphs: Mapping[str, Graph], attack_names: Mapping[str, str], title: str) -> str:
     """The graph as one HTML page that needs nothing else."""
-    found = chart(graphs, attack_names).to_html(inline=True, embed_options={"actions": False, "renderer": "svg"}, fullhtml=True)
+    found = spec_to_html(
+        specification(graphs, attack_names), mode="vega-lite", vega_version=alt.VEGA_VERSION,
+        vegalite_version=alt.VEGALITE_VERSION, vegaembed_version=alt.VEGAEMBED_VERSION, template="inline",
+        embed_options={"actions": False, "renderer": "svg"},
+    )  # fmt: skip
     head = f"<title>{html.escape(title)}</title>\n{STYLE}"
     told = (
         "<p>Point at a neuron to see its card; click pins it and draws its edges, a click more lets go. A letter is its "
         "group: O original, B both, T target, E exploited by the attack.</p>"
     )
-    for before, after in (('<meta charset="UTF-8">', head), ("<body>", told)):
+    for before, after in (('<meta charset="UTF-8">', head), ("</head>\n<body>", told)):
         found = found.replace(before, f"{before}\n{after}", 1)
     return found
 
@@ -384,7 +408,7 @@ def still(graph: Graph, attack: str, strength: int, *, neurons: float = 0.3, edg
     for layer in graph.layers:
         shown = list(layer.groups.shown)
         if shown:
-            excited = shares(layer.attacked[attack][strength - 1][shown] - layer.clean[shown]) <= neurons + 1e-6
+            excited = shares(layer.attacked[attack][strength - 1][shown] - layer.clean[shown]) < neurons
             high |= {(layer.name, c): bool(e) for c, e in zip(shown, excited, strict=True)}
     for lower, upper, matrices in zip(graph.layers, graph.layers[1:], graph.edges[attack], strict=False):
         now, clean = matrices[strength], matrices[0]

@@ -96,7 +96,7 @@ def patches(model: nn.Module, x: Tensor, layer: str, channels: Sequence[int], *,
                 own = seen[layer][:, channel].flatten(1)
                 value, _ = own.max(1)
                 (gradient,) = torch.autograd.grad(value.sum(), chosen)
-            found.append([Patch(int(i), float(v), _box(g)) for i, v, g in zip(best, value, gradient, strict=True)])
+            found.append([Patch(int(i), float(v), _box(g)) for i, v, g in zip(best, value.detach(), gradient, strict=True)])
     return found
 
 

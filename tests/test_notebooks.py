@@ -1,5 +1,5 @@
 """Every notebook: its stored form, and its execution under `smoke`: through Snakemake, which resumes after kill -9 and does
-nothing twice, under plain papermill, and by hand, with the same numbers.
+nothing twice, and under plain papermill, with the same numbers. (tests/test_browser.py runs cells in JupyterLab.)
 """
 
 import ast
@@ -167,17 +167,4 @@ def test_plain_papermill_gives_the_same_numbers(executed, run, elsewhere):
     command = [sys.executable, "-m", "papermill", str(profiles.notebook_of(run)), str(elsewhere / "out.ipynb")]
     command += ["-f", str(profiles.profile_file(run, "smoke")), "--no-progress-bar"]
     subprocess.run(command, check=True, capture_output=True, cwd=paths.notebooks())
-    same_tables(executed, run, elsewhere)
-
-
-def test_cells_by_hand_give_the_same_numbers(executed, elsewhere):
-    """One after the other, as JupyterLab runs them; how they are run is not a study's own, so one study will do."""
-    from nbclient import NotebookClient
-
-    run = STUDIES[0]
-    content = nbformat.read(profiles.notebook_of(run), as_version=4)
-    for cell in content.cells:
-        if "parameters" in cell.metadata.get("tags", []):
-            cell.source = "\n".join(f"{k} = {v!r}" for k, v in profiles.parameters(run, "smoke").model_dump().items())
-    NotebookClient(content, kernel_name="python3", resources={"metadata": {"path": str(paths.notebooks())}}).execute()
     same_tables(executed, run, elsewhere)
