@@ -1,0 +1,401 @@
+"""Study 6: parameters, attacks, measurement, statistics, claims, the graph and its page, the explorer."""
+
+import dataclasses
+import functools
+import json
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from torch import nn
+
+from lib import (
+    attack_pathways,
+    models,
+    pathways,
+    pathways_claims,
+    pathways_explorer,
+    pathways_graph,
+    pathways_view,
+    profiles,
+)
+from lib.attack_pathways import NAMES, Parameters
+from lib.pathways import Groups
+
+SMOKE = profiles.parameters("06-attack-pathways", "smoke")
+SIMILAR = "square/grass>cross/lawn"
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("STUDY_HOME", str(tmp_path_factory.mktemp("home")))
+        attack_pathways.evaluation_set.cache_clear()
+        yield
+
+
+@pytest.fixture(scope="module")
+def table(home):
+    return pd.concat([attack_pathways.measure(SMOKE, "plain", s) for s in range(SMOKE.seeds)])
+
+
+@pytest.fixture(scope="module")
+def graph(home):
+    return attack_pathways.graph(SMOKE, "plain", SIMILAR)
+
+
+# -- parameters, layers, attacks ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"similar": ("a>a",)}, "two different classes"),
+        ({"dissimilar": ("a",)}, "as SOURCE>TARGET"),
+        ({"strengths": (1.0, 0.5)}, "ascending order"),
+        ({"layers": ("stage1",)}, "those of one network"),
+        ({"share": 1.5}, "less than or equal to 1"),
+    ],
+)
+def test_bad_parameters(given, message):
+    with pytest.raises(ValueError, match=message):
+        Parameters(**given)
+
+
+@pytest.mark.parametrize(
+    ("arch", "expected"),
+    [
+        ("plain", ("stage1", "stage2.1", "stage2.2", "stage3.1", "stage3.2", "stage3.3")),
+        ("residual", ("stage1", "stage2.0", "stage2.1", "stage3.0", "stage3.1")),
+        ("resnet10-thin", ("stage1.0", "stage2.0", "stage3.0", "stage4.0")),
+        ("small", ("conv1", "conv2", "conv3")),
+        ("resnet18", tuple(f"layer{i}.{j}" for i in (1, 2, 3, 4) for j in (0, 1))),
+        ("googlenet", ("conv3", "inception3b", "inception4e", "inception5b")),
+    ],
+)
+def test_the_rows_are_blocks_of_the_network(arch, expected):
+    assert attack_pathways.layers_of(models.create(arch, classes=3)) == expected
+
+
+def test_layers_by_name():
+    net = models.create("googlenet", classes=3)
+    named = tuple(f"inception{n}" for n in ("3a", "3b", "4a", "4b", "4c", "4d", "4e", "5a", "5b"))
+    assert attack_pathways.layers_of(net, named) == named
+    with pytest.raises(ValueError, match="did you mean"):
+        attack_pathways.layers_of(net, ("inception9z",))
+
+
+def test_classes_that_are_none(home):
+    data = attack_pathways.evaluation_set(SMOKE)
+    with pytest.raises(ValueError, match="'zebra' is none of the classes"):
+        attack_pathways.pair_of("zebra>cross/lawn", data.classes)
+    empty = dataclasses.replace(data, labels=torch.zeros_like(data.labels))
+    with pytest.raises(ValueError, match="shows no image of class 'square/grass'"):
+        attack_pathways.of_class(empty, 1, 5)
+
+
+@pytest.mark.parametrize("attack", attack_pathways.ATTACKS)
+def test_attacks_have_the_length_of_their_strength(attack):
+    net = models.create("plain", classes=4)
+    x = 0.3 + 0.4 * torch.rand(4, 3, 16, 16)
+    moved = attack_pathways.attacked(net, x, torch.full((4,), 2), attack, 0.5, steps=4)
+    length = (moved - x).flatten(1).norm(dim=1)
+    assert length.max() <= 0.5 + 1e-4
+    if attack != "pgd":  # far from the borders of [0, 1] nothing is cut
+        assert length.min() > 0.5 - 1e-3
+
+
+def test_targeted_attacks_raise_the_target_and_noise_is_drawn_once():
+    net = models.create("plain", classes=4).eval()
+    x, y = torch.rand(4, 3, 16, 16), torch.full((4,), 2)
+
+    def score(images):
+        with torch.no_grad():
+            return net(images).log_softmax(1)[:, 2]
+
+    for attack in ("pgd", "fgsm"):
+        assert (score(attack_pathways.attacked(net, x, y, attack, 1.0)) > score(x)).all()
+    a, b = (attack_pathways.attacked(net, x, y, "noise", s) - x for s in (0.01, 0.02))
+    inside = (x > 0.05) & (x < 0.95)
+    assert torch.allclose((2 * a)[inside], b[inside], atol=1e-5)
+    with pytest.raises(ValueError, match="choose one of pgd"):
+        attack_pathways.attacked(net, x, y, "cw", 1.0)
+
+
+# -- measurement and claims --------------------------------------------------------------------------------------------
+
+
+def test_the_same_images_at_every_strength(table):
+    counts = table.groupby(["seed", "pair", "attack", "strength", "layer"]).image_id.agg(["size", "nunique"])
+    assert (counts["size"] == SMOKE.images).all() and (counts["nunique"] == SMOKE.images).all()
+    assert set(table.strength) == {0.0, *SMOKE.strengths} and set(table.attack) == {"source", "target", *NAMES}
+
+
+def test_scores_are_those_of_the_attacked_images(table):
+    data = attack_pathways.evaluation_set(SMOKE)
+    model = attack_pathways.network(SMOKE, "plain", 1).model
+    pair = attack_pathways.pair_of(SIMILAR, data.classes)
+    x = attack_pathways.of_class(data, pair.source, SMOKE.images)
+    moved = attack_pathways.attacked(model, x, torch.full((len(x),), pair.target), "pgd", 1.5, steps=SMOKE.steps)
+    expected = pathways.scores(model, moved, ["stage3.3"])
+    part = table.query("seed == 1 and attack == 'pgd' and strength == 1.5 and layer == 'stage3.3' and pair == @SIMILAR")
+    part = part.sort_values("image_id")
+    np.testing.assert_allclose(np.stack(part.scores.to_list()), expected.of["stage3.3"], rtol=1e-4, atol=1e-5)
+    assert part.success.tolist() == (expected.logits.argmax(1) == pair.target).tolist()
+
+
+def synthetic(seeds: int = 3, images: int = 40) -> tuple[pd.DataFrame, Parameters]:
+    """Two layers of eight neurons: neurons 0-2 are the source's, 3-5 the target's in the last layer, 0-2 both's in the
+    first; the attack moves the last layer from source to target and leaves the first alone."""
+    p = SMOKE.model_copy(update={"images": images, "seeds": seeds, "strengths": (0.5, 1.0, 1.5)})
+    rng = np.random.default_rng(0)
+    own, other = np.array([5.0, 5, 5, 0, 0, 0, 1, 1]), np.array([0.0, 0, 0, 5, 5, 5, 1, 1])
+    rows = []
+    for seed in range(seeds):
+        for pair in p.pairs:
+            shared = pair in p.similar
+            for attack in ("source", "target", *NAMES):
+                for k, strength in enumerate((0.0,) if attack in ("source", "target") else p.strengths):
+                    share = {"source": 0.0, "target": 1.0, "noise": 0.0}.get(attack, (k + 0.4) / 2.4)
+                    late = (1 - share) * own + share * other
+                    last = late + (own if shared and attack == "target" else 0)
+                    for layer, mean in (("a", own), ("b", last)):
+                        values = mean + 0.05 * rng.standard_normal((images, 8))
+                        success = (np.arange(images) < images * share) & (attack in ("pgd", "fgsm"))
+                        rows.append(
+                            pd.DataFrame(
+                                {"arch": "plain", "seed": seed, "pair": pair, "attack": attack, "strength": strength,
+                                 "layer": layer, "image_id": range(images), "success": success, "scores": list(values)}
+                            )
+                        )  # fmt: skip
+    return pd.concat(rows, ignore_index=True), p
+
+
+def paths(table: pd.DataFrame, p: Parameters) -> dict[tuple[str, str], pathways_claims.Pathways]:
+    scored = attack_pathways.Scored(table, p)
+    return {("plain", pair): pathways_claims.Pathways(scored, "plain", pair) for pair in p.pairs}
+
+
+def test_statistics_by_hand():
+    table, p = synthetic()
+    path = paths(table, p)["plain", p.dissimilar[0]]
+    i, s = np.arange(40), np.arange(3)
+    assert path.k == {"a": 3, "b": 3}
+    assert path.shared("a")(i, s) == 1.0 and path.shared("b")(i, s) == 0.0
+    assert path.success("pgd", 0)(i, s) == pytest.approx(7 / 40) and path.success("noise", -1)(i, s) == 0
+    assert path.kept("pgd", 0, "original", ["b"])(i, s) == 1.0 and path.kept("pgd", -1, "original", ["b"])(i, s) == 0.0
+    assert path.kept("pgd", -1, "target", ["b"])(i, s) == 1.0 and np.isnan(path.kept("pgd", 0, "target", ["a"])(i, s))
+    clean = np.median(path.scored.scores("plain", path.pair, "source", "b"), axis=2)[:, 0]
+    after = np.median(path.scored.scores("plain", path.pair, "pgd", "b"), axis=2)[:, -1]
+    expected = ((after - clean) / np.abs(clean).mean(-1, keepdims=True))[:, 3:6].mean()
+    assert path.moved("pgd", -1, "target")(i, s) == pytest.approx(expected)
+    assert path.moved("pgd", -1, "original")(i, s) < -1 < 0 < path.moved("pgd", -1, "target")(i, s)
+    assert path.correlation("pgd", -1, ["a"])(i, s) > 0.5 > path.correlation("pgd", -1, ["b"])(i, s)
+    few = i[i < 10]  # another draw of images has other medians
+    assert path.moved("pgd", -1, "target")(few, s) != pytest.approx(expected, abs=1e-9)
+
+
+def test_successes_alone_are_other_images():
+    """Neurons 6 and 7 answer on the first images alone, which are those that succeed."""
+    table, p = synthetic()
+    first = (table.attack == "pgd") & (table.image_id < 7) & (table.layer == "b")
+    table.loc[first, "scores"] = table[first].scores.map(lambda v: v + np.array([0, 0, 0, 0, 0, 0, 20, 20]))
+    path = paths(table, p)["plain", p.dissimilar[0]]
+    i, s = np.arange(40), np.arange(3)
+    assert path.new_among_successes("pgd", 0)(i, s) == pytest.approx(2 / 6)  # two of three, in one of two layers
+    assert path.kept("pgd", 0, "new", ["a", "b"])(i, s) == 0
+    assert np.isnan(path.new_among_successes("noise", 0)(i, s))
+    assert path.first_success("pgd") == 0 and path.first_success("noise") is None
+
+
+def test_planted_effects_are_found_and_their_opposites():
+    table, p = synthetic()
+    found = {c.id: c for c in pathways_claims.judge(paths(table, p), p, test=True)}
+    pair = p.dissimilar[0]
+    for claim in ("success", "success-over-noise", "early-change-less", "target-excited", "source-inhibited", "target-join",
+                  "target-excited-over-noise", "source-inhibited-over-noise", "original-leave", "shared-falls"):  # fmt: skip
+        assert found[f"{claim}/plain/{pair}"].verdict == "supported", claim
+    assert found["similar-share-more/plain"].verdict == "supported"  # the similar pair was given the last layer in common
+    swapped = table.assign(attack=table.attack.replace({"pgd": "noise", "noise": "pgd"}))
+    found = {c.id: c for c in pathways_claims.judge(paths(swapped, p), p, test=True)}
+    for claim in ("target-excited-over-noise", "source-inhibited-over-noise"):
+        assert found[f"{claim}/plain/{pair}"].verdict == "contradicted", claim
+    assert {c.verdict for c in pathways_claims.judge(paths(table, p), p, test=False)} == {"not tested"}
+
+
+def test_an_attack_that_never_succeeds_is_judged_without_the_selection():
+    table, p = synthetic()
+    found = [c.id for c in pathways_claims.judge(paths(table.assign(success=False), p), p, test=True)]
+    assert not [c for c in found if c.startswith("selection")] and len(found) == len(set(found))
+
+
+def test_what_was_published():
+    from lib import paths as places
+
+    published = pd.read_csv(places.published() / "attack_pathways.csv")
+    assert len(published) == 30 and published.pair.nunique() == 5
+    panda = published[(published.pair == "panda > armadillo") & (published.attack == "pgd")]
+    assert panda.new.tolist() == [46, 21, 15] and (panda.both == 27).all()
+
+
+# -- the graph ---------------------------------------------------------------------------------------------------------
+
+
+def test_the_graph_is_what_the_kernels_say(graph):
+    data = attack_pathways.evaluation_set(SMOKE)
+    model = attack_pathways.network(SMOKE, "plain", 0).model
+    pair = attack_pathways.pair_of(SIMILAR, data.classes)
+    x = attack_pathways.of_class(data, pair.source, SMOKE.images)
+    layers = [layer.name for layer in graph.layers]
+    shown = {layer.name: layer.groups.shown for layer in graph.layers}
+    y = torch.full((len(x),), pair.target)
+    for k, moved in enumerate((x, attack_pathways.attacked(model, x, y, "fgsm", SMOKE.strengths[0]))):
+        for found, expected in zip(graph.edges["fgsm"], pathways.influence(model, moved, layers, shown), strict=True):
+            np.testing.assert_allclose(found[k], expected, atol=1e-5)
+    assert set(graph.success) == {"pgd", "fgsm"} and graph.images == len(x)
+    assert all(set(graph.cards[n]) == set(shown[n]) for n in layers)
+
+
+def decoded(page: str) -> dict:
+    return json.JSONDecoder().raw_decode(page[page.index("const spec = ") + len("const spec = ") :])[0]
+
+
+def test_the_page_holds_everything_and_asks_for_nothing(graph):
+    page = pathways_view.page({"one": graph}, NAMES, "Attack pathways")
+    outside = page.replace("http://www.w3.org", "").replace("https://vega.github.io/schema", "")
+    spec = decoded(page)
+    neurons, edges = spec["datasets"]["neurons"], spec["datasets"]["edges"]
+    shown = sum(len(layer.groups.shown) for layer in graph.layers)
+    assert len(neurons) == 2 * shown and len(edges) > 10
+    assert all(len(n["v"]) == 1 + len(SMOKE.strengths) for n in neurons)
+    assert {n["group"] for n in neurons} <= {name for name, _ in pathways_view.GROUPS.values()}
+    ids = {n["id"] for n in neurons}
+    assert all({e["a"], e["b"]} <= ids and max(e["w"]) > 0 for e in edges)
+    assert '<script src="' not in outside and "cdn.jsdelivr" not in outside.split("const spec")[1]
+    assert {"strength", "attack", "by", "topNeurons", "topEdges", "compare", "weak"} <= {q["name"] for q in spec["params"]}
+
+
+def test_shares_round_up():
+    values = np.array([[3.0, 1.0, 2.0, 2.0]])
+    assert pathways_view.shares(values).tolist() == [[0.0, 0.75, 0.25, 0.5]]
+    assert (pathways_view.shares(values) < 0.3).sum() == 2 and (pathways_view.shares(values) < 1).all()
+
+
+def test_neurons_do_not_lie_on_each_other(graph):
+    spots = pd.DataFrame(pathways_view.placed(graph))
+    assert not spots.duplicated(["row", "x"]).any()
+    columns = {g: (spots[spots.group == g].x.min(), spots[spots.group == g].x.max()) for g in set(spots.group)}
+    for i, group in enumerate(pathways_view.GROUPS):
+        if group in columns:
+            assert i <= columns[group][0] and columns[group][1] <= i + 1
+
+
+def test_the_picture_shows_every_neuron(graph):
+    fig = pathways_view.still(graph, "pgd", 1)
+    (ax,) = fig.axes
+    letters = [t.get_text() for t in ax.texts if len(t.get_text()) == 1]
+    assert len(letters) == sum(len(layer.groups.shown) for layer in graph.layers)
+
+
+class Odd(nn.Module):
+    """Somebody's own network: no wrapper, one named layer that is asked for, a dense head after flattening."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.features = nn.Sequential(nn.Conv2d(3, 6, 3, padding=1), nn.ReLU(), nn.MaxPool2d(4))
+        self.head = nn.Linear(6 * 16, 3)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.head(self.features(x).flatten(1))
+
+
+def build(**changes):
+    torch.manual_seed(0)
+    x = torch.rand(4, 3, 16, 16)
+    options = {
+        "names": ("one", "two"), "layers": ["features"], "strengths": (0.1, 0.2), "features": 2, "patches": 1,
+        "attacks": {"mine": lambda _m, images, _y, strength: (images + strength).clamp(0, 1)},
+    }  # fmt: skip
+    given = {"source": x, "target": x.flip(0)} | changes
+    source, target = given.pop("source"), given.pop("target")
+    return pathways_graph.build(Odd(), source, target, given.pop("target_class", 1), **options | given)
+
+
+def test_one_layer_any_model_any_attack_and_one_that_never_succeeds():
+    graph = build(attacks={"nothing": lambda _m, images, _y, _s: images}, target_class=2)
+    assert graph.edges == {"nothing": []} and len(graph.layers) == 1
+    page = decoded(pathways_view.page({"mine": graph}, {"nothing": "nothing"}, "mine"))
+    told = [row["told"] for rows in page["datasets"].values() for row in rows if "told" in row]
+    if not any(graph.success["nothing"]):
+        assert any("this attack never succeeds" in t for t in told)
+    pathways_view.still(graph, "nothing", 1)
+    assert build().success["mine"] == build().success["mine"]
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"source": torch.zeros(0, 3, 16, 16)}, "no image of class 'one'"),
+        ({"target": torch.zeros(0, 3, 16, 16)}, "no image of class 'two'"),
+        ({"strengths": (0.2, 0.1)}, "ascending from above 0"),
+        ({"attacks": {}}, "one attack at least"),
+        ({"layers": ["head"]}, "a map needs a convolutional layer"),
+        ({"layers": []}, "pathways need one at least"),
+        ({"target_class": 7}, "the model has 3 classes"),
+    ],
+)
+def test_bad_input_is_refused(changes, message):
+    with pytest.raises(ValueError, match=message):
+        build(**changes)
+
+
+def test_what_any_attack_exploits_is_shown_for_all():
+    clean = (torch.tensor([9.0, 0, 0, 0]), torch.tensor([0.0, 9, 0, 0]))
+    attacked = {"a": torch.tensor([[0.0, 0, 9, 0]]), "b": torch.tensor([[0.0, 0, 0, 9]])}
+    found = pathways_graph._groups(clean, attacked, share=0.1, least=1, exploited=5)
+    assert found == Groups((0,), (), (1,), ((2,), (3,)))
+
+
+def test_what_a_graph_costs():
+    """Counted in passes of single images, since seconds are a machine's: for each strength the attack's own, one that gives
+    the scores and one that gives influence; two for each clean set but the target's, which has one."""
+    counted = {"images": 0}
+    net = models.create("plain", classes=10)
+    net.register_forward_hook(lambda _m, args, _o: counted.update(images=counted["images"] + len(args[0])))
+    x = torch.rand(10, 3, 32, 32)
+    attack = functools.partial(attack_pathways.as_attack, name="pgd", steps=20)
+    pathways_graph.build(
+        net, x, x.flip(0), 1, names=("a", "b"), layers=attack_pathways.layers_of(net), attacks={"pgd": attack},
+        strengths=Parameters().strengths, features=0,
+    )  # fmt: skip
+    assert counted["images"] == 10 * (2 + 10 * (20 + 1) + (1 + 10))
+
+
+# -- the explorer ------------------------------------------------------------------------------------------------------
+
+
+def test_the_explorer_traces_on_demand(graph):
+    explore = pathways_explorer.explorer(SMOKE, graph)
+    first = explore.frame.value
+    assert "srcdoc=" in first and "traced" in explore.status.value
+    explore.target.value = explore.target.value + 1
+    assert explore.frame.value == first  # until the button is pressed
+    explore.button.click()
+    assert explore.frame.value != first and "traced" in explore.status.value and not explore.button.disabled
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda e: setattr(e.layers, "value", "stage9"), "did you mean"),
+        (lambda e: setattr(e.layers, "value", "head"), "a map needs a convolutional layer"),
+        (lambda e: setattr(e.target, "value", e.source.value), "choose two different classes"),
+    ],
+)
+def test_the_explorer_says_what_is_wrong(graph, change, message):
+    explore = pathways_explorer.explorer(SMOKE, graph)
+    before = explore.frame.value
+    change(explore)
+    explore.button.click()
+    assert message in explore.status.value and explore.frame.value == before

@@ -1,0 +1,181 @@
+"""Study 0: identities in float64, overlap by hand, measurement, claims, explorer."""
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from PIL import Image
+
+from lib import cam, grad_cam, grad_cam_claims, grad_cam_explorer, models, profiles, training
+
+SMOKE = profiles.parameters("00-grad-cam", "smoke")
+
+
+@pytest.fixture(scope="module")
+def net() -> models.Classifier:
+    return models.create("plain", classes=4).double().eval()
+
+
+def images(n: int = 5, size: int = 16) -> torch.Tensor:
+    return torch.rand(n, 3, size, size, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+
+
+@pytest.fixture(scope="module")
+def measured(tmp_path_factory):
+    """Both networks of the smoke profile, measured; the home stays for the explorer."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("STUDY_HOME", str(tmp_path_factory.mktemp("home")))
+        grad_cam.evaluation_set.cache_clear()
+        yield pd.concat([grad_cam.measure(SMOKE, a, s) for a in SMOKE.architectures for s in range(SMOKE.seeds)])
+
+
+def test_identities_hold_to_rounding_and_the_probability_is_no_score(net):
+    y = torch.tensor([0, 1, 2, 3, 0])
+    found = grad_cam.identity(net, images(), y)
+    assert found["cam"].max() < 1e-12 and found["sum"].max() < 1e-15 and (found["product"] == 0).all()
+    assert found["softmax"].min() > 1e-3
+
+
+def test_identity_notices_a_map_that_is_not_cam(net, monkeypatch):
+    """Without the 1/Z, or with a ReLU, the first identity fails."""
+    original = cam.gradcam
+
+    def summed(*a, **k):
+        found = original(*a, **k)
+        return cam.Maps({n: 2 * m for n, m in found.maps.items()}, found.logits)
+
+    monkeypatch.setattr(cam, "gradcam", summed)
+    assert grad_cam.identity(net, images(), torch.zeros(5, dtype=torch.long))["cam"].min() > 0.5
+
+
+def test_share_on_the_object_by_hand():
+    maps = torch.tensor([[[3.0, 0.0], [0.0, 1.0]]])
+    mask = torch.tensor([[[True, False], [False, False]]])
+    found = grad_cam.on_object(maps, mask)
+    assert found["energy"].tolist() == [0.75] and found["pointing"].tolist() == [1.0]
+
+
+def test_every_class_is_aimed_at_another():
+    y = torch.arange(10)
+    aimed = grad_cam.other_class(y, 10)
+    assert (aimed != y).all() and sorted(aimed.tolist()) == y.tolist()
+
+
+def test_the_measurement_is_whole(measured):
+    assert set(measured.arm) == set(SMOKE.architectures) and set(measured.seed) == {0, 1}
+    wide = measured.groupby(["measure", "level"]).size()
+    assert {"identity/cam", "energy/last", "pointing/middle", "two/positive/first", "nissim/noise", "by/texture"} <= set(
+        measured.measure
+    )
+    assert (wide % (len(SMOKE.architectures) * SMOKE.seeds) == 0).all()
+    shares = measured[measured.measure.str.startswith(("energy", "two/"))].value.dropna()
+    assert shares.between(0, 1.0001).all()
+    exact = measured[measured.measure.isin(["identity/cam", "identity/sum", "identity/product"])]
+    assert exact.value.max() < 1e-4
+
+
+def test_claims_are_judged_from_intervals(measured):
+    found = grad_cam_claims.judge(measured, SMOKE, test=True)
+    ids = [c.id for c in found]
+    assert len(set(ids)) == len(ids) == 2 * 15
+    assert all(c.verdict == "supported" for c in found if c.id.startswith("identity"))
+    assert all(c.note for c in found if c.verdict == "not tested")
+    unjudged = grad_cam_claims.judge(measured, SMOKE, test=False)
+    assert {c.verdict for c in unjudged} == {"not tested"}
+
+
+def planted(measured: pd.DataFrame, measure: str, value: float) -> pd.DataFrame:
+    rng = np.random.default_rng(0)
+    noisy = value + 0.001 * rng.standard_normal(len(measured))
+    return measured.assign(value=measured.value.where(measured.measure != measure, noisy))
+
+
+@pytest.mark.parametrize(
+    ("claim", "measure", "value", "verdict"),
+    [
+        ("late-beats-middle-energy", "energy/last", 0.95, "supported"),
+        ("late-beats-middle-energy", "energy/last", -3.0, "contradicted"),
+        ("two-objects-first", "two/positive/first", 0.9, "supported"),
+        ("counterfactual-second", "two/counterfactual/second", 0.9, "contradicted"),
+        ("attack-moves-map", "nissim/attack", 0.9, "supported"),
+        ("attack-leaves-object", "energy/attack", -0.9, "supported"),
+        ("leans-on-texture", "by/texture", -0.5, "contradicted"),
+        ("identity-cam", "identity/cam", 0.5, "contradicted"),
+    ],
+)
+def test_planted_effects_are_found(measured, claim, measure, value, verdict):
+    found = {c.id: c.verdict for c in grad_cam_claims.judge(planted(measured, measure, value), SMOKE, test=True)}
+    assert found[f"{claim}/plain"] == verdict
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"first": "ring/stars"}, "two different classes"),
+        ({"eps": (0.1, 0.05)}, "ascending order"),
+        ({"images": 2}, "greater than or equal to 8"),
+    ],
+)
+def test_bad_parameters(given, message):
+    with pytest.raises(ValueError, match=message):
+        grad_cam.Parameters(**given)
+
+
+def test_a_class_that_there_is_not():
+    p = SMOKE.model_copy(update={"first": "zebra"})
+    with pytest.raises(ValueError, match="'zebra' is none of the classes disc"):
+        grad_cam.two_objects(p)
+
+
+@pytest.mark.parametrize("arch", ["resnet50", "vgg16"])
+def test_the_papers_networks_have_two_layers(arch):
+    """Random weights: published ones cannot be had here."""
+    model = models.create(arch, classes=5)
+    names = grad_cam.layers_of(model)
+    maps = cam.gradcam(model, images(1, 64).float(), 0, list(names.values())).maps
+    assert set(names) == {"middle", "last"} and all(m.shape[0] == 1 for m in maps.values())
+
+
+class TestExplorer:
+    @pytest.fixture
+    def explore(self, measured):
+        return grad_cam_explorer.explorer(SMOKE)
+
+    @pytest.mark.parametrize(
+        ("control", "value"),
+        [
+            ("arch", "residual"), ("image", 3), ("show", "one object"), ("layer", "middle"), ("method", "gradcam++"),
+            ("sign", "signed"), ("sign", "counterfactual"), ("attack", "random signs"), ("eps", SMOKE.eps[1]),
+        ],
+    )  # fmt: skip
+    def test_each_control_changes_the_picture(self, explore, control, value):
+        before = explore.picture.value
+        explore.controls[control].value = value
+        assert explore.picture.value != before and "NISSIM" in explore.status.value
+
+    def test_without_attack_nothing_moves(self, explore):
+        explore.controls["attack"].value = "none"
+        assert "NISSIM <b>0.000</b>" in explore.status.value
+
+    def test_cam_is_of_the_last_layer(self, explore):
+        explore.controls["method"].value = "cam"
+        assert "NISSIM" in explore.status.value
+        before = explore.picture.value
+        explore.controls["layer"].value = "middle"
+        assert "CAM is not defined here" in explore.status.value and explore.picture.value == before
+
+    def test_an_upload(self, measured):
+        own = Image.linear_gradient("L").convert("RGB")
+        render = grad_cam_explorer.explorer(SMOKE).render
+        options = {"arch": "plain", "show": "one object", "image": 0, "of": 0, "layer": "last", "method": "gradcam"}
+        _, told = render(own=own, sign="positive", attack="targeted PGD", aimed=1, eps=0.05, **options)
+        assert "before" in told and "after" in told
+
+
+def test_networks_are_those_of_study_1():
+    """On shapes nothing is trained twice."""
+    from lib import attention_shift
+
+    ours = {c.digest for c in grad_cam.networks(grad_cam.Parameters())}
+    assert ours <= {c.digest for c in attention_shift.networks(attention_shift.Parameters())}
+    assert isinstance(grad_cam.networks(SMOKE)[0], training.TrainConfig)
