@@ -47,7 +47,7 @@ class Parameters(profiles.Parameters):
         tuple[str, ...], Field(description="convolutional layers by name, in order; none: the blocks of the network")
     ] = ()
     seeds: Annotated[int, Field(ge=1, description="networks trained for each architecture")] = 3
-    epochs: Annotated[int, Field(ge=1)] = 8
+    epochs: Annotated[int, Field(ge=0, description="0: published weights as they are")] = 8
     train_images: Annotated[int | None, Field(ge=1, description="None: all there are")] = 2000
     batch_size: Annotated[int, Field(ge=2, description="images in a training step")] = 64
     learning_rate: Annotated[float, Field(gt=0, description="peak of the schedule")] = 0.1

@@ -14,12 +14,13 @@ import torch
 from pydantic import Field, model_validator
 from torch import Tensor
 
-from lib import attacks, cam, datasets, metrics, models, mosaics, profiles, training
+from lib import attacks, cam, datasets, metrics, models, mosaics, profiles, training, zoo
 from lib.cubes import rows
 
 FAMILY = {"plain": "plain (VGG-like)", "residual": "residual"}
 SIGNS: tuple[cam.Sign, ...] = ("positive", "counterfactual", "signed")
 LEVELS = ("middle", "last")
+MIDDLE = {"vgg16": "features.25"}  # of the presentation, beside features.29
 Positive = Annotated[float, Field(gt=0)]
 
 
@@ -31,7 +32,7 @@ class Parameters(profiles.Parameters):
     channels: Annotated[Literal[1, 3], Field(description="1 grey, 3 colour")] = 3
     architectures: Annotated[tuple[str, ...], Field(min_length=1)] = ("plain", "residual")
     seeds: Annotated[int, Field(ge=1, description="networks trained for each architecture")] = 3
-    epochs: Annotated[int, Field(ge=1)] = 8
+    epochs: Annotated[int, Field(ge=0, description="0: published weights as they are")] = 8
     train_images: Annotated[int | None, Field(ge=1, description="None: all there are")] = 2000
     batch_size: Annotated[int, Field(ge=2, description="images in a training step")] = 64
     learning_rate: Annotated[float, Field(gt=0, description="peak of the schedule")] = 0.1
@@ -70,9 +71,9 @@ def network(p: Parameters, arch: str, seed: int) -> training.Trained:
     return training.trained(next(c for c in networks(p) if (c.arch, c.seed) == (arch, seed)), device_name=p.device)
 
 
-def layers_of(model: models.Classifier) -> dict[str, str]:
-    """The middle and the last stage, by LEVELS."""
-    return {"middle": model.stages[-2], "last": model.stages[-1]}
+def layers_of(model: models.Classifier, arch: str) -> dict[str, str]:
+    """The middle and the last layer, by LEVELS: stages, or what the presentation compares."""
+    return {"middle": MIDDLE.get(arch, model.stages[-2]), "last": model.stages[-1]}
 
 
 @functools.lru_cache(maxsize=4)
@@ -107,26 +108,27 @@ def on_object(maps: Tensor, mask: Tensor) -> dict[str, Tensor]:
     return {how: metrics.overlap(big, mask.to(big), how) for how in ("energy", "pointing")}  # type: ignore[arg-type]
 
 
-def identity(model: models.Classifier, x: Tensor, y: Tensor) -> dict[str, Tensor]:
+def identity(model: models.Classifier, x: Tensor, y: Tensor, head: str = "head") -> dict[str, Tensor]:
     """How far the two sides of each identity are apart, relative to the largest value, (N,).
 
-    `cam`: CAM and Z times the signed Grad-CAM at the last layer; `sum`: the signed map and the positive one minus the
+    `cam`: CAM and Z times the signed Grad-CAM at the last layer, where CAM is defined (average pooling, then `head`); `sum`: the signed map and the positive one minus the
     counterfactual one; `product`: the positive times the counterfactual one, which is 0; `softmax`: how far the map of the
     probability, scaled alike, is from the map of the logit.
     """
     layer = model.stages[-1]
     found = {s: cam.gradcam(model, x, y, layer, sign=s).maps[layer] for s in SIGNS}
-    weighed = cam.cam(model, x, y, layer).maps[layer]
-    z = weighed[0].numel()
 
     def largest(maps: Tensor) -> Tensor:
         return maps.abs().amax((1, 2))
 
-    scale = largest(weighed)
+    try:
+        weighed = cam.cam(model, x, y, layer, head=head).maps[layer]
+        apart = {"cam": largest(weighed - weighed[0].numel() * found["signed"]) / largest(weighed)}
+    except ValueError:  # a head of several layers, as VGG-16's
+        apart = {}
     of_probability = cam.gradcam(_Softmax(model), x, y, f"net.{layer}", sign="signed").maps[f"net.{layer}"]
     unit = [m / largest(m).clamp_min(torch.finfo(m.dtype).tiny).view(-1, 1, 1) for m in (of_probability, found["signed"])]
-    return {
-        "cam": largest(weighed - z * found["signed"]) / scale,
+    return apart | {
         "sum": largest(found["signed"] - (found["positive"] - found["counterfactual"])) / largest(found["signed"]),
         "product": largest(found["positive"] * found["counterfactual"]) / largest(found["signed"]) ** 2,
         "softmax": largest(unit[0] - unit[1]),
@@ -149,13 +151,14 @@ def measure(p: Parameters, arch: str, seed: int) -> pd.DataFrame:
     model, data = network(p, arch, seed).model, evaluation_set(p)
     where = next(model.parameters()).device
     x, y = data.images[:].to(where), data.labels.to(where)
-    layers = layers_of(model)
+    layers = layers_of(model, arch)
     found: list[pd.DataFrame] = []
 
     def keep(measure: str, level: float, values: Tensor) -> None:
         found.append(rows(arch, seed, measure, level, values))
 
-    for name, values in identity(model, x, y).items():
+    head = zoo.NETWORKS[arch].head if arch in zoo.NETWORKS else "head"
+    for name, values in identity(model, x, y, head).items():
         keep(f"identity/{name}", 0, values)
     clean = cam.gradcam(model, x, y, list(layers.values()), sign="signed")
     keep("right", 0, (clean.logits.argmax(1) == y).float())

@@ -55,6 +55,8 @@ def judge(table: pd.DataFrame, p: Parameters, *, test: bool) -> list[Claim]:
             ("sum", "The map without ReLU is Grad-CAM minus the counterfactual map"),
             ("product", "Where Grad-CAM is above zero, the counterfactual map is zero"),
         ):
+            if (arch, f"identity/{which}", 0.0) not in cubes.values:
+                continue  # CAM is not defined for this network
             add(
                 f"identity-{which}", "claim", statement, over(get(f"identity/{which}")), Rule("within", EXACT),
                 f"identity/{which}", "largest difference of the two sides over the largest value, mean of the images", SOURCE,

@@ -58,10 +58,15 @@ def draw(
             drawn = figures.overlay(axes[row, 1], picture[0].cpu(), raw / largest if largest else raw, f"{when}: {classes[of]}")
             figures.colour_bar(fig, drawn, axes[row, 1], "map over its largest value")
         widgets.bars(axes[row, 2], found.logits[0].softmax(0).cpu(), classes, f"decision {when}")
-        told.append(f"{when}: <b>{html.escape(classes[int(found.logits.argmax())])}</b>")
+        told.append(
+            f"{when}: <b>{html.escape(classes[int(found.logits.argmax())])}</b>, score of {html.escape(classes[of])} "
+            f"{float(found.logits[0, of]):.3f}"
+        )
         shown.append(cam.normalise(raw.abs())[None])
     empty = " This map is empty: nothing in this layer speaks that way." if metrics.degenerate(shown[0]) else ""
-    return fig, f"{', '.join(told)}; NISSIM <b>{metrics.nissim(*shown).item():.3f}</b> between the two maps.{empty}"
+    change = f"largest change of a pixel {float((x_adv - x).abs().max()):.3g}"
+    between = f"NISSIM <b>{metrics.nissim(*shown).item():.3f}</b> between the two maps"
+    return fig, f"{'; '.join(told)}; {change}; {between}.{empty}"
 
 
 def explorer(p: Parameters) -> widgets.Explorer:
@@ -84,7 +89,7 @@ def explorer(p: Parameters) -> widgets.Explorer:
             found = data.images if show == "one object" else grad_cam.two_objects(p).images
             x = found[image % len(found)]
         return draw(
-            model, x[None].to(where), data.classes, of=of, aimed=aimed, layer=grad_cam.layers_of(model)[layer], method=method,
+            model, x[None].to(where), data.classes, of=of, aimed=aimed, layer=grad_cam.layers_of(model, arch)[layer], method=method,
             sign=sign, attack=attack, eps=eps, steps=p.steps,
         )  # fmt: skip
 
@@ -92,7 +97,7 @@ def explorer(p: Parameters) -> widgets.Explorer:
     grid = (0.0, *p.eps)
     controls = {
         "arch": widgets.choice("network", {FAMILY.get(a, a): a for a in p.architectures}, p.architectures[0]),
-        "show": widgets.choice("show", ("one object", "two objects"), "two objects"),
+        "show": widgets.choice("objects", ("one object", "two objects"), "two objects"),
         "image": widgets.integer("image", 0, 99),
         "own": widgets.upload("upload an image"),
         "of": widgets.choice("map of class", numbered, numbered[p.first]),

@@ -171,7 +171,7 @@ def _short(values: np.ndarray) -> list[float]:
     return [_number(v) for v in values]
 
 
-def card(feature: Tensor, parts: Sequence[Tensor], size: int = 36) -> Image.Image:
+def card(feature: Tensor, parts: Sequence[Tensor], size: int = 32) -> Image.Image:
     """A neuron's picture: what activation maximisation makes, then patches that excite it, side by side."""
 
     def picture(x: Tensor) -> Image.Image:
@@ -187,7 +187,7 @@ def card(feature: Tensor, parts: Sequence[Tensor], size: int = 36) -> Image.Imag
 
 def card_uri(picture: Image.Image) -> str:
     buffer = io.BytesIO()
-    picture.save(buffer, format="WEBP", quality=60)
+    picture.save(buffer, format="WEBP", quality=35, method=6)
     return "data:image/webp;base64," + base64.b64encode(buffer.getvalue()).decode()
 
 
@@ -387,7 +387,7 @@ def page(graphs: Mapping[str, Graph], attack_names: Mapping[str, str], title: st
     found = spec_to_html(
         specification(graphs, attack_names), mode="vega-lite", vega_version=alt.VEGA_VERSION,
         vegalite_version=alt.VEGALITE_VERSION, vegaembed_version=alt.VEGAEMBED_VERSION, template="inline",
-        embed_options={"actions": False, "renderer": "svg"},
+        embed_options={"actions": False, "renderer": "svg"}, json_kwds={"separators": (",", ":")},
     )  # fmt: skip
     head = f"<title>{html.escape(title)}</title>\n{STYLE}"
     told = (

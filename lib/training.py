@@ -61,7 +61,7 @@ class TrainConfig(BaseModel):
     arch: Annotated[str, Field(description="a name that lib.models.create knows, or module:function within lib")]
     weights: Annotated[Literal["none", "imagenet"], Field(description="start: random, or torchvision's")] = "none"
     seed: Annotated[int, Field(ge=0)] = 0
-    epochs: Annotated[int, Field(ge=1)] = 8
+    epochs: Annotated[int, Field(ge=0, description="0: the weights it starts from")] = 8
     stop: Annotated[int | None, Field(ge=1, description="end after this many steps of the run: undertrained")] = None
     batch_size: Annotated[int, Field(ge=2)] = 64
     optimizer: Literal["sgd", "adam"] = "sgd"

@@ -1,5 +1,6 @@
 """The explorers in JupyterLab, driven in a real browser: Debian's chromium through playwright."""
 
+import contextlib
 import os
 import re
 import shutil
@@ -17,6 +18,21 @@ CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shuti
 pytestmark = pytest.mark.browser
 
 
+@contextlib.contextmanager
+def browsing():
+    """A browser."""
+    if CHROMIUM is None:
+        assert os.environ.get("CI") != "true", "CI must have chromium: .ci/run installs it"
+        pytest.skip("no chromium on this machine; on Debian: apt-get install chromium")
+    from playwright.sync_api import sync_playwright
+
+    flags = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-component-update"]
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=flags)
+        yield browser
+        browser.close()
+
+
 @pytest.fixture(scope="module")
 def lab(tmp_path_factory):
     """JupyterLab on copies of the notebooks with smoke parameters and a data folder of its own; yields its address."""
@@ -27,7 +43,7 @@ def lab(tmp_path_factory):
     (folder / "notebooks").mkdir()
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("STUDY_HOME", str(folder / "home"))
-        for run in EXPLORERS:
+        for run in (*EXPLORERS, GRAPH):
             p = profiles.parameters(run, "smoke")
             for config in profiles.study_module(run).networks(p):
                 training.trained(config)
@@ -108,6 +124,18 @@ class Driver:
         chooser.value.set_files(path)
 
 
+def drive_grad_cam(d: Driver) -> None:
+    d.slide("eps")
+    d.choose("map of class", "ring/stars")
+    d.choose("attack", "random signs")
+    d.choose("what speaks", "both (no ReLU)")
+    d.choose("layer", "middle stage")
+    d.choose("network", "residual")
+    d.choose("method", "Grad-CAM++")
+    d.choose("what speaks", "against it (counterfactual)")
+    d.choose("objects", "one object")
+
+
 def drive_attention_shift(d: Driver) -> None:
     d.slide("eps")
     d.slide("image")
@@ -162,6 +190,7 @@ def drive_saliency(d: Driver) -> None:
 
 # what each explorer's text always says, and how it is driven
 EXPLORERS = {
+    "00-grad-cam": ("NISSIM", drive_grad_cam),
     "01-attention-shift": ("NISSIM", drive_attention_shift),
     "02-at-cnn": ("total variation", drive_at_cnn),
     "03-interpretability-aware-training": ("discrepancy D2", drive_interpretability),
@@ -170,15 +199,57 @@ EXPLORERS = {
 }
 
 
+GRAPH = "06-attack-pathways"  # draws no picture, but a page of its own in a frame
+
+
+def drive_graph(frame) -> None:
+    """Strength, highlighting, attack, card and pin, in the page or in a frame of it."""
+    from playwright.sync_api import expect
+
+    heading, neurons = frame.locator("svg text", has_text="images").first, frame.locator("svg .mark-symbol path")
+    expect(heading).to_be_visible(timeout=60_000)
+
+    def drawn() -> tuple[str, str]:
+        """What is said of the strength, and how the neurons and edges look."""
+        marks = frame.locator("svg .mark-symbol path, svg .mark-rule line")
+        return heading.text_content(), marks.evaluate_all("m => m.map(e => e.outerHTML).join()")
+
+    def changed(act, told: bool = False) -> None:
+        before = drawn()
+        act()
+        for _ in range(100):
+            now = drawn()
+            if now[1] != before[1] and (not told or now[0] != before[0]):
+                return
+            heading.page.wait_for_timeout(50)
+        raise AssertionError(f"nothing changed: {now[0]}")
+
+    def bound(label: str):
+        return frame.locator(".vega-bind", has_text=label).locator("input, select").first
+
+    changed(lambda: bound("strength (").press("ArrowRight"), told=True)
+    changed(lambda: bound("highest % of neurons").fill("100"))
+    changed(lambda: bound("highlight neurons most").select_option("inhibited"))
+    changed(lambda: bound("highest % of edges").fill("100"))
+    changed(lambda: bound("compare with a weaker").select_option("yes"))
+    changed(lambda: bound(re.compile(r"^\s*edges")).select_option("all"))
+    names = frame.locator("svg text", has_text="· channel")
+    first = names.first.text_content()
+    for i in range(4, neurons.count()):
+        neurons.nth(i).hover(force=True)
+        if names.first.text_content() != first:
+            break
+    assert names.first.text_content() != first  # the card is another neuron's
+    changed(lambda: neurons.nth(i).click(force=True))  # pinned: its edges are drawn
+
+
 @pytest.mark.parametrize("run", EXPLORERS)
 def test_the_explorer_answers_in_jupyterlab(lab, tmp_path, run):
     from PIL import Image
-    from playwright.sync_api import expect, sync_playwright
+    from playwright.sync_api import expect
 
     word, drive = EXPLORERS[run]
-    flags = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-component-update"]
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=flags)
+    with browsing() as browser:
         page = browser.new_page(viewport={"width": 1700, "height": 1200})
         outside = []
         page.on("request", lambda r: outside.append(r.url) if not r.url.startswith((lab, "data:", "blob:", "ws:")) else None)
@@ -198,20 +269,54 @@ def test_the_explorer_answers_in_jupyterlab(lab, tmp_path, run):
         driver.upload(hostile)
         expect(page.locator(".widget-html", has_text="hostile.png cannot be read")).to_be_visible(timeout=60_000)
         assert [u for u in outside if not u.startswith("http://127.0.0.1")] == []
-        browser.close()
+
+
+def test_the_graph_answers_in_jupyterlab(lab):
+    from playwright.sync_api import expect
+
+    with browsing() as browser:
+        page = browser.new_page(viewport={"width": 1700, "height": 1500})
+        page.goto(f"{lab}/lab/workspaces/{GRAPH}/tree/{GRAPH}.ipynb")
+        expect(page.locator(".jp-NotebookPanel-toolbar [data-status=idle]")).to_be_visible(timeout=60_000)
+        run_all(page)
+        status = page.locator(".widget-html", has_text="traced")
+        expect(status).to_be_visible(timeout=120_000)
+        before = status.inner_text()
+        drive_graph(page.frame_locator("iframe[title='attack pathways']"))
+        page.get_by_label("to class").select_option(label="heart/moon")
+        page.get_by_role("button", name="Trace pathways").click()
+        expect(status).to_contain_text("heart/moon", timeout=120_000)
+        assert status.inner_text() != before
+        if os.environ.get("STUDY_SCREENSHOT"):
+            page.screenshot(path=f"{os.environ['STUDY_SCREENSHOT']}-{GRAPH}.png")
+
+
+def test_the_graph_answers_as_a_file():
+    """The committed one, opened from the disk, alone and in its report: no kernel, no request."""
+    from playwright.sync_api import expect
+
+    with browsing() as browser:
+        folder = paths.PROJECT / "figures" / "laptop"
+        page = browser.new_page(viewport={"width": 1300, "height": 1000})
+        outside = []
+        page.on("request", lambda r: outside.append(r.url) if not r.url.startswith(("file:", "data:")) else None)
+        page.goto((folder / GRAPH / "graph.html").as_uri())
+        drive_graph(page)
+        told = page.locator("svg text", has_text="images").first
+        before = told.text_content()
+        page.locator(".vega-bind", has_text=re.compile(r"^\s*attack")).locator("select").select_option(label="FGSM")
+        expect(told).not_to_have_text(before)
+        page.goto((folder / f"{GRAPH}.html").as_uri())
+        frame = page.frame_locator("iframe[title*='attack pathways']")
+        drive_graph(frame)
+        assert outside == []
 
 
 def test_the_committed_reports_ask_the_network_for_nothing():
     """Opened from the disk in the browser: no request leaves, no error in the console, every figure is drawn."""
-    if CHROMIUM is None:
-        assert os.environ.get("CI") != "true", "CI must have chromium: .ci/run installs it"
-        pytest.skip("no chromium on this machine; on Debian: apt-get install chromium")
-    from playwright.sync_api import sync_playwright
-
     pages = [p for profile in ("laptop", "datasets") for p in sorted((paths.PROJECT / "figures" / profile).glob("*.html"))]
     assert len(pages) >= 4
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox", "--disable-gpu"])
+    with browsing() as browser:
         for path in pages:
             page = browser.new_page()
             outside, errors = [], []
@@ -223,4 +328,3 @@ def test_the_committed_reports_ask_the_network_for_nothing():
             broken = page.eval_on_selector_all("img", "imgs => imgs.filter(i => !i.naturalWidth).map(i => i.src)")
             assert broken == [], path
             page.close()
-        browser.close()

@@ -6,7 +6,7 @@ import pytest
 import torch
 from PIL import Image
 
-from lib import cam, grad_cam, grad_cam_claims, grad_cam_explorer, models, profiles, training
+from lib import cam, grad_cam, grad_cam_claims, grad_cam_explorer, models, profiles, training, zoo
 
 SMOKE = profiles.parameters("00-grad-cam", "smoke")
 
@@ -131,9 +131,12 @@ def test_a_class_that_there_is_not():
 def test_the_papers_networks_have_two_layers(arch):
     """Random weights: published ones cannot be had here."""
     model = models.create(arch, classes=5)
-    names = grad_cam.layers_of(model)
+    names = grad_cam.layers_of(model, arch)
     maps = cam.gradcam(model, images(1, 64).float(), 0, list(names.values())).maps
-    assert set(names) == {"middle", "last"} and all(m.shape[0] == 1 for m in maps.values())
+    assert tuple(names.values()) == {"resnet50": ("layer3", "layer4"), "vgg16": ("features.25", "features.29")}[arch]
+    found = grad_cam.identity(model, images(1, 64).float(), torch.zeros(1, dtype=torch.long), zoo.NETWORKS[arch].head)
+    assert ("cam" in found) == (arch == "resnet50") and all(v.max() < 1e-4 for k, v in found.items() if k != "softmax")
+    assert all(m.shape[0] == 1 for m in maps.values())
 
 
 class TestExplorer:

@@ -149,6 +149,27 @@ def test_pictures_lose_bytes_and_nothing_else():
     assert Image.open(io.BytesIO(runs.smaller(png.getvalue(), True))).convert("RGB").tobytes() == line.convert("RGB").tobytes()
 
 
+def test_drawings_lose_bytes_and_nothing_that_is_drawn():
+    """Every text and every mark is there still, each point within a hundredth of its place."""
+    import re
+
+    import matplotlib.pyplot as plt
+
+    fig, ax = plt.subplots()
+    ax.plot([0, 1, 2], [3, 1, 2], marker="o", label="a line")
+    ax.legend()
+    buffer = io.BytesIO()
+    fig.savefig(buffer, format="svg", metadata={"Date": None})
+    plt.close(fig)
+    small = runs.plainer(buffer.getvalue()).decode()
+    assert len(small) < 0.7 * len(buffer.getvalue()) and small == runs.plainer(buffer.getvalue()).decode()
+    before, after = ([*re.findall(r"<use[^>]*>", s)] for s in (buffer.getvalue().decode(), small))
+    assert len(before) == len(after)
+    places = [[tuple(map(float, re.findall(r'\b[xy]="([-\d.]+)"', u))) for u in uses] for uses in (before, after)]
+    pairs = [(a, b) for a, b in zip(*places, strict=True) if len(a) == len(b) == 2]
+    assert len(pairs) > 10 and np.abs(np.subtract(*map(np.array, zip(*pairs, strict=True)))).max() < 0.01
+
+
 def test_code_of_a_run_is_what_its_results_depend_on():
     names = {p.stem for p in profiles.code_of("01-attention-shift")}
     assert {"attention_shift", "attention_claims", "cam", "attacks", "metrics", "ssim", "hooks", "training", "models"} <= names

@@ -370,3 +370,12 @@ def test_maps_decide_the_weights(home):
         patch.setattr(training, "images_of", lambda *a: other)
         after = [trained(c).path for c in (plain, seeing)]
     assert before[0] == after[0] and before[1] != after[1]
+
+
+def test_no_epoch_leaves_the_weights_as_they_are(home):
+    """Published weights, for instance: saved, found again, with an empty history."""
+    config = TINY.model_copy(update={"epochs": 0})
+    first = trained(config)
+    start = training.fresh(config, training.images_of(config.dataset, "train", config.size, config.channels, config.limit))
+    assert all(torch.equal(a, b) for a, b in zip(first.model.parameters(), start.parameters(), strict=True))
+    assert first.history == [] == trained(config).history
