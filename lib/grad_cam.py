@@ -111,9 +111,9 @@ def on_object(maps: Tensor, mask: Tensor) -> dict[str, Tensor]:
 def identity(model: models.Classifier, x: Tensor, y: Tensor, head: str = "head") -> dict[str, Tensor]:
     """How far the two sides of each identity are apart, relative to the largest value, (N,).
 
-    `cam`: CAM and Z times the signed Grad-CAM at the last layer, where CAM is defined (average pooling, then `head`); `sum`: the signed map and the positive one minus the
-    counterfactual one; `product`: the positive times the counterfactual one, which is 0; `softmax`: how far the map of the
-    probability, scaled alike, is from the map of the logit.
+    `cam`: CAM and Z times the signed Grad-CAM at the last layer, where CAM is defined (average pooling, then `head`);
+    `sum`: the signed map and the positive one minus the counterfactual one; `product`: the positive times the
+    counterfactual one, which is 0; `softmax`: how far the map of the probability, scaled alike, is from that of the logit.
     """
     layer = model.stages[-1]
     found = {s: cam.gradcam(model, x, y, layer, sign=s).maps[layer] for s in SIGNS}

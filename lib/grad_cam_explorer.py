@@ -88,9 +88,10 @@ def explorer(p: Parameters) -> widgets.Explorer:
         else:
             found = data.images if show == "one object" else grad_cam.two_objects(p).images
             x = found[image % len(found)]
+        name = grad_cam.layers_of(model, arch)[layer]
         return draw(
-            model, x[None].to(where), data.classes, of=of, aimed=aimed, layer=grad_cam.layers_of(model, arch)[layer], method=method,
-            sign=sign, attack=attack, eps=eps, steps=p.steps,
+            model, x[None].to(where), data.classes, of=of, aimed=aimed, layer=name, method=method, sign=sign, attack=attack,
+            eps=eps, steps=p.steps,
         )  # fmt: skip
 
     numbered = {name: i for i, name in enumerate(data.classes)}
