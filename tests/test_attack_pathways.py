@@ -399,3 +399,17 @@ def test_the_explorer_says_what_is_wrong(graph, change, message):
     change(explore)
     explore.button.click()
     assert message in explore.status.value and explore.frame.value == before
+
+
+def test_the_readmes_example_runs(tmp_path, monkeypatch):
+    from lib import paths as places
+
+    readme = (places.PROJECT / "README.md").read_text()
+    (code,) = [part.partition("```")[0] for part in readme.split("```python\n")[1:]]
+    monkeypatch.chdir(tmp_path)
+    model = models.create("resnet18", classes=4)
+    source, target = torch.rand(2, 2, 3, 32, 32, generator=torch.Generator().manual_seed(0))
+    monkeypatch.setattr(pathways_graph, "build", functools.partial(pathways_graph.build, features=1, patches=1))
+    exec(code, {"model": model, "source_images": source, "target_images": target, "target_class": 1})
+    spec = decoded((tmp_path / "pathways.html").read_text())
+    assert {n["name"].partition(" ")[0] for n in spec["datasets"]["neurons"]} == {"layer1", "layer2", "layer3"}
