@@ -25,7 +25,6 @@ from lib.pathways_view import Graph
 
 ATTACKS = ("pgd", "fgsm", "noise")
 NAMES = {"pgd": "PGD (L2)", "fgsm": "FGSM", "noise": "random direction"}
-KINDS = ("similar", "dissimilar")
 Positive = Annotated[float, Field(gt=0)]
 
 
@@ -68,6 +67,7 @@ class Parameters(profiles.Parameters):
     steps: Annotated[int, Field(ge=1, description="of PGD, each a fifth of the radius")] = 20
     share: Annotated[float, Field(gt=0, le=1, description="of a layer's channels: its top neurons")] = 0.1
     least: Annotated[int, Field(ge=1, description="top neurons of a layer, at least")] = 3
+    most: Annotated[int, Field(ge=1, description="top neurons of a layer, at most")] = 10
     exploited: Annotated[int, Field(ge=1, description="neurons exploited by an attack of one strength, at most")] = 5
     stride: Annotated[Literal["own", "released"], Field(description="how influence convolves; see lib.pathways")] = "own"
     features: Annotated[int, Field(ge=1, description="steps of activation maximisation")] = 64
@@ -249,26 +249,36 @@ class Scored:
         return self._arrays[arch, pair, attack, layer]
 
     def success(self, arch: str, pair: str, attack: str) -> np.ndarray:
-        """(seeds, strengths, images), bool."""
-        return self._success[arch, pair, attack]
+        """(seeds, strengths, images), bool, of as many images as `images` says."""
+        return self._success[arch, pair, attack][..., : self.images(pair)]
 
     def images(self, pair: str) -> int:
         """How many of the source class, or of the target class where those are fewer."""
         arch = next(iter(self.layers))
-        return min(self.success(arch, pair, c).shape[2] for c in ("source", "target"))
+        return min(self._success[arch, pair, c].shape[2] for c in ("source", "target"))
 
 
 def graph(p: Parameters, arch: str, pair: str, *, seed: int = 0, chosen: tuple[str, ...] = ("pgd", "fgsm")) -> Graph:
     """The graph of one network on one pair of classes."""
+    data = evaluation_set(p)
+    classes = pair_of(pair, data.classes)
+    source = of_class(data, classes.source, p.images)
+    return graph_of(p, arch, source, data.classes[classes.source], classes.target, seed=seed, chosen=chosen)
+
+
+def graph_of(
+    p: Parameters, arch: str, source: Tensor, name: str, target: int, *, seed: int = 0, chosen: tuple[str, ...] = ("pgd",),
+    layers: tuple[str, ...] = (),
+) -> Graph:  # fmt: skip
+    """The graph of one network on any source images, which are called `name`, and a target class."""
     model, data = network(p, arch, seed).model, evaluation_set(p)
     where = next(model.parameters()).device
-    classes = pair_of(pair, data.classes)
-    source, target = (of_class(data, c, p.images).to(where) for c in classes)
     return pathways_graph.build(
-        model, source, target, classes.target, names=(data.classes[classes.source], data.classes[classes.target]),
-        layers=layers_of(model, p.layers), attacks={a: functools.partial(as_attack, name=a, steps=p.steps) for a in chosen},
-        strengths=p.strengths, title=f"{arch}: {pair.replace('>', ' → ')}", share=p.share, least=p.least,
-        exploited=p.exploited, released=p.stride == "released", features=p.features, patches=p.patches, progress=True,
+        model, source.to(where), of_class(data, target, p.images).to(where), target, names=(name, data.classes[target]),
+        layers=layers_of(model, layers or p.layers),
+        attacks={a: functools.partial(as_attack, name=a, steps=p.steps) for a in chosen}, strengths=p.strengths,
+        title=f"{arch}: {name} → {data.classes[target]}", share=p.share, least=p.least, most=p.most, exploited=p.exploited,
+        released=p.stride == "released", features=p.features, patches=p.patches, progress=True,
     )  # fmt: skip
 
 

@@ -7,6 +7,7 @@ whether the network goes by shape or by texture where they disagree.
 """
 
 import functools
+from collections.abc import Callable
 from typing import Annotated, Literal
 
 import pandas as pd
@@ -18,7 +19,6 @@ from lib import attacks, cam, datasets, metrics, models, mosaics, profiles, trai
 from lib.cubes import rows
 
 FAMILY = {"plain": "plain (VGG-like)", "residual": "residual"}
-SIGNS: tuple[cam.Sign, ...] = ("positive", "counterfactual", "signed")
 LEVELS = ("middle", "last")
 MIDDLE = {"vgg16": "features.25"}  # of the presentation, beside features.29
 Positive = Annotated[float, Field(gt=0)]
@@ -89,7 +89,8 @@ def two_objects(p: Parameters) -> mosaics.Mosaics:
     if missing:
         raise ValueError(f"{missing[0]!r} is none of the classes {', '.join(data.classes)}; set first and second")
     pair = (data.classes.index(p.first), data.classes.index(p.second))
-    return mosaics.mosaics(data, pair, max(8, p.images // 2), seed=0)
+    whole = datasets.load(p.dataset, "test", size=p.size, channels=p.channels)  # a few images may show neither class
+    return mosaics.mosaics(whole, pair, max(8, p.images // 2), seed=0)
 
 
 def other_class(y: Tensor, classes: int) -> Tensor:
@@ -97,15 +98,19 @@ def other_class(y: Tensor, classes: int) -> Tensor:
     return (y + 1) % classes
 
 
-def enlarged(maps: Tensor, size: int) -> Tensor:
-    """Maps >= 0, enlarged to the image without being scaled: mass is compared."""
-    return cam.upsample(maps, size)
+def head_of(arch: str) -> str:
+    """The linear layer that ends a network."""
+    return zoo.NETWORKS[arch].head if arch in zoo.NETWORKS else "head"
 
 
 def on_object(maps: Tensor, mask: Tensor) -> dict[str, Tensor]:
-    """The share of a map's mass that lies on an object, and whether its peak does; maps (N, h, w), masks (N, H, W)."""
-    big = enlarged(maps, mask.shape[-1])
-    return {how: metrics.overlap(big, mask.to(big), how) for how in ("energy", "pointing")}  # type: ignore[arg-type]
+    """The share of a map's mass that lies on an object, and whether its peak does; maps >= 0 (N, h, w), masks (N, H, W).
+
+    Maps are enlarged but not scaled. One that is empty has neither mass nor peak: NaN.
+    """
+    big, mask = cam.upsample(maps, mask.shape[-1]), mask.to(maps)
+    energy, peak = (metrics.overlap(big, mask, how) for how in ("energy", "pointing"))  # type: ignore[arg-type]
+    return {"energy": energy, "pointing": torch.where(energy.isnan(), torch.nan, peak)}
 
 
 def identity(model: models.Classifier, x: Tensor, y: Tensor, head: str = "head") -> dict[str, Tensor]:
@@ -116,7 +121,9 @@ def identity(model: models.Classifier, x: Tensor, y: Tensor, head: str = "head")
     counterfactual one, which is 0; `softmax`: how far the map of the probability, scaled alike, is from that of the logit.
     """
     layer = model.stages[-1]
-    found = {s: cam.gradcam(model, x, y, layer, sign=s).maps[layer] for s in SIGNS}
+    found = {s: cam.gradcam(model, x, y, layer, sign=s).maps[layer] for s in ("positive", "signed")}
+    # from its definition: Grad-CAM of the negated score
+    against = cam.gradcam(_Changed(model, torch.neg), x, y, f"net.{layer}").maps[f"net.{layer}"]
 
     def largest(maps: Tensor) -> Tensor:
         return maps.abs().amax((1, 2))
@@ -126,80 +133,95 @@ def identity(model: models.Classifier, x: Tensor, y: Tensor, head: str = "head")
         apart = {"cam": largest(weighed - weighed[0].numel() * found["signed"]) / largest(weighed)}
     except ValueError:  # a head of several layers, as VGG-16's
         apart = {}
-    of_probability = cam.gradcam(_Softmax(model), x, y, f"net.{layer}", sign="signed").maps[f"net.{layer}"]
+    of_probability = cam.gradcam(_Changed(model, _softmax), x, y, f"net.{layer}", sign="signed").maps[f"net.{layer}"]
     unit = [m / largest(m).clamp_min(torch.finfo(m.dtype).tiny).view(-1, 1, 1) for m in (of_probability, found["signed"])]
     return apart | {
-        "sum": largest(found["signed"] - (found["positive"] - found["counterfactual"])) / largest(found["signed"]),
-        "product": largest(found["positive"] * found["counterfactual"]) / largest(found["signed"]) ** 2,
-        "softmax": largest(unit[0] - unit[1]),
+        "sum": largest(found["signed"] - (found["positive"] - against)) / largest(found["signed"]),
+        "product": largest(found["positive"] * against) / largest(found["signed"]) ** 2,
+        # where float32 has no gradient of the probability left there is no map to compare
+        "softmax": torch.where(largest(of_probability) > 0, largest(unit[0] - unit[1]), torch.nan),
     }
 
 
-class _Softmax(torch.nn.Module):
-    """A network whose last layer is a softmax, which Grad-CAM is not meant for."""
+class _Changed(torch.nn.Module):
+    """A network with another last step: what is explained is a function of its scores."""
 
-    def __init__(self, model: models.Classifier) -> None:
+    def __init__(self, model: models.Classifier, last: Callable[[Tensor], Tensor]) -> None:
         super().__init__()
-        self.net = model
+        self.net, self.last = model, last
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.net(x).softmax(1)
+        return self.last(self.net(x))
+
+
+def _softmax(logits: Tensor) -> Tensor:
+    return logits.softmax(1)
+
+
+BATCH = 50
 
 
 def measure(p: Parameters, arch: str, seed: int) -> pd.DataFrame:
     """Everything about one network: rows (arm, seed, image_id, measure, level, value), the arm is the architecture."""
     model, data = network(p, arch, seed).model, evaluation_set(p)
     where = next(model.parameters()).device
-    x, y = data.images[:].to(where), data.labels.to(where)
-    layers = layers_of(model, arch)
-    found: list[pd.DataFrame] = []
+    found: dict[tuple[str, float], list[Tensor]] = {}
 
     def keep(measure: str, level: float, values: Tensor) -> None:
-        found.append(rows(arch, seed, measure, level, values))
+        found.setdefault((measure, level), []).append(values.detach().float().cpu())
 
-    head = zoo.NETWORKS[arch].head if arch in zoo.NETWORKS else "head"
-    for name, values in identity(model, x, y, head).items():
-        keep(f"identity/{name}", 0, values)
-    clean = cam.gradcam(model, x, y, list(layers.values()), sign="signed")
-    keep("right", 0, (clean.logits.argmax(1) == y).float())
-    if data.masks is not None:
-        mask = data.masks.to(where)
-        keep("area", 0, mask.flatten(1).float().mean(1))
-        for level, layer in layers.items():
-            for how, values in on_object(clean.maps[layer].relu(), mask).items():
-                keep(f"{how}/{level}", 0, values)
-    _two_objects(model, p, keep)
-    last = layers["last"]
-    aimed = other_class(y, len(data.classes))
-    draw = attacks.random_sign(x, torch.Generator().manual_seed(0))
-    for eps in p.eps:
-        attacked = attacks.pgd(
-            model, x, aimed, eps=eps, steps=p.steps, targeted=True, judge=False, generator=torch.Generator().manual_seed(0)
-        ).x_adv
-        for name, images in (("attack", attacked), ("noise", attacks.step_along(x, draw, eps))):
-            maps = cam.gradcam(model, images, y, last)
-            keep(f"reached/{name}", eps, (maps.logits.argmax(1) == aimed).float())
-            before, after = (cam.upsample(cam.normalise(m), p.size) for m in (clean.maps[last].relu(), maps.maps[last]))
-            keep(f"nissim/{name}", eps, metrics.nissim(before, after))
-            if data.masks is not None:
-                for how, values in on_object(maps.maps[last], data.masks.to(where)).items():
-                    keep(f"{how}/{name}", eps, values)
+    for part in torch.arange(len(data)).split(BATCH):
+        mask = None if data.masks is None else data.masks[part].to(where)
+        _single(model, p, arch, data.images[part].to(where), data.labels[part].to(where), mask, int(part[0]), keep)
+    pair = two_objects(p)
+    for images, on_first in zip(pair.images.split(BATCH // 4), pair.first.split(BATCH // 4), strict=True):
+        _two_objects(model, p, images.to(where), on_first.to(where), keep)
     if p.dataset == "shapes":
         conflict = evaluation_set(p, "shapes-conflict")
         decided = training.predictions(model, conflict.images[:])
         for cue in ("shape", "texture"):
             keep(f"by/{cue}", 0, (decided == conflict.attributes[cue]).float())
-    return pd.concat(found, ignore_index=True)
+    tables = [rows(arch, seed, name, level, torch.cat(values)) for (name, level), values in found.items()]
+    return pd.concat(tables, ignore_index=True)
 
 
-def _two_objects(model: models.Classifier, p: Parameters, keep: object) -> None:
-    """How much of the map of each class, and of its counterfactual, lies on the object of the first class."""
-    pair = two_objects(p)
-    data = evaluation_set(p)
-    where = next(model.parameters()).device
-    x, on_first = pair.images.to(where), pair.first.to(where)
-    layer = model.stages[-1]
+Keep = Callable[[str, float, Tensor], None]
+
+
+def _single(
+    model: models.Classifier, p: Parameters, arch: str, x: Tensor, y: Tensor, mask: Tensor | None, first: int, keep: Keep
+) -> None:
+    """Images of one object: identities, where maps lie, what an attack and noise make of them."""
+    layers = layers_of(model, arch)
+    for name, values in identity(model, x, y, head_of(arch)).items():
+        keep(f"identity/{name}", 0, values)
+    clean = cam.gradcam(model, x, y, list(layers.values()), sign="signed")
+    keep("right", 0, (clean.logits.argmax(1) == y).float())
+    if mask is not None:
+        keep("area", 0, mask.flatten(1).float().mean(1))
+        for level, layer in layers.items():
+            for how, values in on_object(clean.maps[layer].relu(), mask).items():
+                keep(f"{how}/{level}", 0, values)
+    last = layers["last"]
+    aimed = other_class(y, clean.logits.shape[1])
+    draw = attacks.random_sign(x, torch.Generator().manual_seed(first))
+    for eps in p.eps:
+        generator = torch.Generator().manual_seed(first)
+        attacked = attacks.pgd(model, x, aimed, eps=eps, steps=p.steps, targeted=True, judge=False, generator=generator).x_adv
+        for name, images in (("attack", attacked), ("noise", attacks.step_along(x, draw, eps))):
+            maps = cam.gradcam(model, images, y, last)
+            keep(f"reached/{name}", eps, (maps.logits.argmax(1) == aimed).float())
+            before, after = (cam.upsample(cam.normalise(m), p.size) for m in (clean.maps[last].relu(), maps.maps[last]))
+            keep(f"nissim/{name}", eps, metrics.nissim(before, after))
+            if mask is not None:
+                for how, values in on_object(maps.maps[last], mask).items():
+                    keep(f"{how}/{name}", eps, values)
+
+
+def _two_objects(model: models.Classifier, p: Parameters, x: Tensor, on_first: Tensor, keep: Keep) -> None:
+    """How much of the map of each class, and of its counterfactual, lies on the class's own objects."""
+    classes, layer = evaluation_set(p).classes, model.stages[-1]
     for word, name, own in (("first", p.first, on_first), ("second", p.second, ~on_first)):
-        signed = cam.gradcam(model, x, data.classes.index(name), layer, sign="signed").maps[layer]
+        signed = cam.gradcam(model, x, classes.index(name), layer, sign="signed").maps[layer]
         for sign, maps in (("positive", signed.relu()), ("counterfactual", (-signed).relu())):
-            keep(f"two/{sign}/{word}", 0, on_object(maps, own)["energy"])  # type: ignore[operator]
+            keep(f"two/{sign}/{word}", 0, on_object(maps, own)["energy"])

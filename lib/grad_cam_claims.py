@@ -15,11 +15,6 @@ MASS = "share of the map's mass on the object"
 EXACT = 1e-4  # relative, in float32
 
 
-def difference(a: np.ndarray, b: np.ndarray) -> Statistic:
-    """Mean of a - b over images and seeds where both are known."""
-    return over(a - b)
-
-
 def judge(table: pd.DataFrame, p: Parameters, *, test: bool) -> list[Claim]:
     """Every claim, for every network."""
     cubes = Cubes.of(table)
@@ -37,7 +32,10 @@ def judge(table: pd.DataFrame, p: Parameters, *, test: bool) -> list[Claim]:
             id: str, kind: Kind, statement: str, compute: Statistic, rule: Rule, over_images: str, statistic: str, source: str,
             note: str = "", level: float = 0.0, arch: str = arch, name: str = name,
         ) -> None:  # fmt: skip
-            images = cubes.values[arch, over_images, level].shape[1]
+            used = cubes.values[arch, over_images, level]
+            images, empty = used.shape[1], int((~np.isfinite(used)).sum())
+            if empty:
+                note = f"{note} {empty} of {used.size} maps are empty and left out.".strip()
             interval = claims.interval(compute, images=images, seeds=p.seeds, draws=200)
             verdict = rule.judge(interval) if test else "not tested"
             if test and verdict == "not tested":
@@ -73,12 +71,12 @@ def judge(table: pd.DataFrame, p: Parameters, *, test: bool) -> list[Claim]:
             ):
                 add(
                     f"late-beats-middle-{how}", "claim", "The last layer's map lies on the object more than a middle layer's",
-                    difference(get(f"{how}/last"), get(f"{how}/middle")), Rule("above", 0.0), f"{how}/last",
+                    over(get(f"{how}/last") - get(f"{how}/middle")), Rule("above", 0.0), f"{how}/last",
                     f"{told}, true class, last minus middle layer", TALK,
                 )  # fmt: skip
             add(
                 "on-object", "control", "The last layer's map lies on the object more than an even map would",
-                difference(get("energy/last"), get("area")), Rule("above", 0.0), "energy/last",
+                over(get("energy/last") - get("area")), Rule("above", 0.0), "energy/last",
                 f"{MASS} minus the object's share of the image", OURS,
             )  # fmt: skip
         for word, own, other in (("first", p.first, p.second), ("second", p.second, p.first)):
@@ -95,25 +93,25 @@ def judge(table: pd.DataFrame, p: Parameters, *, test: bool) -> list[Claim]:
         moved = f"targeted attack minus random signs, eps {strongest:g}"
         add(
             "attack-moves-map", "claim", "A targeted attack changes the map of the true class more than noise does",
-            difference(get("nissim/attack", strongest), get("nissim/noise", strongest)), Rule("above", 0.0), "nissim/attack",
+            over(get("nissim/attack", strongest) - get("nissim/noise", strongest)), Rule("above", 0.0), "nissim/attack",
             f"NISSIM with the clean map, {moved}", TALK, level=strongest,
         )  # fmt: skip
         if masked:
             add(
                 "attack-leaves-object", "claim", "Under attack less of the true class's map lies on the object",
-                difference(get("energy/attack", strongest), get("energy/last")), Rule("below", 0.0), "energy/attack",
+                over(get("energy/attack", strongest) - get("energy/last")), Rule("below", 0.0), "energy/attack",
                 f"{MASS}, targeted attack at eps {strongest:g} minus clean", TALK, level=strongest,
             )  # fmt: skip
             add(
                 "attack-leaves-object-over-noise", "control", "… and less than under noise of the same size",
-                difference(get("energy/attack", strongest), get("energy/noise", strongest)), Rule("below", 0.0),
+                over(get("energy/attack", strongest) - get("energy/noise", strongest)), Rule("below", 0.0),
                 "energy/attack",
                 f"{MASS}, {moved}", OURS, level=strongest,
             )  # fmt: skip
         if (arch, "by/texture", 0.0) in cubes.values:
             add(
                 "leans-on-texture", "open question", "Where shape and texture disagree, the network goes by the texture",
-                difference(get("by/texture"), get("by/shape")), Rule("above", 0.0), "by/texture",
+                over(get("by/texture") - get("by/shape")), Rule("above", 0.0), "by/texture",
                 "share of decisions for the texture's class minus share for the shape's class", OURS,
             )  # fmt: skip
     return found

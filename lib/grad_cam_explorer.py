@@ -17,11 +17,14 @@ SHOWN = {"for the class (ReLU)": "positive", "against it (counterfactual)": "cou
 ATTACKS = ("none", "targeted PGD", "random signs")
 
 
-def explained(model: models.Classifier, x: Tensor, target: int, layer: str, method: str, sign: cam.Sign) -> cam.Maps:
-    """A map by one of METHODS. Raises ValueError for CAM at another layer than the last, or of Grad-CAM++'s counterfactual,
-    which is not Grad-CAM's negative part."""
+def explained(
+    model: models.Classifier, x: Tensor, target: int, layer: str, method: str, sign: cam.Sign, head: str = "head"
+) -> cam.Maps:
+    """A map by one of METHODS. Raises ValueError for CAM where it is not defined, and for a counterfactual of Grad-CAM++."""
     if method == "cam":
-        return cam.cam(model, x, target, layer, sign=sign)
+        return cam.cam(model, x, target, layer, sign=sign, head=head)
+    if method == "gradcam++" and sign == "counterfactual":
+        raise ValueError("the weights of Grad-CAM++ are never below zero, so it has no counterfactual; choose Grad-CAM")
     return cam.gradcam(model, x, target, layer, method=method, sign=sign)  # type: ignore[arg-type]
 
 
@@ -38,7 +41,7 @@ def moved(model: models.Classifier, x: Tensor, aimed: int, attack: str, eps: flo
 
 def draw(
     model: models.Classifier, x: Tensor, classes: tuple[str, ...], *, of: int, aimed: int, layer: str, method: str,
-    sign: cam.Sign, attack: str, eps: float, steps: int = 20,
+    sign: cam.Sign, attack: str, eps: float, steps: int = 20, head: str = "head",
 ) -> tuple[Figure, str]:  # fmt: skip
     """Image (1, C, H, W) and map before and after, both decisions; and a line of numbers."""
     x_adv = moved(model, x, aimed, attack, eps, steps)
@@ -47,7 +50,7 @@ def draw(
     told = []
     shown = []
     for row, (picture, when) in enumerate(((x, "before"), (x_adv, "after"))):
-        found = explained(model, picture, of, layer, method, sign)
+        found = explained(model, picture, of, layer, method, sign, head)
         raw = cam.upsample(found.maps[layer], size)[0].cpu()
         largest = float(raw.abs().max())
         figures.image(axes[row, 0], picture[0].cpu(), "image" if row == 0 else f"attacked: {attack}, eps {eps:g}")
@@ -91,7 +94,7 @@ def explorer(p: Parameters) -> widgets.Explorer:
         name = grad_cam.layers_of(model, arch)[layer]
         return draw(
             model, x[None].to(where), data.classes, of=of, aimed=aimed, layer=name, method=method, sign=sign, attack=attack,
-            eps=eps, steps=p.steps,
+            eps=eps, steps=p.steps, head=grad_cam.head_of(arch),
         )  # fmt: skip
 
     numbered = {name: i for i, name in enumerate(data.classes)}

@@ -32,7 +32,8 @@ BATCH = 50
 
 # Operations that leave channels where they are.
 _CHANNELWISE = {
-    "relu", "relu6", "hardtanh", "leaky_relu", "elu", "selu", "gelu", "silu", "hardswish", "tanh", "sigmoid", "dropout",
+    "relu", "relu6", "hardtanh", "leaky_relu", "elu", "selu", "gelu", "silu", "hardswish", "hardsigmoid", "prelu", "mish",
+    "softplus", "tanh", "sigmoid", "dropout",
     "dropout2d", "max_pool2d", "avg_pool2d", "adaptive_max_pool2d", "adaptive_avg_pool2d", "batch_norm", "pad", "clone",
     "contiguous", "to", "view", "view_as",
 }  # fmt: skip
@@ -210,6 +211,9 @@ def _walk(record: Tape, upper: Tensor, lower: Tensor) -> _Node:
         if step.name in _BESIDE:
             wide = [b for b in below if b.channels == tensor.shape[1]]
             return wide[0] if len(wide) == 1 else _Beside(tuple(wide), tensor.shape[1])
+        if step.name == "pad" and tensor.dim() == 4 and below[0].channels != tensor.shape[1]:  # a shortcut with more channels
+            pads = tape.bound(step, ("input", "pad"))[1]
+            return _Joined((None, below[0], None), (pads[4], below[0].channels, pads[5]))
         if step.name in _CHANNELWISE and tensor.dim() == 4 and below[0].channels == tensor.shape[1]:
             return below[0]
         raise ValueError(
@@ -223,18 +227,28 @@ def _walk(record: Tape, upper: Tensor, lower: Tensor) -> _Node:
     return found
 
 
-def _hops(node: _Node | None, columns: tuple[int, ...], rows: tuple[int, ...]) -> Iterator[_Hop]:
+def _hops(node: _Node | None, columns: tuple[int, ...], rows: tuple[int, ...]) -> set[_Hop]:
     """Every convolution on the way to the channels `columns` of a node, from the lower layer's channels `rows`."""
-    if isinstance(node, _Convolution):
-        below = rows if isinstance(node.below, _Source) else tuple(range(node.below.channels))
-        yield _Hop(node.step, below, columns)
-        yield from _hops(node.below, below, rows)
-    elif isinstance(node, _Beside):
-        for path in node.paths:
-            yield from _hops(path, columns, rows)
-    elif isinstance(node, _Joined):
-        for part, own, _ in _parts(node, columns):
-            yield from _hops(part, own, rows)
+    found: set[_Hop] = set()
+    seen: set[tuple[int, tuple[int, ...]]] = set()  # where paths meet again, what lies below is looked at once
+
+    def visit(node: _Node | None, columns: tuple[int, ...]) -> None:
+        if node is None or (id(node), columns) in seen:
+            return
+        seen.add((id(node), columns))
+        if isinstance(node, _Convolution):
+            below = rows if isinstance(node.below, _Source) else tuple(range(node.below.channels))
+            found.add(_Hop(node.step, below, columns))
+            visit(node.below, below)
+        elif isinstance(node, _Beside):
+            for path in node.paths:
+                visit(path, columns)
+        elif isinstance(node, _Joined):
+            for part, own, _ in _parts(node, columns):
+                visit(part, own)
+
+    visit(node, columns)
+    return found
 
 
 def _parts(node: _Joined, columns: tuple[int, ...]) -> Iterator[tuple[_Node | None, tuple[int, ...], list[int]]]:
@@ -252,24 +266,35 @@ def _combined(
 ) -> Tensor:
     """Influence (rows, columns) from single hops' medians; `own` (C,) is that of the lower layer's channels on themselves,
     -inf stands where there is no path."""
-    found = own.new_full((len(rows), len(columns)), -torch.inf)
-    if isinstance(node, _Source):
-        for i, row in enumerate(rows):
-            for j in (j for j, column in enumerate(columns) if column == row):
-                found[i, j] = own[row]
-    elif isinstance(node, _Convolution):
-        between = rows if isinstance(node.below, _Source) else tuple(range(node.below.channels))
-        hop = hops[_Hop(node.step, between, columns)]
-        if isinstance(node.below, _Source):
-            return hop
-        # what reaches the convolution unchanged has no weaker step before it
-        return strongest(_combined(node.below, between, rows, hops, torch.full_like(own, torch.inf)), hop)
-    elif isinstance(node, _Beside):
-        return torch.stack([_combined(path, columns, rows, hops, own) for path in node.paths]).amax(0)
-    elif isinstance(node, _Joined):
-        for part, inside, places in _parts(node, columns):
-            found[:, places] = _combined(part, inside, rows, hops, own)
-    return found
+    known: dict[tuple[int, tuple[int, ...], tuple[int, ...], bool], Tensor] = {}
+
+    def visit(node: _Node | None, columns: tuple[int, ...], rows: tuple[int, ...], unchanged: bool) -> Tensor:
+        key = (id(node), columns, rows, unchanged)
+        if key not in known:
+            known[key] = value(node, columns, rows, unchanged)
+        return known[key]
+
+    def value(node: _Node | None, columns: tuple[int, ...], rows: tuple[int, ...], unchanged: bool) -> Tensor:
+        found = own.new_full((len(rows), len(columns)), -torch.inf)
+        if isinstance(node, _Source):
+            for i, row in enumerate(rows):
+                for j in (j for j, column in enumerate(columns) if column == row):
+                    found[i, j] = torch.inf if unchanged else own[row]
+        elif isinstance(node, _Convolution):
+            between = rows if isinstance(node.below, _Source) else tuple(range(node.below.channels))
+            hop = hops[_Hop(node.step, between, columns)]
+            if isinstance(node.below, _Source):
+                return hop
+            # what reaches the convolution unchanged has no weaker step before it
+            return strongest(visit(node.below, between, rows, True), hop)
+        elif isinstance(node, _Beside):
+            return torch.stack([visit(path, columns, rows, unchanged) for path in node.paths]).amax(0)
+        elif isinstance(node, _Joined):
+            for part, inside, places in _parts(node, columns):
+                found[:, places] = visit(part, inside, rows, unchanged)
+        return found
+
+    return visit(node, columns, rows, False)
 
 
 def strongest(first: Tensor, second: Tensor) -> Tensor:
@@ -315,7 +340,8 @@ def influence(
 
     `shown` are the channels asked for by layer; all of them where it is None. Every path from a layer to the next counts,
     and what does not come from it does not. `released` repeats what the released code convolves: maps of the lower layer
-    as they are even where they are pooled on the way, in steps of 3 and with 'same' padding.
+    as they are even where they are pooled on the way, in steps of 3 and with 'same' padding (half a kernel on each side,
+    where TensorFlow's depends on the size and may begin one pixel later).
 
     Cost: a forward pass, and of each convolution between the layers the share of its kernel slices that is asked for. A
     median over images is taken of each single hop before hops are joined. Raises ValueError as `scores`, and for an
@@ -345,9 +371,10 @@ def influence(
                 lower = seen[layers[i]]
                 own[i].append(lower.amax((2, 3)))
                 rows, columns = wanted[i]
-                for hop in set(_hops(node, columns, rows)):
+                begins = _beginning(node)
+                for hop in _hops(node, columns, rows):
                     step = record.steps[hop.step]
-                    given = None if not released else lower if _begins(node, hop) else step.sources[0]
+                    given = None if not released else lower if hop.step in begins else step.sources[0]
                     found = slices(step, scales.get(hop.step), hop.rows, hop.columns, given)
                     hops[i].setdefault(hop, []).append(found)
     medians = [{hop: median(torch.cat(v)) for hop, v in found.items()} for found in hops]
@@ -358,12 +385,23 @@ def influence(
     return [torch.where(matrix == -torch.inf, 0.0, matrix) for matrix in matrices]
 
 
-def _begins(node: _Node | None, hop: _Hop) -> bool:
-    """Whether a hop's convolution takes the lower layer's maps, pooled or not."""
-    if isinstance(node, _Convolution):
-        return isinstance(node.below, _Source) if node.step == hop.step else _begins(node.below, hop)
-    parts = node.paths if isinstance(node, _Beside) else node.parts if isinstance(node, _Joined) else ()
-    return any(_begins(part, hop) for part in parts)
+def _beginning(node: _Node | None) -> set[int]:
+    """The convolutions (places on the tape) that take the lower layer's maps, pooled or not."""
+    found: set[int] = set()
+    seen: set[int] = set()
+    waiting = [node]
+    while waiting:
+        node = waiting.pop()
+        if node is None or id(node) in seen:
+            continue
+        seen.add(id(node))
+        if isinstance(node, _Convolution):
+            waiting.append(node.below)
+            if isinstance(node.below, _Source):
+                found.add(node.step)
+        else:
+            waiting += node.paths if isinstance(node, _Beside) else node.parts if isinstance(node, _Joined) else ()
+    return found
 
 
 def _scales(record: Tape) -> dict[int, Tensor]:

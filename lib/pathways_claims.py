@@ -13,6 +13,7 @@ from scipy.stats import rankdata
 from lib import claims
 from lib.attack_pathways import Parameters, Scored
 from lib.claims import Claim, Interval, Kind, Rule, Statistic
+from lib.cubes import minus
 from lib.pathways_graph import top_count
 
 SOURCE = "Das et al. 2020"
@@ -20,6 +21,7 @@ SPEC = "expected at this scale; not in the paper"
 OURS = "ours; not in the paper"
 DRAWS = 200
 LAST = 2  # layers that count as deep
+EMPTY = "for a seed or a draw of images the group of neurons is empty"
 FEW = 3  # successes that a median is taken of, at least
 # by group: whose class, its name, what its neurons do as the attack grows, what the attack makes them, and the rule
 GROUPS = {
@@ -43,8 +45,8 @@ class Pathways:
     def __init__(self, scored: Scored, arch: str, pair: str) -> None:
         self.arch, self.pair, self.p, self.scored = arch, pair, scored.p, scored
         self.layers = scored.layers[arch]
-        widths = {n: scored.scores(arch, pair, "source", n).shape[-1] for n in self.layers}
-        self.k = {n: top_count(width, scored.p.share, scored.p.least) for n, width in widths.items()}
+        self.widths = {n: scored.scores(arch, pair, "source", n).shape[-1] for n in self.layers}
+        self.k = {n: top_count(width, scored.p.share, scored.p.least, scored.p.most) for n, width in self.widths.items()}
         self._sorted = functools.cache(self._values)
         self._found: dict[tuple[str, bytes, bytes], Medians] = {}
 
@@ -69,12 +71,13 @@ class Pathways:
         won = self.scored.success(self.arch, self.pair, attack)[:, strength]
         return lambda i, s: float(won[s][:, i].mean())
 
-    def shared(self, layer: str) -> Statistic:
-        """|O ∩ T| / K."""
+    def shared(self, layer: str, over_chance: bool = False) -> Statistic:
+        """|O ∩ T| / K; `over_chance` moves the K/C that two sets drawn at random have in common to 0, and leaves 1 at 1."""
+        chance = self.k[layer] / self.widths[layer] if over_chance else 0.0
 
         def statistic(i: np.ndarray, s: np.ndarray) -> float:
             own, other = self.tops(i, s, layer)
-            return float((own & other).sum(-1).mean() / self.k[layer])
+            return float(((own & other).sum(-1).mean() / self.k[layer] - chance) / (1 - chance)) if chance < 1 else 0.0
 
         return statistic
 
@@ -122,20 +125,29 @@ class Pathways:
 
     def new_among_successes(self, attack: str, strength: int) -> Statistic:
         """As `kept(…, "new")` of all layers, over the images on which this strength succeeds; NaN where none is."""
-        won = self.scored.success(self.arch, self.pair, attack)[:, strength]
+        return self._new_among(attack, strength, lambda i, won: [i[won]])
+
+    def new_among_as_many(self, attack: str, strength: int) -> Statistic:
+        """The same over as many images, drawn from all of them: a median of few images varies more, whichever they are."""
+        rng = np.random.default_rng(0)
+        return self._new_among(
+            attack, strength, lambda i, won: [rng.choice(i, int(won.sum()), replace=False) for _ in range(5) if won.any()]
+        )
+
+    def _new_among(self, attack: str, strength: int, choose: Callable[[np.ndarray, np.ndarray], list[np.ndarray]]) -> Statistic:
+        succeeded = self.scored.success(self.arch, self.pair, attack)[:, strength]
 
         def statistic(i: np.ndarray, s: np.ndarray) -> float:
             found = []
             for seed in s:
-                chosen = i[won[seed, i]]
-                if not len(chosen):
-                    continue
-                inside, whole = 0, 0
-                for layer in self.layers:
-                    own, other = (t[0, 0] for t in self.tops(i, np.array([seed]), layer))
-                    now = top(np.median(self._sorted(attack, layer)[seed, strength][:, chosen], axis=-1), self.k[layer])
-                    inside, whole = inside + (now & ~own & ~other).sum(), whole + now.sum()
-                found.append(inside / whole)
+                for chosen in (c for c in choose(i, succeeded[seed, i]) if len(c)):
+                    inside, whole = 0, 0
+                    for layer in self.layers:
+                        own, other = (t[0, 0] for t in self.tops(i, np.array([seed]), layer))
+                        medians = np.median(self._sorted(attack, layer)[seed, strength][:, chosen], axis=-1)
+                        now = top(medians, self.k[layer])
+                        inside, whole = inside + (now & ~own & ~other).sum(), whole + now.sum()
+                    found.append(inside / whole)
             return float(np.mean(found)) if found else float("nan")
 
         return statistic
@@ -151,12 +163,13 @@ class Pathways:
         return claims.interval(statistic, images=images, seeds=seeds, draws=draws)
 
 
-def minus(a: Statistic, b: Statistic) -> Statistic:
-    return lambda i, s: a(i, s) - b(i, s)
-
-
 def mean(parts: list[Statistic]) -> Statistic:
     return lambda i, s: float(np.mean([part(i, s) for part in parts]))
+
+
+def told(pairs: tuple[str, ...]) -> str:
+    """Pairs of classes in words."""
+    return "; ".join(pair.replace(">", " and ") for pair in pairs)
 
 
 def thirds(layers: list[str]) -> tuple[list[str], list[str]]:
@@ -211,6 +224,12 @@ def judge(all_pathways: dict[tuple[str, str], Pathways], p: Parameters, *, test:
                 "|O ∩ T| / K, the first third of the layers minus the last", SPEC,
             )  # fmt: skip
             add(
+                path, "shared-falls-over-chance", "control",
+                "The same beyond what two random sets of top neurons share, which is more in narrow layers",
+                minus(mean([path.shared(n, True) for n in first]), mean([path.shared(n, True) for n in last])), above,
+                "(|O ∩ T| / K - K / C) / (1 - K / C), the first third of the layers minus the last", OURS,
+            )  # fmt: skip
+            add(
                 path, "early-change-less", "claim", "Early layers change less under attack than late ones",
                 minus(path.correlation("pgd", -1, first), path.correlation("pgd", -1, last)), above,
                 "Spearman correlation of attacked and clean medians over channels, the first third of the layers minus the "
@@ -222,15 +241,15 @@ def judge(all_pathways: dict[tuple[str, str], Pathways], p: Parameters, *, test:
                 minus(path.kept("pgd", -1, group), path.kept("pgd", 0, group)), rule,
                 f"share of {name} among the top neurons of {deep}, the same images, PGD at L2 {grow}", SPEC,
             )  # fmt: skip
-            told = f"change of the medians of {name} in the last layer, in units of the layer's mean"
+            measure = f"change of the medians of {name} in the last layer, in units of the layer's mean"
             add(
                 path, f"{whose}-{made}", "claim", f"The {whose} class's own neurons of the last layer are {made} by the attack",
-                path.moved("pgd", -1, group), rule, f"{told}, PGD at L2 {strongest:g}", SPEC,
+                path.moved("pgd", -1, group), rule, f"{measure}, PGD at L2 {strongest:g}", SPEC,
             )  # fmt: skip
             add(
                 path, f"{whose}-{made}-over-noise", "control",
                 f"The {whose} class's own neurons are {made} more than by a random direction of the same size",
-                minus(path.moved("pgd", -1, group), path.moved("noise", -1, group)), rule, f"{told}, {over_noise}", OURS,
+                minus(path.moved("pgd", -1, group), path.moved("noise", -1, group)), rule, f"{measure}, {over_noise}", OURS,
             )  # fmt: skip
         weakest = path.first_success("pgd")
         if weakest is not None:
@@ -240,10 +259,10 @@ def judge(all_pathways: dict[tuple[str, str], Pathways], p: Parameters, *, test:
             own = path.new_among_successes("pgd", weakest)
             add(
                 path, "selection", "control",
-                "Looking at successes alone, as the original does, shows more neurons that neither class uses than the same "
-                "images at every strength do",
-                minus(own, path.kept("pgd", weakest, "new", path.layers)), above,
-                f"{new}: successes minus all images, {at}, the weakest with {FEW} successes for each seed", OURS,
+                "Looking at successes alone, as the original does, shows more neurons that neither class uses than as many "
+                "images drawn from all of them do",
+                minus(own, path.new_among_as_many("pgd", weakest)), above,
+                f"{new}: successes minus as many images at random, {at}, the weakest with {FEW} successes for each seed", OURS,
                 note=f"{few} successes of all seeds.",
             )  # fmt: skip
             add(
@@ -264,8 +283,9 @@ def judge(all_pathways: dict[tuple[str, str], Pathways], p: Parameters, *, test:
         found.append(
             Claim(
                 study="06", id=f"similar-share-more/{arch}" + (f"@{p.variant}" if p.variant else ""), kind="claim",
-                statement=f"Classes that look alike share more top neurons than classes that do not ({arch}).", source=SPEC,
-                statistic=f"|O ∩ T| / K, mean of the layers: {', '.join(p.similar)} minus {', '.join(p.dissimilar)}",
+                statement=f"{told(p.similar)} share more top neurons than {told(p.dissimilar)} ({arch}).", source=SPEC,
+                statistic="|O ∩ T| / K, mean of the layers: pairs that look alike minus pairs that do not",
+                note="The interval is over images and seeds, not over pairs of classes.",
                 value=interval.value, ci_low=interval.low, ci_high=interval.high, n=interval.n, rule=str(rule),
                 verdict=rule.judge(interval) if test else "not tested",
             )
@@ -276,6 +296,3 @@ def judge(all_pathways: dict[tuple[str, str], Pathways], p: Parameters, *, test:
 def by_strength(path: Pathways, make: Callable[[int], Statistic], draws: int = 100) -> list[Interval]:
     """A statistic's interval at each strength."""
     return [path.interval(make(j), draws) for j in range(len(path.p.strengths))]
-
-
-__all__ = ["Pathways", "by_strength", "judge", "mean", "minus", "thirds", "top"]

@@ -3,14 +3,13 @@
 The page in the frame answers by itself; the button is what needs the kernel.
 """
 
-import functools
 import html
 
 import ipywidgets
 import torch
 from torch import Tensor
 
-from lib import attack_pathways, images, pathways_graph, pathways_view, widgets
+from lib import attack_pathways, images, pathways_view, widgets
 from lib.attack_pathways import NAMES, Parameters
 from lib.pathways_view import Graph
 
@@ -77,19 +76,11 @@ class Explorer:
         try:
             if self.source.value == self.target.value and not self.own.value:
                 raise ValueError("choose two different classes")
-            model = attack_pathways.network(p, self.arch.value, 0).model
-            where = next(model.parameters()).device
             source, name = self.images()
-            target = attack_pathways.of_class(self.data, self.target.value, p.images)
             named = tuple(n.strip() for n in self.layers.value.split(",") if n.strip())
-            attack = functools.partial(attack_pathways.as_attack, name=self.attack.value, steps=p.steps)
-            goal = self.data.classes[self.target.value]
-            graph = pathways_graph.build(
-                model, source.to(where), target.to(where), self.target.value, names=(name, goal),
-                layers=attack_pathways.layers_of(model, named or p.layers), attacks={self.attack.value: attack},
-                strengths=p.strengths, title=f"{self.arch.value}: {name} → {goal}", share=p.share, least=p.least,
-                exploited=p.exploited, released=p.stride == "released", features=p.features, patches=p.patches,
-            )  # fmt: skip
+            graph = attack_pathways.graph_of(
+                p, self.arch.value, source, name, self.target.value, chosen=(self.attack.value,), layers=named
+            )
             self.show(graph)
         except (ValueError, RuntimeError, OSError) as error:
             self.status.value = f'<b style="color:#D55E00">{html.escape(str(error))}</b>'

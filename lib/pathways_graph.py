@@ -13,9 +13,9 @@ from lib.pathways_view import Graph, Layer, card
 from lib.progress import say
 
 
-def top_count(channels: int, share: float, least: int) -> int:
-    """How many of a layer's channels are its top neurons."""
-    return min(channels, max(least, round(share * channels)))
+def top_count(channels: int, share: float, least: int, most: int) -> int:
+    """How many of a layer's channels are its top neurons: a share of them, within limits."""
+    return min(channels, most, max(least, round(share * channels)))
 
 
 def build(
@@ -31,6 +31,7 @@ def build(
     title: str = "",
     share: float = 0.1,
     least: int = 3,
+    most: int = 10,
     exploited: int = 5,
     released: bool = False,
     features: int = 64,
@@ -41,9 +42,9 @@ def build(
     """Groups, influence and pictures of neurons for images of a source class that attacks push towards a target class.
 
     `source` and `target` are images in [0, 1] of either class, `names` what the classes are called; `attacks` are functions
-    (model, images, classes, strength) -> attacked images, each used at every strength, on the same images. `share` and
-    `least` say how many channels of a layer are its top neurons. Feature pictures take `features` steps of activation
-    maximisation (0: none); `gallery` is the images that patches come from, by default those of both classes.
+    (model, images, classes, strength) -> attacked images, each used at every strength, on the same images. `share`,
+    `least` and `most` say how many channels of a layer are its top neurons. Feature pictures take `features` steps of
+    activation maximisation (0: none); `gallery` is the images that patches come from, by default those of both classes.
 
     Cost, for L layers: two clean and `len(attacks) * len(strengths)` attacked sets of images, each with the attack's own
     passes, two forward passes, and influence between the neurons shown.
@@ -77,7 +78,7 @@ def build(
         found[attack] = {n: torch.stack([r[n] for r in rows]) for n in layers}
         if progress:
             say(f"  {title}: attacked by {attack}")
-    groups = {n: _groups(medians[n], {a: found[a][n] for a in attacks}, share, least, exploited) for n in layers}
+    groups = {n: _groups(medians[n], {a: found[a][n] for a in attacks}, share, least, most, exploited) for n in layers}
     shown = {n: groups[n].shown for n in layers}
     edges = {}
     for attack in attacks:
@@ -102,9 +103,11 @@ def build(
     )  # fmt: skip
 
 
-def _groups(clean: tuple[Tensor, Tensor], attacked: Mapping[str, Tensor], share: float, least: int, exploited: int) -> Groups:
+def _groups(
+    clean: tuple[Tensor, Tensor], attacked: Mapping[str, Tensor], share: float, least: int, most: int, exploited: int
+) -> Groups:
     """Groups of a layer; what any attack exploits is shown for all of them, so that attacks can be compared."""
-    k = top_count(len(clean[0]), share, least)
+    k = top_count(len(clean[0]), share, least, most)
     each = [pathways.groups(*clean, values, k, exploited=exploited) for values in attacked.values()]
     return each[0]._replace(exploited=tuple(e for g in each for e in g.exploited))
 

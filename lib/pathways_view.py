@@ -127,13 +127,16 @@ def tables(graphs: Mapping[str, Graph]) -> tuple[Rows, Rows, Rows, Rows]:
                 clean = layer.clean[channels]
                 values = np.concatenate([clean[None], layer.attacked[attack][:, channels]])
                 ranks = {c: _shares_of(values, clean, c) for c in CHANGES}
+                for c in CHANGES[1:]:
+                    ranks[c][0] = 1.0  # without attack nothing has changed, and nothing is highlighted
                 for j, spot in enumerate(own):
                     id_ = f"n{len(neurons)}"
                     ids[layer.name, spot["channel"]] = id_
                     card = graph.cards.get(layer.name, {}).get(spot["channel"])
                     neurons.append(
                         {
-                            "id": id_, "view": view, "attack": attack, "name": f"{layer.name} · channel {spot['channel']}",
+                            "id": id_, "key": f"{view}|{layer.name}|{spot['channel']}", "view": view, "attack": attack,
+                            "name": f"{layer.name} · channel {spot['channel']}",
                             "letter": LETTER[spot["group"]], "group": GROUPS[spot["group"]][0], "x": spot["x"],
                             "row": spot["row"], "v": _short(values[:, j]), "t": _number(layer.target[spot["channel"]]),
                             "vulnerability": _number(layer.vulnerability[attack][spot["channel"]]),
@@ -171,17 +174,19 @@ def _short(values: np.ndarray) -> list[float]:
     return [_number(v) for v in values]
 
 
-def card(feature: Tensor, parts: Sequence[Tensor], size: int = 32) -> Image.Image:
+def card(feature: Tensor, parts: Sequence[Tensor], largest: int = 64) -> Image.Image:
     """A neuron's picture: what activation maximisation makes, then patches that excite it, side by side."""
+    size = min(feature.shape[-1], largest)
 
     def picture(x: Tensor) -> Image.Image:
         pixels = (255 * images_.from_tensor(x)).round().astype(np.uint8)
-        return Image.fromarray(pixels).convert("RGB").resize((size, size), Image.Resampling.NEAREST)
+        return Image.fromarray(pixels).convert("RGB").resize((size, size), Image.Resampling.LANCZOS)
 
     pictures = [picture(t) for t in (feature, *parts)]
-    strip = Image.new("RGB", (len(pictures) * (size + 2) - 2 + 4, size), "white")
+    gap = size // 16
+    strip = Image.new("RGB", (len(pictures) * (size + gap) + gap, size), "white")
     for i, drawn in enumerate(pictures):
-        strip.paste(drawn, (i * (size + 2) + (4 if i else 0), 0))
+        strip.paste(drawn, (i * (size + gap) + (2 * gap if i else 0), 0))
     return strip
 
 
@@ -193,10 +198,12 @@ def card_uri(picture: Image.Image) -> str:
 
 def specification(graphs: Mapping[str, Graph], attack_names: Mapping[str, str]) -> dict[str, Any]:
     """The interactive graph of several networks and pairs, by the names that a reader chooses from, for Vega-Lite."""
+    alike = {(graph.strengths, tuple(graph.edges)) for graph in graphs.values()}
+    if len(alike) != 1:
+        raise ValueError(f"{len(graphs)} graphs with other strengths or attacks than each other; a page has one of each")
     neurons, edges, attacks, pictures = tables(graphs)
     if not neurons:
         raise ValueError("nothing to draw: no layer has a neuron in any group")
-    first = next(iter(graphs))
     rows = {view: [layer.name for layer in reversed(graph.layers)] for view, graph in graphs.items()}
     deepest = max(map(len, rows.values()))
     strengths = next(iter(graphs.values())).strengths
@@ -212,8 +219,8 @@ def specification(graphs: Mapping[str, Graph], attack_names: Mapping[str, str]) 
     kinds = list(next(iter(graphs.values())).edges)
     controls = [
         dropdown("view", "network and classes", list(graphs)),
-        dropdown("attack", "attack", kinds, [attack_names[k] for k in kinds]),
-        ranged("strength", f"strength (0: none, {last}: {strengths[-1]:g})", 0, last, 1, last // 2),
+        dropdown("attack", "attack", kinds, [attack_names.get(k, k) for k in kinds]),
+        ranged("strength", f"strength (0: none, {last}: {strengths[-1]:g})", 0, last, 1, max(1, last // 2)),
         dropdown("by", "highlight neurons most", CHANGES, value="excited"),
         ranged("topNeurons", "highest % of neurons", 5, 100, 5, 20),
         ranged("topEdges", "highest % of edges", 5, 100, 5, 30),
@@ -221,10 +228,8 @@ def specification(graphs: Mapping[str, Graph], attack_names: Mapping[str, str]) 
         dropdown("compare", "compare with a weaker attack", ["no", "yes"]),
         ranged("weak", "weaker strength", 0, last, 1, 1),
     ]  # fmt: skip
-    hover = alt.selection_point(
-        name="hover", on="pointerover", fields=["id"], empty=False, value=[{"id": _first_shown(neurons, first, kinds[0])}]
-    )
-    pin = alt.selection_point(name="pin", on="click", fields=["id"], empty=False, toggle="true")
+    hover = alt.selection_point(name="hover", on="pointerover", fields=["key"], empty=False, value=[{"key": neurons[0]["key"]}])
+    pin = alt.selection_point(name="pin", on="click", fields=["key"], empty=False, toggle="true")
     here = "datum.view === view && datum.attack === attack"
     high = "datum[by][strength] < topNeurons / 100"
     x = alt.X("x:Q", scale=alt.Scale(domain=[-0.05, 4.05]), axis=None)
@@ -266,7 +271,7 @@ def specification(graphs: Mapping[str, Graph], attack_names: Mapping[str, str]) 
 
     def lines(*keep: str, pinned: str = "") -> Any:
         base = alt.Chart(all_edges)
-        ends = ["view", "attack", "x", "row", *CHANGES]
+        ends = ["key", "view", "attack", "x", "row", *CHANGES]
         for end in ("a", "b"):
             found = alt.LookupData(data=all_neurons, key="id", fields=ends)
             base = base.transform_lookup(lookup=end, from_=found, as_=[f"{end}_{n}" for n in ends])
@@ -282,7 +287,7 @@ def specification(graphs: Mapping[str, Graph], attack_names: Mapping[str, str]) 
         for expression in keep:
             base = base.transform_filter(expression)
         if pinned:
-            return base.transform_calculate(id=f"datum.{pinned}").transform_filter(pin)
+            return base.transform_calculate(key=f"datum.{pinned}_key").transform_filter(pin)
         return base
 
     def drawn(base: Any, colour: str, opacity: float) -> Any:
@@ -322,7 +327,7 @@ def specification(graphs: Mapping[str, Graph], attack_names: Mapping[str, str]) 
     heading = told.mark_text(align="left", fontSize=13).encode(x=alt.value(0), y=alt.value(8), text="told:N")
     name = told.mark_text(align="left", fontSize=14, fontWeight="bold").encode(x=alt.value(0), y=alt.value(-10), text="title:N")
     left = alt.vconcat((name + heading).properties(width=WIDTH, height=20), graph, spacing=4)
-    right = _detail(all_neurons, hover, strengths)
+    right = _detail(all_neurons, here, hover, strengths)
     whole = alt.hconcat(left, right, spacing=24).resolve_scale(color="independent").add_params(*controls)
     spec = whole.configure_view(stroke=None).configure_axis(grid=False).configure_legend(symbolSize=120).to_dict()
     spec["datasets"] = spec.get("datasets", {}) | {
@@ -332,13 +337,9 @@ def specification(graphs: Mapping[str, Graph], attack_names: Mapping[str, str]) 
     return spec
 
 
-def _first_shown(neurons: list[dict[str, Any]], view: str, attack: str) -> str:
-    return next(n["id"] for n in neurons if (n["view"], n["attack"]) == (view, attack))
-
-
-def _detail(neurons: Any, hover: Any, strengths: tuple[float, ...]) -> Any:
+def _detail(neurons: Any, here: str, hover: Any, strengths: tuple[float, ...]) -> Any:
     """The card of the neuron under the pointer: its picture, and its activation against strength between two clean lines."""
-    own = alt.Chart(neurons).transform_filter(hover)
+    own = alt.Chart(neurons).transform_filter(hover).transform_filter(here)
     width = 250
     name = own.mark_text(align="left", fontSize=13, fontWeight="bold").encode(x=alt.value(0), y=alt.value(6), text="name:N")
     group = own.mark_text(align="left", fontSize=11).encode(x=alt.value(0), y=alt.value(24), text="group:N")
@@ -394,6 +395,9 @@ def page(graphs: Mapping[str, Graph], attack_names: Mapping[str, str], title: st
         "<p>Point at a neuron to see its card; click pins it and draws its edges, a click more lets go. A letter is its "
         "group: O original, B both, T target, E exploited by the attack.</p>"
     )
+    begin = found.index("const spec = ")
+    end = found.index("const embedOpt", begin)  # a name in the data must not end the script that it stands in
+    found = found[:begin] + found[begin:end].replace("</", "<\\/") + found[end:]
     for before, after in (('<meta charset="UTF-8">', head), ("</head>\n<body>", told)):
         found = found.replace(before, f"{before}\n{after}", 1)
     return found

@@ -11,7 +11,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from lib import hooks
+from lib import hooks, pathways
+
+TOGETHER = 32
 
 
 def total_variation(x: Tensor) -> Tensor:
@@ -39,6 +41,10 @@ def features(
     no backward below what the layer needs. Randomness comes from `seed` alone; images do not depend on which other
     channels are asked for. Raises ValueError for a channel that the layer does not have.
     """
+    if len(channels) > TOGETHER:  # memory depends on how many are made together, the images do not
+        options = {"shape": shape, "steps": steps, "lr": lr, "shift": shift, "smoothness": smoothness, "seed": seed}
+        parts = [channels[i : i + TOGETHER] for i in range(0, len(channels), TOGETHER)]
+        return torch.cat([features(model, layer, part, **options) for part in parts])  # type: ignore[arg-type]
     if not len(channels):
         return torch.zeros(0, *shape)
     where = next(model.parameters())
@@ -81,15 +87,13 @@ def patches(model: nn.Module, x: Tensor, layer: str, channels: Sequence[int], *,
     forward-and-backward pass of `count` images a channel.
     """
     count = min(count, len(x))
+    scores = pathways.scores(model, x, [layer]).of[layer]
+    if len(channels) and not 0 <= min(channels) <= max(channels) < scores.shape[1]:
+        raise ValueError(f"channels {sorted(channels)} of layer {layer!r}, which has {scores.shape[1]}")
     with hooks.frozen(model):
-        with torch.no_grad(), hooks.capture(model, [layer], cut=False) as seen:
-            model(x)
-        maps = seen[layer]
-        if len(channels) and not 0 <= min(channels) <= max(channels) < maps.shape[1]:
-            raise ValueError(f"channels {sorted(channels)} of layer {layer!r}, which has {maps.shape[1]}")
         found = []
         for channel in channels:
-            best = maps[:, channel].amax((1, 2)).sort(descending=True, stable=True)[1][:count]
+            best = scores[:, channel].sort(descending=True, stable=True)[1][:count]
             chosen = x[best].detach().requires_grad_()
             with torch.enable_grad(), hooks.capture(model, [layer], cut=False) as seen:
                 model(chosen)

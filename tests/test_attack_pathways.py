@@ -183,6 +183,9 @@ def test_statistics_by_hand():
     i, s = np.arange(40), np.arange(3)
     assert path.k == {"a": 3, "b": 3}
     assert path.shared("a")(i, s) == 1.0 and path.shared("b")(i, s) == 0.0
+    chance = 3 / 8
+    assert path.shared("a", True)(i, s) == 1.0 and path.shared("b", True)(i, s) == pytest.approx(-chance / (1 - chance))
+    assert path.kept("pgd", 0, "new", ["b"])(i, s) == 0.0
     assert path.success("pgd", 0)(i, s) == pytest.approx(7 / 40) and path.success("noise", -1)(i, s) == 0
     assert path.kept("pgd", 0, "original", ["b"])(i, s) == 1.0 and path.kept("pgd", -1, "original", ["b"])(i, s) == 0.0
     assert path.kept("pgd", -1, "target", ["b"])(i, s) == 1.0 and np.isnan(path.kept("pgd", 0, "target", ["a"])(i, s))
@@ -205,7 +208,8 @@ def test_successes_alone_are_other_images():
     i, s = np.arange(40), np.arange(3)
     assert path.new_among_successes("pgd", 0)(i, s) == pytest.approx(2 / 6)  # two of three, in one of two layers
     assert path.kept("pgd", 0, "new", ["a", "b"])(i, s) == 0
-    assert np.isnan(path.new_among_successes("noise", 0)(i, s))
+    assert np.isnan(path.new_among_successes("noise", 0)(i, s)) and np.isnan(path.new_among_as_many("noise", 0)(i, s))
+    assert path.new_among_as_many("pgd", 0)(i, s) < 2 / 6  # as many images, but drawn from all
     assert path.first_success("pgd") == 0 and path.first_success("noise") is None
 
 
@@ -222,6 +226,14 @@ def test_planted_effects_are_found_and_their_opposites():
     for claim in ("target-excited-over-noise", "source-inhibited-over-noise"):
         assert found[f"{claim}/plain/{pair}"].verdict == "contradicted", claim
     assert {c.verdict for c in pathways_claims.judge(paths(table, p), p, test=False)} == {"not tested"}
+
+
+def test_neurons_of_neither_are_not_those_of_both():
+    """Attacked images of the similar pair keep the neurons of both classes; none of the top neurons is new."""
+    table, p = synthetic()
+    path = paths(table, p)["plain", p.similar[0]]
+    i, s = np.arange(40), np.arange(3)
+    assert path.kept("noise", 0, "new", ["b"])(i, s) == 0.0 and path.kept("noise", 0, "both", ["b"])(i, s) > 0
 
 
 def test_an_attack_that_never_succeeds_is_judged_without_the_selection():
@@ -319,18 +331,41 @@ def build(**changes):
     }  # fmt: skip
     given = {"source": x, "target": x.flip(0)} | changes
     source, target = given.pop("source"), given.pop("target")
+    torch.manual_seed(0)
     return pathways_graph.build(Odd(), source, target, given.pop("target_class", 1), **options | given)
 
 
 def test_one_layer_any_model_any_attack_and_one_that_never_succeeds():
-    graph = build(attacks={"nothing": lambda _m, images, _y, _s: images}, target_class=2)
-    assert graph.edges == {"nothing": []} and len(graph.layers) == 1
+    torch.manual_seed(0)
+    x = torch.rand(4, 3, 16, 16)
+    torch.manual_seed(0)
+    with torch.no_grad():
+        never = next(c for c in range(3) if c not in Odd()(x).argmax(1))
+    graph = build(source=x, target=x.flip(0), attacks={"nothing": lambda _m, images, _y, _s: images}, target_class=never)
+    assert graph.edges == {"nothing": []} and len(graph.layers) == 1 and graph.success == {"nothing": [0, 0]}
     page = decoded(pathways_view.page({"mine": graph}, {"nothing": "nothing"}, "mine"))
     told = [row["told"] for rows in page["datasets"].values() for row in rows if "told" in row]
-    if not any(graph.success["nothing"]):
-        assert any("this attack never succeeds" in t for t in told)
+    assert sum("this attack never succeeds" in t for t in told) == 2
     pathways_view.still(graph, "nothing", 1)
-    assert build().success["mine"] == build().success["mine"]
+
+
+def test_a_page_of_graphs_that_do_not_belong_together():
+    with pytest.raises(ValueError, match="other strengths or attacks"):
+        pathways_view.page({"one": build(), "other": build(strengths=(0.1,))}, {}, "mine")
+
+
+def test_a_name_cannot_end_the_script():
+    graph = build(names=("</script><b>", "two"))
+    page = pathways_view.page({"</script>": graph}, {}, "mine")
+    assert "</" not in page[page.index("const spec") : page.index("const embedOpt")]
+    assert decoded(page)["params"][0]["value"] == "</script>"
+
+
+def test_without_attack_nothing_is_highlighted(graph):
+    neurons = pathways_view.tables({"one": graph})[0]
+    assert all(n[c][0] == 1.0 for n in neurons for c in pathways.CHANGES[1:]) and any(n["activated"][0] == 0 for n in neurons)
+    keys = [n["key"] for n in neurons]
+    assert len(set(keys)) == len(keys) / 2  # a neuron is the same one under either attack: its card and pin stay
 
 
 @pytest.mark.parametrize(
@@ -353,7 +388,7 @@ def test_bad_input_is_refused(changes, message):
 def test_what_any_attack_exploits_is_shown_for_all():
     clean = (torch.tensor([9.0, 0, 0, 0]), torch.tensor([0.0, 9, 0, 0]))
     attacked = {"a": torch.tensor([[0.0, 0, 9, 0]]), "b": torch.tensor([[0.0, 0, 0, 9]])}
-    found = pathways_graph._groups(clean, attacked, share=0.1, least=1, exploited=5)
+    found = pathways_graph._groups(clean, attacked, share=0.1, least=1, most=9, exploited=5)
     assert found == Groups((0,), (), (1,), ((2,), (3,)))
 
 

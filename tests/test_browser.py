@@ -128,10 +128,11 @@ def drive_grad_cam(d: Driver) -> None:
     d.slide("eps")
     d.choose("map of class", "ring/stars")
     d.choose("attack", "random signs")
+    d.choose("method", "Grad-CAM++")
+    d.choose("method", "Grad-CAM")
     d.choose("what speaks", "both (no ReLU)")
     d.choose("layer", "middle stage")
     d.choose("network", "residual")
-    d.choose("method", "Grad-CAM++")
     d.choose("what speaks", "against it (counterfactual)")
     d.choose("objects", "one object")
 

@@ -47,12 +47,21 @@ def test_identity_notices_a_map_that_is_not_cam(net, monkeypatch):
     monkeypatch.setattr(cam, "gradcam", summed)
     assert grad_cam.identity(net, images(), torch.zeros(5, dtype=torch.long))["cam"].min() > 0.5
 
+    def positive(model, *a, **k):  # a counterfactual that is Grad-CAM once more
+        return original(getattr(model, "net", model) if isinstance(model, grad_cam._Changed) else model, *a, **k)
+
+    monkeypatch.setattr(cam, "gradcam", positive)
+    found = grad_cam.identity(net, images(), torch.zeros(5, dtype=torch.long))
+    assert found["sum"].max() > 0.1 and found["product"].max() > 0.1
+
 
 def test_share_on_the_object_by_hand():
     maps = torch.tensor([[[3.0, 0.0], [0.0, 1.0]]])
     mask = torch.tensor([[[True, False], [False, False]]])
     found = grad_cam.on_object(maps, mask)
     assert found["energy"].tolist() == [0.75] and found["pointing"].tolist() == [1.0]
+    empty = grad_cam.on_object(0 * maps, mask)
+    assert empty["energy"].isnan().all() and empty["pointing"].isnan().all()
 
 
 def test_every_class_is_aimed_at_another():
@@ -166,6 +175,11 @@ class TestExplorer:
         before = explore.picture.value
         explore.controls["layer"].value = "middle"
         assert "CAM is not defined here" in explore.status.value and explore.picture.value == before
+
+    def test_grad_cam_pp_has_no_counterfactual(self, explore):
+        explore.controls["sign"].value = "counterfactual"
+        explore.controls["method"].value = "gradcam++"
+        assert "it has no counterfactual" in explore.status.value
 
     def test_an_upload(self, measured):
         own = Image.linear_gradient("L").convert("RGB")

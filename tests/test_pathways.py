@@ -113,6 +113,10 @@ def test_groups_are_disjoint_and_complete(rows, k):
     )
 
 
+def test_of_equal_neurons_the_first_is_higher():
+    assert pathways.top(torch.tensor([1.0] * 40 + [2.0]), 12).tolist() == [40, *range(11)]
+
+
 @pytest.mark.parametrize("k", [0, 5])
 def test_more_neurons_than_there_are(k):
     with pytest.raises(ValueError, match="of 4 channels"):
@@ -225,6 +229,31 @@ def test_branches_side_by_side():
         slow_strongest(med(slow_hop(a, folded(block.three[0][0], block.three[0][1]), 3, 0)), second),
         atol=1e-10,
     )
+
+
+def test_a_shortcut_with_more_channels():
+    """Channels of zeros beside the old ones: influence on itself where a channel was, and none where none was."""
+
+    class Padded(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.a, self.b, self.c = nn.Conv2d(3, 2, 1), nn.Conv2d(2, 4, 1), nn.Identity()
+            self.head = nn.Linear(4, 3)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            a = self.a(x).relu()
+            return self.head(self.c(self.b(a) + F.pad(a, (0, 0, 0, 0, 1, 1))).mean((2, 3)))
+
+    torch.manual_seed(4)
+    model, x = Padded().to(D).eval(), images(3, 6)
+    with torch.no_grad():
+        a = model.a(x).relu().numpy()
+    expected = med(slow_hop(a, folded(model.b), 1, 0))
+    own = med(model.a(x).detach().amax((2, 3)).numpy())
+    for i in range(2):
+        expected[i, i + 1] = max(expected[i, i + 1], own[i])
+    (found,) = pathways.influence(model, x, ["a", "c"])
+    np.testing.assert_allclose(found, expected, atol=1e-10)
 
 
 class Odd(nn.Module):

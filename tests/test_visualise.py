@@ -34,8 +34,13 @@ def test_a_feature_depends_on_its_channel_and_seed_alone(net):
     alone = visualise.features(net, "stage1", [3], shape=(3, 16, 16), steps=4)
     beside = visualise.features(net, "stage1", [0, 3], shape=(3, 16, 16), steps=4)
     assert torch.allclose(alone[0], beside[1], atol=1e-5)
+    first = visualise.features(net, "stage1", [0, 3], shape=(3, 16, 16), steps=0)
+    assert not torch.allclose(first[0], first[1])  # each starts from noise of its own
     assert not torch.allclose(alone, visualise.features(net, "stage1", [3], shape=(3, 16, 16), steps=4, seed=1))
     assert all(p.requires_grad and p.grad is None for p in net.parameters()) and net.training
+    many = list(range(16)) * 3
+    together = visualise.features(net, "stage1", many, shape=(3, 16, 16), steps=2)
+    assert len(together) == 48 and torch.allclose(together[3], together[35], atol=1e-5)
     assert visualise.features(net, "stage1", [], shape=(3, 16, 16)).shape == (0, 3, 16, 16)
 
 
