@@ -358,7 +358,7 @@ def test_a_name_cannot_end_the_script():
     graph = build(names=("</script><b>", "two"))
     page = pathways_view.page({"</script>": graph}, {}, "mine")
     assert "</" not in page[page.index("const spec") : page.index("const embedOpt")]
-    assert decoded(page)["params"][0]["value"] == "</script>"
+    assert {q["name"]: q.get("value") for q in decoded(page)["params"]}["view"] == "</script>"
 
 
 def test_without_attack_nothing_is_highlighted(graph):
