@@ -354,19 +354,20 @@ def _detail(neurons: Any, here: str, hover: Any, strengths: tuple[float, ...]) -
         .encode(x=alt.value(0), y=alt.value(0), url="url:N")
         .properties(width=width, height=54, title=alt.Title("what excites it: made, then images", fontSize=11, anchor="start"))
     )
+    across, up = "strength (L2 radius)", "median activation"
     grid = "[" + ",".join(f"{s:g}" for s in (0.0, *strengths)) + "]"
     path = (
         own.transform_calculate(s=grid)
         .transform_flatten(["v", "s"])
         .mark_line(point=True, color="#000")
         .encode(
-            x=alt.X("s:Q", title="strength (L2 radius)"),
-            y=alt.Y("v:Q", title="median activation", scale=alt.Scale(zero=False)),
+            x=alt.X("s:Q", title=across),
+            y=alt.Y("v:Q", title=up, scale=alt.Scale(zero=False)),
         )
     )
     at = (
-        own.transform_calculate(s=f"{grid}[strength]", v="datum.v[strength]")
-        .mark_point(size=140, color="#d7191c", filled=True).encode(x="s:Q", y="v:Q")
+        own.transform_calculate(here=f"{grid}[strength]", now="datum.v[strength]")  # not over v itself: it is computed anew with each strength
+        .mark_point(size=140, color="#d7191c", filled=True).encode(x=alt.X("here:Q", title=across), y=alt.Y("now:Q", title=up))
     )  # fmt: skip
     references = [
         own.transform_calculate(level=level, line=f"'{label}'").mark_rule(strokeDash=dash, size=2).encode(

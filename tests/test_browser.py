@@ -228,7 +228,8 @@ def drive_graph(frame) -> None:
     def bound(label: str):
         return frame.locator(".vega-bind", has_text=label).locator("input, select").first
 
-    changed(lambda: bound("strength (").press("ArrowRight"), told=True)
+    for strength in ("0", "2", "1", "2"):
+        changed(lambda s=strength: bound("strength (").fill(s), told=True)
     changed(lambda: bound("highest % of neurons").fill("100"))
     changed(lambda: bound("highlight neurons most").select_option("inhibited"))
     changed(lambda: bound("highest % of edges").fill("100"))
@@ -299,8 +300,9 @@ def test_the_graph_answers_as_a_file():
     with browsing() as browser:
         folder = paths.PROJECT / "figures" / "laptop"
         page = browser.new_page(viewport={"width": 1300, "height": 1000})
-        outside = []
+        outside, errors = [], []
         page.on("request", lambda r: outside.append(r.url) if not r.url.startswith(("file:", "data:")) else None)
+        page.on("console", lambda m: errors.append(m.text) if m.type == "error" else None)
         page.goto((folder / GRAPH / "graph.html").as_uri())
         drive_graph(page)
         told = page.locator("svg text", has_text="images").first
@@ -310,7 +312,7 @@ def test_the_graph_answers_as_a_file():
         page.goto((folder / f"{GRAPH}.html").as_uri())
         frame = page.frame_locator("iframe[title*='attack pathways']")
         drive_graph(frame)
-        assert outside == []
+        assert (outside, errors) == ([], [])
 
 
 def test_the_committed_reports_ask_the_network_for_nothing():
