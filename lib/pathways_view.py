@@ -365,8 +365,8 @@ def _detail(neurons: Any, here: str, hover: Any, strengths: tuple[float, ...]) -
             y=alt.Y("v:Q", title=up, scale=alt.Scale(zero=False)),
         )
     )
-    at = (
-        own.transform_calculate(here=f"{grid}[strength]", now="datum.v[strength]")  # not over v itself: it is computed anew with each strength
+    at = (  # not written over v, from which it is computed anew when the strength is moved
+        own.transform_calculate(here=f"{grid}[strength]", now="datum.v[strength]")
         .mark_point(size=140, color="#d7191c", filled=True).encode(x=alt.X("here:Q", title=across), y=alt.Y("now:Q", title=up))
     )  # fmt: skip
     references = [
