@@ -199,7 +199,7 @@ class Run:
         }
 
 
-LARGEST = 120_000  # bytes of a picture in full colour; all of a profile's together must stay below 12 MB
+LARGEST = 100_000  # bytes of a picture in full colour; all of a profile's together must stay below 12 MB
 
 
 def smaller(png: bytes, line_art: bool) -> bytes:
