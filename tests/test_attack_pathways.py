@@ -4,6 +4,7 @@ import dataclasses
 import functools
 import json
 
+import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import pytest
@@ -305,6 +306,7 @@ def test_neurons_do_not_lie_on_each_other(graph):
 
 def test_the_picture_shows_every_neuron(graph):
     fig = pathways_view.still(graph, "pgd", 1)
+    plt.close(fig)
     (ax,) = fig.axes
     letters = [t.get_text() for t in ax.texts if len(t.get_text()) == 1]
     assert len(letters) == sum(len(layer.groups.shown) for layer in graph.layers)
@@ -346,7 +348,7 @@ def test_one_layer_any_model_any_attack_and_one_that_never_succeeds():
     page = decoded(pathways_view.page({"mine": graph}, {"nothing": "nothing"}, "mine"))
     told = [row["told"] for rows in page["datasets"].values() for row in rows if "told" in row]
     assert sum("this attack never succeeds" in t for t in told) == 2
-    pathways_view.still(graph, "nothing", 1)
+    plt.close(pathways_view.still(graph, "nothing", 1))
 
 
 def test_a_page_of_graphs_that_do_not_belong_together():

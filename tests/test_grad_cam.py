@@ -1,5 +1,6 @@
 """Study 0: identities in float64, overlap by hand, measurement, claims, explorer."""
 
+import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import pytest
@@ -185,7 +186,8 @@ class TestExplorer:
         own = Image.linear_gradient("L").convert("RGB")
         render = grad_cam_explorer.explorer(SMOKE).render
         options = {"arch": "plain", "show": "one object", "image": 0, "of": 0, "layer": "last", "method": "gradcam"}
-        _, told = render(own=own, sign="positive", attack="targeted PGD", aimed=1, eps=0.05, **options)
+        fig, told = render(own=own, sign="positive", attack="targeted PGD", aimed=1, eps=0.05, **options)
+        plt.close(fig)
         assert "before" in told and "after" in told
 
 

@@ -121,6 +121,7 @@ def test_work_side_by_side_keeps_its_order(home):
 def test_figures_need_alt_text_and_bring_their_numbers(home):
     import matplotlib.pyplot as plt
 
+    plt.close("all")  # whatever other tests have left open
     run = runs.start("01-attention-shift", {"profile": "smoke"})
     with pytest.raises(ValueError, match="needs alt text"):
         run.show(plt.figure(), "empty", " ")

@@ -95,7 +95,7 @@ def test_configurations_are_the_arms():
     assert sign.options["alpha10"] == 1.0 and sign.options["mix"] == "sat" and sign.maps is None
     taught = study.config_of(p, "sat-adv-smoothgrad@a0.8", 2)
     assert taught.teacher == study.config_of(p, "pgd", 0)  # the next seed, in a circle
-    assert taught.options["alpha10"] == 0.8 and taught.maps_options == {"kind": "smoothgrad", "n": 10} and taught.maps_follow
+    assert taught.options["alpha10"] == 0.8 and taught.maps_options == {"kind": "smoothgrad", "n": 6} and taught.maps_follow
     assert study.config_of(p, "sat-std-gradient@e16", 0).options["eps"] == 16 / 255
     fresh = study.config_of(p, "sat-std-gradient@fresh", 0)
     assert fresh.maps is None and fresh.options["fresh"] == {"kind": "gradient"} and fresh.teacher is not None
@@ -106,7 +106,7 @@ def test_configurations_are_the_arms():
         study.config_of(p, "trades-6+sat", 0).options | {"beta": 6.0, "base": "trades"}
         == study.config_of(p, "trades-6+sat", 0).options
     )
-    assert study.config_of(p, "sat-std-ig@released", 0).maps_options == {"kind": "ig", "released": True, "ig_steps": 10}
+    assert study.config_of(p, "sat-std-ig@released", 0).maps_options == {"kind": "ig", "released": True, "ig_steps": 6}
 
 
 def test_networks_are_each_there_once_and_teachers_of_another_architecture_too():
@@ -192,8 +192,8 @@ def test_times_are_of_both_sides_of_the_coin(home):
 
 
 P = Parameters(
-    arms=(*study.SIMPLE, "trades-6+uniform", "trades-6+sat"), strong_images=40, images=60, seeds=3, alphas=(1e-9, 0.8),
-    eps0s=(16.0,), rounds=6,
+    arms=(*study.SIMPLE, "trades-6+uniform", "trades-6+sat"), sweep=("sat-std-gradient", "sat-adv-gradient"),
+    strong_images=40, images=60, seeds=3, alphas=(1e-9, 0.8), eps0s=(16.0,), rounds=6,
 )  # fmt: skip
 
 
