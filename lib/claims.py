@@ -132,7 +132,7 @@ class Book:
     """The claims of one run, each judged as it is added.
 
     `images` and `seeds` are how many of each the statistics may resample; `variant` tells a second run of a study from the
-    first in the claims' ids; with `test=False` (smoke runs) nothing is judged.
+    first in the claims' ids; with `test=False` (smoke runs) nothing is judged. `draws` are those of the bootstrap.
     """
 
     study: str
@@ -141,6 +141,7 @@ class Book:
     variant: str = ""
     test: bool = True
     rows: list[Claim] = field(default_factory=list)
+    draws: int = 500
 
     def add(
         self,
@@ -153,10 +154,14 @@ class Book:
         statistic: str,
         source: str,
         note: str = "",
+        unknown: str = "",
     ) -> None:
-        """State a claim: `compute` is its statistic, `statistic` says in words what it is."""
-        found = interval(compute, images=self.images, seeds=self.seeds)
+        """State a claim: `compute` is its statistic, `statistic` says in words what it is; `unknown` joins the note where
+        there is no interval, and says why that can be."""
+        found = interval(compute, images=self.images, seeds=self.seeds, draws=self.draws)
         verdict = rule.judge(found) if self.test else "not tested"
+        if self.test and verdict == "not tested" and unknown:
+            note = f"{note} {unknown}".strip()
         name = f"{id}@{self.variant}" if self.variant else id
         self.rows.append(
             Claim(

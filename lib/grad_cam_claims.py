@@ -3,8 +3,7 @@
 import numpy as np
 import pandas as pd
 
-from lib import claims
-from lib.claims import Claim, Kind, Rule, Statistic
+from lib.claims import Book, Claim, Kind, Rule, Statistic
 from lib.cubes import Cubes, over
 from lib.grad_cam import FAMILY, Parameters
 
@@ -36,16 +35,10 @@ def judge(table: pd.DataFrame, p: Parameters, *, test: bool) -> list[Claim]:
             images, empty = used.shape[1], int((~np.isfinite(used)).sum())
             if empty:
                 note = f"{note} {empty} of {used.size} maps are empty and left out.".strip()
-            interval = claims.interval(compute, images=images, seeds=p.seeds, draws=200)
-            verdict = rule.judge(interval) if test else "not tested"
-            if test and verdict == "not tested":
-                note = f"{note} Without value: every map of this kind is empty.".strip()
-            found.append(
-                Claim(
-                    study="00", id=f"{id}/{arch}" + (f"@{p.variant}" if p.variant else ""), kind=kind,
-                    statement=f"{statement} ({name}).", source=source, statistic=statistic, value=interval.value,
-                    ci_low=interval.low, ci_high=interval.high, n=interval.n, rule=str(rule), verdict=verdict, note=note,
-                )
+            book = Book("00", images, p.seeds, p.variant, test, found, draws=200)
+            book.add(
+                f"{id}/{arch}", kind, f"{statement} ({name}).", compute, rule, statistic=statistic, source=source, note=note,
+                unknown="Without interval: every map of this kind is empty.",
             )  # fmt: skip
 
         for which, statement in (

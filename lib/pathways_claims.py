@@ -8,20 +8,20 @@ import functools
 from collections.abc import Callable
 
 import numpy as np
-from scipy.stats import rankdata
+import torch
 
-from lib import claims
+from lib import claims, metrics, pathways
 from lib.attack_pathways import Parameters, Scored
-from lib.claims import Claim, Interval, Kind, Rule, Statistic
+from lib.claims import Book, Claim, Interval, Kind, Rule, Statistic
 from lib.cubes import minus
 from lib.pathways_graph import top_count
 
-SOURCE = "Das et al. 2020"
 SPEC = "expected at this scale; not in the paper"
 OURS = "ours; not in the paper"
 DRAWS = 200
 LAST = 2  # layers that count as deep
-EMPTY = "for a seed or a draw of images the group of neurons is empty"
+EMPTY = "Without interval: for a seed or a draw of images the group of neurons is empty."
+NEVER = "Without interval: for a seed or a draw of images the attack succeeds on none."
 FEW = 3  # successes that a median is taken of, at least
 # by group: whose class, its name, what its neurons do as the attack grows, what the attack makes them, and the rule
 GROUPS = {
@@ -32,10 +32,9 @@ Medians = dict[str, np.ndarray]
 
 
 def top(medians: np.ndarray, k: int) -> np.ndarray:
-    """Which are among the k highest of the last dimension; of equal ones the first."""
-    order = np.argsort(-medians, axis=-1, kind="stable")[..., :k]
+    """Which are among the k highest of the last dimension, as `pathways.top` chooses them."""
     found = np.zeros(medians.shape, dtype=bool)
-    np.put_along_axis(found, order, True, axis=-1)
+    np.put_along_axis(found, pathways.top(torch.from_numpy(medians), k).numpy(), True, axis=-1)
     return found
 
 
@@ -114,12 +113,9 @@ class Pathways:
         """Spearman's correlation of attacked and clean medians over a layer's channels, mean of the layers."""
 
         def statistic(i: np.ndarray, s: np.ndarray) -> float:
-            found = []
-            for layer in layers:
-                a, b = (rankdata(self.medians(c, i, s)[layer][:, j], axis=-1) for c, j in ((attack, strength), ("source", 0)))
-                a, b = a - a.mean(-1, keepdims=True), b - b.mean(-1, keepdims=True)
-                found.append(((a * b).sum(-1) / np.sqrt((a**2).sum(-1) * (b**2).sum(-1))).mean())
-            return float(np.mean(found))
+            after, before = self.medians(attack, i, s), self.medians("source", i, s)
+            pairs = [(torch.from_numpy(after[n][:, strength]), torch.from_numpy(before[n][:, 0])) for n in layers]
+            return float(torch.stack([metrics.spearman(a, b).mean() for a, b in pairs]).mean())
 
         return statistic
 
@@ -187,21 +183,12 @@ def judge(all_pathways: dict[tuple[str, str], Pathways], p: Parameters, *, test:
 
     def add(
         path: Pathways, id: str, kind: Kind, statement: str, compute: Statistic, rule: Rule, statistic: str, source: str,
-        note: str = "",
+        note: str = "", unknown: str = EMPTY,
     ) -> None:  # fmt: skip
-        interval = path.interval(compute)
-        verdict = rule.judge(interval) if test else "not tested"
-        if test and verdict == "not tested":
-            note = (
-                note + " " if note else ""
-            ) + "Without value: a group of neurons is empty, or no image reached the target class."
-        name = f"{id}/{path.arch}/{path.pair}" + (f"@{p.variant}" if p.variant else "")
-        found.append(
-            Claim(
-                study="06", id=name, kind=kind, statement=f"{statement} ({path.arch}, {path.pair.replace('>', ' → ')}).",
-                source=source, statistic=statistic, value=interval.value, ci_low=interval.low, ci_high=interval.high,
-                n=interval.n, rule=str(rule), verdict=verdict, note=note,
-            )
+        book = Book("06", path.scored.images(path.pair), p.seeds, p.variant, test, found, DRAWS)
+        book.add(
+            f"{id}/{path.arch}/{path.pair}", kind, f"{statement} ({path.arch}, {path.pair.replace('>', ' → ')}).", compute,
+            rule, statistic=statistic, source=source, note=note, unknown=unknown,
         )  # fmt: skip
 
     for (arch, pair), path in all_pathways.items():
@@ -263,13 +250,13 @@ def judge(all_pathways: dict[tuple[str, str], Pathways], p: Parameters, *, test:
                 "images drawn from all of them do",
                 minus(own, path.new_among_as_many("pgd", weakest)), above,
                 f"{new}: successes minus as many images at random, {at}, the weakest with {FEW} successes for each seed", OURS,
-                note=f"{few} successes of all seeds.",
+                note=f"{few} successes of all seeds.", unknown=NEVER,
             )  # fmt: skip
             add(
                 path, "selection-falls", "open question",
                 "Among successes, neurons that neither class uses are most at the weakest attack, as in the released data",
                 minus(own, path.new_among_successes("pgd", -1)), above,
-                f"{new}, successes alone: {at} minus {strongest:g}", "released data of Das et al. 2020",
+                f"{new}, successes alone: {at} minus {strongest:g}", "released data of Das et al. 2020", unknown=NEVER,
             )  # fmt: skip
     for arch in dict.fromkeys(a for a, _ in all_pathways):
         alike, other = ([all_pathways[arch, pair] for pair in pairs] for pairs in (p.similar, p.dissimilar))
@@ -278,17 +265,12 @@ def judge(all_pathways: dict[tuple[str, str], Pathways], p: Parameters, *, test:
             return mean([path.shared(n) for path in paths for n in path.layers])
 
         images = min(path.scored.images(path.pair) for path in (*alike, *other))
-        interval = claims.interval(minus(shared(alike), shared(other)), images=images, seeds=p.seeds, draws=DRAWS)
-        rule = Rule("above", 0.0)
-        found.append(
-            Claim(
-                study="06", id=f"similar-share-more/{arch}" + (f"@{p.variant}" if p.variant else ""), kind="claim",
-                statement=f"{told(p.similar)} share more top neurons than {told(p.dissimilar)} ({arch}).", source=SPEC,
-                statistic="|O ∩ T| / K, mean of the layers: pairs that look alike minus pairs that do not",
-                note="The interval is over images and seeds, not over pairs of classes.",
-                value=interval.value, ci_low=interval.low, ci_high=interval.high, n=interval.n, rule=str(rule),
-                verdict=rule.judge(interval) if test else "not tested",
-            )
+        Book("06", images, p.seeds, p.variant, test, found, DRAWS).add(
+            f"similar-share-more/{arch}", "claim",
+            f"{told(p.similar)} share more top neurons than {told(p.dissimilar)} ({arch}).",
+            minus(shared(alike), shared(other)), Rule("above", 0.0), source=SPEC,
+            statistic="|O ∩ T| / K, mean of the layers: pairs that look alike minus pairs that do not",
+            note="The interval is over images and seeds, not over pairs of classes.",
         )  # fmt: skip
     return found
 

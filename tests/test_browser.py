@@ -18,12 +18,16 @@ CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shuti
 pytestmark = pytest.mark.browser
 
 
-@contextlib.contextmanager
-def browsing():
-    """A browser."""
+def needs_chromium() -> None:
     if CHROMIUM is None:
         assert os.environ.get("CI") != "true", "CI must have chromium: .ci/run installs it"
         pytest.skip("no chromium on this machine; on Debian: apt-get install chromium")
+
+
+@contextlib.contextmanager
+def browsing():
+    """A browser."""
+    needs_chromium()
     from playwright.sync_api import sync_playwright
 
     flags = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-component-update"]
@@ -36,9 +40,7 @@ def browsing():
 @pytest.fixture(scope="module")
 def lab(tmp_path_factory):
     """JupyterLab on copies of the notebooks with smoke parameters and a data folder of its own; yields its address."""
-    if CHROMIUM is None:
-        assert os.environ.get("CI") != "true", "CI must have chromium: .ci/run installs it"
-        pytest.skip("no chromium on this machine; on Debian: apt-get install chromium")
+    needs_chromium()
     folder = tmp_path_factory.mktemp("lab")
     (folder / "notebooks").mkdir()
     with pytest.MonkeyPatch.context() as patch:
