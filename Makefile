@@ -6,7 +6,7 @@ RUN := .venv/bin/python
 .PHONY: report test lab bench format
 
 report: .venv/ready
-	@$(RUN) -m lib.study --profile $(PROFILE)
+	@$(RUN) -m lib study --profile $(PROFILE)
 
 test: .venv/ready-test
 	@$(RUN) -m ruff check lib tests notebooks && $(RUN) -m ruff format --check lib tests && $(RUN) -m pytest -q -n 2

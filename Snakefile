@@ -1,6 +1,6 @@
 """The graph of the study: train -> notebook -> report -> index.
 
-`python -m lib.study --profile laptop` runs it, as `make report` does; what it depends on is files, so it resumes, and the
+`python -m lib study --profile laptop` runs it, as `make report` does; what it depends on is files, so it resumes, and the
 same graph runs on a cluster (README, "Execute").
 """
 
@@ -10,7 +10,8 @@ import sys
 from pathlib import Path
 
 sys.path.insert(0, workflow.basedir)
-from lib import paths, profiles, training
+from lib.runs import graph, profiles, sources
+from lib.system import paths
 
 PROFILE = config.get("profile", "laptop")
 HOME = Path(os.path.relpath(paths.home(), workflow.basedir))
@@ -19,7 +20,7 @@ TRAINED = HOME / "data" / "models" / "trained"
 FIGURES = HOME / "figures" / PROFILE
 RUNS = profiles.declared_runs(PROFILE)
 TOGETHER = int(config.get("together", 16))  # short networks of one depth in a job; on a cluster, 1 spreads them furthest
-JOBS = {run: training.jobs(profiles.networks(run, PROFILE), TOGETHER) for run in RUNS}
+JOBS = {run: graph.jobs(graph.networks(run, PROFILE), TOGETHER) for run in RUNS}
 CONFIGS = {job: configs for found in JOBS.values() for job, configs in found.items()}
 JOB_OF = {c.digest: job for job, configs in CONFIGS.items() for c in configs}
 PYTHON = sys.executable
@@ -50,7 +51,7 @@ rule train:
         mem_mb=4000,
         runtime=240,
     shell:
-        "{PYTHON} -m lib.training --config {params.config:q} --record {output:q}"
+        "{PYTHON} -m lib train --config {params.config:q} --record {output:q}"
 
 
 rule notebook:
@@ -58,7 +59,7 @@ rule notebook:
         networks=lambda wildcards: [TRAINED / f"{job}.json" for job in JOBS[wildcards.run]],
         notebook=lambda wildcards: os.path.relpath(profiles.notebook_of(wildcards.run)),
         profile=lambda wildcards: os.path.relpath(profiles.profile_file(wildcards.run, PROFILE)),
-        code=lambda wildcards: [os.path.relpath(p) for p in profiles.code_of(wildcards.run)],
+        code=lambda wildcards: [os.path.relpath(p) for p in sources.of_notebook(wildcards.run)],
     output:
         RESULTS / "{run}" / "run.json",
         FIGURES / "{run}" / "run.json",  # so that figures that were deleted are drawn again
@@ -70,30 +71,30 @@ rule notebook:
         mem_mb=8000,
         runtime=240,
     shell:
-        "{PYTHON} -m lib.runs {wildcards.run:q} --profile {PROFILE} --no-report"
+        "{PYTHON} -m lib run {wildcards.run:q} --profile {PROFILE} --no-report"
 
 
 rule report:
     input:
         RESULTS / "{run}" / "run.json",
-        "lib/report.py",
-        "lib/templates/study/index.html.j2",
+        "lib/reports/report.py",
+        "lib/reports/templates/study/index.html.j2",
     output:
         FIGURES / "{run,[0-9][^/]*}.html",
     resources:
         mem_mb=1000,
         runtime=10,
     shell:
-        "{PYTHON} -m lib.report {wildcards.run:q} --profile {PROFILE}"
+        "{PYTHON} -m lib report {wildcards.run:q} --profile {PROFILE}"
 
 
 rule index:
     input:
         [FIGURES / f"{run}.html" for run in RUNS],
         "notebooks/99-ledger.ipynb",
-        "lib/ledger.py",
+        "lib/reports/ledger.py",
     output:
         # a mark, not the page: Snakemake removes an output before it is made anew
         RESULTS / "99-ledger" / "shown.json",
     shell:
-        "{PYTHON} -m lib.report --index --profile {PROFILE}"
+        "{PYTHON} -m lib report --index --profile {PROFILE}"

@@ -21,30 +21,22 @@ import scipy.stats
 import torch
 from skimage.metrics import structural_similarity
 
-from lib import (
-    attacks,
-    attention_shift,
-    cam,
-    datasets,
-    discrepancy,
-    files,
-    fooling,
-    gradients,
-    hooks,
-    interpretability_arms,
-    interpretability_aware_training,
-    interpretability_measure,
-    interpreters,
-    lrp,
-    metrics,
-    models,
-    objectives,
-    paths,
-    robustness,
-    training,
-)
-from lib.progress import say
-from lib.ssim import ssim
+from lib.attacks import projected, robustness, single_step
+from lib.attacks import steps as steps_
+from lib.data import datasets
+from lib.explanations import activation_maps, by_name, gradients
+from lib.explanations import relevance as relevance_
+from lib.fooling import discrepancy, manipulation
+from lib.measures import comparison
+from lib.measures.similarity import ssim
+from lib.networks import hooks, models
+from lib.studies.attention_shift import measure
+from lib.studies.interpretability_aware_training import measure as measure_
+from lib.studies.interpretability_aware_training import objective, plan
+from lib.system import files, paths
+from lib.system.progress import say
+from lib.training import cache, objectives
+from lib.training import config as config_
 
 ROWS: list[dict[str, object]] = []
 
@@ -75,10 +67,15 @@ def record(work: str, against: str, ratios: list[float], target: float | None, *
         meets = "yes" if (ratio >= target if at_least else ratio <= target) else "no"
     ROWS.append(
         {
-            "work": work, "against": against, "ratio": round(ratio, 3), "low": round(low, 3), "high": round(high, 3),
-            "target": wanted, "meets": meets,
+            "work": work,
+            "against": against,
+            "ratio": round(ratio, 3),
+            "low": round(low, 3),
+            "high": round(high, 3),
+            "target": wanted,
+            "meets": meets,
         }
-    )  # fmt: skip
+    )
     say(f"{work}, against {against}: {ratio:.3f} [{low:.3f}, {high:.3f}], target {ROWS[-1]['target']}: {ROWS[-1]['meets']}")
 
 
@@ -100,9 +97,11 @@ def grad_cam() -> None:
         torch.autograd.grad(net.fc(net.avgpool(a).flatten(1))[:, 0].sum(), a)
 
     record(
-        "Grad-CAM, last stage", "forward without graph + backward of the head",
-        pairs(lambda: cam.gradcam(model, x, 0, "layer4"), floor_last, 15), 1.1,
-    )  # fmt: skip
+        "Grad-CAM, last stage",
+        "forward without graph + backward of the head",
+        pairs(lambda: activation_maps.gradcam(model, x, 0, "layer4"), floor_last, 15),
+        1.1,
+    )
     classes = torch.arange(3).expand(32, 3)
 
     def floor_all() -> None:
@@ -114,9 +113,11 @@ def grad_cam() -> None:
             torch.autograd.grad(logits[:, k].sum(), a, retain_graph=k < 2)
 
     record(
-        "Grad-CAM, all stages, three classes", "one forward + one backward a class to the first stage",
-        pairs(lambda: cam.gradcam(model, x, classes, list(model.stages)), floor_all), 1.15,
-    )  # fmt: skip
+        "Grad-CAM, all stages, three classes",
+        "one forward + one backward a class to the first stage",
+        pairs(lambda: activation_maps.gradcam(model, x, classes, list(model.stages)), floor_all),
+        1.15,
+    )
 
     def forward_backward(times: int) -> None:
         z = x.clone()
@@ -128,7 +129,7 @@ def grad_cam() -> None:
     y = torch.zeros(32, dtype=torch.long)
 
     def attack(judge: bool) -> None:
-        attacks.pgd(model, x, y, eps=8 / 255, step=2 / 255, steps=10, judge=judge)
+        projected.pgd(model, x, y, eps=8 / 255, step=2 / 255, steps=10, judge=judge)
 
     def floor_judged() -> None:
         forward_backward(10)
@@ -163,18 +164,18 @@ def robust_grid() -> None:
 
     grid = (0.0025, 0.005, 0.01, 0.025, 0.05, 0.075, 0.1)
     data = datasets.load("shapes", "test", limit=1000)
-    standard = training.TrainConfig(dataset="shapes", arch="plain", limit=2000)
+    standard = config_.TrainConfig(dataset="shapes", arch="plain", limit=2000)
     robust = standard.model_copy(update={"objective": "adversarial", "options": {"eps": 8 / 255, "steps": 5}})
     spent, agree = {"ours": 0.0, "theirs": 0.0}, []
     for config in (standard, robust):
-        model = training.trained(config).model
+        model = cache.trained(config).model
         begin = time.perf_counter()
         ours = robustness.robust_accuracy(model, data.images, data.labels, eps=grid, steps=40).accuracy[1:]
         spent["ours"] += time.perf_counter() - begin
         for e, accuracy in zip(grid, ours, strict=True):
             begin = time.perf_counter()
             right = 0
-            attack = torchattacks.PGD(model, eps=e, alpha=attacks.default_step(e, 40), steps=40)
+            attack = torchattacks.PGD(model, eps=e, alpha=steps_.default_step(e, 40), steps=40)
             for i in range(0, 1000, 128):
                 x, y = data.images[i : i + 128], data.labels[i : i + 128]
                 right += int((model(attack(x, y)).argmax(1) == y).sum())
@@ -198,7 +199,7 @@ def attention() -> None:
     from pytorch_grad_cam.utils.model_targets import ClassifierOutputTarget
 
     grid = (0.0025, 0.005, 0.01, 0.025, 0.05, 0.075, 0.1)
-    model = training.trained(training.TrainConfig(dataset="shapes", arch="plain", limit=2000)).model
+    model = cache.trained(config_.TrainConfig(dataset="shapes", arch="plain", limit=2000)).model
     data = datasets.load("shapes", "test", limit=500)
     batches = [(data.images[i : i + 100], data.labels[i : i + 100]) for i in range(0, 500, 100)]
     layers = list(model.stages)
@@ -206,18 +207,18 @@ def attention() -> None:
     def ours() -> dict[tuple, np.ndarray]:
         found: dict[tuple, list] = {}
         for x, y in batches:
-            direction, _ = attacks.fgsm_direction(model, x, y)
+            direction, _ = single_step.fgsm_direction(model, x, y)
 
             def explain(images: torch.Tensor, y: torch.Tensor = y) -> dict[str, torch.Tensor]:
-                return cam.gradcam(model, images, lambda logits: torch.stack([logits.argmax(1), y], 1), layers).maps
+                return activation_maps.gradcam(model, images, lambda logits: torch.stack([logits.argmax(1), y], 1), layers).maps
 
             clean = explain(x)
             for e in grid:
-                adv = explain(attacks.step_along(x, direction, e))
+                adv = explain(single_step.step_along(x, direction, e))
                 for layer in layers:
                     for t in range(2):
-                        pair = (attention_shift.shown(m[layer][:, t], 32) for m in (clean, adv))
-                        found.setdefault((layer, e, t), []).append(metrics.nissim(*pair).numpy())
+                        pair = (measure.shown(m[layer][:, t], 32) for m in (clean, adv))
+                        found.setdefault((layer, e, t), []).append(comparison.nissim(*pair).numpy())
         return {k: np.concatenate(v) for k, v in found.items()}
 
     def theirs() -> dict[tuple, np.ndarray]:
@@ -250,8 +251,10 @@ def attention() -> None:
     record(
         "attention shift, all stages, 7 eps, 500 images, both classes",
         "pytorch-grad-cam layer by layer and scikit-image pair by pair (times faster)",
-        [(end - middle) / (middle - begin)], 5, at_least=True,
-    )  # fmt: skip
+        [(end - middle) / (middle - begin)],
+        5,
+        at_least=True,
+    )
 
 
 def pixel_explanations() -> None:
@@ -316,9 +319,11 @@ def pixel_memory() -> None:
     for what, name in (("smoothgrad", "SmoothGrad, n = 20"), ("integrated", "integrated gradients, 20 steps")):
         record(f"peak memory of {name}", "one forward and input-backward pass", [peaks[what] / peaks["one"]], 1.3)
     record(
-        "peak memory of captum's integrated gradients (its defaults, for comparison)", "one forward and input-backward pass",
-        [peaks["captum"] / peaks["one"]], None,
-    )  # fmt: skip
+        "peak memory of captum's integrated gradients (its defaults, for comparison)",
+        "one forward and input-backward pass",
+        [peaks["captum"] / peaks["one"]],
+        None,
+    )
 
 
 def interpretability() -> None:
@@ -376,14 +381,10 @@ def interpretability() -> None:
 
         def step(arm: str = arm, moment: objectives.Moment = moment) -> None:
             n = 2 if arm.startswith("ig") else steps
-            loss = interpretability_arms.train(
-                model, x, y, moment, arm=arm, eps=0.3, steps=n, step=0.05, begin=0.0, full=0.5
-            )  # fmt: skip
+            loss = objective.train(model, x, y, moment, arm=arm, eps=0.3, steps=n, step=0.05, begin=0.0, full=0.5)
             torch.autograd.grad(loss.mean(), parameters)
 
-        record(
-            f"training step of {interpretability_arms.ARMS[arm].name}", "the passes that it must make", pairs(step, floor), 1.1
-        )
+        record(f"training step of {objective.ARMS[arm].name}", "the passes that it must make", pairs(step, floor), 1.1)
 
     with hooks.frozen(model):
         with torch.no_grad():
@@ -395,9 +396,11 @@ def interpretability() -> None:
             torch.autograd.grad(discrepancy.all_class(maps, now, y, logits).sum(), z)
 
         record(
-            "gradient of the discrepancy of all classes' CAMs", "one forward and input-backward pass",
-            pairs(moved, lambda: inner(1), 21), 1.1,
-        )  # fmt: skip
+            "gradient of the discrepancy of all classes' CAMs",
+            "one forward and input-backward pass",
+            pairs(moved, lambda: inner(1), 21),
+            1.1,
+        )
 
     for n, d in ((200, 49), (200, 64), (200, 16)):
         a = torch.randn(n, d)
@@ -406,29 +409,32 @@ def interpretability() -> None:
         def loop(a: torch.Tensor = a, b: torch.Tensor = b) -> list[float]:
             return [scipy.stats.kendalltau(u, v).statistic for u, v in zip(a.numpy(), b.numpy(), strict=True)]
 
-        error = np.abs(metrics.kendall(a, b).numpy() - loop()).max()
+        error = np.abs(comparison.kendall(a, b).numpy() - loop()).max()
         assert error < 1e-6, error
-        ratios = pairs(loop, lambda a=a, b=b: metrics.kendall(a, b))
+        ratios = pairs(loop, lambda a=a, b=b: comparison.kendall(a, b))
         record(f"Kendall's tau of {n} pairs of {d} values", "SciPy's loop (times faster)", ratios, 5, at_least=True)
 
 
 def long_pgd() -> None:
     """PGD-200 without a start on every arm of study 3's laptop profile, 200 images, five radii."""
-    p = interpretability_aware_training.Parameters()
-    data = interpretability_aware_training.evaluation_set(p)
+    p = plan.Parameters()
+    data = plan.evaluation_set(p)
     x, y, ours, theirs = data.images[:], data.labels, 0.0, 0.0
     for arm in p.arms:
-        model = interpretability_aware_training.network(p, arm, 0).model
+        model = plan.network(p, arm, 0).model
         begin = time.perf_counter()
-        interpretability_measure.plain(model, x, y, p)
+        measure_.plain(model, x, y, p)
         middle = time.perf_counter()
         for eps in p.eps_grid:
-            attacks.pgd(model, x, y, eps=eps, steps=p.pgd_steps, step=p.pgd_step, random_start=False)
+            projected.pgd(model, x, y, eps=eps, steps=p.pgd_steps, step=p.pgd_step, random_start=False)
         ours, theirs = ours + middle - begin, theirs + time.perf_counter() - middle
     record(
-        "PGD-200, five radii, ten arms, fallen rows dropped", "the same with every row to the end (times faster)",
-        [theirs / ours], None, at_least=True,
-    )  # fmt: skip
+        "PGD-200, five radii, ten arms, fallen rows dropped",
+        "the same with every row to the end (times faster)",
+        [theirs / ours],
+        None,
+        at_least=True,
+    )
 
 
 def relevance() -> None:
@@ -451,24 +457,24 @@ def relevance() -> None:
     def passes() -> None:
         gradients.gradient(model, x, y)
 
-    record("LRP, epsilon-plus", floor, pairs(lambda: lrp.lrp(model, x, y), passes, 15), 1.6)
-    record("LRP, epsilon", floor, pairs(lambda: lrp.lrp(model, x, y, composite="epsilon"), passes), None)
+    record("LRP, epsilon-plus", floor, pairs(lambda: relevance_.lrp(model, x, y), passes, 15), 1.6)
+    record("LRP, epsilon", floor, pairs(lambda: relevance_.lrp(model, x, y, composite="epsilon"), passes), None)
     record("zennit's LRP, EpsilonPlus (for comparison)", floor, pairs(peer, passes), None)
 
-    net, layer = models.create("plain", classes=10).eval(), interpreters.Settings("into:stage3.3")
+    net, layer = models.create("plain", classes=10).eval(), by_name.Settings("into:stage3.3")
     images, labels = torch.rand(200, 3, 32, 32), torch.randint(0, 10, (200,))
-    names = (*interpreters.AT_LAYER, "lrp")
-    before = {n: interpreters.explain(n, net, images, labels, layer).maps for n in names}
+    names = (*by_name.AT_LAYER, "lrp")
+    before = {n: by_name.explain(n, net, images, labels, layer).maps for n in names}
 
     def maps() -> None:
         for n in names:
-            interpreters.explain(n, net, images, labels, layer)
+            by_name.explain(n, net, images, labels, layer)
 
     def rates() -> None:
         for n in names:
-            h = interpreters.explain(n, net, images, labels, layer).maps
-            for kind in fooling.PASSIVE:
-                fooling.succeeded(kind, fooling.test(kind, h, before[n]).t)
+            h = by_name.explain(n, net, images, labels, layer).maps
+            for kind in manipulation.PASSIVE:
+                manipulation.succeeded(kind, manipulation.test(kind, h, before[n]).t)
 
     record("all passive success rates under four interpreters", "the four interpreters' maps alone", pairs(rates, maps), 1.15)
 
@@ -502,10 +508,18 @@ def memory() -> None:
 PARTS = {
     part.__name__: part
     for part in (
-        grad_cam, similarity, pixel_explanations, interpretability, relevance, pixel_memory, memory, attention, robust_grid,
+        grad_cam,
+        similarity,
+        pixel_explanations,
+        interpretability,
+        relevance,
+        pixel_memory,
+        memory,
+        attention,
+        robust_grid,
         long_pgd,
     )
-}  # fmt: skip
+}
 
 
 def main() -> int:

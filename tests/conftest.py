@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from lib import models
+from lib.networks import classifier, models
 
 
 class Toy(nn.Module):
@@ -60,7 +60,7 @@ def y() -> Tensor:
 
 
 @pytest.fixture
-def small_plain() -> models.Classifier:
+def small_plain() -> classifier.Classifier:
     return models.create("plain", classes=10).eval()
 
 

@@ -5,24 +5,18 @@ import pandas as pd
 import pytest
 import torch
 
-from lib import (
-    at_cnn,
-    at_cnn_claims,
-    at_cnn_explorer,
-    at_cnn_measure,
-    attacks,
-    datasets,
-    metrics,
-    models,
-    objectives,
-    profiles,
-    saliency,
-    training,
-    transforms,
-    widgets,
-)
-from lib.at_cnn import Parameters
-from lib.objectives import Moment
+from lib.attacks import projected
+from lib.data import datasets, transforms
+from lib.figures import widgets
+from lib.measures import appearance, comparison
+from lib.networks import models
+from lib.runs import profiles
+from lib.studies.at_cnn import claims as claims_
+from lib.studies.at_cnn import explorer, plan
+from lib.studies.at_cnn import measure as measure_
+from lib.studies.at_cnn.plan import Parameters
+from lib.training import cache, loop, objectives
+from lib.training.objectives import Moment
 
 SMOKE = profiles.parameters("02-at-cnn", "smoke")
 
@@ -40,7 +34,7 @@ SMOKE = profiles.parameters("02-at-cnn", "smoke")
     ],
 )
 def test_the_name_of_an_arm_says_its_training(arm, expected, name):
-    assert at_cnn.attacked(arm) == expected and at_cnn.label(arm) == name
+    assert plan.attacked(arm) == expected and plan.label(arm) == name
 
 
 @pytest.mark.parametrize(
@@ -48,7 +42,7 @@ def test_the_name_of_an_arm_says_its_training(arm, expected, name):
 )
 def test_a_name_that_is_none_is_refused(arm):
     with pytest.raises(ValueError, match="unknown arm"):
-        at_cnn.attacked(arm)
+        plan.attacked(arm)
 
 
 @pytest.mark.parametrize(
@@ -78,25 +72,25 @@ def test_wrong_parameters_are_refused(change, message):
 
 def test_arms_are_trained_as_said():
     p = Parameters(seeds=2)
-    options = {arm: at_cnn.config_of(p, arm, 1).options for arm in p.arms}
+    options = {arm: plan.config_of(p, arm, 1).options for arm in p.arms}
     assert options["standard"] == options["underfit"] == {}
     assert options["linf-4"] == {"eps": 4 / 255, "share": 0.5, "warmup": 0.5, "steps": 4, "random_start": True}
     assert options["linf-4@1"] == options["linf-4"] | {"share": 1.0}
     assert options["l2-1.14"] == options["linf-4"] | {"eps": 1.14, "norm": "l2"}
     one = options["fgsm-8"]
     assert (one["steps"], one["step"], one["eps"], one["random_start"]) == (1, 8 / 255, 8 / 255, False)
-    seeds = [(c.options.get("eps"), c.seed) for c in at_cnn.networks(p) if c.arch == "plain"]
+    seeds = [(c.options.get("eps"), c.seed) for c in plan.networks(p) if c.arch == "plain"]
     assert seeds.count((None, 1)) == 1 and (4 / 255, 1) in seeds and (8 / 255, 1) not in seeds
-    assert sum(c.arch == "stylize:small" for c in at_cnn.networks(p)) == 1
+    assert sum(c.arch == "networks.style:small" for c in plan.networks(p)) == 1
 
 
 def test_the_paper_profile_is_the_released_code():
     p = profiles.parameters("02-at-cnn", "paper")
-    linf, l2 = (at_cnn.config_of(p, arm, 0) for arm in ("linf-8", "l2-8"))
+    linf, l2 = (plan.config_of(p, arm, 0) for arm in ("linf-8", "l2-8"))
     assert linf.options == {"eps": 8 / 255, "share": 0.5, "warmup": 0.0, "steps": 20, "random_start": False, "step": 4 / 255}
     assert l2.options["direction"] == "linf" and l2.options["step"] == pytest.approx(8 / 510)
-    assert (linf.epochs, at_cnn.config_of(p, "standard", 0).epochs) == (20, 10)
-    rates = [training.learning_rate(linf, (e + 0.5) / 20) for e in range(20)]
+    assert (linf.epochs, plan.config_of(p, "standard", 0).epochs) == (20, 10)
+    rates = [loop.learning_rate(linf, (e + 0.5) / 20) for e in range(20)]
     np.testing.assert_allclose(rates, [0.01] * 10 + [0.001] * 6 + [0.0001] * 4)
 
 
@@ -109,8 +103,8 @@ def test_the_share_of_adversarial_batches(monkeypatch, share, expected):
     """0.5: every second batch, the odd ones counted from 0, as in the released code."""
     model = models.create("plain", classes=4).eval()
     x, y, attacked = torch.rand(2, 3, 16, 16), torch.tensor([0, 1]), []
-    real = attacks.pgd
-    monkeypatch.setattr(attacks, "pgd", lambda *a, **k: attacked.append(k["eps"]) or real(*a, **k))
+    real = projected.pgd
+    monkeypatch.setattr(projected, "pgd", lambda *a, **k: attacked.append(k["eps"]) or real(*a, **k))
     for batch in range(6):
         before = len(attacked)
         loss = objectives.adversarial(model, x, y, moment(batch), steps=1, share=share)
@@ -120,14 +114,14 @@ def test_the_share_of_adversarial_batches(monkeypatch, share, expected):
 def test_a_share_of_no_batch_is_refused(home):
     """One batch an epoch, every second one adversarial: none would be."""
     with pytest.raises(ValueError, match=r"share 0.5 of 1 batch\(es\) an epoch is none"):
-        training.trained(at_cnn.config_of(SMOKE.model_copy(update={"train_images": 100}), "linf-4", 0))
+        cache.trained(plan.config_of(SMOKE.model_copy(update={"train_images": 100}), "linf-4", 0))
 
 
 def test_eps_grows_over_the_warm_up(monkeypatch):
     model = models.create("plain", classes=4).eval()
     seen = []
-    real = attacks.pgd
-    monkeypatch.setattr(attacks, "pgd", lambda *a, **k: seen.append((k["eps"], k["step"])) or real(*a, **k))
+    real = projected.pgd
+    monkeypatch.setattr(projected, "pgd", lambda *a, **k: seen.append((k["eps"], k["step"])) or real(*a, **k))
     for progress in (0.0, 0.25, 0.5, 0.9):
         options = {"eps": 0.1, "step": 0.04, "steps": 2, "warmup": 0.5}
         objectives.adversarial(model, torch.rand(2, 3, 16, 16), torch.tensor([0, 1]), moment(1, progress), **options)
@@ -141,7 +135,7 @@ def test_sign_steps_in_an_l2_ball(model, x, y):
     delta = 0.01 * gradient.sign()
     length = delta.flatten(1).norm(dim=1).view(-1, 1, 1, 1)
     expected = (x + delta * (0.05 / length).clamp(max=1)).clamp(0, 1)
-    found = attacks.pgd(model, x, y, eps=0.05, steps=1, step=0.01, norm="l2", direction="linf", random_start=False)
+    found = projected.pgd(model, x, y, eps=0.05, steps=1, step=0.01, norm="l2", direction="linf", random_start=False)
     torch.testing.assert_close(found.x_adv, expected)
 
 
@@ -154,9 +148,9 @@ def small_home(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def measured(small_home):
-    data = at_cnn.evaluation_set(SMOKE)
-    model = at_cnn.network(SMOKE, "linf-4", 0).model
-    return model, data, at_cnn_measure.measure_network(SMOKE, "linf-4", 0)
+    data = plan.evaluation_set(SMOKE)
+    model = plan.network(SMOKE, "linf-4", 0).model
+    return model, data, measure_.measure_network(SMOKE, "linf-4", 0)
 
 
 def values(table, measure, level=0.0):
@@ -189,12 +183,12 @@ def test_maps_are_measured_image_by_image(measured):
     z = x.clone().requires_grad_()
     (gradient,) = torch.autograd.grad(torch.nn.functional.cross_entropy(model(z), y, reduction="sum"), z)
     magnitude = gradient.abs().sum(1)
-    others = [saliency.edge_agreement(magnitude[i : i + 1], x[i - 1 : i or None])[0] for i in ids]
+    others = [appearance.edge_agreement(magnitude[i : i + 1], x[i - 1 : i or None])[0] for i in ids]
     for name, expected in {
-        "gradient/edges": saliency.edge_agreement(magnitude, x),
+        "gradient/edges": appearance.edge_agreement(magnitude, x),
         "gradient/edges-other": torch.stack(others),
-        "gradient/tv": saliency.total_variation(saliency.sensitivity(gradient)),
-        "gradient/mask": metrics.overlap(magnitude, data.masks[ids]),
+        "gradient/tv": appearance.total_variation(appearance.sensitivity(gradient)),
+        "gradient/mask": comparison.overlap(magnitude, data.masks[ids]),
     }.items():
         np.testing.assert_allclose(values(table, name), expected, rtol=1e-4, atol=1e-5, err_msg=name)
     with torch.no_grad():
@@ -206,16 +200,16 @@ def test_maps_are_measured_image_by_image(measured):
 def test_the_other_image_does_not_depend_on_batches(measured, monkeypatch):
     """One image at a time, as large images are measured, gives the same numbers as all at once."""
     model, _, table = measured
-    monkeypatch.setattr(at_cnn_measure, "batches", lambda n, size, **_: list(torch.arange(n).split(1)))
-    single = pd.concat(at_cnn_measure.saliency_rows(model, "linf-4", 0, SMOKE))
+    monkeypatch.setattr(measure_, "batches", lambda n, size, **_: list(torch.arange(n).split(1)))
+    single = pd.concat(measure_.saliency_rows(model, "linf-4", 0, SMOKE))
     for name in ("gradient/edges", "gradient/edges-other", "guided/edges-other", "alignment"):
         np.testing.assert_allclose(values(single, name), values(table, name), rtol=1e-3, atol=1e-4)
     assert not np.allclose(values(single, "gradient/edges"), values(single, "gradient/edges-other"))
 
 
 def test_views_do_not_depend_on_batches(small_home):
-    whole = at_cnn_measure.views(SMOKE, torch.arange(8))
-    part = at_cnn_measure.views(SMOKE, torch.tensor([5, 6]))
+    whole = measure_.views(SMOKE, torch.arange(8))
+    part = measure_.views(SMOKE, torch.tensor([5, 6]))
     assert [v.kind for v in whole] == [
         "clean",
         "saturation",
@@ -232,18 +226,18 @@ def test_views_do_not_depend_on_batches(small_home):
 
 
 def test_large_sets_are_not_kept_in_memory(small_home, monkeypatch):
-    kept, made = list(at_cnn_measure.prepared(SMOKE)), []
-    real = at_cnn_measure.views
-    monkeypatch.setattr(at_cnn_measure, "views", lambda *a: made.append(1) or real(*a))
-    assert next(at_cnn_measure.prepared(SMOKE))[0] is kept[0][0] and not made
-    monkeypatch.setattr(at_cnn_measure, "KEEP_BYTES", 1000)
-    for (a, u), (b, v) in zip(kept, at_cnn_measure.prepared(SMOKE), strict=True):
+    kept, made = list(measure_.prepared(SMOKE)), []
+    real = measure_.views
+    monkeypatch.setattr(measure_, "views", lambda *a: made.append(1) or real(*a))
+    assert next(measure_.prepared(SMOKE))[0] is kept[0][0] and not made
+    monkeypatch.setattr(measure_, "KEEP_BYTES", 1000)
+    for (a, u), (b, v) in zip(kept, measure_.prepared(SMOKE), strict=True):
         assert torch.equal(a, b) and all(torch.equal(m.images, n.images) for m, n in zip(u, v, strict=True))
     assert len(made) == len(kept)
 
 
 def test_style_checks(small_home):
-    table = at_cnn_measure.measure_style(SMOKE)
+    table = measure_.measure_style(SMOKE)
     assert set(table.measure) == {"clean", "style", "style-distance"} and (table.arm == "edges").all()
     assert values(table, "clean").mean() > 0.5  # edges alone tell shapes apart, learnt from 256 images
     assert (values(table, "style-distance", 1.0) < values(table, "style-distance", 0.0)).mean() > 0.8
@@ -265,19 +259,19 @@ def test_underfit_is_the_longest_stop_that_is_no_better(monkeypatch):
         lengths.append(steps)
         return Net(min(0.95, 0.1 + steps / 100))
 
-    monkeypatch.setattr(at_cnn.training, "trained", trained)
-    monkeypatch.setattr(at_cnn.training, "accuracy", lambda model, data: model)
-    found = at_cnn.underfit(Parameters(), 0)
-    points = sorted({round(at_cnn.UNDERFIT_STEP**i) for i in range(60)})
+    monkeypatch.setattr(plan.cache, "trained", trained)
+    monkeypatch.setattr(plan.evaluate, "accuracy", lambda model, data: model)
+    found = plan.underfit(Parameters(), 0)
+    points = sorted({round(plan.UNDERFIT_STEP**i) for i in range(60)})
     best = max(s for s in points if 0.1 + s / 100 <= 0.61)
     assert found.model == 0.1 + best / 100 and len(lengths) < 10
-    monkeypatch.setattr(at_cnn.training, "accuracy", lambda model, data: 0.5)  # the full run is no better
-    assert at_cnn.underfit(Parameters(), 0).model == 0.95
+    monkeypatch.setattr(plan.evaluate, "accuracy", lambda model, data: 0.5)  # the full run is no better
+    assert plan.underfit(Parameters(), 0).model == 0.95
 
 
 def test_a_stopped_run_is_the_beginning_of_the_full_one(home, capsys):
     """After so many steps the weights are those that the full run had, also across epochs."""
-    config = at_cnn.config_of(SMOKE.model_copy(update={"epochs": 3}), "standard", 0)
+    config = plan.config_of(SMOKE.model_copy(update={"epochs": 3}), "standard", 0)
     seen = {}
     real = objectives.standard
     counter = []
@@ -289,12 +283,12 @@ def test_a_stopped_run_is_the_beginning_of_the_full_one(home, capsys):
 
     objectives.OBJECTIVES["standard"] = watched
     try:
-        training.trained(config)
+        cache.trained(config)
         full = dict(seen)
         assert counter == [(e, b, (e + b / 4) / 3) for e in range(3) for b in range(4)]
         for stop in (3, 4, 6):
             counter.clear()
-            stopped = training.trained(config.model_copy(update={"stop": stop}))
+            stopped = cache.trained(config.model_copy(update={"stop": stop}))
             assert len(counter) == stop and f"to step {stop}: epoch {-(-stop // 4)}/{-(-stop // 4)}" in capsys.readouterr().err
             assert torch.equal(stopped.model.net.head.weight, full[stop])
     finally:
@@ -303,7 +297,7 @@ def test_a_stopped_run_is_the_beginning_of_the_full_one(home, capsys):
 
 def test_cost_counts_passes(small_home):
     p = SMOKE.model_copy(update={"attack_steps": 1})
-    found = at_cnn.cost(p).set_index("arm")
+    found = plan.cost(p).set_index("arm")
     assert found.loc["standard", "passes"] == 1 and found.loc["linf-4", "passes"] == 1.5
     assert found.loc["standard", "times standard"] == 1
 
@@ -315,7 +309,7 @@ def invented(gap, images=300, seeds=3, noise=0.05, p=None):
     rows = []
 
     def add(arm, measure, level, mean, spread=0.1):
-        for seed in range(at_cnn.seeds_of(p, arm) if arm != "edges" else 1):
+        for seed in range(plan.seeds_of(p, arm) if arm != "edges" else 1):
             if measure in ("clean", "style", "fourier", "conflict", "conflict-texture", "pgd", "saturation", "shuffle"):
                 value = rng.random(images) < mean + rng.normal(0, noise / 10)
             else:
@@ -324,7 +318,7 @@ def invented(gap, images=300, seeds=3, noise=0.05, p=None):
             rows.append(pd.DataFrame(where | {"value": value.astype(float)}))
 
     for arm in p.arms:
-        g = gap if at_cnn.attacked(arm) else 0.0
+        g = gap if plan.attacked(arm) else 0.0
         add(arm, "clean", 0, 0.95)
         for level in p.saturation:
             add(arm, "saturation", level, 0.5 + g * (level > 2) * np.log2(level) / 10)
@@ -346,7 +340,7 @@ def invented(gap, images=300, seeds=3, noise=0.05, p=None):
 
 
 def verdicts(table, p=None, **options):
-    return {c.id: c.verdict for c in at_cnn_claims.judge(table, p or Parameters(), **options)}
+    return {c.id: c.verdict for c in claims_.judge(table, p or Parameters(), **options)}
 
 
 def test_true_claims_are_supported_and_their_opposites_contradicted():
@@ -388,7 +382,7 @@ def without_underfit(table, seeds):
 
 def test_where_there_is_no_underfit_network_nothing_about_it_is_judged():
     """Where adversarial training costs no accuracy, Underfit is the standard network: a copy is no control."""
-    claims = at_cnn_claims.judge(without_underfit(invented(0.25), [0, 1, 2]), Parameters())
+    claims = claims_.judge(without_underfit(invented(0.25), [0, 1, 2]), Parameters())
     about = [c for c in claims if "underfit" in c.id]
     assert len(about) > 10 and {c.verdict for c in about} == {"not tested"}
     assert all("Underfit exists in 0 of 3 seeds" in c.note for c in about)
@@ -397,7 +391,7 @@ def test_where_there_is_no_underfit_network_nothing_about_it_is_judged():
 
 def test_underfit_is_judged_on_the_seeds_that_have_one():
     table = invented(0.25)
-    by = {c.id: c for c in at_cnn_claims.judge(without_underfit(table, [1]), Parameters())}
+    by = {c.id: c for c in claims_.judge(without_underfit(table, [1]), Parameters())}
     claim = by["style/linf-4/over-underfit"]
     assert "300 images, 2 seeds" in claim.n and "Underfit exists in 2 of 3 seeds" in claim.note
     some = table[table.seed.isin([0, 2])]
@@ -408,15 +402,21 @@ def test_underfit_is_judged_on_the_seeds_that_have_one():
 
 def test_grey_images_go_all_the_way(home):
     p = SMOKE.model_copy(update={"channels": 1})
-    data = at_cnn.evaluation_set(p)
-    tables = [at_cnn_measure.measure_network(p, arm, 0) for arm in p.arms]
-    table = pd.concat([*tables, at_cnn_measure.measure_style(p)])
+    data = plan.evaluation_set(p)
+    tables = [measure_.measure_network(p, arm, 0) for arm in p.arms]
+    table = pd.concat([*tables, measure_.measure_style(p)])
     assert np.isfinite(table.value[~table.measure.str.contains("/")]).all()
-    assert len(at_cnn_claims.judge(table, p, test=False)) > 30
-    fig, text = at_cnn_explorer.draw(
-        {"a": at_cnn.network(p, "standard", 0).model}, data.images[:1], data.images[1:2], 0, data.classes, eps=0.01,
-        method="smoothgrad", p=p,
-    )  # fmt: skip
+    assert len(claims_.judge(table, p, test=False)) > 30
+    fig, text = explorer.draw(
+        {"a": plan.network(p, "standard", 0).model},
+        data.images[:1],
+        data.images[1:2],
+        0,
+        data.classes,
+        eps=0.01,
+        method="smoothgrad",
+        p=p,
+    )
     assert len(widgets.png(fig)) > 5000 and "edge agreement" in text
 
 
@@ -425,13 +425,13 @@ def test_few_right_images_are_counted_and_said_in_the_note():
     table = invented(0.1, p=p)
     clean = (table.arm == "l2-1.14") & (table.measure == "clean") & (table.seed == 1)
     table.loc[clean, "value"] = (table.image_id[clean] < 150).astype(float)
-    by = {c.id: c for c in at_cnn_claims.judge(table, p)}
+    by = {c.id: c for c in claims_.judge(table, p)}
     assert by["shuffled-4/l2-1.14"].note == "rests on 150 right images in the network with fewest, fewer than 200"
     assert by["shuffled-4/linf-4"].note == ""
 
 
 def test_kinds_and_ids():
-    claims = at_cnn_claims.judge(invented(0.1), Parameters())
+    claims = claims_.judge(invented(0.1), Parameters())
     ids = [c.id for c in claims]
     assert len(set(ids)) == len(ids) and {c.study for c in claims} == {"02"}
     by = {c.id: c for c in claims}
@@ -445,27 +445,31 @@ def test_kinds_and_ids():
 
 def test_shape_bias_by_hand():
     table = pd.DataFrame(
-        [("a", 0, i, m, 1.0, v)
-         for m, row in (("conflict", [1, 0, 1, 0]), ("conflict-texture", [0, 1, 0, 0]))
-         for i, v in enumerate(row)],
+        [
+            ("a", 0, i, m, 1.0, v)
+            for m, row in (("conflict", [1, 0, 1, 0]), ("conflict-texture", [0, 1, 0, 0]))
+            for i, v in enumerate(row)
+        ],
         columns=["arm", "seed", "image_id", "measure", "level", "value"],
-    )  # fmt: skip
-    statistic = at_cnn_claims._shape_bias(at_cnn_claims.Cubes.of(table, 1), "a")
+    )
+    statistic = claims_._shape_bias(claims_.Cubes.of(table, 1), "a")
     assert statistic(np.arange(4), np.arange(1)) == pytest.approx(2 / 3)
     assert np.isnan(statistic(np.array([3]), np.arange(1)))  # no decision for either cue
 
 
 def test_retention_by_hand_and_too_few_right_images():
     table = pd.DataFrame(
-        [("a", s, i, m, 0.0 if m == "clean" else 4.0, v)
-         for s, clean, after in ((0, [1, 1, 0, 1], [1, 0, 1, 0]), (1, [1, 1, 1, 1], [1, 1, 0, 0]))
-         for m, row in (("clean", clean), ("shuffle", after))
-         for i, v in enumerate(row)],
+        [
+            ("a", s, i, m, 0.0 if m == "clean" else 4.0, v)
+            for s, clean, after in ((0, [1, 1, 0, 1], [1, 0, 1, 0]), (1, [1, 1, 1, 1], [1, 1, 0, 0]))
+            for m, row in (("clean", clean), ("shuffle", after))
+            for i, v in enumerate(row)
+        ],
         columns=["arm", "seed", "image_id", "measure", "level", "value"],
-    )  # fmt: skip
+    )
     everything = np.arange(4), np.arange(2)
-    assert at_cnn_claims.Cubes.of(table, 3).retention("a", "shuffle", 4.0)(*everything) == pytest.approx((1 / 3 + 1 / 2) / 2)
-    assert np.isnan(at_cnn_claims.Cubes.of(table, 4).retention("a", "shuffle", 4.0)(*everything))
+    assert claims_.Cubes.of(table, 3).retention("a", "shuffle", 4.0)(*everything) == pytest.approx((1 / 3 + 1 / 2) / 2)
+    assert np.isnan(claims_.Cubes.of(table, 4).retention("a", "shuffle", 4.0)(*everything))
     p = Parameters(min_correct=290)
     found = verdicts(invented(0.25, p=p), p)
     assert found["saturated/linf-4"] == found["shuffled-4/linf-4"] == "not tested" and found["style/linf-4"] == "supported"
@@ -481,4 +485,4 @@ def test_data_without_masks_or_conflict_and_without_underfit():
 
 def test_a_variant_is_told_apart():
     p = Parameters(variant="other")
-    assert all(c.id.endswith("@other") for c in at_cnn_claims.judge(invented(0.1), p))
+    assert all(c.id.endswith("@other") for c in claims_.judge(invented(0.1), p))

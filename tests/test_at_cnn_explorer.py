@@ -3,7 +3,8 @@
 import pytest
 import torch
 
-from lib import at_cnn, at_cnn_explorer, at_cnn_measure, profiles
+from lib.runs import profiles
+from lib.studies.at_cnn import explorer, measure, plan
 from tests.test_attention_explorer import png, upload
 
 
@@ -11,14 +12,22 @@ from tests.test_attention_explorer import png, upload
 def explore(tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("STUDY_HOME", str(tmp_path_factory.mktemp("home")))
-        yield at_cnn_explorer.explorer(profiles.parameters("02-at-cnn", "smoke"))
+        yield explorer.explorer(profiles.parameters("02-at-cnn", "smoke"))
 
 
 def test_every_control_is_labelled_and_there_is_a_picture(explore):
     assert {c.description for c in explore.controls.values()} == {
-        "beside it", "image", "upload an image", "change", "saturation p", "shuffle k", "style", "style alpha", "PGD eps",
+        "beside it",
+        "image",
+        "upload an image",
+        "change",
+        "saturation p",
+        "shuffle k",
+        "style",
+        "style alpha",
+        "PGD eps",
         "explain by",
-    }  # fmt: skip
+    }
     assert bytes(explore.picture.value).startswith(b"\x89PNG")
     assert "Standard: <b>" in explore.status.value and "PGD-L∞ 4/255: <b>" in explore.status.value
 
@@ -59,12 +68,12 @@ def test_upload(explore):
 def test_the_explorers_changes_are_the_studys(explore, monkeypatch):
     """What is shown for image 5 is what was measured for image 5."""
     p = profiles.parameters("02-at-cnn", "smoke")
-    data = at_cnn.evaluation_set(p)
-    painter = at_cnn_measure.painter(p)
+    data = plan.evaluation_set(p)
+    painter = measure.painter(p)
     ids = torch.tensor([5])
-    options = {"p": 1024.0, "k": 8, "key": 5, "style": at_cnn_measure.style_rows(p, ids), "alpha": p.alpha, "painter": painter}
-    views = {v.kind: v.images for v in at_cnn_measure.views(p, ids)}
-    for how, kind in zip(at_cnn_explorer.TRANSFORMS, ("clean", "saturation", "shuffle", "style", "fourier"), strict=True):
-        torch.testing.assert_close(at_cnn_explorer.transformed(data.images[ids], how, **options), views[kind])
+    options = {"p": 1024.0, "k": 8, "key": 5, "style": measure.style_rows(p, ids), "alpha": p.alpha, "painter": painter}
+    views = {v.kind: v.images for v in measure.views(p, ids)}
+    for how, kind in zip(explorer.TRANSFORMS, ("clean", "saturation", "shuffle", "style", "fourier"), strict=True):
+        torch.testing.assert_close(explorer.transformed(data.images[ids], how, **options), views[kind])
     with pytest.raises(ValueError, match="unknown transformation 'blur'"):
-        at_cnn_explorer.transformed(data.images[ids], "blur", **options)
+        explorer.transformed(data.images[ids], "blur", **options)

@@ -11,18 +11,15 @@ import pytest
 import torch
 from torch import nn
 
-from lib import (
-    attack_pathways,
-    models,
-    pathways,
-    pathways_claims,
-    pathways_explorer,
-    pathways_graph,
-    pathways_view,
-    profiles,
-)
-from lib.attack_pathways import NAMES, Parameters
-from lib.pathways import Groups
+from lib.networks import models
+from lib.pathways import graph as graph_
+from lib.pathways import influences, interactive, layout, still_picture
+from lib.pathways import neurons as neurons_
+from lib.pathways.neurons import Groups
+from lib.runs import profiles
+from lib.studies.attack_pathways import claims, explorer, measure, plan, statistics, traced
+from lib.studies.attack_pathways.plan import NAMES, Parameters
+from lib.system import paths as paths_
 
 SMOKE = profiles.parameters("06-attack-pathways", "smoke")
 SIMILAR = "square/grass>cross/lawn"
@@ -32,18 +29,18 @@ SIMILAR = "square/grass>cross/lawn"
 def home(tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("STUDY_HOME", str(tmp_path_factory.mktemp("home")))
-        attack_pathways.evaluation_set.cache_clear()
+        plan.evaluation_set.cache_clear()
         yield
 
 
 @pytest.fixture(scope="module")
 def table(home):
-    return pd.concat([attack_pathways.measure(SMOKE, "plain", s) for s in range(SMOKE.seeds)])
+    return pd.concat([measure.measure(SMOKE, "plain", s) for s in range(SMOKE.seeds)])
 
 
 @pytest.fixture(scope="module")
 def graph(home):
-    return attack_pathways.graph(SMOKE, "plain", SIMILAR)
+    return traced.graph(SMOKE, "plain", SIMILAR)
 
 
 # -- parameters, layers, attacks ---------------------------------------------------------------------------------------
@@ -76,31 +73,31 @@ def test_bad_parameters(given, message):
     ],
 )
 def test_the_rows_are_blocks_of_the_network(arch, expected):
-    assert attack_pathways.layers_of(models.create(arch, classes=3)) == expected
+    assert plan.layers_of(models.create(arch, classes=3)) == expected
 
 
 def test_layers_by_name():
     net = models.create("googlenet", classes=3)
     named = tuple(f"inception{n}" for n in ("3a", "3b", "4a", "4b", "4c", "4d", "4e", "5a", "5b"))
-    assert attack_pathways.layers_of(net, named) == named
+    assert plan.layers_of(net, named) == named
     with pytest.raises(ValueError, match="did you mean"):
-        attack_pathways.layers_of(net, ("inception9z",))
+        plan.layers_of(net, ("inception9z",))
 
 
 def test_classes_that_are_none(home):
-    data = attack_pathways.evaluation_set(SMOKE)
+    data = plan.evaluation_set(SMOKE)
     with pytest.raises(ValueError, match="'zebra' is none of the classes"):
-        attack_pathways.pair_of("zebra>cross/lawn", data.classes)
+        plan.pair_of("zebra>cross/lawn", data.classes)
     empty = dataclasses.replace(data, labels=torch.zeros_like(data.labels))
     with pytest.raises(ValueError, match="shows no image of class 'square/grass'"):
-        attack_pathways.of_class(empty, 1, 5)
+        plan.of_class(empty, 1, 5)
 
 
-@pytest.mark.parametrize("attack", attack_pathways.ATTACKS)
+@pytest.mark.parametrize("attack", plan.ATTACKS)
 def test_attacks_have_the_length_of_their_strength(attack):
     net = models.create("plain", classes=4)
     x = 0.3 + 0.4 * torch.rand(4, 3, 16, 16)
-    moved = attack_pathways.attacked(net, x, torch.full((4,), 2), attack, 0.5, steps=4)
+    moved = measure.attacked(net, x, torch.full((4,), 2), attack, 0.5, steps=4)
     length = (moved - x).flatten(1).norm(dim=1)
     assert length.max() <= 0.5 + 1e-4
     if attack != "pgd":  # far from the borders of [0, 1] nothing is cut
@@ -116,12 +113,12 @@ def test_targeted_attacks_raise_the_target_and_noise_is_drawn_once():
             return net(images).log_softmax(1)[:, 2]
 
     for attack in ("pgd", "fgsm"):
-        assert (score(attack_pathways.attacked(net, x, y, attack, 1.0)) > score(x)).all()
-    a, b = (attack_pathways.attacked(net, x, y, "noise", s) - x for s in (0.01, 0.02))
+        assert (score(measure.attacked(net, x, y, attack, 1.0)) > score(x)).all()
+    a, b = (measure.attacked(net, x, y, "noise", s) - x for s in (0.01, 0.02))
     inside = (x > 0.05) & (x < 0.95)
     assert torch.allclose((2 * a)[inside], b[inside], atol=1e-5)
     with pytest.raises(ValueError, match="choose one of pgd"):
-        attack_pathways.attacked(net, x, y, "cw", 1.0)
+        measure.attacked(net, x, y, "cw", 1.0)
 
 
 # -- measurement and claims --------------------------------------------------------------------------------------------
@@ -134,12 +131,12 @@ def test_the_same_images_at_every_strength(table):
 
 
 def test_scores_are_those_of_the_attacked_images(table):
-    data = attack_pathways.evaluation_set(SMOKE)
-    model = attack_pathways.network(SMOKE, "plain", 1).model
-    pair = attack_pathways.pair_of(SIMILAR, data.classes)
-    x = attack_pathways.of_class(data, pair.source, SMOKE.images)
-    moved = attack_pathways.attacked(model, x, torch.full((len(x),), pair.target), "pgd", 1.5, steps=SMOKE.steps)
-    expected = pathways.scores(model, moved, ["stage3.3"])
+    data = plan.evaluation_set(SMOKE)
+    model = plan.network(SMOKE, "plain", 1).model
+    pair = plan.pair_of(SIMILAR, data.classes)
+    x = plan.of_class(data, pair.source, SMOKE.images)
+    moved = measure.attacked(model, x, torch.full((len(x),), pair.target), "pgd", 1.5, steps=SMOKE.steps)
+    expected = neurons_.scores(model, moved, ["stage3.3"])
     part = table.query("seed == 1 and attack == 'pgd' and strength == 1.5 and layer == 'stage3.3' and pair == @SIMILAR")
     part = part.sort_values("image_id")
     np.testing.assert_allclose(np.stack(part.scores.to_list()), expected.of["stage3.3"], rtol=1e-4, atol=1e-5)
@@ -166,16 +163,25 @@ def synthetic(seeds: int = 3, images: int = 40) -> tuple[pd.DataFrame, Parameter
                         success = (np.arange(images) < images * share) & (attack in ("pgd", "fgsm"))
                         rows.append(
                             pd.DataFrame(
-                                {"arch": "plain", "seed": seed, "pair": pair, "attack": attack, "strength": strength,
-                                 "layer": layer, "image_id": range(images), "success": success, "scores": list(values)}
+                                {
+                                    "arch": "plain",
+                                    "seed": seed,
+                                    "pair": pair,
+                                    "attack": attack,
+                                    "strength": strength,
+                                    "layer": layer,
+                                    "image_id": range(images),
+                                    "success": success,
+                                    "scores": list(values),
+                                }
                             )
-                        )  # fmt: skip
+                        )
     return pd.concat(rows, ignore_index=True), p
 
 
-def paths(table: pd.DataFrame, p: Parameters) -> dict[tuple[str, str], pathways_claims.Pathways]:
-    scored = attack_pathways.Scored(table, p)
-    return {("plain", pair): pathways_claims.Pathways(scored, "plain", pair) for pair in p.pairs}
+def paths(table: pd.DataFrame, p: Parameters) -> dict[tuple[str, str], statistics.Pathways]:
+    scored = statistics.Scored(table, p)
+    return {("plain", pair): statistics.Pathways(scored, "plain", pair) for pair in p.pairs}
 
 
 def test_statistics_by_hand():
@@ -216,17 +222,27 @@ def test_successes_alone_are_other_images():
 
 def test_planted_effects_are_found_and_their_opposites():
     table, p = synthetic()
-    found = {c.id: c for c in pathways_claims.judge(paths(table, p), p, test=True)}
+    found = {c.id: c for c in claims.judge(paths(table, p), p, test=True)}
     pair = p.dissimilar[0]
-    for claim in ("success", "success-over-noise", "early-change-less", "target-excited", "source-inhibited", "target-join",
-                  "target-excited-over-noise", "source-inhibited-over-noise", "original-leave", "shared-falls"):  # fmt: skip
+    for claim in (
+        "success",
+        "success-over-noise",
+        "early-change-less",
+        "target-excited",
+        "source-inhibited",
+        "target-join",
+        "target-excited-over-noise",
+        "source-inhibited-over-noise",
+        "original-leave",
+        "shared-falls",
+    ):
         assert found[f"{claim}/plain/{pair}"].verdict == "supported", claim
     assert found["similar-share-more/plain"].verdict == "supported"  # the similar pair was given the last layer in common
     swapped = table.assign(attack=table.attack.replace({"pgd": "noise", "noise": "pgd"}))
-    found = {c.id: c for c in pathways_claims.judge(paths(swapped, p), p, test=True)}
+    found = {c.id: c for c in claims.judge(paths(swapped, p), p, test=True)}
     for claim in ("target-excited-over-noise", "source-inhibited-over-noise"):
         assert found[f"{claim}/plain/{pair}"].verdict == "contradicted", claim
-    assert {c.verdict for c in pathways_claims.judge(paths(table, p), p, test=False)} == {"not tested"}
+    assert {c.verdict for c in claims.judge(paths(table, p), p, test=False)} == {"not tested"}
 
 
 def test_neurons_of_neither_are_not_those_of_both():
@@ -239,14 +255,13 @@ def test_neurons_of_neither_are_not_those_of_both():
 
 def test_an_attack_that_never_succeeds_is_judged_without_the_selection():
     table, p = synthetic()
-    found = [c.id for c in pathways_claims.judge(paths(table.assign(success=False), p), p, test=True)]
+    found = [c.id for c in claims.judge(paths(table.assign(success=False), p), p, test=True)]
     assert not [c for c in found if c.startswith("selection")] and len(found) == len(set(found))
 
 
 def test_what_was_published():
-    from lib import paths as places
 
-    published = pd.read_csv(places.published() / "attack_pathways.csv")
+    published = pd.read_csv(paths_.published() / "attack_pathways.csv")
     assert len(published) == 30 and published.pair.nunique() == 5
     panda = published[(published.pair == "panda > armadillo") & (published.attack == "pgd")]
     assert panda.new.tolist() == [46, 21, 15] and (panda.both == 27).all()
@@ -256,15 +271,15 @@ def test_what_was_published():
 
 
 def test_the_graph_is_what_the_kernels_say(graph):
-    data = attack_pathways.evaluation_set(SMOKE)
-    model = attack_pathways.network(SMOKE, "plain", 0).model
-    pair = attack_pathways.pair_of(SIMILAR, data.classes)
-    x = attack_pathways.of_class(data, pair.source, SMOKE.images)
+    data = plan.evaluation_set(SMOKE)
+    model = plan.network(SMOKE, "plain", 0).model
+    pair = plan.pair_of(SIMILAR, data.classes)
+    x = plan.of_class(data, pair.source, SMOKE.images)
     layers = [layer.name for layer in graph.layers]
     shown = {layer.name: layer.groups.shown for layer in graph.layers}
     y = torch.full((len(x),), pair.target)
-    for k, moved in enumerate((x, attack_pathways.attacked(model, x, y, "fgsm", SMOKE.strengths[0]))):
-        for found, expected in zip(graph.edges["fgsm"], pathways.influence(model, moved, layers, shown), strict=True):
+    for k, moved in enumerate((x, measure.attacked(model, x, y, "fgsm", SMOKE.strengths[0]))):
+        for found, expected in zip(graph.edges["fgsm"], influences.influence(model, moved, layers, shown), strict=True):
             np.testing.assert_allclose(found[k], expected, atol=1e-5)
     assert set(graph.success) == {"pgd", "fgsm"} and graph.images == len(x)
     assert all(set(graph.cards[n]) == set(shown[n]) for n in layers)
@@ -275,14 +290,14 @@ def decoded(page: str) -> dict:
 
 
 def test_the_page_holds_everything_and_asks_for_nothing(graph):
-    page = pathways_view.page({"one": graph}, NAMES, "Attack pathways")
+    page = interactive.page({"one": graph}, NAMES, "Attack pathways")
     outside = page.replace("http://www.w3.org", "").replace("https://vega.github.io/schema", "")
     spec = decoded(page)
     neurons, edges = spec["datasets"]["neurons"], spec["datasets"]["edges"]
     shown = sum(len(layer.groups.shown) for layer in graph.layers)
     assert len(neurons) == 2 * shown and len(edges) > 10
     assert all(len(n["v"]) == 1 + len(SMOKE.strengths) for n in neurons)
-    assert {n["group"] for n in neurons} <= {name for name, _ in pathways_view.GROUPS.values()}
+    assert {n["group"] for n in neurons} <= {name for name, _ in layout.GROUPS.values()}
     ids = {n["id"] for n in neurons}
     assert all({e["a"], e["b"]} <= ids and max(e["w"]) > 0 for e in edges)
     assert '<script src="' not in outside and "cdn.jsdelivr" not in outside.split("const spec")[1]
@@ -291,21 +306,21 @@ def test_the_page_holds_everything_and_asks_for_nothing(graph):
 
 def test_shares_round_up():
     values = np.array([[3.0, 1.0, 2.0, 2.0]])
-    assert pathways_view.shares(values).tolist() == [[0.0, 0.75, 0.25, 0.5]]
-    assert (pathways_view.shares(values) < 0.3).sum() == 2 and (pathways_view.shares(values) < 1).all()
+    assert layout.shares(values).tolist() == [[0.0, 0.75, 0.25, 0.5]]
+    assert (layout.shares(values) < 0.3).sum() == 2 and (layout.shares(values) < 1).all()
 
 
 def test_neurons_do_not_lie_on_each_other(graph):
-    spots = pd.DataFrame(pathways_view.placed(graph))
+    spots = pd.DataFrame(layout.placed(graph))
     assert not spots.duplicated(["row", "x"]).any()
     columns = {g: (spots[spots.group == g].x.min(), spots[spots.group == g].x.max()) for g in set(spots.group)}
-    for i, group in enumerate(pathways_view.GROUPS):
+    for i, group in enumerate(layout.GROUPS):
         if group in columns:
             assert i <= columns[group][0] and columns[group][1] <= i + 1
 
 
 def test_the_picture_shows_every_neuron(graph):
-    fig = pathways_view.still(graph, "pgd", 1)
+    fig = still_picture.still(graph, "pgd", 1)
     plt.close(fig)
     (ax,) = fig.axes
     letters = [t.get_text() for t in ax.texts if len(t.get_text()) == 1]
@@ -328,13 +343,17 @@ def build(**changes):
     torch.manual_seed(0)
     x = torch.rand(4, 3, 16, 16)
     options = {
-        "names": ("one", "two"), "layers": ["features"], "strengths": (0.1, 0.2), "features": 2, "patches": 1,
+        "names": ("one", "two"),
+        "layers": ["features"],
+        "strengths": (0.1, 0.2),
+        "features": 2,
+        "patches": 1,
         "attacks": {"mine": lambda _m, images, _y, strength: (images + strength).clamp(0, 1)},
-    }  # fmt: skip
+    }
     given = {"source": x, "target": x.flip(0)} | changes
     source, target = given.pop("source"), given.pop("target")
     torch.manual_seed(0)
-    return pathways_graph.build(Odd(), source, target, given.pop("target_class", 1), **options | given)
+    return graph_.build(Odd(), source, target, given.pop("target_class", 1), **options | given)
 
 
 def test_one_layer_any_model_any_attack_and_one_that_never_succeeds():
@@ -345,27 +364,27 @@ def test_one_layer_any_model_any_attack_and_one_that_never_succeeds():
         never = next(c for c in range(3) if c not in Odd()(x).argmax(1))
     graph = build(source=x, target=x.flip(0), attacks={"nothing": lambda _m, images, _y, _s: images}, target_class=never)
     assert graph.edges == {"nothing": []} and len(graph.layers) == 1 and graph.success == {"nothing": [0, 0]}
-    page = decoded(pathways_view.page({"mine": graph}, {"nothing": "nothing"}, "mine"))
+    page = decoded(interactive.page({"mine": graph}, {"nothing": "nothing"}, "mine"))
     told = [row["told"] for rows in page["datasets"].values() for row in rows if "told" in row]
     assert sum("this attack never succeeds" in t for t in told) == 2
-    plt.close(pathways_view.still(graph, "nothing", 1))
+    plt.close(still_picture.still(graph, "nothing", 1))
 
 
 def test_a_page_of_graphs_that_do_not_belong_together():
     with pytest.raises(ValueError, match="other strengths or attacks"):
-        pathways_view.page({"one": build(), "other": build(strengths=(0.1,))}, {}, "mine")
+        interactive.page({"one": build(), "other": build(strengths=(0.1,))}, {}, "mine")
 
 
 def test_a_name_cannot_end_the_script():
     graph = build(names=("</script><b>", "two"))
-    page = pathways_view.page({"</script>": graph}, {}, "mine")
+    page = interactive.page({"</script>": graph}, {}, "mine")
     assert "</" not in page[page.index("const spec") : page.index("const embedOpt")]
     assert {q["name"]: q.get("value") for q in decoded(page)["params"]}["view"] == "</script>"
 
 
 def test_without_attack_nothing_is_highlighted(graph):
-    neurons = pathways_view.tables({"one": graph})[0]
-    assert all(n[c][0] == 1.0 for n in neurons for c in pathways.CHANGES[1:]) and any(n["activated"][0] == 0 for n in neurons)
+    neurons = interactive.tables({"one": graph})[0]
+    assert all(n[c][0] == 1.0 for n in neurons for c in neurons_.CHANGES[1:]) and any(n["activated"][0] == 0 for n in neurons)
     keys = [n["key"] for n in neurons]
     assert len(set(keys)) == len(keys) / 2  # a neuron is the same one under either attack: its card and pin stay
 
@@ -390,7 +409,7 @@ def test_bad_input_is_refused(changes, message):
 def test_what_any_attack_exploits_is_shown_for_all():
     clean = (torch.tensor([9.0, 0, 0, 0]), torch.tensor([0.0, 9, 0, 0]))
     attacked = {"a": torch.tensor([[0.0, 0, 9, 0]]), "b": torch.tensor([[0.0, 0, 0, 9]])}
-    found = pathways_graph._groups(clean, attacked, share=0.1, least=1, most=9, exploited=5)
+    found = graph_._groups(clean, attacked, share=0.1, least=1, most=9, exploited=5)
     assert found == Groups((0,), (), (1,), ((2,), (3,)))
 
 
@@ -401,11 +420,18 @@ def test_what_a_graph_costs():
     net = models.create("plain", classes=10)
     net.register_forward_hook(lambda _m, args, _o: counted.update(images=counted["images"] + len(args[0])))
     x = torch.rand(10, 3, 32, 32)
-    attack = functools.partial(attack_pathways.as_attack, name="pgd", steps=20)
-    pathways_graph.build(
-        net, x, x.flip(0), 1, names=("a", "b"), layers=attack_pathways.layers_of(net), attacks={"pgd": attack},
-        strengths=Parameters().strengths, features=0,
-    )  # fmt: skip
+    attack = functools.partial(traced.as_attack, name="pgd", steps=20)
+    graph_.build(
+        net,
+        x,
+        x.flip(0),
+        1,
+        names=("a", "b"),
+        layers=plan.layers_of(net),
+        attacks={"pgd": attack},
+        strengths=Parameters().strengths,
+        features=0,
+    )
     assert counted["images"] == 10 * (2 + 10 * (20 + 1) + (1 + 10))
 
 
@@ -413,7 +439,7 @@ def test_what_a_graph_costs():
 
 
 def test_the_explorer_traces_on_demand(graph):
-    explore = pathways_explorer.explorer(SMOKE, graph)
+    explore = explorer.explorer(SMOKE, graph)
     first = explore.frame.value
     assert "srcdoc=" in first and "traced" in explore.status.value
     explore.target.value = explore.target.value + 1
@@ -431,7 +457,7 @@ def test_the_explorer_traces_on_demand(graph):
     ],
 )
 def test_the_explorer_says_what_is_wrong(graph, change, message):
-    explore = pathways_explorer.explorer(SMOKE, graph)
+    explore = explorer.explorer(SMOKE, graph)
     before = explore.frame.value
     change(explore)
     explore.button.click()
@@ -439,14 +465,13 @@ def test_the_explorer_says_what_is_wrong(graph, change, message):
 
 
 def test_the_readmes_example_runs(tmp_path, monkeypatch):
-    from lib import paths as places
 
-    readme = (places.PROJECT / "README.md").read_text()
+    readme = (paths_.PROJECT / "README.md").read_text()
     (code,) = [part.partition("```")[0] for part in readme.split("```python\n")[1:]]
     monkeypatch.chdir(tmp_path)
     model = models.create("resnet18", classes=4)
     source, target = torch.rand(2, 2, 3, 32, 32, generator=torch.Generator().manual_seed(0))
-    monkeypatch.setattr(pathways_graph, "build", functools.partial(pathways_graph.build, features=1, patches=1))
+    monkeypatch.setattr(graph_, "build", functools.partial(graph_.build, features=1, patches=1))
     exec(code, {"model": model, "source_images": source, "target_images": target, "target_class": 1})
     spec = decoded((tmp_path / "pathways.html").read_text())
     assert {n["name"].partition(" ")[0] for n in spec["datasets"]["neurons"]} == {"layer1", "layer2", "layer3"}

@@ -6,7 +6,9 @@ from datetime import UTC, datetime
 import pytest
 from PIL import Image
 
-from lib import attention_explorer, attention_shift, models, widgets
+from lib.figures import widgets
+from lib.networks import models
+from lib.studies.attention_shift import explorer, plan
 from tests.test_images import bomb
 
 
@@ -20,7 +22,7 @@ def png(size=(40, 30), colour=(200, 30, 90)) -> bytes:
 def explore(tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("STUDY_HOME", str(tmp_path_factory.mktemp("home")))
-        yield attention_explorer.explorer(attention_shift.Parameters(train_images=256, epochs=2))
+        yield explorer.explorer(plan.Parameters(train_images=256, epochs=2))
 
 
 def upload(control, content: bytes, name: str) -> None:
@@ -30,8 +32,16 @@ def upload(control, content: bytes, name: str) -> None:
 
 def test_every_control_is_labelled(explore):
     assert {c.description for c in explore.controls.values()} == {
-        "data set", "network", "image", "upload an image", "attack", "eps", "conv stage", "method", "explain the",
-    }  # fmt: skip
+        "data set",
+        "network",
+        "image",
+        "upload an image",
+        "attack",
+        "eps",
+        "conv stage",
+        "method",
+        "explain the",
+    }
 
 
 def test_starts_with_a_picture_and_its_numbers(explore):
@@ -92,19 +102,19 @@ def test_upload(explore):
 
 def test_render_is_pure():
     model = models.create("plain", classes=10).eval()
-    data = attention_shift.evaluation_set(attention_shift.Parameters(images=8))
+    data = plan.evaluation_set(plan.Parameters(images=8))
     options = {"attack": "FGSM", "eps": 0.05, "layer": "stage3", "method": "gradcam", "explain": "predicted class"}
-    drawn = [attention_explorer.draw(model, data.images[:1], 0, data.classes, **options) for _ in range(2)]
+    drawn = [explorer.draw(model, data.images[:1], 0, data.classes, **options) for _ in range(2)]
     pictures, texts = zip(*drawn, strict=True)
     assert texts[0] == texts[1] and widgets.png(pictures[0]) == widgets.png(pictures[1])
     with pytest.raises(ValueError, match="unknown attack"):
-        attention_explorer.attacked(model, data.images[:1], data.labels[:1], "CW", 0.1)
+        explorer.attacked(model, data.images[:1], data.labels[:1], "CW", 0.1)
 
 
 def test_text_from_class_names_is_escaped():
     model = models.create("plain", classes=2).eval()
-    x = attention_shift.evaluation_set(attention_shift.Parameters(images=8)).images[:1]
+    x = plan.evaluation_set(plan.Parameters(images=8)).images[:1]
     options = {"attack": "none", "eps": 0.0, "layer": "stage3", "method": "gradcam", "explain": "predicted class"}
-    fig, text = attention_explorer.draw(model, x, 0, ("<script>", "<b>"), **options)
+    fig, text = explorer.draw(model, x, 0, ("<script>", "<b>"), **options)
     widgets.png(fig)
     assert "<script>" not in text

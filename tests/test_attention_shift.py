@@ -6,8 +6,14 @@ import pytest
 import torch
 from skimage.metrics import structural_similarity
 
-from lib import attacks, attention_claims, attention_shift, cam, datasets, models
-from lib.attention_shift import Parameters, measure, summary
+from lib.attacks import single_step
+from lib.data import datasets
+from lib.explanations import activation_maps
+from lib.networks import models
+from lib.studies.attention_shift import claims, plan
+from lib.studies.attention_shift import measure as measure_
+from lib.studies.attention_shift.measure import measure, summary
+from lib.studies.attention_shift.plan import Parameters
 
 EPS = (0.02, 0.1)
 
@@ -39,7 +45,7 @@ def test_every_column_equals_the_paper_s_formula_image_by_image(measured, target
             maps = []
             for image in (x, x_adv):
                 c = y if target == "true" else model(image).argmax(1)
-                m = cam.gradcam(model, image, c, layer).maps[layer][0]
+                m = activation_maps.gradcam(model, image, c, layer).maps[layer][0]
                 m = (m - m.min()) / (m.max() - m.min()) if m.max() > m.min() else m * 0
                 maps.append(torch.nn.functional.interpolate(m[None, None], (32, 32), mode="bilinear")[0, 0].numpy())
             expected = structural_similarity(*maps, data_range=1.0)
@@ -68,7 +74,7 @@ def test_class_change_without_attack_is_zero_where_the_class_stayed(measured):
     for row in changed.head(3).itertuples():
         x = data.images[row.image_id : row.image_id + 1]
         maps = [
-            attention_shift.shown(cam.gradcam(model, x, int(c), "stage3").maps["stage3"], 32)
+            measure_.shown(activation_maps.gradcam(model, x, int(c), "stage3").maps["stage3"], 32)
             for c in (row.pred_clean, row.pred_adv)
         ]
         expected = structural_similarity(*(m[0].numpy() for m in maps), data_range=1.0)
@@ -103,7 +109,7 @@ def test_summary_and_vid_by_hand():
     assert means["mod"].to_list() == pytest.approx([0, 0.1, 0.2, 0.3, 0.4])
     assert means.accuracy.to_list() == [1, 1, 1, 0, 0]
     assert means["empty"].to_list() == [0.5] * 5 and means.mod_over_ceiling[0.4] == pytest.approx(0.8)
-    assert attention_shift.vid(means.reset_index()).vid.item() == pytest.approx(0.1118, abs=1e-4)
+    assert measure_.vid(means.reset_index()).vid.item() == pytest.approx(0.1118, abs=1e-4)
 
 
 def table_of(values, noise, *, archs=("plain", "residual", "inception"), seeds=3, images=40, flips=0.5):
@@ -120,13 +126,25 @@ def table_of(values, noise, *, archs=("plain", "residual", "inception"), seeds=3
                         rows.append(
                             pd.DataFrame(
                                 {
-                                    "model": arch, "seed": seed, "layer": "stage3", "last": True, "attack": attack, "eps": e,
-                                    "target_mode": target, "image_id": np.arange(images), "true": 0, "pred_clean": 0,
-                                    "pred_adv": flip.astype(int), "masked": False,
-                                    "nissim": nissim, "nissim_class": 0.05, "nissim_ceiling": 0.5, "centroid_shift": 10 * v,
+                                    "model": arch,
+                                    "seed": seed,
+                                    "layer": "stage3",
+                                    "last": True,
+                                    "attack": attack,
+                                    "eps": e,
+                                    "target_mode": target,
+                                    "image_id": np.arange(images),
+                                    "true": 0,
+                                    "pred_clean": 0,
+                                    "pred_adv": flip.astype(int),
+                                    "masked": False,
+                                    "nissim": nissim,
+                                    "nissim_class": 0.05,
+                                    "nissim_ceiling": 0.5,
+                                    "centroid_shift": 10 * v,
                                 }
                             )
-                        )  # fmt: skip
+                        )
     return pd.concat(rows, ignore_index=True)
 
 
@@ -135,7 +153,7 @@ FLAT = {0.0: 0.0, 0.01: 0.0, 0.05: 0.0, 0.1: 0.0}
 
 
 def verdicts(table, **options):
-    return {c.id: c.verdict for c in attention_claims.judge(table, Parameters(eps=(0.01, 0.05, 0.1)), **options)}
+    return {c.id: c.verdict for c in claims.judge(table, Parameters(eps=(0.01, 0.05, 0.1)), **options)}
 
 
 def test_claims_are_supported_where_the_table_says_so():
@@ -165,12 +183,12 @@ def test_smoke_judges_nothing():
 
 
 def test_what_the_specification_leaves_open_is_an_open_question():
-    rows = attention_claims.judge(table_of(RISING, FLAT), Parameters(eps=(0.01, 0.05, 0.1)))
+    rows = claims.judge(table_of(RISING, FLAT), Parameters(eps=(0.01, 0.05, 0.1)))
     kinds = {c.id: c.kind for c in rows}
     for id in ("deep-keeps-more", "plain-most-stable", "plain-most-stable/ceiling", "vid-plain-smallest"):
         assert kinds[id] == "open question"
     one = table_of(RISING, FLAT, archs=("plain",))
-    ids = {c.id for c in attention_claims.judge(one, Parameters(eps=(0.01, 0.05, 0.1), architectures=("plain",)))}
+    ids = {c.id for c in claims.judge(one, Parameters(eps=(0.01, 0.05, 0.1), architectures=("plain",)))}
     assert "plain-most-stable" not in ids and "mod-rises/plain" in ids
 
 
@@ -179,10 +197,10 @@ def test_accuracy_is_compared_at_equal_shift():
     table = table_of(RISING, FLAT, flips=0)
     wrong = table.image_id < 100 * table.nissim.clip(0, 0.4).groupby([table.model, table.eps]).transform("mean")
     slower = table.assign(pred_adv=wrong.astype(int))
-    by = {c.id: c for c in attention_claims.judge(slower, Parameters(eps=(0.01, 0.05, 0.1)))}
+    by = {c.id: c for c in claims.judge(slower, Parameters(eps=(0.01, 0.05, 0.1)))}
     assert by["deep-keeps-more"].value == pytest.approx(0, abs=0.02)
     keeps = slower.assign(pred_adv=slower.pred_adv.where(slower.model == "inception", 0))
-    by = {c.id: c for c in attention_claims.judge(keeps, Parameters(eps=(0.01, 0.05, 0.1)))}
+    by = {c.id: c for c in claims.judge(keeps, Parameters(eps=(0.01, 0.05, 0.1)))}
     assert by["deep-keeps-more"].value > 0.05 and by["deep-keeps-more"].verdict == "supported"
 
 
@@ -194,7 +212,7 @@ def test_the_last_stage_is_each_networks_own(measured):
     small = measure(other, x, torch.arange(4), eps=EPS)
     assert set(small.layer[small["last"]]) == {"conv3"}
     both = pd.concat([table.head(0).assign(model="plain", seed=0), small.assign(model="small", seed=0)])
-    assert attention_claims.judge(both, Parameters(architectures=("small",), eps=EPS))
+    assert claims.judge(both, Parameters(architectures=("small",), eps=EPS))
 
 
 def test_masked_gradients_are_recorded():
@@ -218,13 +236,13 @@ def test_no_flip_means_not_tested_rather_than_a_number():
 
 
 def test_networks_are_one_an_architecture_and_seed():
-    configs = attention_shift.networks(Parameters(seeds=2))
+    configs = plan.networks(Parameters(seeds=2))
     assert len({c.digest for c in configs}) == len(configs) == 6
 
 
 def test_the_study_attacks_with_the_papers_scale():
     """eps is a change of pixels in [0, 1], the same sign map at every eps."""
     x = torch.full((1, 3, 8, 8), 0.5)
-    direction = attacks.random_sign(x, torch.Generator().manual_seed(0))
-    for e in attention_shift.PAPER_EPS:
-        assert torch.allclose((attacks.step_along(x, direction, e) - x).abs(), torch.tensor(e), atol=1e-6)
+    direction = single_step.random_sign(x, torch.Generator().manual_seed(0))
+    for e in plan.PAPER_EPS:
+        assert torch.allclose((single_step.step_along(x, direction, e) - x).abs(), torch.tensor(e), atol=1e-6)

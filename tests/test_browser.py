@@ -12,7 +12,9 @@ from pathlib import Path
 import nbformat
 import pytest
 
-from lib import paths, profiles, training
+from lib.runs import profiles
+from lib.system import paths
+from lib.training import cache
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 pytestmark = pytest.mark.browser
@@ -47,8 +49,8 @@ def lab(tmp_path_factory):
         patch.setenv("STUDY_HOME", str(folder / "home"))
         for run in (*EXPLORERS, GRAPH):
             p = profiles.parameters(run, "smoke")
-            for config in profiles.study_module(run).networks(p):
-                training.trained(config)
+            for config in profiles.part(run, "plan").networks(p):
+                cache.trained(config)
             content = nbformat.read(profiles.notebook_of(run), as_version=4)
             kept = [c for c in content.cells if {"parameters", "interactive"} & set(c.metadata.get("tags", []))]
             start = f'from lib import runs\nrun = runs.start("{run}", globals())\np = run.parameters'
@@ -57,9 +59,16 @@ def lab(tmp_path_factory):
             content.cells = kept
             nbformat.write(content, folder / "notebooks" / f"{run}.ipynb")
         command = [
-            sys.executable, "-m", "jupyterlab", "--no-browser", "--allow-root", "--ip=127.0.0.1", "--port=0",
-            "--IdentityProvider.token=", f"--notebook-dir={folder / 'notebooks'}",
-        ]  # fmt: skip
+            sys.executable,
+            "-m",
+            "jupyterlab",
+            "--no-browser",
+            "--allow-root",
+            "--ip=127.0.0.1",
+            "--port=0",
+            "--IdentityProvider.token=",
+            f"--notebook-dir={folder / 'notebooks'}",
+        ]
         own = {"JUPYTER_CONFIG_DIR": str(folder / "config"), "JUPYTERLAB_SETTINGS_DIR": str(folder / "settings")}
         with (folder / "lab.log").open("w") as log:
             process = subprocess.Popen(command, stderr=log, stdout=log, env=os.environ | own)

@@ -6,7 +6,8 @@ import pytest
 import torch
 from PIL import Image
 
-from lib import datasets, paths
+from lib.data import datasets
+from lib.system import paths
 
 
 @pytest.fixture

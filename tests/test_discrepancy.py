@@ -5,7 +5,10 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from lib import attacks, discrepancy, gradients, models
+from lib.attacks import projected
+from lib.explanations import gradients
+from lib.fooling import discrepancy
+from lib.networks import models
 from tests.conftest import Breaks, same_state, state_of, toy
 from tests.flops import flops
 
@@ -165,21 +168,19 @@ def test_proposition_1_is_never_violated(x, y, seed):
     model = Headed(seed)
     covered = 0
     for eps in (0.02, 0.1, 0.3):
-        x_adv = attacks.pgd(model, x, y, eps=eps, steps=10).x_adv
+        x_adv = projected.pgd(model, x, y, eps=eps, steps=10).x_adv
         sides = discrepancy.proposition(model, x, x_adv, y)
         assert (sides.discrepancy >= sides.bound - 1e-9)[sides.applies].all()
         assert torch.equal(sides.applies, model(x_adv).argmax(1) != y)
         covered += int((sides.applies & (sides.bound > 0)).sum())
-        own = discrepancy.proposition(
-            model, x, x_adv, y, lambda m, z, c: discrepancy.integrated(m, z, c, steps=300)
-        )  # fmt: skip
+        own = discrepancy.proposition(model, x, x_adv, y, lambda m, z, c: discrepancy.integrated(m, z, c, steps=300))
         assert (own.discrepancy >= own.bound - 0.01)[own.applies].all()
         torch.testing.assert_close(own.bound, sides.bound)
     assert covered > 0
 
 
 def test_both_sides_of_the_proposition_by_hand(headed, x, y):
-    x_adv = attacks.pgd(headed, x, y, eps=0.2, steps=5).x_adv
+    x_adv = projected.pgd(headed, x, y, eps=0.2, steps=5).x_adv
     sides = discrepancy.proposition(headed, x, x_adv, y)
     for n in range(len(x)):
         after = headed(x_adv[n : n + 1])[0].detach()
@@ -193,7 +194,7 @@ def test_both_sides_of_the_proposition_by_hand(headed, x, y):
 def test_a_network_with_a_bias_or_batch_norm_will_do(x):
     plain = models.create("plain", classes=4).eval().double()
     y = plain(x).argmax(1)
-    x_adv = attacks.pgd(plain, x, y, eps=0.3, steps=10).x_adv
+    x_adv = projected.pgd(plain, x, y, eps=0.3, steps=10).x_adv
     sides = discrepancy.proposition(plain, x, x_adv, y)
     assert (sides.discrepancy >= sides.bound - 1e-9)[sides.applies].all()
 

@@ -5,7 +5,7 @@ import time
 
 import pytest
 
-from lib import files
+from lib.system import files
 
 
 def test_replacing_leaves_the_old_file_when_the_new_one_fails(tmp_path):

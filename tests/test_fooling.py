@@ -9,8 +9,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.nn import functional as F
 
-from lib import datasets, fooling, metrics
-from lib.mosaics import mosaics
+from lib.data import datasets
+from lib.data.mosaics import mosaics
+from lib.fooling import manipulation
+from lib.measures import comparison
 
 D = torch.float64
 
@@ -25,37 +27,37 @@ def spot(l, row, column):
 
 @pytest.mark.parametrize(("l", "width", "ones", "top"), [(14, 2, 96, 19), (7, 1, 24, 4), (28, 4, 384, 78), (1, 1, 1, 1)])
 def test_the_frame_is_a_border_of_a_seventh_and_the_top_a_tenth(l, width, ones, top):
-    mask = fooling.frame(l)
+    mask = manipulation.frame(l)
     assert mask.sum() == ones
     assert mask.tolist() == [[float(min(i, j, l - 1 - i, l - 1 - j) < width) for j in range(l)] for i in range(l)]
     h0 = maps(2, l, l)
-    chosen = fooling.top(h0)
+    chosen = manipulation.top(h0)
     assert chosen.sum(1).tolist() == [top, top]
     assert torch.equal(h0.flatten(1)[chosen].view(2, top).sort(1).values, h0.flatten(1).sort(1).values[:, -top:])
-    assert fooling.top(torch.ones(1, l, l), 1)[0].tolist() == [True] + [False] * (l * l - 1)  # ties go to the first
+    assert manipulation.top(torch.ones(1, l, l), 1)[0].tolist() == [True] + [False] * (l * l - 1)  # ties go to the first
 
 
 def test_location_by_hand():
-    mask = fooling.frame(14)
+    mask = manipulation.frame(14)
     h = torch.stack([mask, 1 - mask, torch.zeros(14, 14), torch.full((14, 14), 0.5)])
-    assert fooling.location(h).tolist() == pytest.approx([0, 1, 96 / 196, 0.25])
+    assert manipulation.location(h).tolist() == pytest.approx([0, 1, 96 / 196, 0.25])
     each = torch.stack([mask, 1 - mask, mask, mask])  # a mask an image
-    assert fooling.location(h, each).tolist() == pytest.approx([0, 0, 96 / 196, 0.25])
+    assert manipulation.location(h, each).tolist() == pytest.approx([0, 0, 96 / 196, 0.25])
 
 
 def test_topk_by_hand():
     h0 = torch.tensor([[[4.0, 3.0], [2.0, 0.0]]], dtype=D)
     h = torch.tensor([[[0.0, 2.0], [4.0, 1.0]]], dtype=D)  # scaled: 0, 1/2, 1, 1/4
     for k, code, printed in ((1, 0, 0), (2, 1 / 8, 1 / 2), (3, 5 / 12, 3 / 2), (4, 21 / 64, 7 / 4)):
-        assert fooling.topk(7 * h + 3, 2 * h0 + 1, k).item() == pytest.approx(code)  # whatever the scale
-        assert fooling.topk(h, h0, k, "printed").item() == pytest.approx(printed)
+        assert manipulation.topk(7 * h + 3, 2 * h0 + 1, k).item() == pytest.approx(code)  # whatever the scale
+        assert manipulation.topk(h, h0, k, "printed").item() == pytest.approx(printed)
 
 
 @pytest.mark.parametrize(("l", "dy", "dx"), [(14, 3, 0), (14, 0, -3), (7, -2, 2), (5, 4, -4), (5, 0, 0)])
 def test_the_shift_of_a_spot_is_its_distance(l, dy, dx):
     h0, h = (spot(l, *(max(0, sign * d) for d in (dy, dx))) for sign in (-1, 1))
-    assert fooling.centre(h, h0).item() == pytest.approx(-(abs(dy) + abs(dx)))
-    t = fooling.test("centre", 5 * h, h0).t.item()
+    assert manipulation.centre(h, h0).item() == pytest.approx(-(abs(dy) + abs(dx)))
+    t = manipulation.test("centre", 5 * h, h0).t.item()
     assert t == pytest.approx(math.hypot(dy, dx) / (math.sqrt(2) * (l - 1)))
     assert abs(dy) + abs(dx) < 2 * (l - 1) or t == pytest.approx(1)
 
@@ -63,14 +65,14 @@ def test_the_shift_of_a_spot_is_its_distance(l, dy, dx):
 def test_swaps_by_hand():
     rising = torch.arange(16.0, dtype=D).view(1, 4, 4) / 15
     h0 = torch.stack([rising, 1 - rising], 1)
-    assert fooling.swap(h0.flip(1), h0).item() == 0
-    assert fooling.swapped(h0.flip(1), h0)[0].tolist() == pytest.approx([2, 2])  # reversed orders
-    assert fooling.swapped(h0, h0)[0].tolist() == pytest.approx([-2, -2])
+    assert manipulation.swap(h0.flip(1), h0).item() == 0
+    assert manipulation.swapped(h0.flip(1), h0)[0].tolist() == pytest.approx([2, 2])  # reversed orders
+    assert manipulation.swapped(h0, h0)[0].tolist() == pytest.approx([-2, -2])
     one = torch.stack([1 - rising, 1 - rising], 1)  # the first class only
-    assert fooling.swapped(one, h0)[0].tolist() == pytest.approx([2, -2])
-    assert fooling.swapped(torch.zeros_like(h0), h0).isnan().all()
+    assert manipulation.swapped(one, h0)[0].tolist() == pytest.approx([2, -2])
+    assert manipulation.swapped(torch.zeros_like(h0), h0).isnan().all()
     h, original = torch.tensor([[[[1.0, 0.0]], [[0.0, 0.0]]]]), torch.tensor([[[[0.0, 0.5]], [[1.0, 1.0]]]])
-    assert fooling.swap(h, original).item() == pytest.approx(0.5 * (0.5 * (0 + 1) + 0.5 * (0 + 0.25)))
+    assert manipulation.swap(h, original).item() == pytest.approx(0.5 * (0.5 * (0 + 1) + 0.5 * (0 + 0.25)))
 
 
 @settings(max_examples=60, deadline=None)
@@ -79,31 +81,31 @@ def test_what_a_swap_can_reach_depends_on_the_originals_correlation(seed, alike,
     """t <= sqrt(2 (1 - s)), from unit vectors; maps exactly swapped have 1 - s, which is less and no bound."""
     a, b, c = maps(3, 1, 5, 5, seed=seed)
     h0 = torch.stack([a, alike * a + (1 - abs(alike)) * b], 1)
-    s = metrics.spearman(h0[:, 0], h0[:, 1])
+    s = comparison.spearman(h0[:, 0], h0[:, 1])
     h = (h0.flip(1) - h0) if against else torch.stack([c, c], 1)
-    assert (fooling.swapped(h, h0) <= (2 * (1 - s)).sqrt() + 1e-9).all()
-    torch.testing.assert_close(fooling.swapped(h0.flip(1), h0), (1 - s).expand(1, 2))
+    assert (manipulation.swapped(h, h0) <= (2 * (1 - s)).sqrt() + 1e-9).all()
+    torch.testing.assert_close(manipulation.swapped(h0.flip(1), h0), (1 - s).expand(1, 2))
     h0 = torch.tensor([[[[1.0, 2], [3, 4]], [[1, 2], [4, 3]]]], dtype=D)  # s = .8, 1 - s = .2, the bound .63
     h = torch.tensor([[[[2.0, 1], [3, 0]], [[2, 1], [0, 3]]]], dtype=D)
-    assert fooling.swapped(h, h0)[0].tolist() == pytest.approx([0.6, 0.6])
+    assert manipulation.swapped(h, h0)[0].tolist() == pytest.approx([0.6, 0.6])
 
 
 def test_ternary_maps_by_hand():
     m = torch.tensor([[[9.0, 0, 1], [0, -9, 0], [1, -1, 0]]])  # |.|: mean 21/9, deviation about 3.8
-    assert fooling.ternary(m).tolist() == [[[1, 0, 0], [0, -1, 0], [0, 0, 0]]]
+    assert manipulation.ternary(m).tolist() == [[[1, 0, 0], [0, -1, 0], [0, 0, 0]]]
     h0 = torch.stack([spot(3, 0, 0), spot(3, 2, 2)], 1)
-    exact = fooling.swapped(h0.flip(1) + 0.01 * maps(1, 2, 3, 3), h0, "ternary")
+    exact = manipulation.swapped(h0.flip(1) + 0.01 * maps(1, 2, 3, 3), h0, "ternary")
     assert exact.tolist() == [[pytest.approx(9 / 8), pytest.approx(9 / 8)]]  # 1 - (-1/8)
-    assert fooling.swapped(torch.ones(1, 2, 3, 3, dtype=D), h0, "ternary").isnan().all()
+    assert manipulation.swapped(torch.ones(1, 2, 3, 3, dtype=D), h0, "ternary").isnan().all()
 
 
 def test_intervals_are_the_published_ones_ends_included():
-    assert fooling.INTERVALS == {"location": (0, 0.2), "topk": (0, 0.3), "centre": (0.1, 1), "active": (0.5, 2)}
-    assert fooling.KINDS == ("location", "topk", "centre", "active") and fooling.KINDS[:3] == fooling.PASSIVE
-    for kind, (low, high) in fooling.INTERVALS.items():
+    assert manipulation.INTERVALS == {"location": (0, 0.2), "topk": (0, 0.3), "centre": (0.1, 1), "active": (0.5, 2)}
+    assert manipulation.KINDS == ("location", "topk", "centre", "active") and manipulation.KINDS[:3] == manipulation.PASSIVE
+    for kind, (low, high) in manipulation.INTERVALS.items():
         for dtype in (D, torch.float32):
             t = torch.tensor([low - 1e-3, low, (low + high) / 2, high, high + 1e-3, math.nan], dtype=dtype)
-            assert fooling.succeeded(kind, t).tolist() == [False, True, True, True, False, False]
+            assert manipulation.succeeded(kind, t).tolist() == [False, True, True, True, False, False]
 
 
 def flat(m):
@@ -151,17 +153,17 @@ def twin_s(a, b, of):
 def test_losses_against_loops_and_row_by_row(shape):
     h, h0, k = maps(*shape), maps(*shape, seed=1), shape[1] * shape[2] // 10
     checks = [
-        (fooling.location, twin_squares),
-        (fooling.topk, lambda m, o: twin_topk(m, o, k)),
-        (lambda a, b: fooling.topk(a, b, 5, "printed"), lambda m, o: twin_topk(m, o, 5, 1)),
-        (fooling.centre, lambda m, o: -sum(twin_shift(m, o))),
-        (lambda a, b: fooling.test("location", a, b, mask=b).t, twin_squares),
-        (lambda a, b: fooling.test("topk", a, b, k=5).t, lambda m, o: twin_topk(m, o, 5)),
-        (lambda a, b: fooling.test("topk", a, b).t, lambda m, o: twin_topk(m, o, k)),
+        (manipulation.location, twin_squares),
+        (manipulation.topk, lambda m, o: twin_topk(m, o, k)),
+        (lambda a, b: manipulation.topk(a, b, 5, "printed"), lambda m, o: twin_topk(m, o, 5, 1)),
+        (manipulation.centre, lambda m, o: -sum(twin_shift(m, o))),
+        (lambda a, b: manipulation.test("location", a, b, mask=b).t, twin_squares),
+        (lambda a, b: manipulation.test("topk", a, b, k=5).t, lambda m, o: twin_topk(m, o, 5)),
+        (lambda a, b: manipulation.test("topk", a, b).t, lambda m, o: twin_topk(m, o, k)),
     ]
     if shape[1] == shape[2]:  # the scale of t is that of square maps
         twin = lambda m, o: math.hypot(*twin_shift(m, o)) / 2**0.5 / (shape[2] - 1)  # noqa: E731
-        checks.append((lambda a, b: fooling.test("centre", a, b).t, twin))
+        checks.append((lambda a, b: manipulation.test("centre", a, b).t, twin))
     for loss, twin in checks:
         found = loss(h, h0)
         assert found.tolist() == pytest.approx([twin(m, o) for m, o in zip(h.tolist(), h0.tolist(), strict=True)], abs=1e-12)
@@ -173,22 +175,22 @@ def test_swaps_against_loops_and_row_by_row(shape):
     h, h0 = maps(*shape) - 0.5, maps(*shape, seed=1) - 0.5
     h[:, :, 0] = h[:, :, 0].round(decimals=1)  # ties
     for n, (m, o) in enumerate(zip(h.tolist(), h0.tolist(), strict=True)):
-        loss = fooling.swap(h, h0)[n].item()
+        loss = manipulation.swap(h, h0)[n].item()
         assert loss == pytest.approx((twin_squares(m[0], o[1]) + twin_squares(m[1], o[0])) / 2)
-        assert loss == pytest.approx(fooling.swap(h[n : n + 1], h0[n : n + 1]).item())
+        assert loss == pytest.approx(manipulation.swap(h[n : n + 1], h0[n : n + 1]).item())
         for name, of in (("spearman", twin_ranks), ("ternary", twin_ternary)):
-            t = fooling.swapped(h, h0, name)[n]
+            t = manipulation.swapped(h, h0, name)[n]
             assert t.tolist() == pytest.approx([twin_s(m[c], o[1 - c], of) - twin_s(m[c], o[c], of) for c in (0, 1)])
-            torch.testing.assert_close(fooling.swapped(h[n : n + 1], h0[n : n + 1], name)[0], t)
+            torch.testing.assert_close(manipulation.swapped(h[n : n + 1], h0[n : n + 1], name)[0], t)
 
 
 LOSSES = {
-    "location": lambda h, h0: fooling.location(h),
-    "location, a mask each": fooling.location,
-    "topk": fooling.topk,
-    "topk, printed": lambda h, h0: fooling.topk(h, h0, 6, "printed"),
-    "centre": fooling.centre,
-    "swap": lambda h, h0: fooling.swap(h.unflatten(0, (-1, 2)), h0.unflatten(0, (-1, 2))),
+    "location": lambda h, h0: manipulation.location(h),
+    "location, a mask each": manipulation.location,
+    "topk": manipulation.topk,
+    "topk, printed": lambda h, h0: manipulation.topk(h, h0, 6, "printed"),
+    "centre": manipulation.centre,
+    "swap": lambda h, h0: manipulation.swap(h.unflatten(0, (-1, 2)), h0.unflatten(0, (-1, 2))),
 }
 
 
@@ -211,14 +213,14 @@ def test_dead_maps_are_told_and_teach_nothing():
     h, h0 = maps(4, 5, 5), maps(4, 5, 5, seed=1)
     h[1], h[2], h0[3] = 0, 0.7, 0
     h.requires_grad_()
-    tested = {kind: fooling.test(kind, h, h0) for kind in fooling.PASSIVE}
+    tested = {kind: manipulation.test(kind, h, h0) for kind in manipulation.PASSIVE}
     for kind, found in tested.items():
         assert found.dead.tolist() == [False, True, True, False] and not found.t.requires_grad
         assert found.t.isnan().tolist() == [False, *[kind == "centre"] * 3]
-    assert fooling.succeeded("topk", tested["topk"].t)[1:3].all()  # by the formula
-    assert not fooling.succeeded("centre", tested["centre"].t)[1:].any()
+    assert manipulation.succeeded("topk", tested["topk"].t)[1:3].all()  # by the formula
+    assert not manipulation.succeeded("centre", tested["centre"].t)[1:].any()
     assert tested["location"].t[1].item() == pytest.approx(16 / 25)
-    for loss, still in ((fooling.centre, [1, 2, 3]), (fooling.topk, [1, 2])):
+    for loss, still in ((manipulation.centre, [1, 2, 3]), (manipulation.topk, [1, 2])):
         with torch.autograd.detect_anomaly(check_nan=True):  # nor does a NaN arise on the way and get masked
             (g,) = torch.autograd.grad(loss(h, h0).sum(), h)
         assert g.isfinite().all() and g.flatten(1).eq(0).all(1).nonzero()[:, 0].tolist() == still
@@ -242,8 +244,8 @@ def test_awkward_maps_give_numbers(pair):
         value = LOSSES[name](h, h0)
         assert value.isfinite().all() and torch.autograd.grad(value.sum(), h)[0].isfinite().all()
     dead = [m.max() == m.min() for m in h]
-    for kind in fooling.PASSIVE:
-        t, flagged = fooling.test(kind, h, h0)
+    for kind in manipulation.PASSIVE:
+        t, flagged = manipulation.test(kind, h, h0)
         assert flagged.tolist() == dead
         undefined = [a or bool(o.max() == o.min()) for a, o in zip(dead, h0, strict=True)]
         assert t.isnan().tolist() == (undefined if kind == "centre" else [False] * 2)
@@ -253,22 +255,22 @@ def test_awkward_maps_give_numbers(pair):
 def test_what_does_not_fit_is_refused():
     h, size, same, two = maps(3, 5, 5), "the mask has shape", "they must be the same", "a swap takes two of .N, 2, l, l."
     for call, message in (
-        (lambda: fooling.location(h, fooling.frame(6)), "the mask has shape .6, 6.*give a mask of .5, 5"),
-        (lambda: fooling.location(h, maps(2, 5, 5)), size),
-        (lambda: fooling.location(h, maps(1, 3, 5, 5)), size),
-        (lambda: fooling.location(maps(3, 5, 4)), "expected .N, l, l."),
-        (lambda: fooling.location(h[0]), "expected .N, l, l."),
-        (lambda: fooling.top(h, 0), "k = 0, but the map has 25 positions .5 x 5."),
-        (lambda: fooling.topk(h, h, 26), "k = 26"),
-        (lambda: fooling.topk(h, h[:1]), same),
-        (lambda: fooling.centre(h, maps(3, 4, 4)), same),
-        (lambda: fooling.topk(h, h, 3, "Code"), "unknown form 'Code'"),
-        (lambda: fooling.swapped(maps(1, 2, 5, 5), maps(1, 2, 5, 5), "kendall"), "unknown correlation 'kendall'"),
-        (lambda: fooling.swapped(maps(1, 3, 5, 5), maps(1, 3, 5, 5)), two),
-        (lambda: fooling.swap(h, h), two),
-        (lambda: fooling.swap(maps(1, 3, 5, 5), maps(1, 3, 5, 5)), two),
-        (lambda: fooling.swap(maps(1, 2, 5, 5), maps(1, 2, 5, 4)), two),
-        (lambda: fooling.test("active", h, h), "unknown passive fooling 'active'; choose one of location, topk, centre"),
+        (lambda: manipulation.location(h, manipulation.frame(6)), "the mask has shape .6, 6.*give a mask of .5, 5"),
+        (lambda: manipulation.location(h, maps(2, 5, 5)), size),
+        (lambda: manipulation.location(h, maps(1, 3, 5, 5)), size),
+        (lambda: manipulation.location(maps(3, 5, 4)), "expected .N, l, l."),
+        (lambda: manipulation.location(h[0]), "expected .N, l, l."),
+        (lambda: manipulation.top(h, 0), "k = 0, but the map has 25 positions .5 x 5."),
+        (lambda: manipulation.topk(h, h, 26), "k = 26"),
+        (lambda: manipulation.topk(h, h[:1]), same),
+        (lambda: manipulation.centre(h, maps(3, 4, 4)), same),
+        (lambda: manipulation.topk(h, h, 3, "Code"), "unknown form 'Code'"),
+        (lambda: manipulation.swapped(maps(1, 2, 5, 5), maps(1, 2, 5, 5), "kendall"), "unknown correlation 'kendall'"),
+        (lambda: manipulation.swapped(maps(1, 3, 5, 5), maps(1, 3, 5, 5)), two),
+        (lambda: manipulation.swap(h, h), two),
+        (lambda: manipulation.swap(maps(1, 3, 5, 5), maps(1, 3, 5, 5)), two),
+        (lambda: manipulation.swap(maps(1, 2, 5, 5), maps(1, 2, 5, 4)), two),
+        (lambda: manipulation.test("active", h, h), "unknown passive fooling 'active'; choose one of location, topk, centre"),
     ):
         with pytest.raises(ValueError, match=message):
             call()

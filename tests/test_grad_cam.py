@@ -7,13 +7,20 @@ import pytest
 import torch
 from PIL import Image
 
-from lib import cam, grad_cam, grad_cam_claims, grad_cam_explorer, models, profiles, training, zoo
+from lib.explanations import activation_maps
+from lib.networks import classifier, models, zoo
+from lib.runs import profiles
+from lib.studies.attention_shift import plan
+from lib.studies.grad_cam import claims, explorer
+from lib.studies.grad_cam import measure as measure_
+from lib.studies.grad_cam import plan as plan_
+from lib.training import config
 
 SMOKE = profiles.parameters("00-grad-cam", "smoke")
 
 
 @pytest.fixture(scope="module")
-def net() -> models.Classifier:
+def net() -> classifier.Classifier:
     return models.create("plain", classes=4).double().eval()
 
 
@@ -26,48 +33,48 @@ def measured(tmp_path_factory):
     """Both networks of the smoke profile, measured; the home stays for the explorer."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("STUDY_HOME", str(tmp_path_factory.mktemp("home")))
-        grad_cam.evaluation_set.cache_clear()
-        yield pd.concat([grad_cam.measure(SMOKE, a, s) for a in SMOKE.architectures for s in range(SMOKE.seeds)])
+        plan_.evaluation_set.cache_clear()
+        yield pd.concat([measure_.measure(SMOKE, a, s) for a in SMOKE.architectures for s in range(SMOKE.seeds)])
 
 
 def test_identities_hold_to_rounding_and_the_probability_is_no_score(net):
     y = torch.tensor([0, 1, 2, 3, 0])
-    found = grad_cam.identity(net, images(), y)
+    found = measure_.identity(net, images(), y)
     assert found["cam"].max() < 1e-12 and found["sum"].max() < 1e-15 and (found["product"] == 0).all()
     assert found["softmax"].min() > 1e-3
 
 
 def test_identity_notices_a_map_that_is_not_cam(net, monkeypatch):
     """Without the 1/Z, or with a ReLU, the first identity fails."""
-    original = cam.gradcam
+    original = activation_maps.gradcam
 
     def summed(*a, **k):
         found = original(*a, **k)
-        return cam.Maps({n: 2 * m for n, m in found.maps.items()}, found.logits)
+        return activation_maps.Maps({n: 2 * m for n, m in found.maps.items()}, found.logits)
 
-    monkeypatch.setattr(cam, "gradcam", summed)
-    assert grad_cam.identity(net, images(), torch.zeros(5, dtype=torch.long))["cam"].min() > 0.5
+    monkeypatch.setattr(activation_maps, "gradcam", summed)
+    assert measure_.identity(net, images(), torch.zeros(5, dtype=torch.long))["cam"].min() > 0.5
 
     def positive(model, *a, **k):  # a counterfactual that is Grad-CAM once more
-        return original(getattr(model, "net", model) if isinstance(model, grad_cam._Changed) else model, *a, **k)
+        return original(getattr(model, "net", model) if isinstance(model, measure_._Changed) else model, *a, **k)
 
-    monkeypatch.setattr(cam, "gradcam", positive)
-    found = grad_cam.identity(net, images(), torch.zeros(5, dtype=torch.long))
+    monkeypatch.setattr(activation_maps, "gradcam", positive)
+    found = measure_.identity(net, images(), torch.zeros(5, dtype=torch.long))
     assert found["sum"].max() > 0.1 and found["product"].max() > 0.1
 
 
 def test_share_on_the_object_by_hand():
     maps = torch.tensor([[[3.0, 0.0], [0.0, 1.0]]])
     mask = torch.tensor([[[True, False], [False, False]]])
-    found = grad_cam.on_object(maps, mask)
+    found = measure_.on_object(maps, mask)
     assert found["energy"].tolist() == [0.75] and found["pointing"].tolist() == [1.0]
-    empty = grad_cam.on_object(0 * maps, mask)
+    empty = measure_.on_object(0 * maps, mask)
     assert empty["energy"].isnan().all() and empty["pointing"].isnan().all()
 
 
 def test_every_class_is_aimed_at_another():
     y = torch.arange(10)
-    aimed = grad_cam.other_class(y, 10)
+    aimed = measure_.other_class(y, 10)
     assert (aimed != y).all() and sorted(aimed.tolist()) == y.tolist()
 
 
@@ -85,12 +92,12 @@ def test_the_measurement_is_whole(measured):
 
 
 def test_claims_are_judged_from_intervals(measured):
-    found = grad_cam_claims.judge(measured, SMOKE, test=True)
+    found = claims.judge(measured, SMOKE, test=True)
     ids = [c.id for c in found]
     assert len(set(ids)) == len(ids) == 2 * 15
     assert all(c.verdict == "supported" for c in found if c.id.startswith("identity"))
     assert all(c.note for c in found if c.verdict == "not tested")
-    unjudged = grad_cam_claims.judge(measured, SMOKE, test=False)
+    unjudged = claims.judge(measured, SMOKE, test=False)
     assert {c.verdict for c in unjudged} == {"not tested"}
 
 
@@ -114,7 +121,7 @@ def planted(measured: pd.DataFrame, measure: str, value: float) -> pd.DataFrame:
     ],
 )
 def test_planted_effects_are_found(measured, claim, measure, value, verdict):
-    found = {c.id: c.verdict for c in grad_cam_claims.judge(planted(measured, measure, value), SMOKE, test=True)}
+    found = {c.id: c.verdict for c in claims.judge(planted(measured, measure, value), SMOKE, test=True)}
     assert found[f"{claim}/plain"] == verdict
 
 
@@ -128,23 +135,23 @@ def test_planted_effects_are_found(measured, claim, measure, value, verdict):
 )
 def test_bad_parameters(given, message):
     with pytest.raises(ValueError, match=message):
-        grad_cam.Parameters(**given)
+        plan_.Parameters(**given)
 
 
 def test_a_class_that_there_is_not():
     p = SMOKE.model_copy(update={"first": "zebra"})
     with pytest.raises(ValueError, match="'zebra' is none of the classes disc"):
-        grad_cam.two_objects(p)
+        plan_.two_objects(p)
 
 
 @pytest.mark.parametrize("arch", ["resnet50", "vgg16"])
 def test_the_papers_networks_have_two_layers(arch):
     """Random weights: published ones cannot be had here."""
     model = models.create(arch, classes=5)
-    names = grad_cam.layers_of(model, arch)
-    maps = cam.gradcam(model, images(1, 64).float(), 0, list(names.values())).maps
+    names = plan_.layers_of(model, arch)
+    maps = activation_maps.gradcam(model, images(1, 64).float(), 0, list(names.values())).maps
     assert tuple(names.values()) == {"resnet50": ("layer3", "layer4"), "vgg16": ("features.25", "features.29")}[arch]
-    found = grad_cam.identity(model, images(1, 64).float(), torch.zeros(1, dtype=torch.long), zoo.NETWORKS[arch].head)
+    found = measure_.identity(model, images(1, 64).float(), torch.zeros(1, dtype=torch.long), zoo.NETWORKS[arch].head)
     assert ("cam" in found) == (arch == "resnet50") and all(v.max() < 1e-4 for k, v in found.items() if k != "softmax")
     assert all(m.shape[0] == 1 for m in maps.values())
 
@@ -152,15 +159,22 @@ def test_the_papers_networks_have_two_layers(arch):
 class TestExplorer:
     @pytest.fixture
     def explore(self, measured):
-        return grad_cam_explorer.explorer(SMOKE)
+        return explorer.explorer(SMOKE)
 
     @pytest.mark.parametrize(
         ("control", "value"),
         [
-            ("arch", "residual"), ("image", 3), ("show", "one object"), ("layer", "middle"), ("method", "gradcam++"),
-            ("sign", "signed"), ("sign", "counterfactual"), ("attack", "random signs"), ("eps", SMOKE.eps[1]),
+            ("arch", "residual"),
+            ("image", 3),
+            ("show", "one object"),
+            ("layer", "middle"),
+            ("method", "gradcam++"),
+            ("sign", "signed"),
+            ("sign", "counterfactual"),
+            ("attack", "random signs"),
+            ("eps", SMOKE.eps[1]),
         ],
-    )  # fmt: skip
+    )
     def test_each_control_changes_the_picture(self, explore, control, value):
         before = explore.picture.value
         explore.controls[control].value = value
@@ -184,7 +198,7 @@ class TestExplorer:
 
     def test_an_upload(self, measured):
         own = Image.linear_gradient("L").convert("RGB")
-        render = grad_cam_explorer.explorer(SMOKE).render
+        render = explorer.explorer(SMOKE).render
         options = {"arch": "plain", "show": "one object", "image": 0, "of": 0, "layer": "last", "method": "gradcam"}
         fig, told = render(own=own, sign="positive", attack="targeted PGD", aimed=1, eps=0.05, **options)
         plt.close(fig)
@@ -193,8 +207,7 @@ class TestExplorer:
 
 def test_networks_are_those_of_study_1():
     """On shapes nothing is trained twice."""
-    from lib import attention_shift
 
-    ours = {c.digest for c in grad_cam.networks(grad_cam.Parameters())}
-    assert ours <= {c.digest for c in attention_shift.networks(attention_shift.Parameters())}
-    assert isinstance(grad_cam.networks(SMOKE)[0], training.TrainConfig)
+    ours = {c.digest for c in plan_.networks(plan_.Parameters())}
+    assert ours <= {c.digest for c in plan.networks(plan.Parameters())}
+    assert isinstance(plan_.networks(SMOKE)[0], config.TrainConfig)

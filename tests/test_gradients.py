@@ -6,7 +6,8 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from lib import gradients, hooks, models
+from lib.explanations import gradients, guided
+from lib.networks import contract, models
 from tests.conftest import Breaks, same_state, state_of, toy
 from tests.flops import flops
 
@@ -209,7 +210,7 @@ def guided_by_hand(net, x, y):
 
 
 def test_guided_backpropagation_by_hand_and_by_captum(model, x, y):
-    found = gradients.guided_backpropagation(model, x, y)
+    found = guided.guided_backpropagation(model, x, y)
     torch.testing.assert_close(found.values, guided_by_hand(model, x, y))
     with pytest.warns(UserWarning, match="Setting backward hooks"):
         expected = captum.attr.GuidedBackprop(model).attribute(x.clone().requires_grad_(), target=y)
@@ -221,7 +222,7 @@ def test_guided_backpropagation_by_hand_and_by_captum(model, x, y):
 def test_functional_relus_are_guided_too(model, x, y, how):
     """The trap: captum's hooks do not see these, and return the plain gradient."""
     net = Functional(model, RELUS[how])
-    torch.testing.assert_close(gradients.guided_backpropagation(net, x, y).values, guided_by_hand(model, x, y))
+    torch.testing.assert_close(guided.guided_backpropagation(net, x, y).values, guided_by_hand(model, x, y))
     torch.testing.assert_close(gradients.gradient(net, x, y).values, gradients.gradient(model, x, y).values)  # only inside
 
 
@@ -230,7 +231,7 @@ def test_guided_on_real_families(x):
     for arch in ("plain", "inception"):
         net = models.create(arch, classes=4).double().eval()
         images = torch.rand(2, 3, 32, 32, dtype=torch.float64)
-        found = gradients.guided_backpropagation(net, images, 1).values
+        found = guided.guided_backpropagation(net, images, 1).values
         for module in net.modules():
             if isinstance(module, nn.ReLU):
                 module.inplace = False
@@ -241,14 +242,14 @@ def test_guided_on_real_families(x):
 
 def test_without_a_relu_guided_says_so(smooth, x):
     with pytest.raises(ValueError, match="no ReLU ran in the forward pass"):
-        gradients.guided_backpropagation(smooth, x, 0)
+        guided.guided_backpropagation(smooth, x, 0)
 
 
 KERNELS = {
     "gradient": lambda m, x, y: gradients.gradient(m, x, y),
     "smoothgrad": lambda m, x, y: gradients.smoothgrad(m, x, y, n=2),
     "integrated": lambda m, x, y: gradients.integrated_gradients(m, x, y, steps=2),
-    "guided": lambda m, x, y: gradients.guided_backpropagation(m, x, y),
+    "guided": lambda m, x, y: guided.guided_backpropagation(m, x, y),
 }
 
 
@@ -308,13 +309,13 @@ def test_costs_are_n_passes_and_one_forward(small_plain):
     assert flops(lambda: gradients.smoothgrad(small_plain, x, y, n=6, batch_size=4)) == 6 * one + forward
     assert flops(lambda: gradients.smoothgrad(small_plain, x, y, n=6)) == 6 * one + forward  # in larger passes
     assert flops(lambda: gradients.integrated_gradients(small_plain, x, y, steps=6)) == 6 * one + forward
-    assert flops(lambda: gradients.guided_backpropagation(small_plain, x, y)) == one
+    assert flops(lambda: guided.guided_backpropagation(small_plain, x, y)) == one
 
 
 def test_targets_may_be_what_the_model_decides(model, x):
     decided = model(x).argmax(1)
     for kernel in KERNELS.values():
-        torch.testing.assert_close(kernel(model, x, hooks.predicted).values, kernel(model, x, decided).values)
+        torch.testing.assert_close(kernel(model, x, contract.predicted).values, kernel(model, x, decided).values)
 
 
 def test_rows_do_not_see_each_other():

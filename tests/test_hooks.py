@@ -2,7 +2,8 @@ import pytest
 import torch
 from torch import nn
 
-from lib import hooks
+from lib.data import checks
+from lib.networks import contract, hooks
 from tests.conftest import same_state, state_of
 
 
@@ -138,7 +139,7 @@ def test_capture_refuses_what_does_not_go_into_a_layer_as_a_map(model, x):
 )
 def test_bad_images_are_refused_with_a_remedy(x, message):
     with pytest.raises(ValueError, match=message):
-        hooks.check_images(x)
+        checks.check_images(x)
 
 
 @pytest.mark.parametrize(
@@ -152,18 +153,18 @@ def test_bad_images_are_refused_with_a_remedy(x, message):
 )
 def test_bad_labels_are_refused(y, message):
     with pytest.raises(ValueError, match=message):
-        hooks.check_labels(y, 4, 2)
+        checks.check_labels(y, 4, 2)
 
 
 def test_nan_weights_are_named(model, x):
     with torch.no_grad():
         model.conv2.weight[0, 0, 0, 0] = torch.nan
     with pytest.raises(ValueError, match=r"NaN or infinity in conv2\.weight"):
-        hooks.check_logits(model, model(x))
+        contract.check_logits(model, model(x))
 
 
 def test_probabilities_are_told_from_logits():
     logits = torch.randn(8, 5)
-    assert hooks.looks_like_probabilities(logits.softmax(1))
-    assert not hooks.looks_like_probabilities(logits)
-    assert not hooks.looks_like_probabilities(torch.rand(8, 5))
+    assert contract.looks_like_probabilities(logits.softmax(1))
+    assert not contract.looks_like_probabilities(logits)
+    assert not contract.looks_like_probabilities(torch.rand(8, 5))

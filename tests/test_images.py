@@ -6,7 +6,7 @@ import pytest
 import torch
 from PIL import Image
 
-from lib import images
+from lib.data import images
 
 
 def encoded(image: Image.Image, kind: str = "PNG", **options) -> bytes:

@@ -4,10 +4,13 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from lib import attacks, interpretability_arms, models, training
-from lib.interpretability_arms import ARMS, Weights
-from lib.objectives import Moment
-from lib.training import TrainConfig
+from lib.attacks import steps as steps_
+from lib.networks import models
+from lib.studies.interpretability_aware_training import objective
+from lib.studies.interpretability_aware_training.objective import ARMS, Weights
+from lib.training import cache
+from lib.training.config import TrainConfig
+from lib.training.objectives import Moment
 from tests.flops import flops
 from tests.test_discrepancy import Deep, Headed, twin_all, twin_cam
 
@@ -19,7 +22,7 @@ def moment(progress=0.5, seed=0, batch=1):
 
 
 def loss(model, x, y, arm, **options):
-    return interpretability_arms.train(model, x, y, moment(), arm=arm, **(CALM | options))
+    return objective.train(model, x, y, moment(), arm=arm, **(CALM | options))
 
 
 def ce(model, x, y):
@@ -42,7 +45,7 @@ def twin_ig(model, x, x_adv, y, points):
 def test_each_loss_is_the_table_s(x, y, arm, monkeypatch):
     model = Headed()
     x_adv = (x + 0.1 * torch.rand(x.shape, generator=torch.Generator().manual_seed(1), dtype=x.dtype) - 0.05).clamp(0, 1)
-    monkeypatch.setattr(interpretability_arms, "inner", lambda *_, **__: x_adv)
+    monkeypatch.setattr(objective, "inner", lambda *_, **__: x_adv)
     found = loss(model, x, y, arm, gamma=0.3, ig_weight=0.7, kl_weight=2.0)
     clean, attacked = model(x).log_softmax(1), model(x_adv).log_softmax(1)
     divergence = (clean.exp() * (clean - attacked)).sum(1)
@@ -74,8 +77,8 @@ def test_the_inner_loop_climbs_its_own_objective(x, y, arm):
     chosen = ARMS[arm]
     generator = torch.Generator().manual_seed(5)
     options = {"eps": eps, "steps": 3, "step": step, "weights": weights}
-    found = interpretability_arms.inner(chosen, model, x, y, generator=torch.Generator().manual_seed(5), **options)
-    z = (x + attacks.random_point(x, eps, "linf", generator)).clamp(0, 1)
+    found = objective.inner(chosen, model, x, y, generator=torch.Generator().manual_seed(5), **options)
+    z = (x + steps_.random_point(x, eps, "linf", generator)).clamp(0, 1)
     for _ in range(3):
         z = z.detach().requires_grad_()
         logits = model(z)
@@ -110,7 +113,7 @@ def test_int_attacks_the_explanation_and_int2_the_decision(x, y):
     options = {"eps": 0.1, "steps": 3, "step": 0.04, "weights": Weights()}
 
     def found(arm, net):
-        return interpretability_arms.inner(ARMS[arm], net, x, y, generator=torch.Generator().manual_seed(5), **options)
+        return objective.inner(ARMS[arm], net, x, y, generator=torch.Generator().manual_seed(5), **options)
 
     torch.testing.assert_close(found("int-one-class", model), found("int-one-class", shifted))
     assert not torch.allclose(found("int2", model), found("int2", shifted))
@@ -135,17 +138,15 @@ def test_without_its_weight_an_arm_is_the_plain_one(x, y, arm, plain, options):
 
 @pytest.mark.parametrize("arm", ARMS)
 def test_without_a_radius_every_arm_is_normal_and_attacks_nothing(x, y, arm, monkeypatch):
-    monkeypatch.setattr(interpretability_arms, "inner", None)  # would fail if it were called
+    monkeypatch.setattr(objective, "inner", None)  # would fail if it were called
     model = Headed()
     torch.testing.assert_close(loss(model, x, y, arm, eps=0.0), ce(model, x, y))
-    early = interpretability_arms.train(
-        model, x, y, moment(0.1), arm=arm, eps=0.1, steps=2, step=0.1, begin=0.2, full=0.8
-    )  # fmt: skip
+    early = objective.train(model, x, y, moment(0.1), arm=arm, eps=0.1, steps=2, step=0.1, begin=0.2, full=0.8)
     torch.testing.assert_close(early, ce(model, x, y))
 
 
 def test_warm_up():
-    ramp = interpretability_arms.ramp
+    ramp = objective.ramp
     assert [ramp(p, 0.2, 0.7) for p in (0, 0.2, 0.45, 0.7, 0.9)] == [0, 0, pytest.approx(0.5), 1, 1]
     assert [ramp(p, 0.0, 0.0) for p in (0, 0.5)] == [1, 1] and ramp(0.3, 0.5, 0.5) == 0
 
@@ -154,9 +155,9 @@ def test_at_the_image_itself_a_discrepancy_has_no_gradient(x, y):
     """Why the inner loop must start elsewhere."""
     model = Headed()
     z = x.clone().requires_grad_()
-    seen = interpretability_arms._see(model, z, True)
-    clean = interpretability_arms._see(model, x, True)
-    term = interpretability_arms._term("all", model, x, z, y, clean, seen, Weights())
+    seen = objective._see(model, z, True)
+    clean = objective._see(model, x, True)
+    term = objective._term("all", model, x, z, y, clean, seen, Weights())
     assert torch.autograd.grad(term.sum(), z)[0].eq(0).all()
 
 
@@ -168,7 +169,7 @@ def test_the_penalty_of_integrated_gradients_trains(y):
     weight = model.net.conv1.weight
 
     def value():
-        return interpretability_arms.ig_norm(model, x, x_adv, y[:2]).sum()
+        return objective.ig_norm(model, x, x_adv, y[:2]).sum()
 
     (gradient,) = torch.autograd.grad(value(), weight)
     for index in ((0, 0, 0, 0), (2, 1, 2, 1), (4, 2, 1, 1)):
@@ -204,9 +205,7 @@ def test_a_step_costs_its_passes(arm):
             net(x)
 
     def step():
-        found = interpretability_arms.train(
-            net, x, y, moment(), arm=arm, eps=0.1, steps=steps, step=0.05, begin=0.0, full=0.0
-        )  # fmt: skip
+        found = objective.train(net, x, y, moment(), arm=arm, eps=0.1, steps=steps, step=0.05, begin=0.0, full=0.0)
         torch.autograd.grad(found.sum(), list(net.parameters()))
 
     inner, copies = PASSES[arm]
@@ -240,8 +239,8 @@ def test_a_network_without_cam_is_refused_at_the_first_step(x, y):
     first = Moment(0, 0, 4, 0.0, torch.Generator().manual_seed(0))
     model = Deep().double()
     with pytest.raises(ValueError, match="CAM is not defined here; train an arm that needs no CAM"):
-        interpretability_arms.train(model, x, y, first, arm="int", **CALM)
-    assert interpretability_arms.train(model, x, y, first, arm="adv", **CALM).isfinite().all()
+        objective.train(model, x, y, first, arm="int", **CALM)
+    assert objective.train(model, x, y, first, arm="adv", **CALM).isfinite().all()
 
 
 def test_the_loop_trains_every_arm(home):
@@ -249,12 +248,22 @@ def test_the_loop_trains_every_arm(home):
     found = {}
     for arm in ("normal", "int", "ig-norm-sum"):
         config = TrainConfig(
-            dataset="digits", size=16, channels=1, limit=100, arch="small", epochs=2, batch_size=50, optimizer="adam", lr=1e-3,
-            weight_decay=0.0, augment=(), objective="interpretability_arms:train",
+            dataset="digits",
+            size=16,
+            channels=1,
+            limit=100,
+            arch="small",
+            epochs=2,
+            batch_size=50,
+            optimizer="adam",
+            lr=1e-3,
+            weight_decay=0.0,
+            augment=(),
+            objective="studies.interpretability_aware_training.objective:train",
             options={"arm": arm} | ({} if arm == "normal" else CALM),
-        )  # fmt: skip
-        network = training.trained(config)
+        )
+        network = cache.trained(config)
         assert all(torch.isfinite(p).all() for p in network.model.parameters())
         found[arm] = network.model.net.conv3.weight.clone()
-        torch.testing.assert_close(training.trained(config).model.net.conv3.weight, found[arm])
+        torch.testing.assert_close(cache.trained(config).model.net.conv3.weight, found[arm])
     assert not torch.allclose(found["normal"], found["int"]) and not torch.allclose(found["int"], found["ig-norm-sum"])

@@ -3,8 +3,11 @@
 import pytest
 import torch
 
-from lib import attacks, discrepancy, interpretability_attacks, metrics
-from lib.interpretability_attacks import aai
+from lib.attacks import single_step
+from lib.attacks import steps as steps_
+from lib.fooling import discrepancy, interpretation_attack
+from lib.fooling.interpretation_attack import aai
+from lib.measures import comparison
 from tests.conftest import same_state, state_of
 from tests.test_discrepancy import Headed
 
@@ -21,7 +24,7 @@ def own_map(model, x, y):
 
 def twin(model, x, y, *, eps, form, k, hinge, steps, step):
     """All iterates, the random start first, with the form's measure of each (steps + 1, N); no image is chosen yet."""
-    start = attacks.random_point(x, eps, "linf", torch.Generator().manual_seed(0))
+    start = steps_.random_point(x, eps, "linf", torch.Generator().manual_seed(0))
     z, before, seen = (x + start).clamp(0, 1), own_map(model, x, y).detach(), []
     for _ in range(steps + 1):
         z = z.detach().requires_grad_()
@@ -77,10 +80,10 @@ def test_keeping_the_prediction_takes_the_farthest_iterate_that_does(headed, x, 
 def test_it_moves_the_map_further_than_noise_of_its_size(headed, x, y):
     y = headed(x).argmax(1)
     found = aai(headed, x, y, eps=0.1, steps=20, step=0.02)
-    noise = attacks.step_along(x, attacks.random_sign(x, torch.Generator().manual_seed(0)), 0.1)
+    noise = single_step.step_along(x, single_step.random_sign(x, torch.Generator().manual_seed(0)), 0.1)
     moved = (found.after - found.before).abs().sum((1, 2))
     assert moved.mean() > (own_map(headed, noise, y) - found.before).abs().sum((1, 2)).mean()
-    assert metrics.kendall(found.before, found.after).mean() < 0.9
+    assert comparison.kendall(found.before, found.after).mean() < 0.9
 
 
 def test_without_a_radius_nothing_moves(headed, x, y):
@@ -97,7 +100,7 @@ def test_the_model_is_left_as_it_was(headed, x, y, monkeypatch):
     def fails(*_):
         raise RuntimeError("forced")
 
-    monkeypatch.setattr(interpretability_attacks, "_moved", fails)
+    monkeypatch.setattr(interpretation_attack, "_moved", fails)
     with pytest.raises(RuntimeError, match="forced"):
         aai(headed, x, y, eps=0.1, steps=2)
     assert same_state(before, state_of(headed))

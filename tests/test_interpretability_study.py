@@ -5,20 +5,14 @@ import pandas as pd
 import pytest
 import torch
 
-from lib import (
-    attacks,
-    cubes,
-    interpretability_claims,
-    interpretability_explorer,
-    interpretability_measure,
-    models,
-    profiles,
-    released,
-    robustness,
-)
-from lib import interpretability_aware_training as study
-from lib.interpretability_arms import ARMS
-from lib.interpretability_aware_training import Parameters
+from lib.attacks import projected, robustness
+from lib.claims import cubes
+from lib.networks import models
+from lib.runs import profiles
+from lib.studies.interpretability_aware_training import claims, explorer, plan, released
+from lib.studies.interpretability_aware_training import measure as measure_
+from lib.studies.interpretability_aware_training.objective import ARMS
+from lib.studies.interpretability_aware_training.plan import Parameters
 from tests.test_attention_explorer import png, upload
 
 RUN = "03-interpretability-aware-training"
@@ -51,17 +45,17 @@ def test_parameters_that_cannot_be_are_refused(change, message):
 
 def test_each_arm_s_training_holds_what_decides_it():
     p = Parameters()
-    options = {arm: study.config_of(p, arm, 0).options for arm in ARMS}
+    options = {arm: plan.config_of(p, arm, 0).options for arm in ARMS}
     assert options["normal"] == {"arm": "normal"}
     assert options["adv"] == {"arm": "adv", "eps": 0.12, "steps": 6, "step": 0.05, "begin": 0.167, "full": 0.733}
     assert options["int2"] == options["adv"] | {"arm": "int2", "gamma": 0.01}
     # fewer steps, as much longer
     assert options["ig-norm"] == options["adv"] | {"arm": "ig-norm", "steps": 2, "step": pytest.approx(0.15), "ig_weight": 0.02}
     assert options["trades"]["kl_weight"] == 1.0
-    assert study.config_of(p, "int2", 1).digest != study.config_of(p, "int2", 0).digest
+    assert plan.config_of(p, "int2", 1).digest != plan.config_of(p, "int2", 0).digest
     changed = Parameters(gamma=0.02)
-    assert study.config_of(changed, "adv", 0) == study.config_of(p, "adv", 0)  # adv is not trained again for it
-    assert len(study.networks(p)) == 4 * 3 + 6
+    assert plan.config_of(changed, "adv", 0) == plan.config_of(p, "adv", 0)  # adv is not trained again for it
+    assert len(plan.networks(p)) == 4 * 3 + 6
 
 
 @pytest.mark.parametrize("profile", ["laptop", "datasets", "paper"])
@@ -77,14 +71,14 @@ def test_every_profile_is_valid(profile):
 def digits():
     torch.manual_seed(0)
     model = models.create("small", classes=10, channels=1).eval()
-    data = study.evaluation_set(SMOKE)
+    data = plan.evaluation_set(SMOKE)
     return model, data.images[:], data.labels
 
 
 @pytest.fixture(scope="module")
 def measured(digits):
     model, x, y = digits
-    return interpretability_measure.measure(model, "normal", 0, SMOKE, x, y)
+    return measure_.measure(model, "normal", 0, SMOKE, x, y)
 
 
 def test_the_table_has_a_row_an_image(measured):
@@ -105,7 +99,7 @@ def test_what_is_measured_is_what_the_kernels_say(measured, digits):
     with torch.no_grad():
         right = (model(x).argmax(1) == y).float()
     assert wide["clean", 0.0].tolist() == right.tolist()
-    plain = attacks.pgd(model, x, y, eps=0.12, steps=3, step=0.01, random_start=False, trace=True)
+    plain = projected.pgd(model, x, y, eps=0.12, steps=3, step=0.01, random_start=False, trace=True)
     fooled = plain.trace.fooled.any(0) | plain.success
     assert wide["plain", 0.12].tolist() == (~fooled).float().tolist()
     for eps in (0.12, 0.16):
@@ -126,10 +120,10 @@ def test_plain_pgd_attacks_every_right_image_at_every_radius(digits, monkeypatch
         return own(*args, **options)
 
     monkeypatch.setattr(robustness, "robust_accuracy", spy)
-    interpretability_measure.plain(*digits, SMOKE)
+    measure_.plain(*digits, SMOKE)
     assert asked["screen"] == 1 and not asked["random_start"] and asked["step"](0.3, 200, 7) == SMOKE.pgd_step
     asked.clear()
-    interpretability_measure.strong(*digits, SMOKE)
+    measure_.strong(*digits, SMOKE)
     assert asked["screen"] == 1 and asked.get("random_start", True) and len(asked["losses"]) == 2
 
 
@@ -142,7 +136,7 @@ def synthetic(p, *, gain=0.3, fall=0.0, violated=False):
         found.append(cubes.rows(arm, seed, measure, level, torch.as_tensor(values)))
 
     for arm in p.arms:
-        for seed in range(study.seeds_of(p, arm)):
+        for seed in range(plan.seeds_of(p, arm)):
             draw = rng.random(p.images)
             put(arm, seed, "clean", 0, draw < 0.95 - 0.2 * base[arm])
             for eps in p.eps_grid:
@@ -169,7 +163,7 @@ ARRANGED = Parameters(arms=FIVE, headline=("normal", "adv", "int-one-class", "in
 
 
 def verdicts(table, p=ARRANGED, **options):
-    found = interpretability_claims.judge(table, p, **options)
+    found = claims.judge(table, p, **options)
     assert len({c.id for c in found}) == len(found)
     return {c.id: c for c in found}
 
@@ -177,10 +171,21 @@ def verdicts(table, p=ARRANGED, **options):
 def test_gains_that_are_there_are_supported():
     found = verdicts(synthetic(ARRANGED))
     for id in (
-        "robust/int2", "robust/adv", "two-class/int2", "beyond/int2/over-adv", "beyond-restarts/int2/over-adv",
-        "inside/int2/over-trades", "clean/normal-over-adv", "tau-released/int2/over-adv", "tau-l1/int2/over-adv",
-        "tau-falls/adv", "tau-noise/adv", "survivors/int2", "proposition/int2", "proposition-ig/adv",
-    ):  # fmt: skip
+        "robust/int2",
+        "robust/adv",
+        "two-class/int2",
+        "beyond/int2/over-adv",
+        "beyond-restarts/int2/over-adv",
+        "inside/int2/over-trades",
+        "clean/normal-over-adv",
+        "tau-released/int2/over-adv",
+        "tau-l1/int2/over-adv",
+        "tau-falls/adv",
+        "tau-noise/adv",
+        "survivors/int2",
+        "proposition/int2",
+        "proposition-ig/adv",
+    ):
         assert found[id].verdict == "supported", id
     assert (
         found["beyond/int2/over-adv"].value == pytest.approx(0.3, abs=0.1)
@@ -236,7 +241,7 @@ def test_unforeseen_attacks_are_judged():
     table = synthetic(p.model_copy(update={"arms": FIVE}))
     extra, rng = [table[table.arm == "adv"].assign(arm="ig-norm")[lambda t: t.seed == 0]], np.random.default_rng(1)
     for arm in p.arms:
-        for seed in range(study.seeds_of(p, arm)):
+        for seed in range(plan.seeds_of(p, arm)):
             share = {"normal": 0.0, "ig-norm": 0.02}.get(arm, 0.5)
             for name in ("none", "codec", "sky"):
                 extra.append(cubes.rows(arm, seed, f"unforeseen/{name}", 0, torch.ones(100)))
@@ -262,7 +267,7 @@ def test_published_networks_by_the_papers_protocol(arm, tmp_path, monkeypatch):
     x = torch.rand(6, 1, 28, 28, generator=torch.Generator().manual_seed(0))
     y = model(x).argmax(1)
     monkeypatch.setattr(released, "evaluation_images", lambda: (x, y))
-    table = interpretability_measure.measure_released(arm, steps=3)
+    table = measure_.measure_released(arm, steps=3)
     by = table.groupby(["measure", "level"]).value.mean()
     assert by["paper", 0.0] == 1 and set(table.measure) == {
         "paper",
@@ -274,15 +279,15 @@ def test_published_networks_by_the_papers_protocol(arm, tmp_path, monkeypatch):
         "bound",
         "applies",
     }
-    for eps in interpretability_measure.RESTARTED_EPS:
+    for eps in measure_.RESTARTED_EPS:
         assert by["starts-3", eps] <= by["starts-1", eps] <= by["paper", eps]
-    last = attacks.pgd(model, x, y, eps=0.3, steps=3, step=0.01, random_start=False)
+    last = projected.pgd(model, x, y, eps=0.3, steps=3, step=0.01, random_start=False)
     assert by["paper", 0.3] == pytest.approx((~last.success).float().mean().item())
 
 
 def test_claims_about_the_published_networks():
     """Their table to the digit, but for a cell that print has wrong; an accuracy that a random start takes away."""
-    radii = (0.0, *interpretability_measure.PAPER_EPS)
+    radii = (0.0, *measure_.PAPER_EPS)
     images, found = np.arange(200), []
 
     def put(arm, measure, level, share):
@@ -313,18 +318,23 @@ def test_claims_about_the_published_networks():
 def explore(tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("STUDY_HOME", str(tmp_path_factory.mktemp("home")))
-        yield interpretability_explorer.explorer(SMOKE)
+        yield explorer.explorer(SMOKE)
 
 
 def test_every_control_is_labelled_and_there_is_a_picture(explore):
     assert {c.description for c in explore.controls.values()} == {
-        "trained as", "image", "upload an image", "attack", "eps, L∞", "steps",
-    }  # fmt: skip
+        "trained as",
+        "image",
+        "upload an image",
+        "attack",
+        "eps, L∞",
+        "steps",
+    }
     assert bytes(explore.picture.value).startswith(b"\x89PNG")
     assert "margin" in explore.status.value and "Kendall's tau" in explore.status.value
 
 
-@pytest.mark.parametrize("how", [h for h in interpretability_explorer.ATTACKS.values() if h not in ("pgd", "none")])
+@pytest.mark.parametrize("how", [h for h in explorer.ATTACKS.values() if h not in ("pgd", "none")])
 def test_every_attack_is_shown(explore, how):
     explore.controls["how"].value = "none"
     before = explore.picture.value

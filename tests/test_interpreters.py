@@ -4,8 +4,11 @@ import pytest
 import torch
 from torch import nn
 
-from lib import fooling, gradients, hooks, interpreters, lrp, metrics
-from lib.interpreters import AT_LAYER, DIFFERENTIABLE, NAMES, Settings
+from lib.explanations import by_name, gradients, guided, relevance
+from lib.explanations.by_name import AT_LAYER, DIFFERENTIABLE, NAMES, Settings
+from lib.fooling import manipulation
+from lib.measures import comparison
+from lib.networks import contract
 from tests.conftest import Breaks, same_state, state_of, toy
 from tests.flops import flops
 
@@ -67,24 +70,26 @@ def twin_gradcam(net, x, y, s):
 TWINS = {
     "gradcam": twin_gradcam,
     "simple_t": lambda net, x, y, s: pixels(by_hand(net, x, y, s.layer)[1]),
-    "lrp_t": lambda net, x, y, s: minmax(lrp.lrp(net, x, y, s.layer, composite=s.composite).values[s.layer].sum(1).relu()),
-    "lrp": lambda net, x, y, s: minmax(lrp.lrp(net, x, y, composite=s.composite).values[lrp.PIXELS].sum(1).relu()),
+    "lrp_t": lambda net, x, y, s: minmax(
+        relevance.lrp(net, x, y, s.layer, composite=s.composite).values[s.layer].sum(1).relu()
+    ),
+    "lrp": lambda net, x, y, s: minmax(relevance.lrp(net, x, y, composite=s.composite).values[relevance.PIXELS].sum(1).relu()),
     "simple": lambda net, x, y, s: pixels(gradients.gradient(net, x, y).values),
     "smoothgrad": lambda net, x, y, s: pixels(gradients.smoothgrad(net, x, y, n=s.smooth_n, spread=s.smooth_spread).values),
     "ig": lambda net, x, y, s: pixels(gradients.integrated_gradients(net, x, y, steps=s.ig_steps).values),
-    "guided": lambda net, x, y, s: pixels(gradients.guided_backpropagation(net, x, y).values),
+    "guided": lambda net, x, y, s: pixels(guided.guided_backpropagation(net, x, y).values),
 }
 
 
 @pytest.mark.parametrize("name", NAMES)
 @pytest.mark.parametrize("s", [Settings("into:conv2"), Settings("conv2", "epsilon", 3, 0.3, 4)], ids=["defaults", "others"])
 def test_maps_are_the_formula(model, x, y, name, s):
-    found = interpreters.explain(name, model, x, y, s)
+    found = by_name.explain(name, model, x, y, s)
     torch.testing.assert_close(found.maps, TWINS[name](model, x, y, s))
     torch.testing.assert_close(found.logits, model(x))
     assert not found.maps.requires_grad and not found.logits.requires_grad
     assert found.maps.shape == (6, *((8, 8) if name not in AT_LAYER or s.layer == "into:conv2" else (4, 4)))
-    alive = ~metrics.degenerate(found.maps)
+    alive = ~comparison.degenerate(found.maps)
     assert alive.any() and found.maps[alive].amax((1, 2)).eq(1).all() and found.maps.min() >= 0
     assert found.maps[~alive].eq(0).all()
     assert name == "gradcam" or found.maps[alive].amin((1, 2)).eq(0).all()
@@ -100,52 +105,52 @@ def test_gradcam_is_scaled_by_its_maximum_alone():
     with torch.no_grad():
         net.conv1.weight.abs_(), net.conv1.bias.abs_(), net.conv2.weight.abs_(), net.head.weight.abs_()
     x = 0.5 + torch.rand(2, 3, 8, 8, dtype=D) / 2
-    maps = interpreters.explain("gradcam", net, x, torch.tensor([0, 1]), INTO).maps
+    maps = by_name.explain("gradcam", net, x, torch.tensor([0, 1]), INTO).maps
     assert maps.amin((1, 2)).min() > 0.05 and maps.amax((1, 2)).eq(1).all()
 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_many_classes_are_the_single_ones_stacked(model, x, y, name):
     classes = torch.stack([y, (y + 1) % 4, (y + 3) % 4], 1)
-    many = interpreters.explain(name, model, x, classes, INTO)
-    single = [interpreters.explain(name, model, x, c, INTO) for c in classes.T]
+    many = by_name.explain(name, model, x, classes, INTO)
+    single = [by_name.explain(name, model, x, c, INTO) for c in classes.T]
     torch.testing.assert_close(many.maps, torch.stack([s.maps for s in single], 1))
     torch.testing.assert_close(many.logits, single[0].logits)
     assert not many.maps.requires_grad and not many.logits.requires_grad
-    rows = torch.cat([interpreters.explain(name, model, x[n : n + 1], y[n : n + 1], INTO).maps for n in range(2)])
+    rows = torch.cat([by_name.explain(name, model, x[n : n + 1], y[n : n + 1], INTO).maps for n in range(2)])
     assert name == "smoothgrad" or torch.allclose(rows, many.maps[:2, 0])  # whose noise depends on the batch
 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_a_class_that_nothing_speaks_for_has_a_map_of_zeros(loud, x, y, name):
-    found = interpreters.explain(name, loud, x, torch.stack([y * 0 + 3, y * 0], 1), INTO)
+    found = by_name.explain(name, loud, x, torch.stack([y * 0 + 3, y * 0], 1), INTO)
     assert found.maps[:, 0].eq(0).all() and found.maps[:, 1].gt(0).any()
-    assert metrics.degenerate(found.maps[:, 0]).all()
+    assert comparison.degenerate(found.maps[:, 0]).all()
 
 
 @pytest.mark.parametrize("name", DIFFERENTIABLE)
 def test_with_a_graph_parameters_and_images_get_gradients(loud, x, name):
     y = torch.tensor([0, 1, 2, 0, 1, 2])
     x.requires_grad_()
-    found = interpreters.explain(name, loud, x, y, INTO, create_graph=True)
+    found = by_name.explain(name, loud, x, y, INTO, create_graph=True)
     wanted = {"conv1": loud.conv1.weight, "conv2": loud.conv2.weight, "head": loud.head.weight, "x": x}
     for value, still in ((found.maps.sum(), UNMOVED.get(name, set())), (found.logits.sum(), set())):
         for n, t in wanted.items():
             (g,) = torch.autograd.grad(value, t, retain_graph=True, allow_unused=True)
             assert (g is None or g.eq(0).all()) if n in still else (g.isfinite().all() and g.ne(0).any())
-    plain = interpreters.explain(name, loud, x, y, INTO)
+    plain = by_name.explain(name, loud, x, y, INTO)
     torch.testing.assert_close(found.maps, plain.maps)
     assert not plain.maps.requires_grad and not plain.logits.requires_grad
 
 
 @pytest.mark.parametrize("name", DIFFERENTIABLE)
 def test_dead_maps_among_others_spoil_no_gradient(loud, x, name):
-    h = interpreters.explain(name, loud, x, torch.tensor([0, 3, 1, 3, 2, 0]), INTO, create_graph=True).maps
-    h0 = interpreters.explain(name, raised(toy(3)), x, torch.tensor([0, 1, 2, 3, 0, 1]), INTO).maps
-    dead = metrics.degenerate(h)
+    h = by_name.explain(name, loud, x, torch.tensor([0, 3, 1, 3, 2, 0]), INTO, create_graph=True).maps
+    h0 = by_name.explain(name, raised(toy(3)), x, torch.tensor([0, 1, 2, 3, 0, 1]), INTO).maps
+    dead = comparison.degenerate(h)
     assert dead.tolist() == [False, True, False, True, False, False]
     weight = loud.conv2.weight
-    for loss in (fooling.location(h), fooling.topk(h, h0), fooling.centre(h, h0)):
+    for loss in (manipulation.location(h), manipulation.topk(h, h0), manipulation.centre(h, h0)):
         every = torch.autograd.grad(loss.sum(), weight, retain_graph=True)[0]
         living = torch.autograd.grad(loss[~dead].sum(), weight, retain_graph=True)[0]
         assert loss.isfinite().all() and every.isfinite().all() and every.ne(0).any()
@@ -153,10 +158,10 @@ def test_dead_maps_among_others_spoil_no_gradient(loud, x, name):
 
 
 LOSSES = {
-    "location": lambda h, h0: fooling.location(h[:, 0]),
-    "topk": lambda h, h0: fooling.topk(h[:, 0], h0[:, 0], 18),
-    "centre": lambda h, h0: fooling.centre(h[:, 0], h0[:, 0]),
-    "active": fooling.swap,
+    "location": lambda h, h0: manipulation.location(h[:, 0]),
+    "topk": lambda h, h0: manipulation.topk(h[:, 0], h0[:, 0], 18),
+    "centre": lambda h, h0: manipulation.centre(h[:, 0], h0[:, 0]),
+    "active": manipulation.swap,
 }
 
 
@@ -168,7 +173,7 @@ class Chain(nn.Module):
         self.net, self.name, self.loss, self.classes, self.h0 = net, name, loss, classes, h0
 
     def forward(self, x):
-        h = interpreters.explain(self.name, self.net, x, self.classes, INTO, create_graph=True).maps
+        h = by_name.explain(self.name, self.net, x, self.classes, INTO, create_graph=True).maps
         return LOSSES[self.loss](h, self.h0)
 
 
@@ -177,8 +182,8 @@ class Chain(nn.Module):
 def test_the_whole_chain_is_differentiated(loud, name, loss):
     """From weights, and from pixels, through the map and its scaling to the loss; first and second order."""
     x, classes = torch.rand(2, 3, 6, 6, dtype=D, generator=torch.Generator().manual_seed(3)), torch.tensor([[0, 1], [1, 0]])
-    h, h0 = (interpreters.explain(name, net, x, classes, INTO).maps for net in (loud, raised(toy(5))))
-    assert not metrics.degenerate(h).any() and not metrics.degenerate(h0).any()
+    h, h0 = (by_name.explain(name, net, x, classes, INTO).maps for net in (loud, raised(toy(5))))
+    assert not comparison.degenerate(h).any() and not comparison.degenerate(h0).any()
     chain = Chain(loud, name, loss, classes, h0)
     for layer in {"conv1", "conv2", "head"} - UNMOVED.get(name, set()):
         weight = getattr(loud, layer).weight.detach().clone().requires_grad_()
@@ -209,10 +214,10 @@ def test_the_model_is_left_as_it_was(model, x, y, name, graph):
     model.conv1.weight.grad = torch.ones_like(model.conv1.weight)
     broken = Breaks(model)
     before, pixels, graph = state(broken), x.clone(), graph and name in DIFFERENTIABLE
-    interpreters.explain(name, model, x, y, INTO, create_graph=graph)
+    by_name.explain(name, model, x, y, INTO, create_graph=graph)
     assert same(before, state(broken)) and torch.equal(x, pixels) and not x.requires_grad
     with pytest.raises(RuntimeError, match="forced"):
-        interpreters.explain(name, broken, x, y, INTO, create_graph=graph)
+        by_name.explain(name, broken, x, y, INTO, create_graph=graph)
     assert same(before, state(broken))
 
 
@@ -227,7 +232,7 @@ def test_the_gradient_at_a_layer_is_autograds(model, x, y, layer):
     many = gradients.layer_gradient(model, x, classes, layer)[0]
     torch.testing.assert_close(many, torch.stack([by_hand(model, x, c, layer)[1] for c in classes.T], 1))
     torch.testing.assert_close(gradients.layer_gradient(model, x, 2, layer)[0], by_hand(model, x, y * 0 + 2, layer)[1])
-    decided = gradients.layer_gradient(model, x, hooks.predicted, layer)[0]
+    decided = gradients.layer_gradient(model, x, contract.predicted, layer)[0]
     torch.testing.assert_close(decided, by_hand(model, x, model(x).argmax(1), layer)[1])
     graph, logits = gradients.layer_gradient(model, x, classes, layer, create_graph=True)
     torch.testing.assert_close(graph, many)
@@ -250,7 +255,7 @@ def test_what_does_not_fit_is_refused(model, x, y):
         ("guided", {"create_graph": True}, "guided backprop is not differentiated here"),
     ):
         with pytest.raises(ValueError, match=message):
-            interpreters.explain(name, model, x, y, INTO, **options)
+            by_name.explain(name, model, x, y, INTO, **options)
     for name in NAMES:
         for images, classes, message in (
             (2 * x, y, "images range over"),
@@ -258,11 +263,11 @@ def test_what_does_not_fit_is_refused(model, x, y):
             (x, y[:3], "targets"),
         ):
             with pytest.raises(ValueError, match=message):
-                interpreters.explain(name, model, images, classes, INTO)
+                by_name.explain(name, model, images, classes, INTO)
     for name in AT_LAYER:
         for layer, message in (("conv3", "no layer 'conv3'"), ("into:conv3", "no layer 'conv3'"), ("head", "'head' puts out")):
             with pytest.raises(ValueError, match=message):
-                interpreters.explain(name, model, x, y, Settings(layer))
+                by_name.explain(name, model, x, y, Settings(layer))
     model.aside = nn.Conv2d(3, 2, 1)
     with pytest.raises(ValueError, match="layer 'aside' did not run"):
         gradients.layer_gradient(model, x, y, "aside")

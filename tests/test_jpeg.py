@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 from PIL import Image
 from torch.autograd import gradcheck, gradgradcheck
 
-from lib import images, jpeg
+from lib.attacks import jpeg
+from lib.data import images
 
 SIZES = [(16, 16), (32, 48), (30, 34), (5, 7), (1, 1)]
 

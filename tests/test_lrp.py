@@ -11,8 +11,10 @@ from hypothesis import strategies as st
 from torch import nn
 from torch.nn import functional as F
 
-from lib import gradients, hooks, lrp, models
-from lib.lrp import PIXELS, AlphaBeta, Composite, Epsilon
+from lib.explanations import gradients, relevance, relevance_rules
+from lib.explanations.relevance import PIXELS
+from lib.explanations.relevance_rules import AlphaBeta, Composite, Epsilon
+from lib.networks import classifier, contract, models, small
 from tests.conftest import Breaks, same_state, state_of
 from tests.flops import flops
 
@@ -116,7 +118,7 @@ def handed(rule, f, x, b, r):
 
 def check(rule, composite, net, x, seen, f, b=None):
     """What `net` hands from layer 0 to the pixels is what the formula hands on through f, which sees `seen` of the images."""
-    found = lrp.lrp(net, x, torch.tensor([[0, 2]] * len(x)), ["0", PIXELS], composite=composite).values
+    found = relevance.lrp(net, x, torch.tensor([[0, 2]] * len(x)), ["0", PIXELS], composite=composite).values
     for n in range(len(x)):
         for k in range(2):
             r = found["0"][n, k]
@@ -183,7 +185,7 @@ def test_average_pooling_hands_on_by_the_formula(pool, shift):
 def test_the_winner_of_max_pooling_takes_all():
     for pool, x in ((nn.MaxPool2d(3, 2, 1), images(2, 3, 5, 6)), (nn.AdaptiveMaxPool2d(2), images(2, 3, 5, 7))):
         net = below_head(lambda x, pool: pool(x - 0.5), pool(x)[0].shape, pool)
-        found = lrp.lrp(net, x, 1, ["0", PIXELS]).values
+        found = relevance.lrp(net, x, 1, ["0", PIXELS]).values
         pool.return_indices = True
         expected = torch.zeros_like(x).flatten(2).scatter_add_(2, pool(x)[1].flatten(2), found["0"].flatten(2))
         torch.testing.assert_close(found[PIXELS], expected.view_as(x))
@@ -208,23 +210,23 @@ def test_a_sum_is_shared_out_by_its_terms():
         ):
             over = rule == "overwritten"
             composite = Composite(Z, Z, Z, AlphaBeta(eps=0.1) if over else rule, overwritten=over)
-            found = lrp.lrp(net, x, 2, ["2", "3", "0"], composite=composite).values
+            found = relevance.lrp(net, x, 2, ["2", "3", "0"], composite=composite).values
             torch.testing.assert_close(found["2"], found["0"] * mine / divisor)
             torch.testing.assert_close(found["3"], found["0"] * others / divisor)
 
 
 def test_a_concatenation_hands_each_piece_its_own():
     x = images(2, 3, 5, 5)
-    found = lrp.lrp(branches(lambda a, b: torch.cat([b, a], 1), 8), x, 1, ["2", "3", "0"]).values
+    found = relevance.lrp(branches(lambda a, b: torch.cat([b, a], 1), 8), x, 1, ["2", "3", "0"]).values
     assert torch.equal(found["0"], torch.cat([found["3"], found["2"]], 1)) and found["2"].abs().sum() > 0
-    found = lrp.lrp(branches(lambda a, b: torch.cat([b, a[:, :2]], 1).split(3, 1)[1], 3), x, 1, ["2", "3", "0"]).values
+    found = relevance.lrp(branches(lambda a, b: torch.cat([b, a[:, :2]], 1).split(3, 1)[1], 3), x, 1, ["2", "3", "0"]).values
     assert torch.equal(found["3"], F.pad(found["0"][:, :1], (0, 0, 0, 0, 3, 0)))
     assert torch.equal(found["2"], F.pad(found["0"][:, 1:], (0, 0, 0, 0, 0, 2)))
 
 
 def test_what_is_read_twice_gets_both_relevances():
     net = below_head(lambda x, a: torch.cat([y := a(x), (y + y)[:, :2], y], 1), (10, 3, 3), nn.Conv2d(3, 4, 3))
-    found = lrp.lrp(net, images(2, 3, 5, 5), 0, ["2", "0"], composite="z").values
+    found = relevance.lrp(net, images(2, 3, 5, 5), 0, ["2", "0"], composite="z").values
     torch.testing.assert_close(
         found["2"], found["0"][:, :4] + found["0"][:, 6:] + F.pad(found["0"][:, 4:6], (0, 0, 0, 0, 0, 2))
     )
@@ -274,10 +276,10 @@ def test_batchnorm_is_passed_by_where_it_cannot_be_folded():
     net = below_head(lambda x, a, n: n(a(x)), (4, 3, 3), conv, norm)
     check(rule, Composite(rule, Z, Z, Z, fold=False), net, x, x, bare, conv.bias)
     first = below_head(lambda x, n: n(x), (4, 5, 5), norm)
-    found = lrp.lrp(first, x, 0, ["0", PIXELS], composite=ZERO).values
+    found = relevance.lrp(first, x, 0, ["0", PIXELS], composite=ZERO).values
     assert torch.equal(found["0"], found[PIXELS])
     twice = below_head(lambda x, a, n: torch.cat([n(y := a(x)), y * 2], 1), (8, 3, 3), conv, norm)
-    found = lrp.lrp(twice, x, 0, ["0", PIXELS], composite=Composite(rule, Z, Z, Z)).values
+    found = relevance.lrp(twice, x, 0, ["0", PIXELS], composite=Composite(rule, Z, Z, Z)).values
     for n, r in enumerate(found["0"]):
         expected = handed(rule, bare, x[n], conv.bias.repeat_interleave(9), (r[:4] + r[4:]).flatten())
         torch.testing.assert_close(found[PIXELS][n], expected)
@@ -296,7 +298,7 @@ def test_where_the_divisor_is_zero_nothing_is_handed_on():
     ):
         net[2].weight.data = w
         for composite in composites:
-            found = lrp.lrp(net, images_, 0, ["0", PIXELS], composite=composite).values
+            found = relevance.lrp(net, images_, 0, ["0", PIXELS], composite=composite).values
             assert found["0"].abs().sum() > 0 and found[PIXELS].eq(0).all()
 
 
@@ -313,8 +315,8 @@ def test_activations_hand_on_unchanged_also_in_place(kind):
     for inplace in (False, True) if hasattr(kind(), "inplace") else (False,):
         act = (kind(inplace=True) if inplace else kind()).eval()
         below, above = (below_head(f, (4, 3, 3), conv) for f in (lambda x, a: act(a(x)), lambda x, a: a(act(x - 0.5))))  # noqa: B023
-        check(Epsilon(), lrp.COMPOSITES["epsilon"], below, x, x, bare, conv.bias)
-        check(AlphaBeta(), lrp.COMPOSITES["epsilon-plus"], above, x, act(x - 0.5), bare, conv.bias)
+        check(Epsilon(), relevance_rules.COMPOSITES["epsilon"], below, x, x, bare, conv.bias)
+        check(AlphaBeta(), relevance_rules.COMPOSITES["epsilon-plus"], above, x, act(x - 0.5), bare, conv.bias)
 
 
 def test_constants_are_passed_by():
@@ -326,7 +328,7 @@ def test_constants_are_passed_by():
         lambda x: (x - 1) / 3,
         lambda x: 2 * x * x.shape[2],
     ):
-        found = lrp.lrp(below_head(lambda x: f(x.clone()), (3, 5, 5)), x, 0, ["0", PIXELS]).values  # noqa: B023
+        found = relevance.lrp(below_head(lambda x: f(x.clone()), (3, 5, 5)), x, 0, ["0", PIXELS]).values  # noqa: B023
         assert torch.equal(found["0"], found[PIXELS])
 
 
@@ -340,15 +342,17 @@ def test_named_composites_are_what_they_say():
         ("heo", heo, Epsilon(0.01), heo, heo, {"fold": False}),
         ("heo-released", AlphaBeta(1, 0, 0.01, "twice"), Epsilon(0.01), heo, heo, {"fold": False, "overwritten": True}),
     ):
-        found, expected = (lrp.lrp(net, x, 0, composite=c).values[PIXELS] for c in (name, Composite(*rules, **options)))
+        found, expected = (relevance.lrp(net, x, 0, composite=c).values[PIXELS] for c in (name, Composite(*rules, **options)))
         assert torch.equal(found, expected), name
-    assert torch.equal(lrp.lrp(net, x, 0).values[PIXELS], lrp.lrp(net, x, 0, composite="epsilon-plus").values[PIXELS])
+    assert torch.equal(
+        relevance.lrp(net, x, 0).values[PIXELS], relevance.lrp(net, x, 0, composite="epsilon-plus").values[PIXELS]
+    )
 
 
 @pytest.mark.parametrize("arch", ["plain", "residual", "inception", "small", "wresnet"])
 def test_without_biases_the_vanilla_rule_is_gradient_times_input(arch):
     model, x, y = drawn(models.create(arch, classes=5), bias=False, shift=False), images(2, 3, 16, 16), torch.tensor([4, 0])
-    found = lrp.lrp(model, x, y, [PIXELS, model.stages[-1]], composite="z")
+    found = relevance.lrp(model, x, y, [PIXELS, model.stages[-1]], composite="z")
     expected = gradients.gradient(model, x, y).values * (x - model.mean)
     torch.testing.assert_close(found.values[PIXELS], expected, rtol=1e-6, atol=1e-12)
     for values in found.values.values():
@@ -356,9 +360,9 @@ def test_without_biases_the_vanilla_rule_is_gradient_times_input(arch):
 
 
 CONSERVED = {
-    "plain": (*models.STAGES, "into:stage3"),
-    "residual": (*models.STAGES, "into:stage2.1", "into:stage3.0"),
-    "inception": (*models.STAGES, "into:stage3.2"),
+    "plain": (*small.STAGES, "into:stage3"),
+    "residual": (*small.STAGES, "into:stage2.1", "into:stage3.0"),
+    "inception": (*small.STAGES, "into:stage3.2"),
     "small": ("conv1", "conv2", "conv3", "into:conv2", "into:conv3"),
     "vgg19": ("features.3", "features.35", "into:features.34"),
     "resnet50": ("layer1", "layer2", "layer3", "layer4", "into:layer4.2", "into:layer1.0"),
@@ -372,7 +376,7 @@ def test_relevance_is_conserved_through_whole_networks(arch):
     """A shift can put out what has no positive input: where BatchNorm is passed by, and in strided shortcuts."""
     model = drawn(models.create(arch, classes=10), bias=False, shift=arch not in ("densenet121", "residual"))
     size = 32 if arch in models.SMALL_NETWORKS else 64
-    found = lrp.lrp(model, images(1, 3, size, size), torch.tensor([3]), [PIXELS, *CONSERVED[arch]], composite=ZERO)
+    found = relevance.lrp(model, images(1, 3, size, size), torch.tensor([3]), [PIXELS, *CONSERVED[arch]], composite=ZERO)
     for name, values in found.values.items():
         assert values.sum().item() == pytest.approx(found.logits[0, 3].item(), rel=1e-7), name
 
@@ -410,7 +414,7 @@ def test_zennit_agrees_on_a_network_without_biases():
         ("epsilon", of(rules.Epsilon(), rules.Epsilon())),
         (Composite(AlphaBeta(3, 2), AlphaBeta(), Epsilon(), Epsilon()), of(rules.AlphaBeta(3, 2), rules.ZPlus())),
     ):
-        torch.testing.assert_close(lrp.lrp(net, x, y, composite=ours).values[PIXELS], by_zennit(theirs, net, x, y))
+        torch.testing.assert_close(relevance.lrp(net, x, y, composite=ours).values[PIXELS], by_zennit(theirs, net, x, y))
 
 
 @pytest.mark.parametrize("bias", [False, True])
@@ -426,7 +430,7 @@ def test_zennit_agrees_on_a_folded_resnet(bias):
     composite = Composite(AlphaBeta(bias="signed" if bias else "none"), Epsilon(), Epsilon(), Epsilon())
     theirs = zennit.EpsilonPlus(canonizers=[canonizers.ResNetCanonizer()], zero_params=None if bias else "bias")
     expected = by_zennit(theirs, model.net, (x - model.mean) / model.std, y)
-    torch.testing.assert_close(lrp.lrp(model, x, y, composite=composite).values[PIXELS], expected, rtol=1e-6, atol=1e-12)
+    torch.testing.assert_close(relevance.lrp(model, x, y, composite=composite).values[PIXELS], expected, rtol=1e-6, atol=1e-12)
 
 
 @pytest.mark.parametrize("bias", [False, True])
@@ -437,7 +441,7 @@ def test_captum_agrees_on_a_chain_of_layers(bias):
         warnings.filterwarnings("ignore", message="Setting backward hooks")
         expected = captum.LRP(copy.deepcopy(net)).attribute(x.clone().requires_grad_(), target=y).detach()
     composite = Composite(*[Epsilon(1e-9)] * 4)
-    torch.testing.assert_close(lrp.lrp(net, x, y, composite=composite).values[PIXELS], expected)
+    torch.testing.assert_close(relevance.lrp(net, x, y, composite=composite).values[PIXELS], expected)
 
 
 class Kernel(nn.Module):
@@ -448,11 +452,11 @@ class Kernel(nn.Module):
         self.net, self.composite = net, composite
 
     def forward(self, x):
-        found = lrp.lrp(self.net, x, 1, [PIXELS, "max"], composite=self.composite, create_graph=True)
+        found = relevance.lrp(self.net, x, 1, [PIXELS, "max"], composite=self.composite, create_graph=True)
         return torch.cat([v.flatten() for v in (*found.values.values(), found.logits)])
 
 
-@pytest.mark.parametrize("composite", lrp.COMPOSITES)
+@pytest.mark.parametrize("composite", relevance_rules.COMPOSITES)
 def test_derivatives_with_respect_to_images_and_every_parameter(composite):
     net, x = drawn(Shallow()), 0.2 + 0.6 * images(1, 3, 4, 4)
     names = [f"net.{name}" for name, _ in net.named_parameters()]
@@ -467,33 +471,35 @@ def test_derivatives_with_respect_to_images_and_every_parameter(composite):
         assert torch.autograd.gradcheck(lambda *leaves: of(*leaves).square().sum(), leaves)
 
 
-@pytest.mark.parametrize("composite", lrp.COMPOSITES)
+@pytest.mark.parametrize("composite", relevance_rules.COMPOSITES)
 def test_rows_classes_and_layers_do_not_see_each_other(composite):
     net, x, classes = drawn(Shallow()), images(3, 3, 8, 8), torch.tensor([[0, 1], [2, 0], [1, 1]])
     layers = [PIXELS, "into:conv2", "max", "mean"]
-    found = lrp.lrp(net, x, classes, layers, composite=composite)
+    found = relevance.lrp(net, x, classes, layers, composite=composite)
     torch.testing.assert_close(found.logits, net(x).detach())
     for name in layers:
         assert found.values[name].shape[:2] == (3, 2)
         for k in range(2):
-            alone = lrp.lrp(net, x, classes[:, k], name, composite=composite)
+            alone = relevance.lrp(net, x, classes[:, k], name, composite=composite)
             assert list(alone.values) == [name]
             torch.testing.assert_close(found.values[name][:, k], alone.values[name])
         for n in range(3):
-            row = lrp.lrp(net, x[n : n + 1], classes[n : n + 1], name, composite=composite).values[name]
+            row = relevance.lrp(net, x[n : n + 1], classes[n : n + 1], name, composite=composite).values[name]
             torch.testing.assert_close(found.values[name][n : n + 1], row)
-    decided, expected = (lrp.lrp(net, x, y, composite=composite).values[PIXELS] for y in (hooks.predicted, net(x).argmax(1)))
+    decided, expected = (
+        relevance.lrp(net, x, y, composite=composite).values[PIXELS] for y in (contract.predicted, net(x).argmax(1))
+    )
     assert torch.equal(decided, expected)
 
 
-@pytest.mark.parametrize("composite", lrp.COMPOSITES)
+@pytest.mark.parametrize("composite", relevance_rules.COMPOSITES)
 def test_graphs_and_in_place_operations_change_nothing(composite):
     net, inplace, x = drawn(Shallow()), Shallow(inplace=True).double().eval(), images(2, 3, 8, 8)
     inplace.load_state_dict(net.state_dict())
     layers = [PIXELS, "max", "bn2", "mean"]
-    a, b = (lrp.lrp(n, x, 0, layers, composite=composite) for n in (net, inplace))
+    a, b = (relevance.lrp(n, x, 0, layers, composite=composite) for n in (net, inplace))
     with torch.no_grad():
-        c = lrp.lrp(net, x, 0, layers, composite=composite, create_graph=True)
+        c = relevance.lrp(net, x, 0, layers, composite=composite, create_graph=True)
     assert torch.equal(a.logits, b.logits) and c.logits.requires_grad and not a.logits.requires_grad
     for n in layers:
         assert torch.equal(a.values[n], b.values[n]) and c.values[n].requires_grad and not a.values[n].requires_grad
@@ -503,8 +509,8 @@ def test_graphs_and_in_place_operations_change_nothing(composite):
 def test_float32_is_close_to_float64():
     net, x = drawn(models.create("residual", classes=10)), images(2, 3, 32, 32)
     for composite in ("epsilon-plus", "epsilon", "heo", "heo-released"):
-        exact = lrp.lrp(net, x, 3, composite=composite).values[PIXELS]
-        found = lrp.lrp(copy.deepcopy(net).float(), x.float(), 3, composite=composite).values[PIXELS]
+        exact = relevance.lrp(net, x, 3, composite=composite).values[PIXELS]
+        found = relevance.lrp(copy.deepcopy(net).float(), x.float(), 3, composite=composite).values[PIXELS]
         assert found.dtype == torch.float32 and (found - exact).norm() < 1e-3 * exact.norm(), composite
 
 
@@ -516,29 +522,36 @@ def test_the_model_is_left_as_it_was(graph):
     net.conv1.weight.grad = torch.ones_like(net.conv1.weight)
     broken, pixels = Breaks(net), x.clone()
     before = state_of(broken)
-    lrp.lrp(net, x, 0, [PIXELS, "conv2", "into:conv2"], create_graph=graph)
+    relevance.lrp(net, x, 0, [PIXELS, "conv2", "into:conv2"], create_graph=graph)
     with pytest.raises(RuntimeError, match="forced"):
-        lrp.lrp(broken, x, 0, [PIXELS, "into:conv2"], create_graph=graph)
+        relevance.lrp(broken, x, 0, [PIXELS, "into:conv2"], create_graph=graph)
     assert same_state(before, state_of(broken)) and not any(m._forward_pre_hooks for m in broken.modules())
     assert torch.equal(x, pixels) and not x.requires_grad and torch.is_grad_enabled()
 
 
 def test_exact_costs():
     net = nn.Sequential(
-        nn.Conv2d(3, 8, 3, bias=False), nn.ReLU(), nn.MaxPool2d(2), nn.Conv2d(8, 6, 3, padding=1, bias=False), nn.ReLU(),
-        nn.Conv2d(6, 5, 3, bias=False), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(5, 4, bias=False),
-    )  # fmt: skip
+        nn.Conv2d(3, 8, 3, bias=False),
+        nn.ReLU(),
+        nn.MaxPool2d(2),
+        nn.Conv2d(8, 6, 3, padding=1, bias=False),
+        nn.ReLU(),
+        nn.Conv2d(6, 5, 3, bias=False),
+        nn.AdaptiveAvgPool2d(1),
+        nn.Flatten(),
+        nn.Linear(5, 4, bias=False),
+    )
     z = x = torch.rand(2, 3, 12, 12)
     cost = []
     for layer in net:
         cost.append(flops(lambda layer=layer, z=z: layer(z)))
         z = layer(z).detach()
     forward, convolutions = sum(cost), cost[0] + cost[3] + cost[5]
-    epsilon, plus = (lambda *a, c=c: flops(lambda: lrp.lrp(net, x, *a, composite=c)) for c in ("epsilon", "epsilon-plus"))
+    epsilon, plus = (lambda *a, c=c: flops(lambda: relevance.lrp(net, x, *a, composite=c)) for c in ("epsilon", "epsilon-plus"))
     assert epsilon(0) == flops(lambda: gradients.gradient(net, x, 0)) == 2 * forward
     assert plus(0) == 2 * forward + convolutions
     assert plus(torch.tensor([[0, 1], [2, 3]])) == 3 * forward + 2 * convolutions
-    assert flops(lambda: lrp.lrp(net, x, 0, composite="alpha2-beta1")) == 2 * forward + 3 * convolutions
+    assert flops(lambda: relevance.lrp(net, x, 0, composite="alpha2-beta1")) == 2 * forward + 3 * convolutions
     assert epsilon(0, "into:6") == forward + cost[8]  # the last stage: nothing but the head
     for lowest, above in (("5", 6), ("into:5", 5), ("4", 5), ("0", 1), (PIXELS, 0)):
         assert epsilon(0, lowest) == epsilon(0, [lowest, "into:6"]) == forward + sum(cost[above:])
@@ -563,7 +576,7 @@ def stale(x):
 )
 def test_what_has_no_rule_is_refused_with_its_layer(f, message):
     with pytest.raises(ValueError, match=message):
-        lrp.lrp(below_head(lambda x, a: f(a(x)), (4, 3, 3), nn.Conv2d(3, 4, 3)), images(2, 3, 5, 5), 0)
+        relevance.lrp(below_head(lambda x, a: f(a(x)), (4, 3, 3), nn.Conv2d(3, 4, 3)), images(2, 3, 5, 5), 0)
 
 
 @pytest.mark.filterwarnings("ignore:Using padding='same'")
@@ -571,7 +584,7 @@ def test_wrong_calls_are_refused():
     net, x = drawn(Shallow()), images(2, 3, 8, 8)
     conv, flat, head = nn.Conv2d(3, 4, 3, padding="same"), nn.Flatten(), nn.Linear(256, 3)
     gated, even, local = (
-        models.Classifier(nn.Sequential(*m, flat, head).double(), stages=("0",), classes=3)
+        classifier.Classifier(nn.Sequential(*m, flat, head).double(), stages=("0",), classes=3)
         for m in (
             [conv, nn.Sigmoid()],
             [nn.Conv2d(3, 4, 2, padding="same")],
@@ -581,30 +594,35 @@ def test_wrong_calls_are_refused():
     net.spare, broken = nn.Conv2d(3, 4, 3), drawn(Shallow())
     broken.conv2.weight.data[0] = torch.nan
     for call, message in (
-        (lambda: lrp.lrp(gated, x, 0), "no rule for 'sigmoid', which runs in layer '1'"),
-        (lambda: lrp.lrp(even, x, 0), "layer '0' pads 'same' with an even kernel"),
-        (lambda: lrp.lrp(local, x, 0), "layer '1' normalises with the batch's own statistics"),
-        (lambda: lrp.lrp(local, x, 0, composite="heo"), "layer '1' normalises with the batch's own statistics"),
-        (lambda: lrp.lrp(net, x, 0, composite="lrp-0"), "unknown composite 'lrp-0'; choose one of z, epsilon"),
+        (lambda: relevance.lrp(gated, x, 0), "no rule for 'sigmoid', which runs in layer '1'"),
+        (lambda: relevance.lrp(even, x, 0), "layer '0' pads 'same' with an even kernel"),
+        (lambda: relevance.lrp(local, x, 0), "layer '1' normalises with the batch's own statistics"),
+        (lambda: relevance.lrp(local, x, 0, composite="heo"), "layer '1' normalises with the batch's own statistics"),
+        (lambda: relevance.lrp(net, x, 0, composite="lrp-0"), "unknown composite 'lrp-0'; choose one of z, epsilon"),
         (lambda: AlphaBeta(2, 0), "it takes alpha - beta = 1"),
         (lambda: AlphaBeta(0.5, -0.5), "beta >= 0"),
         (lambda: AlphaBeta(2, 1, bias="twice"), "a bias counted twice belongs to alpha = 1"),
-        (lambda: lrp.lrp(net, x, 0, "convv2"), "no layer 'convv2' in Shallow; did you mean conv2"),
-        (lambda: lrp.lrp(net, x, 0, "into:convv2"), "no layer 'convv2' in Shallow; did you mean conv2"),
-        (lambda: lrp.lrp(net, x, 0, ["conv1", "spare"]), "layer 'spare' did not run"),
-        (lambda: lrp.lrp(net, x, 0, "head"), r"layer 'head' puts out \(2, 3\)"),
-        (lambda: lrp.lrp(net, x, 0, []), "no layer named"),
-        (lambda: lrp.lrp(net, 2 * x, 0), "images range over"),
-        (lambda: lrp.lrp(net, x[0], 0), "expected .N, C, H, W."),
-        (lambda: lrp.lrp(net, x, 3), "targets range over"),
-        (lambda: lrp.lrp(broken, x, 0), r"NaN or infinity in conv2\.weight"),
+        (lambda: relevance.lrp(net, x, 0, "convv2"), "no layer 'convv2' in Shallow; did you mean conv2"),
+        (lambda: relevance.lrp(net, x, 0, "into:convv2"), "no layer 'convv2' in Shallow; did you mean conv2"),
+        (lambda: relevance.lrp(net, x, 0, ["conv1", "spare"]), "layer 'spare' did not run"),
+        (lambda: relevance.lrp(net, x, 0, "head"), r"layer 'head' puts out \(2, 3\)"),
+        (lambda: relevance.lrp(net, x, 0, []), "no layer named"),
+        (lambda: relevance.lrp(net, 2 * x, 0), "images range over"),
+        (lambda: relevance.lrp(net, x[0], 0), "expected .N, C, H, W."),
+        (lambda: relevance.lrp(net, x, 3), "targets range over"),
+        (lambda: relevance.lrp(broken, x, 0), r"NaN or infinity in conv2\.weight"),
     ):
         with pytest.raises(ValueError, match=message):
             call()
 
 
 @settings(deadline=None, max_examples=40)
-@given(st.integers(0, 10_000), st.sampled_from(list(lrp.COMPOSITES)), st.sampled_from([1, 2, 5]), st.sampled_from("01?"))
+@given(
+    st.integers(0, 10_000),
+    st.sampled_from(list(relevance_rules.COMPOSITES)),
+    st.sampled_from([1, 2, 5]),
+    st.sampled_from("01?"),
+)
 def test_awkward_images_give_finite_relevance(seed, composite, size, constant):
     """Black and white images, maps of one pixel, dead ReLUs, logits of any sign; one image, float32."""
     torch.manual_seed(seed)
@@ -612,7 +630,7 @@ def test_awkward_images_give_finite_relevance(seed, composite, size, constant):
     net = Net(lambda x, a, n, b, head: head((F.relu(b(y := F.relu(n(a(x))))) + y).mean((2, 3))), *modules)
     net = drawn(net, bias=bool(seed % 2)).float()
     x = torch.rand(1, 4, size, size).round(decimals=1) if constant == "?" else torch.full((1, 4, size, size), float(constant))
-    found = lrp.lrp(net, x, 0, [PIXELS, "1", "into:2"], composite=composite)
+    found = relevance.lrp(net, x, 0, [PIXELS, "1", "into:2"], composite=composite)
     assert all(v.isfinite().all() for v in found.values.values())
 
 
@@ -628,13 +646,13 @@ def fork():
 def test_what_else_is_asked_for_changes_nothing(made, others):
     """A branch of a sum, both sides of a fold, two names of one tensor."""
     net, x = drawn(made()), images(2, 3, 8 if made is Shallow else 5, 8 if made is Shallow else 5)
-    together = lrp.lrp(net, x, 0, [PIXELS, *others], composite="epsilon").values
+    together = relevance.lrp(net, x, 0, [PIXELS, *others], composite="epsilon").values
     for name in (PIXELS, *others):
-        torch.testing.assert_close(together[name], lrp.lrp(net, x, 0, name, composite="epsilon").values[name])
+        torch.testing.assert_close(together[name], relevance.lrp(net, x, 0, name, composite="epsilon").values[name])
 
 
 def test_a_shortcut_without_weights_gets_its_share():
-    found = lrp.lrp(fork(), images(2, 3, 5, 5), 0, ["0", "4", "5", PIXELS], composite="z").values
+    found = relevance.lrp(fork(), images(2, 3, 5, 5), 0, ["0", "4", "5", PIXELS], composite="z").values
     torch.testing.assert_close(found["4"] + found["5"], found["0"])
 
 
@@ -650,7 +668,7 @@ def test_a_shortcut_without_weights_gets_its_share():
 )
 def test_what_changes_tensors_behind_the_tape_is_refused(f):
     with pytest.raises(ValueError, match="layer 'Net'"):
-        lrp.lrp(below_head(lambda x, a: f(a(x)), (4, 3, 3), nn.Conv2d(3, 4, 3)), images(2, 3, 5, 5), 0)
+        relevance.lrp(below_head(lambda x, a: f(a(x)), (4, 3, 3), nn.Conv2d(3, 4, 3)), images(2, 3, 5, 5), 0)
 
 
 @pytest.mark.parametrize(
@@ -667,4 +685,4 @@ def test_a_relu_that_changes_nothing_changes_nothing(f):
     conv, x = nn.Conv2d(3, 4, 3), images(2, 3, 5, 5)
     without, with_relu = (below_head(lambda x, a, g=g: a(f(g(x))), (4, 3, 3), conv) for g in (torch.clone, torch.relu))
     with_relu.load_state_dict(without.state_dict())
-    torch.testing.assert_close(lrp.lrp(with_relu, x, 0).values[PIXELS], lrp.lrp(without, x, 0).values[PIXELS])
+    torch.testing.assert_close(relevance.lrp(with_relu, x, 0).values[PIXELS], relevance.lrp(without, x, 0).values[PIXELS])

@@ -8,18 +8,18 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lib import metrics
+from lib.measures import comparison
 
 
 def test_nissim_golden_values():
     rng = torch.Generator().manual_seed(0)
     contrast = (torch.rand(1, 16, 16, generator=rng) > 0.5).float()
     zeros = torch.zeros(1, 16, 16)
-    assert metrics.nissim(contrast, contrast).item() == pytest.approx(0, abs=1e-6)
-    assert metrics.nissim(contrast, 1 - contrast).item() > 0.5
-    assert metrics.nissim(zeros, zeros).item() == 0
-    assert metrics.nissim(torch.full((1, 16, 16), 0.3), torch.full((1, 16, 16), 0.3)).item() == pytest.approx(0, abs=1e-6)
-    assert 0 <= metrics.nissim(zeros, contrast).item() <= 1
+    assert comparison.nissim(contrast, contrast).item() == pytest.approx(0, abs=1e-6)
+    assert comparison.nissim(contrast, 1 - contrast).item() > 0.5
+    assert comparison.nissim(zeros, zeros).item() == 0
+    assert comparison.nissim(torch.full((1, 16, 16), 0.3), torch.full((1, 16, 16), 0.3)).item() == pytest.approx(0, abs=1e-6)
+    assert 0 <= comparison.nissim(zeros, contrast).item() <= 1
 
 
 def test_nissim_is_half_of_one_less_ssim():
@@ -27,27 +27,27 @@ def test_nissim_is_half_of_one_less_ssim():
 
     a, b = (torch.rand(3, 12, 12, generator=torch.Generator().manual_seed(s), dtype=torch.float64) for s in (1, 2))
     expected = [(1 - structural_similarity(u, v, data_range=1.0)) / 2 for u, v in zip(a.numpy(), b.numpy(), strict=True)]
-    assert metrics.nissim(a, b).tolist() == pytest.approx(expected, abs=1e-10)
+    assert comparison.nissim(a, b).tolist() == pytest.approx(expected, abs=1e-10)
 
 
 def test_mod_and_vid_golden_values():
-    assert metrics.mod(torch.tensor([[0.1, 0.3], [0.5, 0.5]])).tolist() == pytest.approx([0.2, 0.5])
+    assert comparison.mod(torch.tensor([[0.1, 0.3], [0.5, 0.5]])).tolist() == pytest.approx([0.2, 0.5])
     mods = torch.tensor([0.1, 0.2, 0.3, 0.4])
-    assert metrics.vid_model(mods).item() == pytest.approx(0.1118, abs=1e-4)  # population standard deviation
-    assert metrics.vid_image(torch.stack([mods, torch.zeros(4)])).tolist() == pytest.approx([0.1118, 0.0], abs=1e-4)
+    assert comparison.vid_model(mods).item() == pytest.approx(0.1118, abs=1e-4)  # population standard deviation
+    assert comparison.vid_image(torch.stack([mods, torch.zeros(4)])).tolist() == pytest.approx([0.1118, 0.0], abs=1e-4)
 
 
 def test_readings_of_vid_differ_where_images_do():
     nissim = torch.tensor([[0.0, 0.4], [0.4, 0.0]])  # (image, eps): every image moves, the mean does not
-    assert metrics.vid_model(metrics.mod(nissim.T)).item() == pytest.approx(0)
-    assert metrics.vid_image(nissim).tolist() == pytest.approx([0.2, 0.2])
+    assert comparison.vid_model(comparison.mod(nissim.T)).item() == pytest.approx(0)
+    assert comparison.vid_image(nissim).tolist() == pytest.approx([0.2, 0.2])
 
 
 @settings(max_examples=40, deadline=None)
 @given(st.lists(st.lists(st.integers(0, 4), min_size=6, max_size=6), min_size=1, max_size=4))
 def test_ranks_with_ties_equal_scipy(rows):
     values = torch.tensor(rows, dtype=torch.float32)
-    assert np.array_equal(metrics.ranks(values).numpy(), scipy.stats.rankdata(values.numpy(), axis=1))
+    assert np.array_equal(comparison.ranks(values).numpy(), scipy.stats.rankdata(values.numpy(), axis=1))
 
 
 def test_spearman_equals_scipy_and_is_undefined_on_constant_maps():
@@ -55,62 +55,62 @@ def test_spearman_equals_scipy_and_is_undefined_on_constant_maps():
     a = torch.rand(4, 6, 5, generator=generator, dtype=torch.float64).sub(0.5).relu()  # many ties, as ReLU makes them
     b = torch.rand(4, 6, 5, generator=generator, dtype=torch.float64)
     expected = [scipy.stats.spearmanr(u.ravel(), v.ravel()).statistic for u, v in zip(a.numpy(), b.numpy(), strict=True)]
-    assert np.allclose(metrics.spearman(a, b), expected, atol=1e-12)
-    assert math.isnan(metrics.spearman(torch.zeros(1, 3, 3), b[:1, :3, :3].float()).item())
-    assert metrics.spearman(b, -b).tolist() == pytest.approx([-1] * 4)
+    assert np.allclose(comparison.spearman(a, b), expected, atol=1e-12)
+    assert math.isnan(comparison.spearman(torch.zeros(1, 3, 3), b[:1, :3, :3].float()).item())
+    assert comparison.spearman(b, -b).tolist() == pytest.approx([-1] * 4)
 
 
 def test_topk_iou_by_hand():
     a = torch.tensor([[[5.0, 4, 0], [0, 0, 0], [0, 0, 0]]])
     b = torch.tensor([[[5.0, 0, 4], [0, 0, 0], [0, 0, 0]]])
-    assert metrics.topk_iou(a, b, 2 / 9).item() == pytest.approx(1 / 3)
-    assert metrics.topk_iou(a, a).item() == 1
+    assert comparison.topk_iou(a, b, 2 / 9).item() == pytest.approx(1 / 3)
+    assert comparison.topk_iou(a, a).item() == 1
     rising = torch.arange(9.0).view(1, 3, 3)
     swapped = rising.clone()
     swapped[0, 1, 2], swapped[0, 2, 0] = 6.0, 5.0  # the third highest and the fourth change places: 2 of 4 shared
-    assert metrics.topk_iou(rising, swapped, 3 / 9).item() == pytest.approx(0.5)
+    assert comparison.topk_iou(rising, swapped, 3 / 9).item() == pytest.approx(0.5)
     # sparse maps do not share their empty background, and a constant map has no highest pixels
     one, other = torch.zeros(2, 1, 8, 8)
     one[0, 1, 1], other[0, 5, 5] = 1, 1
-    assert metrics.topk_iou(one, other).item() == 0 and metrics.topk_iou(one, one).item() == 1
-    assert metrics.topk_iou(one, torch.zeros(1, 8, 8)).isnan().all()
+    assert comparison.topk_iou(one, other).item() == 0 and comparison.topk_iou(one, one).item() == 1
+    assert comparison.topk_iou(one, torch.zeros(1, 8, 8)).isnan().all()
     with pytest.raises(ValueError, match="share must be in"):
-        metrics.topk_iou(a, b, 0)
+        comparison.topk_iou(a, b, 0)
 
 
 def test_centroid_equals_scipy_and_shift_by_hand():
     maps = torch.rand(3, 5, 7, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
     expected = [scipy.ndimage.center_of_mass(m) for m in maps.numpy()]
-    assert np.allclose(metrics.centroid(maps), expected)
+    assert np.allclose(comparison.centroid(maps), expected)
     a, b = torch.zeros(1, 8, 8), torch.zeros(1, 8, 8)
     a[0, 1, 1], b[0, 4, 5] = 1, 2
-    assert metrics.centroid_shift(a, b).item() == 5
-    assert math.isnan(metrics.centroid_shift(a, torch.zeros(1, 8, 8)).item())
+    assert comparison.centroid_shift(a, b).item() == 5
+    assert math.isnan(comparison.centroid_shift(a, torch.zeros(1, 8, 8)).item())
 
 
 def test_degenerate_maps():
     maps = torch.stack([torch.zeros(4, 4), torch.ones(4, 4), torch.eye(4)])
-    assert metrics.degenerate(maps).tolist() == [True, True, False]
+    assert comparison.degenerate(maps).tolist() == [True, True, False]
 
 
 def test_psnr_by_hand():
     x = torch.full((2, 1, 4, 4), 0.5)
-    assert metrics.psnr(x, x + 0.1).tolist() == pytest.approx([20, 20], abs=1e-4)
-    assert metrics.psnr(x, x).isinf().all()
+    assert comparison.psnr(x, x + 0.1).tolist() == pytest.approx([20, 20], abs=1e-4)
+    assert comparison.psnr(x, x).isinf().all()
 
 
 def test_overlap_by_hand():
     maps = torch.tensor([[[3.0, 1.0], [0.0, 0.0]], [[0.0, 0.0], [0.0, 0.0]]])
     mask = torch.tensor([[[True, False], [False, False]]]).expand(2, 2, 2)
-    energy = metrics.overlap(maps, mask)
+    energy = comparison.overlap(maps, mask)
     assert energy[0] == 0.75 and energy[1].isnan()
-    assert metrics.overlap(maps, mask, "pointing").tolist() == [1, 1]
-    assert metrics.overlap(maps, ~mask, "pointing")[0] == 0
+    assert comparison.overlap(maps, mask, "pointing").tolist() == [1, 1]
+    assert comparison.overlap(maps, ~mask, "pointing")[0] == 0
 
 
 def test_shapes_must_agree():
     with pytest.raises(ValueError, match="one shape"):
-        metrics.spearman(torch.rand(1, 3, 3), torch.rand(1, 4, 4))
+        comparison.spearman(torch.rand(1, 3, 3), torch.rand(1, 4, 4))
 
 
 @pytest.mark.parametrize(("n", "d"), [(7, 49), (1, 2), (5, 16), (3, 500)])
@@ -120,13 +120,13 @@ def test_kendall_is_scipys_also_with_ties(n, d):
     for b in (a + torch.randn(a.shape, generator=generator, dtype=a.dtype), torch.randn(a.shape, generator=generator).to(a)):
         for u, v in ((a, b), (a.round(), b.round(decimals=1)), (a, b.round())):
             expected = [scipy.stats.kendalltau(*pair).statistic for pair in zip(u.numpy(), v.numpy(), strict=True)]
-            torch.testing.assert_close(metrics.kendall(u, v), torch.tensor(expected), equal_nan=True)
+            torch.testing.assert_close(comparison.kendall(u, v), torch.tensor(expected), equal_nan=True)
 
 
 def test_kendall_by_hand():
     a = torch.tensor([[[1.0, 2.0], [3.0, 4.0]]])
-    assert metrics.kendall(a, a).item() == 1 and metrics.kendall(a, -a).item() == -1
-    assert metrics.kendall(a, torch.tensor([[[1.0, 2.0], [4.0, 3.0]]])).item() == pytest.approx(4 / 6)
-    assert metrics.kendall(a, torch.ones_like(a)).isnan().all()
+    assert comparison.kendall(a, a).item() == 1 and comparison.kendall(a, -a).item() == -1
+    assert comparison.kendall(a, torch.tensor([[[1.0, 2.0], [4.0, 3.0]]])).item() == pytest.approx(4 / 6)
+    assert comparison.kendall(a, torch.ones_like(a)).isnan().all()
     with pytest.raises(ValueError, match="maps of one shape"):
-        metrics.kendall(a, a[:, :1])
+        comparison.kendall(a, a[:, :1])

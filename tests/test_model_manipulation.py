@@ -10,25 +10,19 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from lib import (
-    cubes,
-    fooling,
-    hooks,
-    interpreters,
-    manipulation_claims,
-    manipulation_explorer,
-    manipulation_measure,
-    manipulation_training,
-    models,
-    paths,
-    profiles,
-    training,
-)
-from lib import model_manipulation as study
-from lib.cubes import Cubes
-from lib.interpreters import Settings
-from lib.model_manipulation import Parameters
-from lib.objectives import Moment
+from lib.claims import cubes
+from lib.claims.cubes import Cubes
+from lib.explanations import by_name
+from lib.explanations.by_name import Settings
+from lib.fooling import manipulation
+from lib.networks import hooks, models
+from lib.runs import profiles
+from lib.studies.model_manipulation import claims, explorer, objective, plan
+from lib.studies.model_manipulation import measure as measure_
+from lib.studies.model_manipulation.plan import Parameters
+from lib.system import paths
+from lib.training import cache
+from lib.training.objectives import Moment
 from tests.conftest import same_state, state_of
 from tests.test_attention_explorer import png, upload
 
@@ -41,7 +35,7 @@ def home(tmp_path_factory):
     """One home for the file: its small networks are trained once."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("STUDY_HOME", str(tmp_path_factory.mktemp("home")))
-        manipulation_training._original.cache_clear()
+        objective._original.cache_clear()
         yield
 
 
@@ -70,34 +64,34 @@ def test_parameters_that_do_not_fit_are_refused(given, message):
 
 
 def test_arms_are_read_and_named():
-    assert study.parsed("location-gradcam@0.25") == ("location", "gradcam", 0.25, False)
-    assert study.parsed("washed-topk-lrp_t") == ("topk", "lrp_t", 1.0, True)
-    assert study.label("active-lrp_t") == "active through LRP_T" and study.label("none").startswith("control")
+    assert plan.parsed("location-gradcam@0.25") == ("location", "gradcam", 0.25, False)
+    assert plan.parsed("washed-topk-lrp_t") == ("topk", "lrp_t", 1.0, True)
+    assert plan.label("active-lrp_t") == "active through LRP_T" and plan.label("none").startswith("control")
     for wrong in ("location", "location-saliency", "sideways-gradcam", "location-gradcam@much"):
         with pytest.raises(ValueError, match="unknown arm"):
-            study.parsed(wrong)
+            plan.parsed(wrong)
 
 
 def test_a_network_is_shared_between_settings_that_do_not_touch_it():
     p = Parameters()
     other = p.model_copy(update={"active_weight": 1.0, "mosaics": 5, "images": 50, "topk_weight": 1.0})
     for arm in ("none", "location-gradcam", "location-lrp_t@0.25", "washed-location-gradcam"):
-        assert study.config_of(p, "plain", arm, 1).digest == study.config_of(other, "plain", arm, 1).digest
+        assert plan.config_of(p, "plain", arm, 1).digest == plan.config_of(other, "plain", arm, 1).digest
     for arm in ("active-gradcam", "topk-lrp_t"):
-        assert study.config_of(p, "plain", arm, 0).digest != study.config_of(other, "plain", arm, 0).digest
-    washed = study.config_of(p, "plain", "washed-location-gradcam", 0)
-    assert washed.start == study.config_of(p, "plain", "location-gradcam", 0) and washed.options == {"kind": "none"}
-    assert study.config_of(p, "plain", "location-gradcam@0.25", 0).options["weight"] == 0.25 * p.location_weight
+        assert plan.config_of(p, "plain", arm, 0).digest != plan.config_of(other, "plain", arm, 0).digest
+    washed = plan.config_of(p, "plain", "washed-location-gradcam", 0)
+    assert washed.start == plan.config_of(p, "plain", "location-gradcam", 0) and washed.options == {"kind": "none"}
+    assert plan.config_of(p, "plain", "location-gradcam@0.25", 0).options["weight"] == 0.25 * p.location_weight
 
 
 def test_the_paper_profile_has_the_released_settings():
     p = profiles.parameters("04-model-manipulation", "paper")
-    tuned = study.config_of(p, "resnet50", "topk-gradcam", 0)
+    tuned = plan.config_of(p, "resnet50", "topk-gradcam", 0)
     assert (tuned.lr, tuned.options["weight"], tuned.batch_size, tuned.weights, tuned.start) == (3e-6, 6, 8, "imagenet", None)
-    assert study.config_of(p, "vgg19", "active-lrp_t", 0).options["weight"] == 10
-    assert study.config_of(p, "vgg19", "none", 0).lr == 1e-5  # the control has the largest of the foolings' rates
-    assert not [c for c in study.networks(p) if c.objective == "standard"]  # originals are published, not trained
-    assert p.pair == (386, 555) and study.LAYERS["vgg19"] == "into:features.34"
+    assert plan.config_of(p, "vgg19", "active-lrp_t", 0).options["weight"] == 10
+    assert plan.config_of(p, "vgg19", "none", 0).lr == 1e-5  # the control has the largest of the foolings' rates
+    assert not [c for c in plan.networks(p) if c.objective == "standard"]  # originals are published, not trained
+    assert p.pair == (386, 555) and plan.LAYERS["vgg19"] == "into:features.34"
 
 
 @pytest.fixture
@@ -111,19 +105,23 @@ def batch():
     return torch.rand(4, 3, 32, 32, dtype=torch.float64, generator=generator), torch.tensor([0, 1, 2, 3])
 
 
-@pytest.mark.parametrize("kind", fooling.PASSIVE)
-@pytest.mark.parametrize("name", interpreters.AT_LAYER)
+@pytest.mark.parametrize("kind", manipulation.PASSIVE)
+@pytest.mark.parametrize("name", by_name.AT_LAYER)
 def test_the_loss_is_cross_entropy_plus_the_weighted_fooling(net, batch, monkeypatch, kind, name):
     x, y = batch
-    before, layer = copy.deepcopy(net), study.LAYERS["residual"]
+    before, layer = copy.deepcopy(net), plan.LAYERS["residual"]
     with torch.no_grad():
         net.net.stage3[1].conv1[0].weight *= 1.3
-    monkeypatch.setattr(manipulation_training, "_original", lambda *_: before)
+    monkeypatch.setattr(objective, "_original", lambda *_: before)
     flags = state_of(net)
-    found = manipulation_training.fool(net, x, y, MOMENT, kind=kind, interpreter=name, weight=0.7, layer=layer)
+    found = objective.fool(net, x, y, MOMENT, kind=kind, interpreter=name, weight=0.7, layer=layer)
     assert same_state(flags, state_of(net)) and net.training  # it looked in evaluation mode and put the flags back
-    h, h0 = (interpreters.explain(name, m, x, y, Settings(layer)).maps for m in (net, before))
-    term = fooling.location(h) if kind == "location" else {"topk": fooling.topk, "centre": fooling.centre}[kind](h, h0)
+    h, h0 = (by_name.explain(name, m, x, y, Settings(layer)).maps for m in (net, before))
+    term = (
+        manipulation.location(h)
+        if kind == "location"
+        else {"topk": manipulation.topk, "centre": manipulation.centre}[kind](h, h0)
+    )
     with torch.no_grad():
         expected = F.cross_entropy(copy.deepcopy(net).eval()(x), y, reduction="none") + 0.7 * term
     torch.testing.assert_close(found.detach(), expected)
@@ -133,30 +131,30 @@ def test_the_loss_is_cross_entropy_plus_the_weighted_fooling(net, batch, monkeyp
 
 def test_location_takes_any_mask_of_the_maps_size(net, batch):
     x, y = batch
-    options = {"kind": "location", "interpreter": "lrp_t", "weight": 3.0, "layer": study.LAYERS["residual"]}
+    options = {"kind": "location", "interpreter": "lrp_t", "weight": 3.0, "layer": plan.LAYERS["residual"]}
     left = [[1.0] * 3 + [0.0] * 5] * 8
-    found = manipulation_training.fool(net, x, y, MOMENT, **options, mask=left)
-    h, logits = interpreters.explain("lrp_t", net, x, y, Settings(options["layer"]))
+    found = objective.fool(net, x, y, MOMENT, **options, mask=left)
+    h, logits = by_name.explain("lrp_t", net, x, y, Settings(options["layer"]))
     expected = F.cross_entropy(logits, y, reduction="none") + 3 * ((h - torch.tensor(left)) ** 2).mean((1, 2))
     torch.testing.assert_close(found, expected.to(found), check_dtype=False)
     with pytest.raises(ValueError, match=r"the mask has shape \(8, 7\), the maps \(4, 8, 8\); give a mask of \(8, 8\)"):
-        manipulation_training.fool(net, x, y, MOMENT, **options, mask=[row[:7] for row in left])
+        objective.fool(net, x, y, MOMENT, **options, mask=[row[:7] for row in left])
 
 
 def test_the_active_loss_takes_mosaics_beside_the_batch(net, batch, monkeypatch):
     x, y = batch
     shown, h0 = torch.rand(6, 3, 64, 64, dtype=torch.float64), torch.rand(6, 2, 16, 16, dtype=torch.float64)
-    monkeypatch.setattr(manipulation_training, "_pairs", lambda *_: (shown, h0))
-    layer = study.LAYERS["residual"]
+    monkeypatch.setattr(objective, "_pairs", lambda *_: (shown, h0))
+    layer = plan.LAYERS["residual"]
     moment = MOMENT.__class__(0, 0, 1, 0.0, torch.Generator().manual_seed(5))
-    found = manipulation_training.fool(
+    found = objective.fool(
         net, x, y, moment, kind="active", interpreter="gradcam", weight=2.0, layer=layer, pair=(7, 3), pair_batch=2
     )
     index = torch.randint(6, (2,), generator=torch.Generator().manual_seed(5))
     both = torch.tensor([[7, 3], [7, 3]])
-    h = interpreters.explain("gradcam", net, shown[index], both, Settings(layer)).maps
+    h = by_name.explain("gradcam", net, shown[index], both, Settings(layer)).maps
     with torch.no_grad():
-        expected = F.cross_entropy(net.eval()(x), y, reduction="none") + 2 * fooling.swap(h, h0[index]).mean()
+        expected = F.cross_entropy(net.eval()(x), y, reduction="none") + 2 * manipulation.swap(h, h0[index]).mean()
     torch.testing.assert_close(found.detach(), expected)
 
 
@@ -174,7 +172,7 @@ def test_the_active_loss_takes_mosaics_beside_the_batch(net, batch, monkeypatch)
 def test_fooling_that_cannot_be_is_refused_and_the_model_unharmed(net, batch, options, message):
     before = state_of(net)
     with pytest.raises(ValueError, match=message):
-        manipulation_training.fool(net, *batch, MOMENT, **options)
+        objective.fool(net, *batch, MOMENT, **options)
     assert same_state(before, state_of(net))
 
 
@@ -185,16 +183,16 @@ def test_one_step_of_each_fooling_on_the_papers_networks(arch, monkeypatch):
     if arch == "vgg19":  # three dense layers as published, but narrow: 120 million weights would take most of the time
         model.net.classifier[0], model.net.classifier[3] = nn.Linear(25088, 32), nn.Linear(32, 32)
         model.net.classifier[6] = nn.Linear(32, 4)
-    x, y, layer = torch.rand(2, 3, 64, 64), torch.tensor([0, 1]), study.LAYERS[arch]
+    x, y, layer = torch.rand(2, 3, 64, 64), torch.tensor([0, 1]), plan.LAYERS[arch]
     before = copy.deepcopy(model)
-    h0 = interpreters.explain("gradcam", before, x, y[:, None] * 0 + torch.tensor([[0, 1]]), Settings(layer)).maps
-    monkeypatch.setattr(manipulation_training, "_original", lambda *_: before)
-    monkeypatch.setattr(manipulation_training, "_pairs", lambda *_: (x, h0))
+    h0 = by_name.explain("gradcam", before, x, y[:, None] * 0 + torch.tensor([[0, 1]]), Settings(layer)).maps
+    monkeypatch.setattr(objective, "_original", lambda *_: before)
+    monkeypatch.setattr(objective, "_pairs", lambda *_: (x, h0))
     buffers = {k: v.clone() for k, v in model.named_buffers()}
-    for kind, name in zip(fooling.KINDS, ("lrp_t", "simple_t", "gradcam", "gradcam"), strict=True):
+    for kind, name in zip(manipulation.KINDS, ("lrp_t", "simple_t", "gradcam", "gradcam"), strict=True):
         model.zero_grad()
         options = {"pair_batch": 1} if kind == "active" else {}
-        loss = manipulation_training.fool(model, x, y, MOMENT, kind=kind, interpreter=name, weight=1.0, layer=layer, **options)
+        loss = objective.fool(model, x, y, MOMENT, kind=kind, interpreter=name, weight=1.0, layer=layer, **options)
         loss.sum().backward()
         reached = [p.grad.abs().sum() > 0 for p in model.parameters() if p.dim() == 4]
         assert loss.isfinite().all() and sum(reached) > 0.9 * len(reached), (kind, name)
@@ -202,8 +200,8 @@ def test_one_step_of_each_fooling_on_the_papers_networks(arch, monkeypatch):
 
 
 def test_fine_tuning_starts_from_the_original_and_keeps_its_statistics(home):
-    base = training.trained(study.base_config(SMOKE, "plain", 0)).model
-    fooled = training.trained(study.config_of(SMOKE, "plain", "location-gradcam", 0))
+    base = cache.trained(plan.base_config(SMOKE, "plain", 0)).model
+    fooled = cache.trained(plan.config_of(SMOKE, "plain", "location-gradcam", 0))
     start = fooled.after(0)
     for (name, a), b, c in zip(
         base.state_dict().items(), start.state_dict().values(), fooled.model.state_dict().values(), strict=True
@@ -215,10 +213,10 @@ def test_fine_tuning_starts_from_the_original_and_keeps_its_statistics(home):
 
 
 def test_the_original_is_unharmed_when_fine_tuning_is_interrupted(home, monkeypatch):
-    original = training.trained(study.base_config(SMOKE, "plain", 0))
+    original = cache.trained(plan.base_config(SMOKE, "plain", 0))
     before = hashlib.sha256(original.path.read_bytes()).digest()
-    config = study.config_of(SMOKE, "plain", "location-gradcam", 0).model_copy(update={"lr": 3e-3})
-    genuine, calls = fooling.location, []
+    config = plan.config_of(SMOKE, "plain", "location-gradcam", 0).model_copy(update={"lr": 3e-3})
+    genuine, calls = manipulation.location, []
 
     def interrupted(h, mask):
         calls.append(1)
@@ -226,12 +224,12 @@ def test_the_original_is_unharmed_when_fine_tuning_is_interrupted(home, monkeypa
             raise KeyboardInterrupt
         return genuine(h, mask)
 
-    monkeypatch.setattr(fooling, "location", interrupted)
+    monkeypatch.setattr(manipulation, "location", interrupted)
     with pytest.raises(KeyboardInterrupt):
-        training.trained(config)
-    monkeypatch.setattr(fooling, "location", genuine)
+        cache.trained(config)
+    monkeypatch.setattr(manipulation, "location", genuine)
     assert hashlib.sha256(original.path.read_bytes()).digest() == before
-    again = training.trained(config)  # the same call goes on
+    again = cache.trained(config)  # the same call goes on
     assert len(again.history) == SMOKE.tune_epochs
 
 
@@ -241,18 +239,16 @@ def test_fooling_fools_a_small_network():
     x = torch.rand(8, 3, 32, 32, generator=torch.Generator().manual_seed(0))
     with torch.no_grad():
         y = model(x).argmax(1)
-    settings = Settings(study.LAYERS["plain"])
-    for name in interpreters.AT_LAYER:
+    settings = Settings(plan.LAYERS["plain"])
+    for name in by_name.AT_LAYER:
         tuned = copy.deepcopy(model)
         optimizer = torch.optim.Adam(tuned.parameters(), lr=2e-3)
         for _ in range(12):
             optimizer.zero_grad()
-            loss = manipulation_training.fool(
-                tuned, x, y, MOMENT, kind="location", interpreter=name, weight=4.0, layer=settings.layer
-            )
+            loss = objective.fool(tuned, x, y, MOMENT, kind="location", interpreter=name, weight=4.0, layer=settings.layer)
             loss.mean().backward()
             optimizer.step()
-        before, after = (fooling.location(interpreters.explain(name, m, x, y, settings).maps).mean() for m in (model, tuned))
+        before, after = (manipulation.location(by_name.explain(name, m, x, y, settings).maps).mean() for m in (model, tuned))
         assert after < 0.8 * before, name
 
 
@@ -260,16 +256,16 @@ def test_deleting_takes_the_highest_cells_first():
     x = torch.arange(16.0).view(1, 1, 4, 4) / 16
     order = torch.tensor([[[0.1, 0.9], [0.3, 0.2]]])
     mean = x.mean().item()
-    half = manipulation_measure.delete(x, order, 0.5)
+    half = measure_.delete(x, order, 0.5)
     assert half[0, 0, :2, 2:].unique().tolist() == [mean] and half[0, 0, 2:, :2].unique().tolist() == [mean]
     assert torch.equal(half[0, 0, :2, :2], x[0, 0, :2, :2]) and torch.equal(half[0, 0, 2:, 2:], x[0, 0, 2:, 2:])
-    assert (manipulation_measure.delete(x, order, 1.0) == mean).all()
+    assert (measure_.delete(x, order, 1.0) == mean).all()
 
 
 @pytest.fixture(scope="module")
 def measured(home):
     arms = ("base", "none", "location-gradcam", "active-lrp_t", "washed-location-lrp_t")
-    return {arm: manipulation_measure.measure_network(SMOKE, "plain", arm, 0) for arm in arms}
+    return {arm: measure_.measure_network(SMOKE, "plain", arm, 0) for arm in arms}
 
 
 def test_the_original_measured_against_itself(measured):
@@ -283,11 +279,13 @@ def test_the_original_measured_against_itself(measured):
 
 def test_what_is_measured_is_what_the_kernels_say(measured):
     found = Cubes.of(measured["location-gradcam"])
-    data = study.evaluation_set(SMOKE)
-    model = study.network(SMOKE, "plain", "location-gradcam", 0)
-    h = interpreters.explain("gradcam", model, data.images, data.labels, study.settings(SMOKE, "plain")).maps
+    data = plan.evaluation_set(SMOKE)
+    model = plan.network(SMOKE, "plain", "location-gradcam", 0)
+    h = by_name.explain("gradcam", model, data.images, data.labels, plan.settings(SMOKE, "plain")).maps
     for measure, level in (("t/location/gradcam", 0.0), ("steps-t", float(SMOKE.tune_epochs))):
-        np.testing.assert_allclose(found.values["plain/location-gradcam", measure, level][0], fooling.location(h), atol=1e-5)
+        np.testing.assert_allclose(
+            found.values["plain/location-gradcam", measure, level][0], manipulation.location(h), atol=1e-5
+        )
     with hooks.frozen(model), torch.no_grad():
         right = (model(data.images).argmax(1) == data.labels).float()
     np.testing.assert_array_equal(found.values["plain/location-gradcam", "right", 0.0][0], right)
@@ -308,13 +306,13 @@ def synthetic(fsr: dict[tuple[str, str], float], right: dict[str, float], lower:
     rng, found = np.random.default_rng(0), []
     failing = {"location": 0.6, "topk": 0.8, "centre": 0.0}
     winning = {"location": 0.1, "topk": 0.1, "centre": 0.5}
-    for _, arm, seed in study.jobs(P):
-        own = study.parsed(arm)
+    for _, arm, seed in plan.jobs(P):
+        own = plan.parsed(arm)
         values = {"right": np.arange(50) < 50 * right.get(arm, 0.9), "top5": np.ones(50), "agrees": np.ones(50)}
         values |= {"confidence": np.full(50, 0.9), "robust": rng.random(50) < 0.5}
-        for name in interpreters.NAMES:
+        for name in by_name.NAMES:
             values[f"dead/{name}"] = np.zeros(50)
-            for kind in fooling.PASSIVE:
+            for kind in manipulation.PASSIVE:
                 share = fsr.get((arm, name), 0.0) if own.kind in (kind, "none", "base") else 0.0
                 hit = np.arange(50) < round(50 * share)
                 values[f"t/{kind}/{name}"] = np.where(hit, winning[kind], failing[kind])
@@ -334,25 +332,44 @@ def synthetic(fsr: dict[tuple[str, str], float], right: dict[str, float], lower:
 
 def test_verdicts_follow_from_the_table():
     fsr = {
-        ("location-gradcam", "gradcam"): 1.0, ("location-lrp_t", "lrp_t"): 1.0, ("location-lrp_t", "simple_t"): 0.8,
-        ("location-simple_t", "simple_t"): 0.2, ("active-lrp_t", "lrp_t"): 1.0, ("active-lrp_t", "gradcam"): 0.6,
-        ("washed-location-lrp_t", "lrp_t"): 0.9, ("topk-gradcam", "gradcam"): 1.0,
-    }  # fmt: skip
-    found = {c.id: c for c in manipulation_claims.judge(synthetic(fsr, {"topk-gradcam": 0.5}), P)}
+        ("location-gradcam", "gradcam"): 1.0,
+        ("location-lrp_t", "lrp_t"): 1.0,
+        ("location-lrp_t", "simple_t"): 0.8,
+        ("location-simple_t", "simple_t"): 0.2,
+        ("active-lrp_t", "lrp_t"): 1.0,
+        ("active-lrp_t", "gradcam"): 0.6,
+        ("washed-location-lrp_t", "lrp_t"): 0.9,
+        ("topk-gradcam", "gradcam"): 1.0,
+    }
+    found = {c.id: c for c in claims.judge(synthetic(fsr, {"topk-gradcam": 0.5}), P)}
     assert len({c.id for c in found.values()}) == len(found)
     expected = {
-        "fooled/location-gradcam": "supported", "fooled/location-simple_t": "contradicted", "fooled/topk-gradcam": "supported",
-        "living/location-gradcam": "supported", "generalises/location-lrp_t": "supported",
-        "accuracy/location-gradcam": "supported", "accuracy/topk-gradcam": "contradicted",
-        "agrees/location-gradcam": "supported", "calibration/location-lrp_t": "supported",
-        "transfer-simple/location": "supported", "transfer-none": "supported", "unseen/location-lrp_t/ig": "supported",
-        "swapped/lrp_t/c1": "supported", "swapped/gradcam/c1": "contradicted", "swap-stays/lrp_t/c2": "contradicted",
-        "swap-stays/gradcam/c1": "not tested", "accuracy/centre-lrp_t": "not tested",
+        "fooled/location-gradcam": "supported",
+        "fooled/location-simple_t": "contradicted",
+        "fooled/topk-gradcam": "supported",
+        "living/location-gradcam": "supported",
+        "generalises/location-lrp_t": "supported",
+        "accuracy/location-gradcam": "supported",
+        "accuracy/topk-gradcam": "contradicted",
+        "agrees/location-gradcam": "supported",
+        "calibration/location-lrp_t": "supported",
+        "transfer-simple/location": "supported",
+        "transfer-none": "supported",
+        "unseen/location-lrp_t/ig": "supported",
+        "swapped/lrp_t/c1": "supported",
+        "swapped/gradcam/c1": "contradicted",
+        "swap-stays/lrp_t/c2": "contradicted",
+        "swap-stays/gradcam/c1": "not tested",
+        "accuracy/centre-lrp_t": "not tested",
         "robust/location-gradcam": "inconclusive",
-        "depends/location-gradcam": "supported", "misleads/location-lrp_t": "supported", "drift/topk-gradcam": "supported",
-        "detect-layers/location-gradcam": "supported", "washes-out/location-gradcam": "supported",
-        "washes-out/location-lrp_t": "contradicted", "weight/location-gradcam": "supported",
-    }  # fmt: skip
+        "depends/location-gradcam": "supported",
+        "misleads/location-lrp_t": "supported",
+        "drift/topk-gradcam": "supported",
+        "detect-layers/location-gradcam": "supported",
+        "washes-out/location-gradcam": "supported",
+        "washes-out/location-lrp_t": "contradicted",
+        "weight/location-gradcam": "supported",
+    }
     assert {k: found[f"{k}/plain"].verdict for k in expected} == expected
     assert "since fooling centre of mass through LRP_T did not succeed" in found["accuracy/centre-lrp_t/plain"].note
     kinds = {k: found[f"fooled/location-{k}/plain"].kind for k in ("gradcam", "lrp_t", "simple_t")}
@@ -362,39 +379,43 @@ def test_verdicts_follow_from_the_table():
     assert found["transfer-simple/topk/plain"].kind == "claim" and found["transfer-simple/centre/plain"].kind == "open question"
     assert "3 seeds" in found["fooled/location-gradcam/plain"].n
     assert found["fooled/topk-gradcam/plain"].note.endswith("the spread over seeds is unknown")
-    assert {c.verdict for c in manipulation_claims.judge(synthetic(fsr, {}), P, test=False)} == {"not tested"}
+    assert {c.verdict for c in claims.judge(synthetic(fsr, {}), P, test=False)} == {"not tested"}
 
 
 def test_a_dead_map_counts_by_the_formula_and_not_among_the_living():
     t, dead = np.array([[0.0, 0.0, 0.5, 0.9]]), np.array([[1.0, 0.0, 0.0, 0.0]])
     table = Cubes({("a", "t/topk/gradcam", 0.0): t, ("a", "dead/gradcam", 0.0): dead})
     every, one = np.arange(4), np.array([0])
-    assert manipulation_claims.fsr(table, "a", "topk", "gradcam")(every, one) == 0.5
-    assert manipulation_claims.fsr(table, "a", "topk", "gradcam", living=True)(every, one) == pytest.approx(1 / 3)
+    assert claims.fsr(table, "a", "topk", "gradcam")(every, one) == 0.5
+    assert claims.fsr(table, "a", "topk", "gradcam", living=True)(every, one) == pytest.approx(1 / 3)
 
 
 def test_a_swap_succeeds_by_class():
     t = {("active-gradcam", "c1"): 0.0, ("active-gradcam", "c2"): 0.9, ("none", "c1"): 0.0, ("none", "c2"): 0.1}
     values = {(f"plain/{arm}", f"swap-{c}/gradcam", 0.0): np.full((1, 4), v) for (arm, c), v in t.items()}
-    court = manipulation_claims.Judge(Cubes(values), P, True, [])
+    court = claims.Judge(Cubes(values), P, True, [])
     assert court.succeeded("plain", "active-gradcam") and court.succeeded("plain", "active-gradcam:c2")
     assert not court.succeeded("plain", "active-gradcam:c1")
 
 
 def test_calibration_error_and_auc_by_hand():
-    table = Cubes({
-        ("a", "right", 0.0): np.array([[1.0, 0.0, 1.0, 1.0]]), ("a", "confidence", 0.0): np.array([[0.55, 0.55, 0.95, 1.0]]),
-        ("a", "m", 0.0): np.array([[0.1, 0.3, np.nan, 0.3]]), ("b", "m", 0.0): np.array([[0.3, 0.5, 0.6, 0.2]]),
-    })  # fmt: skip
+    table = Cubes(
+        {
+            ("a", "right", 0.0): np.array([[1.0, 0.0, 1.0, 1.0]]),
+            ("a", "confidence", 0.0): np.array([[0.55, 0.55, 0.95, 1.0]]),
+            ("a", "m", 0.0): np.array([[0.1, 0.3, np.nan, 0.3]]),
+            ("b", "m", 0.0): np.array([[0.3, 0.5, 0.6, 0.2]]),
+        }
+    )
     every, one = np.arange(4), np.array([0])
     # bins: two at .55 of which one is right (gap .1), two near 1 that are right (gap .05)
-    assert manipulation_claims.calibration_error(table, "a")(every, one) == pytest.approx((0.1 + 0.05) / 4)
+    assert claims.calibration_error(table, "a")(every, one) == pytest.approx((0.1 + 0.05) / 4)
     more = {("h", "robust", 0.0): [[1, 0, 1, 1]], ("h", "right", 0.0): [[1, 0, 1, 1]], ("m", "robust", 0.0): [[0, 0, 1, 1]]}
     more |= {("m", "right", 0.0): [[1, 1, 1, 0]]}
-    lost = manipulation_claims.robustness_lost(Cubes({k: np.array(v, float) for k, v in more.items()}), "h", "m")
+    lost = claims.robustness_lost(Cubes({k: np.array(v, float) for k, v in more.items()}), "h", "m")
     assert lost(every, one) == 0.5  # of the two that both get right, one
     pairs = [(v > u) + 0.5 * (v == u) for u in (0.1, 0.3, 0.3) for v in (0.3, 0.5, 0.6, 0.2)]
-    assert manipulation_claims.auc(table, "a", "b", "m")(every, one) == pytest.approx(np.mean(pairs))
+    assert claims.auc(table, "a", "b", "m")(every, one) == pytest.approx(np.mean(pairs))
 
 
 def test_the_published_tables_are_whole():
@@ -408,7 +429,7 @@ def test_the_published_tables_are_whole():
 
 @pytest.fixture(scope="module")
 def explore(home):
-    return manipulation_explorer.explorer(SMOKE)
+    return explorer.explorer(SMOKE)
 
 
 def test_every_control_is_labelled_and_there_is_a_picture(explore):

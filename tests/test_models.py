@@ -2,7 +2,7 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from lib import hooks, models
+from lib.networks import hooks, models
 
 
 def test_families_are_of_one_size_and_shape():

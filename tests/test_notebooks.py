@@ -16,7 +16,8 @@ import nbformat
 import pandas as pd
 import pytest
 
-from lib import files, paths, profiles
+from lib.runs import graph, profiles
+from lib.system import files, paths
 
 NOTEBOOKS = sorted(paths.notebooks().glob("*.ipynb"))
 STUDIES = [p.stem for p in NOTEBOOKS if p.stem != profiles.LEDGER]
@@ -55,11 +56,16 @@ def test_no_colour_map_that_misleads():
 
 
 def study(home: Path) -> subprocess.Popen:
-    command = [sys.executable, "-m", "lib.study", "--profile", "smoke"]
+    command = [sys.executable, "-m", "lib", "study", "--profile", "smoke"]
     return subprocess.Popen(
-        command, cwd=paths.PROJECT, stderr=subprocess.STDOUT, stdout=subprocess.PIPE, text=True,
-        env=os.environ | {"STUDY_HOME": str(home)}, start_new_session=True,
-    )  # fmt: skip
+        command,
+        cwd=paths.PROJECT,
+        stderr=subprocess.STDOUT,
+        stdout=subprocess.PIPE,
+        text=True,
+        env=os.environ | {"STUDY_HOME": str(home)},
+        start_new_session=True,
+    )
 
 
 @dataclass
@@ -87,7 +93,7 @@ def finished(tmp_path_factory):
         process.stdout.close()
         process.wait()
         done = {p.name: p.stat().st_mtime_ns for p in paths.models().glob("*.safetensors")}
-        networks = {c.digest for run in profiles.declared_runs("smoke") for c in profiles.networks(run, "smoke")}
+        networks = {c.digest for run in profiles.declared_runs("smoke") for c in graph.networks(run, "smoke")}
         assert 2 <= len(done) < len(networks), seen
         process = study(home)
         said = process.communicate()[0]
@@ -126,7 +132,7 @@ def test_the_study_does_nothing_twice(executed):
 
 
 def test_an_unknown_profile_is_refused():
-    command = [sys.executable, "-m", "lib.study", "--profile", "desktop"]
+    command = [sys.executable, "-m", "lib", "study", "--profile", "desktop"]
     done = subprocess.run(command, cwd=paths.PROJECT, capture_output=True, text=True, check=False)
     assert done.returncode == 2 and "no profile 'desktop'; there are smoke, laptop" in done.stderr
 

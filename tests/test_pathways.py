@@ -8,8 +8,9 @@ from hypothesis import strategies as st
 from torch import nn
 from torch.nn import functional as F
 
-from lib import models, pathways
-from lib.pathways import Groups
+from lib.networks import classifier, models, small
+from lib.pathways import influences, neurons
+from lib.pathways.neurons import Groups
 
 D = torch.float64
 
@@ -70,7 +71,7 @@ def med(x: np.ndarray) -> np.ndarray:
 
 def test_scores_are_maxima_over_positions_and_batches_do_not_matter():
     model, x = settled(models.create("plain", classes=4)), images()
-    found = pathways.scores(model, x, ["stage1", "stage3"], batch_size=2)
+    found = neurons.scores(model, x, ["stage1", "stage3"], batch_size=2)
     with torch.no_grad():
         z = (x - model.mean) / model.std
         first = model.net.stage1(z)
@@ -83,19 +84,19 @@ def test_scores_are_maxima_over_positions_and_batches_do_not_matter():
 
 @pytest.mark.parametrize(("values", "expected"), [([3, 1, 2], 2), ([4, 1, 2, 3], 2.5), ([7], 7)])
 def test_median(values, expected):
-    assert pathways.median(torch.tensor(values, dtype=D)[:, None]).item() == expected
+    assert neurons.median(torch.tensor(values, dtype=D)[:, None]).item() == expected
 
 
 def test_percentiles_are_ranks_over_the_size():
-    assert pathways.percentile(torch.tensor([0.1, 5.0, 0.1, 7.0])).tolist() == [0.375, 0.75, 0.375, 1.0]
-    assert pathways.percentile(torch.zeros(2, 3, 5)).shape == (2, 3, 5)
+    assert neurons.percentile(torch.tensor([0.1, 5.0, 0.1, 7.0])).tolist() == [0.375, 0.75, 0.375, 1.0]
+    assert neurons.percentile(torch.zeros(2, 3, 5)).shape == (2, 3, 5)
 
 
 def test_groups_by_hand():
     source = torch.tensor([9.0, 8, 7, 1, 2, 3, 0, 0])
     target = torch.tensor([9.0, 1, 2, 8, 7, 3, 0, 0])
     attacked = torch.tensor([[0.0, 0, 0, 0, 1, 9, 8, 7], [9.0, 0, 0, 8, 7, 6, 0, 0]])
-    found = pathways.groups(source, target, attacked, 3, exploited=2)
+    found = neurons.groups(source, target, attacked, 3, exploited=2)
     assert found == Groups(original=(1, 2), both=(0,), target=(3, 4), exploited=((5, 6), ()))
     assert found.exploited_ever == (5, 6) and found.shown == (1, 2, 0, 3, 4, 5, 6)
 
@@ -104,7 +105,7 @@ def test_groups_by_hand():
 def test_groups_are_disjoint_and_complete(rows, k):
     """With ties too: O and T are split without rest, and what is exploited is in neither."""
     values = torch.tensor(rows, dtype=D)
-    found = pathways.groups(values[0], values[1], values[2:], k)
+    found = neurons.groups(values[0], values[1], values[2:], k)
     assert len(found.original) + len(found.both) == k == len(found.target) + len(found.both)
     assert len(set(found.shown)) == len(found.shown)
     assert all(len(e) <= 5 for e in found.exploited)
@@ -114,28 +115,28 @@ def test_groups_are_disjoint_and_complete(rows, k):
 
 
 def test_of_equal_neurons_the_first_is_higher():
-    assert pathways.top(torch.tensor([1.0] * 40 + [2.0]), 12).tolist() == [40, *range(11)]
+    assert neurons.top(torch.tensor([1.0] * 40 + [2.0]), 12).tolist() == [40, *range(11)]
 
 
 @pytest.mark.parametrize("k", [0, 5])
 def test_more_neurons_than_there_are(k):
     with pytest.raises(ValueError, match="of 4 channels"):
-        pathways.top(torch.zeros(4), k)
+        neurons.top(torch.zeros(4), k)
 
 
 def test_rankings_by_hand():
     attacked, clean = torch.tensor([1.0, 5.0, 2.0]), torch.tensor([3.0, 4.0, 2.0])
     expected = {"activated": [1, 5, 2], "changed": [2, 1, 0], "excited": [-2, 1, 0], "inhibited": [2, -1, 0]}
-    assert {how: pathways.change(attacked, clean, how).tolist() for how in pathways.CHANGES} == expected
+    assert {how: neurons.change(attacked, clean, how).tolist() for how in neurons.CHANGES} == expected
     with pytest.raises(ValueError, match="choose one of activated"):
-        pathways.change(attacked, clean, "most")
+        neurons.change(attacked, clean, "most")
 
 
 def test_vulnerability_by_hand():
     clean, attacked = torch.tensor([1.0, 2.0]), torch.tensor([[1.0, 2.0], [2.0, 1.0]])
-    assert pathways.vulnerability(attacked, clean, (0.5, 0.25)).tolist() == [2.0, 2.0]  # half a layer's size, over 1/4
+    assert neurons.vulnerability(attacked, clean, (0.5, 0.25)).tolist() == [2.0, 2.0]  # half a layer's size, over 1/4
     with pytest.raises(ValueError, match="one each, above 0"):
-        pathways.vulnerability(attacked, clean, (0.5,))
+        neurons.vulnerability(attacked, clean, (0.5,))
 
 
 # -- influence ---------------------------------------------------------------------------------------------------------
@@ -150,14 +151,14 @@ def test_a_plain_network_through_pooling():
         between = model.net.stage2[1](pooled)
     hop1 = med(slow_hop(pooled.numpy(), folded(model.net.stage2[1][0], model.net.stage2[1][1]), 1, 1))
     hop2 = med(slow_hop(between.numpy(), folded(model.net.stage2[2][0], model.net.stage2[2][1]), 1, 1))
-    direct, second = pathways.influence(model, x, ["stage1", "stage2.1", "stage2.2"], batch_size=2)
+    direct, second = influences.influence(model, x, ["stage1", "stage2.1", "stage2.2"], batch_size=2)
     np.testing.assert_allclose(direct, hop1, atol=1e-10)
     np.testing.assert_allclose(second, hop2, atol=1e-10)
-    (through,) = pathways.influence(model, x, ["stage1", "stage2"])
+    (through,) = influences.influence(model, x, ["stage1", "stage2"])
     np.testing.assert_allclose(through, slow_strongest(hop1, hop2), atol=1e-10)
 
 
-def residual_by_hand(block: models.Residual, x: np.ndarray, stride: int) -> np.ndarray:
+def residual_by_hand(block: small.Residual, x: np.ndarray, stride: int) -> np.ndarray:
     """max(main path through its channels, projection or identity)."""
     with torch.no_grad():
         between = block.conv1(torch.from_numpy(x)).numpy()
@@ -173,14 +174,17 @@ def residual_by_hand(block: models.Residual, x: np.ndarray, stride: int) -> np.n
 
 def test_residual_blocks_with_projection_and_identity():
     torch.manual_seed(1)
-    net = nn.Sequential(models.ConvBNReLU(3, 4), models.Residual(4, 6, 2), models.Residual(6, 6, 1))
-    model = settled(models.Classifier(nn.Sequential(*net, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(6, 3)),
-                                      stages=("0", "1", "2"), classes=3))  # fmt: skip
+    net = nn.Sequential(small.ConvBNReLU(3, 4), small.Residual(4, 6, 2), small.Residual(6, 6, 1))
+    model = settled(
+        classifier.Classifier(
+            nn.Sequential(*net, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(6, 3)), stages=("0", "1", "2"), classes=3
+        )
+    )
     x = images(4, 7)
     with torch.no_grad():
         a = model.net[0]((x - model.mean) / model.std)
         b = model.net[1](a)
-    one, two = pathways.influence(model, x, ["0", "1", "2"], batch_size=3)
+    one, two = influences.influence(model, x, ["0", "1", "2"], batch_size=3)
     np.testing.assert_allclose(one, residual_by_hand(model.net[1], a.numpy(), 2), atol=1e-10)
     np.testing.assert_allclose(two, residual_by_hand(model.net[2], b.numpy(), 1), atol=1e-10)
 
@@ -188,9 +192,9 @@ def test_residual_blocks_with_projection_and_identity():
 def test_branches_side_by_side():
     """Inception: 1x1, 3x3 and 5x5 through their own channels, pooling with a projection; one after the other."""
     torch.manual_seed(2)
-    block = models.Inception(4, 2, (2, 3), (2, 2), 3)
-    net = nn.Sequential(models.ConvBNReLU(3, 4), block, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(10, 3))
-    model = settled(models.Classifier(net, stages=("0", "1"), classes=3))
+    block = small.Inception(4, 2, (2, 3), (2, 2), 3)
+    net = nn.Sequential(small.ConvBNReLU(3, 4), block, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(10, 3))
+    model = settled(classifier.Classifier(net, stages=("0", "1"), classes=3))
     x = images(3, 6)
     with torch.no_grad():
         a = model.net[0]((x - model.mean) / model.std)
@@ -213,12 +217,12 @@ def test_branches_side_by_side():
         ],
         axis=1,
     )
-    (found,) = pathways.influence(model, x, ["0", "1"])
+    (found,) = influences.influence(model, x, ["0", "1"])
     np.testing.assert_allclose(found, expected, atol=1e-10)
     shown = {"0": (3, 1), "1": (9, 0, 4, 6, 2)}
-    (some,) = pathways.influence(model, x, ["0", "1"], shown)
+    (some,) = influences.influence(model, x, ["0", "1"], shown)
     np.testing.assert_allclose(some, expected[np.ix_(shown["0"], shown["1"])], atol=1e-10)
-    (released,) = pathways.influence(model, x, ["0", "1"], released=True)
+    (released,) = influences.influence(model, x, ["0", "1"], released=True)
     by_three = med(slow_hop(a, folded(block.one[0], block.one[1]), 3, 0))
     un_pooled = med(slow_hop(a, folded(block.pool[1][0], block.pool[1][1]), 3, 0))
     np.testing.assert_allclose(released[:, :2], by_three, atol=1e-10)
@@ -252,7 +256,7 @@ def test_a_shortcut_with_more_channels():
     own = med(model.a(x).detach().amax((2, 3)).numpy())
     for i in range(2):
         expected[i, i + 1] = max(expected[i, i + 1], own[i])
-    (found,) = pathways.influence(model, x, ["a", "c"])
+    (found,) = influences.influence(model, x, ["a", "c"])
     np.testing.assert_allclose(found, expected, atol=1e-10)
 
 
@@ -281,20 +285,20 @@ def test_groups_dilation_stride_and_what_does_not_come_from_the_layer():
     dense = np.zeros((6, 4, 3, 3))
     dense[:3] = model.c.weight.detach()[:3].numpy()  # the first group reads b, the second the four channels of a
     expected = med(slow_hop(b.numpy(), dense, 2, 2, 2))
-    (found,) = pathways.influence(model, x, ["b", "c"])
+    (found,) = influences.influence(model, x, ["b", "c"])
     np.testing.assert_allclose(found[:, :3], expected[:, :3], atol=1e-10)
     assert (found[:, 3:] == 0).all()
     with pytest.raises(ValueError, match="order in which they run"):
-        pathways.influence(model, x, ["c", "b"])
+        influences.influence(model, x, ["c", "b"])
 
 
 def test_what_cannot_be_followed_is_named():
     with pytest.raises(ValueError, match="cannot be followed through 'roll'"):
-        pathways.influence(Odd().to(D).eval(), images(2, 8), ["c", "mixed"])
+        influences.influence(Odd().to(D).eval(), images(2, 8), ["c", "mixed"])
 
 
 def test_one_layer_has_no_edges():
-    assert pathways.influence(settled(models.create("plain", classes=4)), images(), ["stage1"]) == []
+    assert influences.influence(settled(models.create("plain", classes=4)), images(), ["stage1"]) == []
 
 
 @pytest.mark.parametrize(
@@ -304,15 +308,15 @@ def test_one_layer_has_no_edges():
 def test_layers_that_are_none(layers, message):
     model = settled(models.create("plain", classes=4))
     with pytest.raises(ValueError, match=message):
-        pathways.scores(model, images(), layers)
+        neurons.scores(model, images(), layers)
 
 
 def test_the_model_is_left_as_it_was():
     model = models.create("residual", classes=4).to(D).train()
     model.net.stage1.eval()
     before = [(m.training, len(m._forward_hooks)) for m in model.modules()]
-    pathways.influence(model, images(), model.stages)
-    pathways.scores(model, images(), model.stages)
+    influences.influence(model, images(), model.stages)
+    neurons.scores(model, images(), model.stages)
     assert before == [(m.training, len(m._forward_hooks)) for m in model.modules()]
     assert all(p.requires_grad and p.grad is None for p in model.parameters())
 
@@ -321,5 +325,5 @@ def test_the_model_is_left_as_it_was():
 def test_any_network(arch):
     model = models.create(arch, classes=3)
     shown = dict.fromkeys(model.stages, (0, 1, 2))
-    for matrix in pathways.influence(model, images(2, 64).float(), model.stages, shown):
+    for matrix in influences.influence(model, images(2, 64).float(), model.stages, shown):
         assert matrix.shape == (3, 3) and matrix.isfinite().all()

@@ -6,28 +6,21 @@ from pathlib import Path
 import pytest
 import torch
 
-from lib import (
-    attacks,
-    attention_shift,
-    datasets,
-    discrepancy,
-    images,
-    interpretability_attacks,
-    metrics,
-    profiles,
-    released,
-    saliency,
-    styles,
-    stylize,
-    training,
-)
-from lib.training import TrainConfig, trained
+from lib.attacks import projected
+from lib.data import datasets, images, styles
+from lib.fooling import discrepancy, interpretation_attack
+from lib.measures import appearance, comparison
+from lib.networks import style as style_
+from lib.runs import profiles
+from lib.studies.at_cnn import painter
+from lib.studies.attention_shift import measure, plan
+from lib.studies.interpretability_aware_training import released
+from lib.training import evaluate
+from lib.training.cache import trained
+from lib.training.config import TrainConfig
 
 ROOT = os.environ.get("STUDY_DATA")
-pytestmark = [
-    pytest.mark.real_data,
-    pytest.mark.skipif(not ROOT, reason="STUDY_DATA is not set: no real data sets here"),
-]
+pytestmark = [pytest.mark.real_data, pytest.mark.skipif(not ROOT, reason="STUDY_DATA is not set: no real data sets here")]
 
 
 def needs(name: str) -> None:
@@ -45,18 +38,18 @@ def test_mnist_is_read_and_learnt(home):
     network = trained(
         TrainConfig(dataset="mnist", size=28, channels=1, arch="plain", limit=6000, epochs=2, augment=(), threads=2)
     )
-    assert training.accuracy(network.model, test.head(2000)) > 0.96
+    assert evaluate.accuracy(network.model, test.head(2000)) > 0.96
 
 
 def test_faces_of_forty_people(home):
     needs("orl_faces")
     p = profiles.parameters("01-attention-shift", "datasets")
-    data = attention_shift.evaluation_set(p)
+    data = plan.evaluation_set(p)
     assert len(data.classes) == 40 and data.images.shape == (80, 1, 64, 64)
-    config = attention_shift.networks(p)[0].model_copy(update={"epochs": 25, "threads": 2})
+    config = plan.networks(p)[0].model_copy(update={"epochs": 25, "threads": 2})
     network = trained(config)
-    assert training.accuracy(network.model, data) > 0.8
-    table = attention_shift.measure(network.model, data.images, data.labels, eps=(0.01, 0.05))
+    assert evaluate.accuracy(network.model, data) > 0.8
+    table = measure.measure(network.model, data.images, data.labels, eps=(0.01, 0.05))
     by = (
         table[(table.layer == "stage3") & (table.target_mode == "pred")].groupby(["attack", "eps"], observed=True).nissim.mean()
     )
@@ -81,16 +74,18 @@ def test_flowers_in_the_style_of_photographs(home):
     needs("photos")
     data = datasets.load("folder:flowers17", "test", size=64, limit=60)
     assert len(data.classes) == 17 and data.images.shape == (60, 3, 64, 64)
-    config = stylize.config("folder:flowers17", 64, 3, 256, encoder="small", source="folder:photos", epochs=8)
+    config = painter.config("folder:flowers17", 64, 3, 256, encoder="small", source="folder:photos", epochs=8)
     net = trained(config.model_copy(update={"threads": 2})).model
     style = styles.load("folder:photos", "test", 64)[torch.arange(60) % 24]
     with torch.no_grad():
         restored = ((net(data.images) - data.images) ** 2).mean()
     assert restored < 0.3 * data.images.var()
-    painted = stylize.stylize(net, data.images, style)
-    before, after = (stylize.style_distance(net, x, style).mean() for x in (data.images, painted))
+    painted = style_.stylize(net, data.images, style)
+    before, after = (style_.style_distance(net, x, style).mean() for x in (data.images, painted))
     assert after < 0.6 * before
-    edges, other = (saliency.edge_agreement(saliency.edges(painted), x).mean() for x in (data.images, data.images.roll(1, 0)))
+    edges, other = (
+        appearance.edge_agreement(appearance.edges(painted), x).mean() for x in (data.images, data.images.roll(1, 0))
+    )
     assert edges > other + 0.3  # contours are where they were
 
 
@@ -103,14 +98,12 @@ def test_published_networks_give_the_published_digits():
     for arm, cells in printed.items():
         model = released.load_network(released.available()[arm])
         for eps, accuracy in cells.items():
-            hit = attacks.pgd(model, x, y, eps=eps, steps=200 if eps else 0, step=0.01, random_start=False)
+            hit = projected.pgd(model, x, y, eps=eps, steps=200 if eps else 0, step=0.01, random_start=False)
             assert 1 - hit.success.float().mean().item() == pytest.approx(accuracy), (arm, eps)
             sides = discrepancy.proposition(model, x, hit.x_adv, y)
             assert (sides.discrepancy >= sides.bound - 1e-4)[sides.applies].all()
-    again = attacks.pgd(model, x[:60], y[:60], eps=0.35, steps=200, step=0.01)  # Int2, from a random start
+    again = projected.pgd(model, x[:60], y[:60], eps=0.35, steps=200, step=0.01)  # Int2, from a random start
     assert again.success.float().mean() > 0.85
-    moved = interpretability_attacks.aai(
-        model, x, y, eps=0.1, form="topk", k=8, hinge=0.0, steps=200, step=0.01, keep=False
-    )  # fmt: skip
-    tau = metrics.kendall(moved.before, moved.after)[moved.kept]
+    moved = interpretation_attack.aai(model, x, y, eps=0.1, form="topk", k=8, hinge=0.0, steps=200, step=0.01, keep=False)
+    tau = comparison.kendall(moved.before, moved.after)[moved.kept]
     assert tau.mean().item() == pytest.approx(0.967, abs=0.005) and moved.kept.sum() >= 197

@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 import torch
 
-from lib import models, released
+from lib.networks import models
+from lib.studies.interpretability_aware_training import released
 
 OLD, NEW = b"numpy.core.multiarray", b"numpy._core.multiarray"
 

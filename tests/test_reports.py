@@ -8,8 +8,13 @@ import nbformat
 import pandas as pd
 import pytest
 
-from lib import claims, files, ledger, paths, profiles, report
-from lib.claims import Book, Rule
+from lib.claims import claim, intervals
+from lib.claims.claim import Rule
+from lib.claims.court import Book
+from lib.reports import index as index_
+from lib.reports import ledger, report
+from lib.runs import profiles
+from lib.system import files, paths
 
 
 class Page(HTMLParser):
@@ -86,7 +91,7 @@ def finish(run=RUN, profile="laptop", verdicts=("up", "down"), widget=False):
             statistic="x",
             source="y",
         )
-    files.write_bytes(figures / "claims.csv", claims.table(book.rows).to_csv(index=False).encode())
+    files.write_bytes(figures / "claims.csv", claim.table(book.rows).to_csv(index=False).encode())
     files.write_json(figures / "figures.json", [{"file": f"{run}/a.png", "alt": "A figure", "hero": True}])
     record = {
         "run": run,
@@ -131,25 +136,25 @@ def test_the_index_shows_what_has_finished_and_what_has_not(home):
     text = index.read_text()
     assert "1 supported, 1 contradicted, 0 inconclusive" in text and f"{RUN}.html" in text and "It goes up" in text
     table = pd.read_csv(paths.figures("laptop") / "claims.csv", dtype={"study": str})
-    assert list(table.columns) == list(claims.COLUMNS) and table.verdict.to_list() == ["supported", "contradicted"]
+    assert list(table.columns) == list(claim.COLUMNS) and table.verdict.to_list() == ["supported", "contradicted"]
     # another study finishes: the index follows; nothing new: it is left alone
     finish("02-other", verdicts=("up",))
     before = index.stat().st_mtime_ns
-    report.index("laptop")
+    index_.index("laptop")
     assert index.stat().st_mtime_ns > before and "02-other.html" in index.read_text()
     before = index.stat().st_mtime_ns
-    report.index("laptop")
+    index_.index("laptop")
     assert index.stat().st_mtime_ns == before
 
 
 def test_an_index_without_any_study_says_so(home):
-    text = report.index("laptop").read_text()
+    text = index_.index("laptop").read_text()
     assert "not run yet" in text and "No study has finished yet" in text
 
 
 def test_the_closing_lines(home, capsys):
     finish()
-    report.index("laptop")
+    index_.index("laptop")
     ledger.tell("laptop")
     out = capsys.readouterr().out.splitlines()
     assert out == [
@@ -186,7 +191,7 @@ def test_committed_figures_are_whole_and_small(profile):
     folder = paths.PROJECT / "figures" / profile
     assert sum(f.stat().st_size for f in folder.rglob("*") if f.is_file()) < 12 * 2**20
     index = pd.read_csv(folder / "claims.csv", dtype={"study": str})
-    assert list(index.columns) == list(claims.COLUMNS) and set(index.verdict) <= {
+    assert list(index.columns) == list(claim.COLUMNS) and set(index.verdict) <= {
         "supported",
         "contradicted",
         "inconclusive",
@@ -204,4 +209,4 @@ def test_committed_figures_are_whole_and_small(profile):
             if row.verdict == "not tested":
                 assert isinstance(row.note, str) and row.note, f"{row.id} must say why it was not tested"
                 continue
-            assert rule.judge(claims.Interval(row.value, row.ci_low, row.ci_high, "")) == row.verdict, row.id
+            assert rule.judge(intervals.Interval(row.value, row.ci_low, row.ci_high, "")) == row.verdict, row.id

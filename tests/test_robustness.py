@@ -2,7 +2,8 @@ import pytest
 import torch
 from torch import nn
 
-from lib import attacks, robustness
+from lib.attacks import losses, robustness
+from lib.attacks import steps as steps_
 from tests.conftest import Breaks, same_state, state_of, toy
 
 GRID = (0.002, 0.005, 0.01)
@@ -10,7 +11,7 @@ GRID = (0.002, 0.005, 0.01)
 
 def twin(model, x, y, grid, steps, runs):
     """Every row, every eps, every run, from scratch: a row is broken if any iterate of any run at any eps so far fools."""
-    broken = attacks.fooled(model(x), y)
+    broken = steps_.fooled(model(x), y)
     table = [~broken]
     for e in grid:
         for run in range(runs):
@@ -18,13 +19,13 @@ def twin(model, x, y, grid, steps, runs):
             for i in range(len(x)):
                 x0 = x[i : i + 1]
                 xi = (x0 + start(torch.tensor([i]), x, e)).clamp(0, 1)
-                hit = bool(attacks.fooled(model(xi), y[i : i + 1]))
+                hit = bool(steps_.fooled(model(xi), y[i : i + 1]))
                 for _ in range(steps):
                     xi = xi.detach().requires_grad_()
-                    (g,) = torch.autograd.grad(attacks.cross_entropy(model(xi), y[i : i + 1]).sum(), xi)
-                    delta = (xi + attacks.default_step(e, steps) * g.sign() - x0).clamp(-e, e)
+                    (g,) = torch.autograd.grad(losses.cross_entropy(model(xi), y[i : i + 1]).sum(), xi)
+                    delta = (xi + steps_.default_step(e, steps) * g.sign() - x0).clamp(-e, e)
                     xi = (x0 + delta).clamp(0, 1).detach()
-                    hit |= bool(attacks.fooled(model(xi), y[i : i + 1]))
+                    hit |= bool(steps_.fooled(model(xi), y[i : i + 1]))
                 broken[i] |= hit
         table.append(~broken.clone())
     return torch.stack(table)
@@ -56,25 +57,25 @@ def test_accuracy_never_rises_with_eps_and_starts_clean(model, data):
     found = robustness.robust_accuracy(model, x, y, eps=(0.3, 0.01, 0.1), steps=3)
     assert found.eps == (0.0, 0.01, 0.1, 0.3)
     assert (found.accuracy.diff() <= 0).all()
-    assert torch.equal(found.correct[0], ~attacks.fooled(model(x), y))
+    assert torch.equal(found.correct[0], ~steps_.fooled(model(x), y))
 
 
 def test_the_margin_that_a_row_was_brought_to_is_the_best_of_its_path(model, data):
     x, y = data
     attacker = robustness._Attacker(model, x, y, 5, robustness.constant_step, "linf", 16)
-    rows = (~attacks.fooled(model(x), y)).nonzero()[:, 0]
-    broken, reached, spent, _ = attacker.run(rows, 0.003, attacks.cross_entropy, None)
+    rows = (~steps_.fooled(model(x), y)).nonzero()[:, 0]
+    broken, reached, spent, _ = attacker.run(rows, 0.003, losses.cross_entropy, None)
     assert not broken.all() and spent <= 5 * len(rows)
     for k in (~broken).nonzero()[:6, 0]:
         i = rows[k]
         x0, label = x[i : i + 1], y[i : i + 1]
         xi, best = x0, -torch.inf
         for step in range(6):
-            best = max(best, attacks.margin(model(xi), label).item())
+            best = max(best, losses.margin(model(xi), label).item())
             if step < 5:
                 z = xi.clone().requires_grad_()
-                (g,) = torch.autograd.grad(attacks.cross_entropy(model(z), label).sum(), z)
-                xi = (x0 + (xi + attacks.default_step(0.003, 5) * g.sign() - x0).clamp(-0.003, 0.003)).clamp(0, 1)
+                (g,) = torch.autograd.grad(losses.cross_entropy(model(z), label).sum(), z)
+                xi = (x0 + (xi + steps_.default_step(0.003, 5) * g.sign() - x0).clamp(-0.003, 0.003)).clamp(0, 1)
         assert reached[k].item() == pytest.approx(best, abs=1e-12)
 
 
@@ -130,7 +131,7 @@ def test_never_above_torchattacks(data):
     net, x = toy().float(), x.float()
     ours = robustness.robust_accuracy(net, x, y, eps=GRID, steps=10).accuracy[1:]
     for e, accuracy in zip(GRID, ours, strict=True):
-        step = attacks.default_step(e, 10)
+        step = steps_.default_step(e, 10)
         adv = torchattacks.PGD(net, eps=e, alpha=step, steps=10)(x, y)
         assert accuracy <= (net(adv).argmax(1) == y).float().mean() + 1e-6
 
@@ -141,9 +142,9 @@ def test_every_loss_gets_its_runs(model, data):
 
     def counting(logits, labels):
         seen.append(len(labels))
-        return attacks.margin(logits, labels)
+        return losses.margin(logits, labels)
 
-    robustness.robust_accuracy(model, x, y, eps=(0.01,), steps=2, losses=(attacks.cross_entropy, counting))
+    robustness.robust_accuracy(model, x, y, eps=(0.01,), steps=2, losses=(losses.cross_entropy, counting))
     assert seen
 
 

@@ -12,7 +12,10 @@ import pandas as pd
 import papermill
 import pytest
 
-from lib import attention_shift, files, paths, profiles, runs
+from lib.runs import headless, pictures, profiles, record, sources
+from lib.runs import run as run_
+from lib.studies.attention_shift import plan
+from lib.system import files, paths
 
 STUDIES = [p.stem for p in sorted(paths.notebooks().glob("[0-9]*.ipynb"))]
 
@@ -31,7 +34,7 @@ def test_every_study_is_in_every_profile(profile):
 
 @pytest.mark.parametrize("run", STUDIES)
 def test_laptop_is_the_defaults(run):
-    assert profiles.parameters(run, "laptop") == profiles.study_module(run).Parameters()
+    assert profiles.parameters(run, "laptop") == profiles.parameters_of(run)()
 
 
 @pytest.mark.parametrize(
@@ -48,7 +51,7 @@ def test_laptop_is_the_defaults(run):
 )
 def test_wrong_parameters_are_refused_before_anything_runs(home, overrides, message):
     with pytest.raises(ValueError, match=message) as caught:
-        runs.execute("01-attention-shift", "smoke", overrides)
+        headless.execute("01-attention-shift", "smoke", overrides)
     assert "nothing was run" in str(caught.value)
     assert not list(home.rglob("*.ipynb"))
 
@@ -72,23 +75,23 @@ def test_a_variant_is_named_by_its_file_and_an_unknown_profile_is_refused(home, 
     monkeypatch.setattr(profiles, "profile_file", lambda run, profile: tmp_path / "profiles" / profile / f"{run}.yaml")
     chosen = profiles.parameters("01-attention-shift.few", "laptop")
     assert (chosen.variant, chosen.images) == ("few", 20)
-    run = runs.start("01-attention-shift", chosen.model_dump())
+    run = run_.start("01-attention-shift", chosen.model_dump())
     assert run.official and run.name == "01-attention-shift.few"
     with pytest.raises(ValueError, match="unknown profile 'lptop'"):
-        runs.start("01-attention-shift", {"profile": "lptop"})
+        run_.start("01-attention-shift", {"profile": "lptop"})
 
 
 def test_only_a_profiles_own_parameters_write_to_its_folders(home):
-    official = runs.start("01-attention-shift", {"profile": "laptop"})
+    official = run_.start("01-attention-shift", {"profile": "laptop"})
     assert official.results == home / "data/results/laptop/01-attention-shift"
-    tried = runs.start("01-attention-shift", {"profile": "laptop", "seeds": 1, "unrelated": "ignored"})
+    tried = run_.start("01-attention-shift", {"profile": "laptop", "seeds": 1, "unrelated": "ignored"})
     assert tried.profile.startswith("custom-") and tried.results != official.results
-    again = runs.start("01-attention-shift", {"profile": "laptop", "seeds": 1})
+    again = run_.start("01-attention-shift", {"profile": "laptop", "seeds": 1})
     assert again.profile == tried.profile
 
 
 def test_tables_are_computed_once_for_their_key(home, capsys, monkeypatch):
-    run = runs.start("01-attention-shift", {"profile": "smoke"})
+    run = run_.start("01-attention-shift", {"profile": "smoke"})
     calls = []
 
     def compute():
@@ -98,7 +101,7 @@ def test_tables_are_computed_once_for_their_key(home, capsys, monkeypatch):
     for key in (["x", 1], ["x", 1], ["x", 2]):
         assert run.cached("part", key, compute)["a"].to_list() == [1, 2]
     assert len(calls) == 2
-    monkeypatch.setattr(runs, "LOADED", 0.0)  # the modules on disk are newer than those in memory
+    monkeypatch.setattr(run_, "LOADED", 0.0)  # the modules on disk are newer than those in memory
     run.cached("part", ["x", 1], compute)
     assert len(calls) == 3 and "restart the kernel" in capsys.readouterr().err
     monkeypatch.undo()
@@ -113,7 +116,7 @@ def test_tables_are_computed_once_for_their_key(home, capsys, monkeypatch):
 
 
 def test_work_side_by_side_keeps_its_order(home):
-    run = runs.start("01-attention-shift", {"profile": "smoke"})
+    run = run_.start("01-attention-shift", {"profile": "smoke"})
     table = run.each([3, 1, 2], lambda n: pd.DataFrame({"n": [n] * n}), workers=2)
     assert table.n.to_list() == [3, 3, 3, 1, 2, 2]
 
@@ -122,7 +125,7 @@ def test_figures_need_alt_text_and_bring_their_numbers(home):
     import matplotlib.pyplot as plt
 
     plt.close("all")  # whatever other tests have left open
-    run = runs.start("01-attention-shift", {"profile": "smoke"})
+    run = run_.start("01-attention-shift", {"profile": "smoke"})
     with pytest.raises(ValueError, match="needs alt text"):
         run.show(plt.figure(), "empty", " ")
     fig, ax = plt.subplots()
@@ -140,20 +143,22 @@ def test_pictures_lose_bytes_and_nothing_else():
     image = Image.effect_noise((40, 30), 80).convert("RGBA")
     png = io.BytesIO()
     image.save(png, "PNG")
-    small = runs.smaller(png.getvalue(), False)
+    small = pictures.smaller(png.getvalue(), False)
     assert len(small) < len(png.getvalue())
     assert Image.open(io.BytesIO(small)).convert("RGB").tobytes() == image.convert("RGB").tobytes()
     noise = Image.fromarray(np.random.default_rng(0).integers(0, 256, (500, 700, 3), dtype=np.uint8))
     png = io.BytesIO()
     noise.save(png, "PNG")
-    reduced = Image.open(io.BytesIO(runs.smaller(png.getvalue(), False)))  # above LARGEST: a palette, at full resolution
-    assert len(png.getvalue()) > runs.LARGEST and reduced.size == noise.size and reduced.mode == "P"
+    reduced = Image.open(io.BytesIO(pictures.smaller(png.getvalue(), False)))  # above LARGEST: a palette, at full resolution
+    assert len(png.getvalue()) > pictures.LARGEST and reduced.size == noise.size and reduced.mode == "P"
     assert np.abs(np.asarray(reduced.convert("RGB"), float) - np.asarray(noise)).mean() < 25
     line = Image.new("RGBA", (60, 60), "white")
     line.paste("#0072B2", (10, 10, 50, 12))
     png = io.BytesIO()
     line.save(png, "PNG", compress_level=0)
-    assert Image.open(io.BytesIO(runs.smaller(png.getvalue(), True))).convert("RGB").tobytes() == line.convert("RGB").tobytes()
+    assert (
+        Image.open(io.BytesIO(pictures.smaller(png.getvalue(), True))).convert("RGB").tobytes() == line.convert("RGB").tobytes()
+    )
 
 
 def test_drawings_lose_bytes_and_nothing_that_is_drawn():
@@ -168,8 +173,8 @@ def test_drawings_lose_bytes_and_nothing_that_is_drawn():
     buffer = io.BytesIO()
     fig.savefig(buffer, format="svg", metadata={"Date": None})
     plt.close(fig)
-    small = runs.plainer(buffer.getvalue()).decode()
-    assert len(small) < 0.7 * len(buffer.getvalue()) and small == runs.plainer(buffer.getvalue()).decode()
+    small = pictures.plainer(buffer.getvalue()).decode()
+    assert len(small) < 0.7 * len(buffer.getvalue()) and small == pictures.plainer(buffer.getvalue()).decode()
     before, after = ([*re.findall(r"<use[^>]*>", s)] for s in (buffer.getvalue().decode(), small))
     assert len(before) == len(after)
     places = [[tuple(map(float, re.findall(r'\b[xy]="([-\d.]+)"', u))) for u in uses] for uses in (before, after)]
@@ -178,7 +183,7 @@ def test_drawings_lose_bytes_and_nothing_that_is_drawn():
 
 
 def test_code_of_a_run_is_what_its_results_depend_on():
-    names = {p.stem for p in profiles.code_of("01-attention-shift")}
+    names = {p.stem for p in sources.of_measurement("01-attention-shift")}
     assert {"attention_shift", "attention_claims", "cam", "attacks", "metrics", "ssim", "hooks", "training", "models"} <= names
     assert not {"attention_explorer", "widgets", "report"} & names
 
@@ -186,7 +191,7 @@ def test_code_of_a_run_is_what_its_results_depend_on():
 def test_parameters_of_notebook_and_model_agree():
     for run in STUDIES:
         declared = papermill.inspect_notebook(str(profiles.notebook_of(run)))
-        model = profiles.study_module(run).Parameters
+        model = profiles.parameters_of(run)
         assert list(declared) == list(model.model_fields), run
         for name, found in declared.items():
             default = model.model_validate({name: eval(found["default"])})  # literals, checked in test_notebooks
@@ -194,7 +199,7 @@ def test_parameters_of_notebook_and_model_agree():
 
 
 def runner(home, *arguments) -> subprocess.Popen:
-    command = [sys.executable, "-m", "lib.runs", *arguments]
+    command = [sys.executable, "-m", "lib", "run", *arguments]
     environment = os.environ | {"STUDY_HOME": str(home)}
     return subprocess.Popen(command, cwd=paths.PROJECT, stderr=subprocess.PIPE, text=True, env=environment)
 
@@ -248,7 +253,7 @@ def test_the_command_says_what_is_wrong_in_a_line(home, assignment, message):
 
 
 def test_the_record_says_what_was_run(home):
-    card = runs.start("01-attention-shift", {"profile": "laptop"}).card()
+    card = run_.start("01-attention-shift", {"profile": "laptop"}).card()
     assert {"run", "profile", "parameters", "device", "versions", "started"} <= set(card)
-    assert json.loads(json.dumps(card)) == card and set(runs.VERSIONS_OF) <= set(card["versions"])
-    assert files.digest_of(card["parameters"]) == files.digest_of(attention_shift.Parameters().model_dump(mode="json"))
+    assert json.loads(json.dumps(card)) == card and set(record.VERSIONS_OF) <= set(card["versions"])
+    assert files.digest_of(card["parameters"]) == files.digest_of(plan.Parameters().model_dump(mode="json"))

@@ -8,10 +8,17 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from lib import attacks, claims, models, paths, profiles, saliency_claims, saliency_explorer, saliency_measure, teacher_maps
-from lib import saliency_adversarial_training as study
-from lib.cubes import Cubes, rows
-from lib.saliency_adversarial_training import Parameters
+from lib.attacks import projected
+from lib.claims import claim, intervals
+from lib.claims.cubes import Cubes, rows
+from lib.networks import models
+from lib.runs import profiles
+from lib.studies.saliency_adversarial_training import claims, explorer, maps, plan
+from lib.studies.saliency_adversarial_training import measure as measure_
+from lib.studies.saliency_adversarial_training.objective import coin
+from lib.studies.saliency_adversarial_training.plan import Parameters
+from lib.system import paths
+from lib.training import cache
 from tests.conftest import same_state, state_of
 from tests.test_attention_explorer import png, upload
 
@@ -24,8 +31,8 @@ def home(tmp_path_factory):
     """One home for the file: its small networks are trained once."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("STUDY_HOME", str(tmp_path_factory.mktemp("home")))
-        study.teacher.cache_clear()
-        saliency_measure.transferred.cache_clear()
+        plan.teacher.cache_clear()
+        measure_.transferred.cache_clear()
         yield
 
 
@@ -58,7 +65,7 @@ def home(tmp_path_factory):
         ({"switches": ("sat-std-gradient@e-4",)}, "does not apply"),
         ({"switches": ("sat-std-gradient@anan",)}, "does not apply"),
         ({"alphas": (0.5, 1.0)}, "alphas.1 = 1.0: Input should be less than 1"),
-        ({"arms": (*study.SIMPLE, "sat-std-ig@median", "sat-adv-ig@median")[1:]}, "arms original are"),
+        ({"arms": (*plan.SIMPLE, "sat-std-ig@median", "sat-adv-ig@median")[1:]}, "arms original are"),
         ({"strong_images": 400}, "strong_images = 400 is more than images = 100"),
         ({"arch": "vgg99"}, "unknown network 'vgg99'"),
         ({"teacher_arch": "vgg99"}, "unknown network 'vgg99'"),
@@ -71,52 +78,57 @@ def test_parameters_that_do_not_fit_are_refused(given, message):
 
 
 def test_arms_are_read_and_named():
-    arm = study.parsed("sat-adv-guided-gradcam++@e16,predicted")
+    arm = plan.parsed("sat-adv-guided-gradcam++@e16,predicted")
     assert (arm.base, arm.mix, arm.teacher, arm.attribution, arm.eps0, arm.alpha10) == (
-        "plain", "sat", "adv", "guided-gradcam++", 16, None,
-    )  # fmt: skip
+        "plain",
+        "sat",
+        "adv",
+        "guided-gradcam++",
+        16,
+        None,
+    )
     assert arm.changes == ("predicted",)
-    assert study.parsed("trades-6+sat", "masks")[:4] == ("trades", "sat", "masks", 6)
-    assert study.parsed("pgd+uniform", "masks").source == "" and study.parsed("sign").mix == "sign"
-    assert study.label("sat-std-ig@a0.8") == "SAT (integrated gradients, standard teacher), α¹⁰ = 0.8"
-    assert study.label("trades-1+uniform") == "TRADES β=1 + uniform noise"
-    names = [study.label(a) for a in Parameters().every]
+    assert plan.parsed("trades-6+sat", "masks")[:4] == ("trades", "sat", "masks", 6)
+    assert plan.parsed("pgd+uniform", "masks").source == "" and plan.parsed("sign").mix == "sign"
+    assert plan.label("sat-std-ig@a0.8") == "SAT (integrated gradients, standard teacher), α¹⁰ = 0.8"
+    assert plan.label("trades-1+uniform") == "TRADES β=1 + uniform noise"
+    names = [plan.label(a) for a in Parameters().every]
     assert len(set(names)) == len(names)
-    assert study.parsed("pgd+sat@unprojected,predicted", "adv-ig").changes == ("unprojected", "predicted")
+    assert plan.parsed("pgd+sat@unprojected,predicted", "adv-ig").changes == ("unprojected", "predicted")
     for wrong in ("sat-std", "sat-std-lrp", "pgd+noise", "trades", "original@much"):
         with pytest.raises(ValueError, match="unknown arm"):
-            study.parsed(wrong)
+            plan.parsed(wrong)
 
 
 def test_configurations_are_the_arms():
     p = Parameters()
-    original, sign = study.config_of(p, "original", 2), study.config_of(p, "sign", 2)
+    original, sign = plan.config_of(p, "original", 2), plan.config_of(p, "sign", 2)
     assert (original.objective, original.options, original.maps, original.optimizer) == ("standard", {}, None, "adam")
     assert sign.options["alpha10"] == 1.0 and sign.options["mix"] == "sat" and sign.maps is None
-    taught = study.config_of(p, "sat-adv-smoothgrad@a0.8", 2)
-    assert taught.teacher == study.config_of(p, "pgd", 0)  # the next seed, in a circle
+    taught = plan.config_of(p, "sat-adv-smoothgrad@a0.8", 2)
+    assert taught.teacher == plan.config_of(p, "pgd", 0)  # the next seed, in a circle
     assert taught.options["alpha10"] == 0.8 and taught.maps_options == {"kind": "smoothgrad", "n": 6} and taught.maps_follow
-    assert study.config_of(p, "sat-std-gradient@e16", 0).options["eps"] == 16 / 255
-    fresh = study.config_of(p, "sat-std-gradient@fresh", 0)
+    assert plan.config_of(p, "sat-std-gradient@e16", 0).options["eps"] == 16 / 255
+    fresh = plan.config_of(p, "sat-std-gradient@fresh", 0)
     assert fresh.maps is None and fresh.options["fresh"] == {"kind": "gradient"} and fresh.teacher is not None
-    assert study.config_of(p, "sat-masks@unflipped", 0).maps_follow is False
-    assert study.config_of(p, "sat-masks@another", 0).maps_options == {"kind": "masks", "another": True}
-    assert study.config_of(p, "pgd+sat@unprojected", 0).options["reproject"] is False
+    assert plan.config_of(p, "sat-masks@unflipped", 0).maps_follow is False
+    assert plan.config_of(p, "sat-masks@another", 0).maps_options == {"kind": "masks", "another": True}
+    assert plan.config_of(p, "pgd+sat@unprojected", 0).options["reproject"] is False
     assert (
-        study.config_of(p, "trades-6+sat", 0).options | {"beta": 6.0, "base": "trades"}
-        == study.config_of(p, "trades-6+sat", 0).options
+        plan.config_of(p, "trades-6+sat", 0).options | {"beta": 6.0, "base": "trades"}
+        == plan.config_of(p, "trades-6+sat", 0).options
     )
-    assert study.config_of(p, "sat-std-ig@released", 0).maps_options == {"kind": "ig", "released": True, "ig_steps": 6}
+    assert plan.config_of(p, "sat-std-ig@released", 0).maps_options == {"kind": "ig", "released": True, "ig_steps": 6}
 
 
 def test_networks_are_each_there_once_and_teachers_of_another_architecture_too():
     p = Parameters()
-    configs = study.networks(p)
-    assert len({c.digest for c in configs}) == len(configs) == len(study.jobs(p))
+    configs = plan.networks(p)
+    assert len({c.digest for c in configs}) == len(configs) == len(plan.jobs(p))
     order = [c.digest for c in configs]
     assert all(order.index(c.teacher.digest) < order.index(c.digest) for c in configs if c.teacher)
     paper = profiles.parameters("05-saliency-adversarial-training", "paper")
-    found = study.networks(paper)
+    found = plan.networks(paper)
     assert {c.teacher.arch for c in found if c.teacher} == {"resnet10-cifar"}
     assert {c.arch for c in found} == {"resnet10-cifar", "resnet34-cifar"}
     assert (paper.eps, paper.alpha10, paper.learning_rate, paper.epochs, paper.steps, paper.step) == (8, 0.6, 1e-3, 100, 5, 2)
@@ -126,35 +138,35 @@ def test_a_network_is_shared_between_settings_that_do_not_touch_it():
     p = Parameters()
     other = p.model_copy(update={"images": 71, "smooth_n": 3, "strong_steps": 5, "alphas": (0.5,)})
     for arm in ("original", "sat-masks", "sat-std-gradient", "pgd+sat"):
-        assert study.config_of(p, arm, 1).digest == study.config_of(other, arm, 1).digest
-    assert study.config_of(p, "sat-std-smoothgrad", 0).digest != study.config_of(other, "sat-std-smoothgrad", 0).digest
+        assert plan.config_of(p, arm, 1).digest == plan.config_of(other, arm, 1).digest
+    assert plan.config_of(p, "sat-std-smoothgrad", 0).digest != plan.config_of(other, "sat-std-smoothgrad", 0).digest
 
 
 def test_a_measurement_is_what_a_slow_twin_measures(home):
     p = SMOKE.model_copy(update={"images": 10, "strong_images": 8, "headline": ("original", "pgd", "sat-std-gradient")})
-    model = study.network(p, "sat-std-gradient", 0).model
+    model = plan.network(p, "sat-std-gradient", 0).model
     before = state_of(model)
-    table = saliency_measure.measure_network(p, "sat-std-gradient", 0)
+    table = measure_.measure_network(p, "sat-std-gradient", 0)
     assert same_state(before, state_of(model))
-    cubes, data = Cubes.of(table), study.evaluation_set(p)
+    cubes, data = Cubes.of(table), plan.evaluation_set(p)
     x, y = data.images, data.labels
     with torch.no_grad():
         clean = model(x).argmax(1) == y
     np.testing.assert_array_equal(cubes.values["sat-std-gradient", "clean", 0.0][0], clean.numpy())
     for eps in p.eps_grid:
-        found = attacks.pgd(model, x[clean], y[clean], eps=eps / 255, steps=p.steps, step=p.step / 255)
+        found = projected.pgd(model, x[clean], y[clean], eps=eps / 255, steps=p.steps, step=p.step / 255)
         held = clean.clone()
         held[clean] = ~found.success
         np.testing.assert_array_equal(cubes.values["sat-std-gradient", "pgd", eps][0], held.numpy())
     for eps in p.strong_eps:
-        other = study.network(p, "original", 1).model
-        moved = attacks.pgd(other, x[:8], y[:8], eps=eps / 255, steps=20, judge=False).x_adv
+        other = plan.network(p, "original", 1).model
+        moved = projected.pgd(other, x[:8], y[:8], eps=eps / 255, steps=20, judge=False).x_adv
         with torch.no_grad():
             held = model(moved).argmax(1) == y[:8]
         np.testing.assert_array_equal(cubes.values["sat-std-gradient", "transfer", eps][0], held.numpy())
     strong, weak = (cubes.values["sat-std-gradient", m, 2.0][0, :8] for m in ("strong", "pgd"))
     assert (strong <= weak).all()
-    s = teacher_maps.directions(study.teacher(p, "std", 0), x, y, kind="gradient")
+    s = maps.directions(plan.teacher(p, "std", 0), x, y, kind="gradient")
     z = x.clone().requires_grad_()
     (gradient,) = torch.autograd.grad(F.cross_entropy(model(z), y, reduction="sum"), z)
     expected = [F.cosine_similarity(g.sign().flatten(), -v.flatten(), 0).item() for g, v in zip(gradient, s, strict=True)]
@@ -165,13 +177,12 @@ def test_the_strong_attack_is_no_weaker_than_a_peers_auto_pgd(home):
     """Auto-PGD of torchattacks, on cross-entropy: what it breaks, ours breaks too, but for a few."""
     torchattacks = pytest.importorskip("torchattacks")
     p = SMOKE.model_copy(update={"images": 60, "strong_images": 60, "strong_steps": 50, "restarts": 2, "strong_eps": (4.0,)})
-    config = study.config_of(p, "pgd", 0).model_copy(update={"epochs": 6, "limit": 320})
-    from lib import training
+    config = plan.config_of(p, "pgd", 0).model_copy(update={"epochs": 6, "limit": 320})
 
-    model = training.trained(config).model
-    data = study.evaluation_set(p)
+    model = cache.trained(config).model
+    data = plan.evaluation_set(p)
     x, y = data.images, data.labels
-    ours = saliency_measure.strong(model, x, y, p).correct[1]
+    ours = measure_.strong(model, x, y, p).correct[1]
     theirs = torchattacks.APGD(model, eps=4 / 255, steps=50, n_restarts=1, loss="ce", seed=0)
     with torch.no_grad():
         held = model(theirs(x, y)).argmax(1) == y
@@ -180,35 +191,40 @@ def test_the_strong_attack_is_no_weaker_than_a_peers_auto_pgd(home):
 
 
 def test_times_are_of_both_sides_of_the_coin(home):
-    from lib.saliency_training import coin
 
-    sides = saliency_measure._both_sides()
+    sides = measure_._both_sides()
     assert [coin(torch.Generator().manual_seed(s)) for s in sides] == [True, False]
-    clock = saliency_measure.timing(SMOKE)
-    assert set(clock.arm) == {a for a in saliency_measure.TIMED if a in SMOKE.arms} | {"maps/gradient", "maps/smoothgrad"}
+    clock = measure_.timing(SMOKE)
+    assert set(clock.arm) == {a for a in measure_.TIMED if a in SMOKE.arms} | {"maps/gradient", "maps/smoothgrad"}
     assert (clock.groupby("arm").size() == SMOKE.rounds).all() and (clock.value > 0).all()
     middle = clock.groupby("arm").value.median()
     assert middle["pgd"] > middle["original"]  # it does several times the work
 
 
 P = Parameters(
-    arms=(*study.SIMPLE, "trades-6+uniform", "trades-6+sat"), sweep=("sat-std-gradient", "sat-adv-gradient"),
-    strong_images=40, images=60, seeds=3, alphas=(1e-9, 0.8), eps0s=(16.0,), rounds=6,
-)  # fmt: skip
+    arms=(*plan.SIMPLE, "trades-6+uniform", "trades-6+sat"),
+    sweep=("sat-std-gradient", "sat-adv-gradient"),
+    strong_images=40,
+    images=60,
+    seeds=3,
+    alphas=(1e-9, 0.8),
+    eps0s=(16.0,),
+    rounds=6,
+)
 
 
 def table_of(levels: dict[str, float], seed: int = 0, spread: float = 0.0) -> pd.DataFrame:
     """A table in which arm a is right with probability levels[a] (default .5) under every attack."""
     random = torch.Generator().manual_seed(seed)
     found = []
-    for arm, s in study.jobs(P):
+    for arm, s in plan.jobs(P):
         p = levels.get(arm, 0.5) + spread * (s - 1)
         u = torch.rand(P.images, generator=random)
         for measure, grid in (("clean", (0.0,)), ("pgd", P.eps_grid), ("noise", (P.eps,))):
             found += [rows(arm, s, measure, e, u < p) for e in grid]
         for measure, e in itertools.product(("strong", "transfer"), P.strong_eps):
             found.append(rows(arm, s, measure, e, (u < p - 0.01)[: P.strong_images]))
-        if study.parsed(arm, P.mix_maps).mix == "sat":
+        if plan.parsed(arm, P.mix_maps).mix == "sat":
             found += [rows(arm, s, m, 0, v + 0 * u) for m, v in (("cosine", 0.1 + 0.01 * u), ("cosine-another", 0.0))]
     for arm, seconds in {
         "original": 1.0,
@@ -220,19 +236,19 @@ def table_of(levels: dict[str, float], seed: int = 0, spread: float = 0.0) -> pd
         "trades-1+sat": 3.0,
     }.items():
         found.append(rows(arm, 0, "seconds", 0, seconds + 0.001 * torch.arange(6.0)))
-    found += [rows(f"maps/{k}", 0, "seconds", 0, torch.full((6,), 3.6)) for k in teacher_maps.ATTRIBUTIONS]
+    found += [rows(f"maps/{k}", 0, "seconds", 0, torch.full((6,), 3.6)) for k in maps.ATTRIBUTIONS]
     return pd.concat(found, ignore_index=True)
 
 
-def verdicts(levels: dict[str, float], spread: float = 0.0) -> dict[str, saliency_claims.Claim]:
-    return {c.id: c for c in saliency_claims.judge(table_of(levels, spread=spread), P)}
+def verdicts(levels: dict[str, float], spread: float = 0.0) -> dict[str, claim.Claim]:
+    return {c.id: c for c in claims.judge(table_of(levels, spread=spread), P)}
 
 
 @pytest.fixture(scope="module", autouse=True)
 def few_draws():
     """Intervals from fewer bootstrap draws: these tests are of what is claimed, not of intervals."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setitem(claims.interval.__kwdefaults__, "draws", 40)
+        patch.setitem(intervals.interval.__kwdefaults__, "draws", 40)
         yield
 
 
@@ -243,8 +259,18 @@ def even(few_draws):
 
 
 def test_verdicts_follow_the_numbers():
-    strong = {"original": 0.02, "sign": 0.6, "uniform": 0.5, "sat-std-gradient": 0.05, "sat-masks": 0.95, "pgd": 0.5,
-              "pgd+uniform": 0.55, "pgd+sat": 0.99, "sat-adv-gradient": 0.9, "sat-std-gradient@a1e-09": 0.02}  # fmt: skip
+    strong = {
+        "original": 0.02,
+        "sign": 0.6,
+        "uniform": 0.5,
+        "sat-std-gradient": 0.05,
+        "sat-masks": 0.95,
+        "pgd": 0.5,
+        "pgd+uniform": 0.55,
+        "pgd+sat": 0.99,
+        "sat-adv-gradient": 0.9,
+        "sat-std-gradient@a1e-09": 0.02,
+    }
     found = verdicts(strong)
     assert found["helps/sat-masks"].verdict == "supported" and found["helps/sat-masks"].kind == "claim"
     assert found["over-sign/sat-masks"].verdict == "supported"
@@ -257,7 +283,7 @@ def test_verdicts_follow_the_numbers():
     assert opposite["sat-over-noise/pgd"].verdict == "contradicted"
     alike = verdicts({}, spread=0.2)
     assert alike["helps/sat-masks"].verdict == "inconclusive"
-    untested = saliency_claims.judge(table_of({}), P, test=False)
+    untested = claims.judge(table_of({}), P, test=False)
     assert all(c.verdict == "not tested" for c in untested) and len({c.id for c in untested}) == len(untested)
 
 
@@ -286,10 +312,10 @@ def test_times_are_judged_by_ratios(even):
 
 
 def test_published_numbers_are_those_of_the_specification():
-    assert saliency_claims.theirs("pgd+sat")["flower-17"].tolist() == pytest.approx([0.7867, 0.7573, 0.75])
-    assert saliency_claims.theirs("sat-std-gradient")["cifar-100"].loc[1] == pytest.approx(0.2053)
-    assert saliency_claims.theirs("trades-6")["tiny-imagenet"].loc[2] == pytest.approx(0.1676)
-    assert saliency_claims.gaps("sat-masks", "uniform") == pytest.approx(
+    assert claims.theirs("pgd+sat")["flower-17"].tolist() == pytest.approx([0.7867, 0.7573, 0.75])
+    assert claims.theirs("sat-std-gradient")["cifar-100"].loc[1] == pytest.approx(0.2053)
+    assert claims.theirs("trades-6")["tiny-imagenet"].loc[2] == pytest.approx(0.1676)
+    assert claims.gaps("sat-masks", "uniform") == pytest.approx(
         {"tiny-imagenet": (0.34 + 0.14 + 0) / 300, "flower-17": (1.61 + 2.51 + 2.73) / 300}
     )
     sweeps = pd.read_csv(paths.published() / "saliency_adversarial_training.csv", keep_default_na=False)
@@ -297,9 +323,9 @@ def test_published_numbers_are_those_of_the_specification():
 
 
 def test_only_weak_maps_are_published_in_mixes():
-    assert saliency_claims.theirs("pgd+sat", "boxes") and not saliency_claims.theirs("pgd+sat", "adv-smoothgrad")
+    assert claims.theirs("pgd+sat", "boxes") and not claims.theirs("pgd+sat", "adv-smoothgrad")
     p = P.model_copy(update={"mix_maps": "adv-smoothgrad"})
-    found = {c.id: c for c in saliency_claims.judge(table_of({}), p)}
+    found = {c.id: c for c in claims.judge(table_of({}), p)}
     assert found["sat-over-noise/pgd"].kind == "open question"
     assert "with maps: SmoothGrad, adversarially trained teacher" in found["sat-over-noise/pgd"].note
 
@@ -307,7 +333,7 @@ def test_only_weak_maps_are_published_in_mixes():
 def test_one_box_for_all_is_said_and_not_asked_whose_it_is():
     table = table_of({})
     table.loc[(table.arm == "sat-boxes") & (table.measure == "cosine"), "value"] = 0.0
-    found = {c.id: c for c in saliency_claims.judge(table, P)}
+    found = {c.id: c for c in claims.judge(table, P)}
     assert "one and the same for all" in found["helps/sat-boxes"].note and "looks-like-attack/sat-boxes" not in found
     assert "one and the same" not in found["helps/sat-masks"].note
 
@@ -318,25 +344,33 @@ def test_ablations_are_claims_only_where_there_were_any(even):
     table = table_of({})
     renamed = table[table.arm.str.startswith("sat-std-gradient@")]
     more = renamed.assign(arm=renamed.arm.str.replace("sat-std-gradient", "sat-masks"))
-    found = {c.id: c for c in saliency_claims.judge(pd.concat([table, more]), p)}
+    found = {c.id: c for c in claims.judge(pd.concat([table, more]), p)}
     assert {found[f"{c}/sat-masks"].kind for c in ("pure-maps", "later-maps", "collapse")} == {"open question"}
 
 
 def test_notes_say_when_one_run_is_all(even):
     lonely = [c for c in even.values() if "spread over seeds unknown" in c.n and c.kind != "control"]
-    assert lonely and all(saliency_claims.ONE_SEED in c.note for c in lonely)
+    assert lonely and all(claims.ONE_SEED in c.note for c in lonely)
 
 
 def test_the_explorer_follows_its_controls(home):
     p = SMOKE
-    explore = saliency_explorer.explorer(p)
+    explore = explorer.explorer(p)
     first = explore.picture.value
     assert bytes(first).startswith(b"\x89PNG") and "P(random)" in explore.status.value
     seen = {first}
     acts = (
-        ("kind", "gradient"), ("taught", "adv"), ("how", "minmax"), ("alpha10", 1.0), ("taught", ""), ("image", 2), ("eps", 32),
-        ("student", "pgd"), ("taught", "std"), ("kind", "guided-gradcam++"),
-    )  # fmt: skip
+        ("kind", "gradient"),
+        ("taught", "adv"),
+        ("how", "minmax"),
+        ("alpha10", 1.0),
+        ("taught", ""),
+        ("image", 2),
+        ("eps", 32),
+        ("student", "pgd"),
+        ("taught", "std"),
+        ("kind", "guided-gradcam++"),
+    )
     for name, value in acts:
         explore.controls[name].value = value
         assert "working" not in explore.status.value and "color:#D55E00" not in explore.status.value, (
@@ -355,12 +389,12 @@ def test_the_explorer_follows_its_controls(home):
 def test_the_picture_of_a_direction_is_the_direction(home):
     """share 0: delta is -s, and the perturbed image is x - eps s where it stays in [0, 1]."""
     p = SMOKE
-    data = study.evaluation_set(p)
+    data = plan.evaluation_set(p)
     model = models.create("plain", classes=10).eval()
     x, y = data.images[:1], data.labels[:1]
-    s = teacher_maps.weak(data, "masks")[:1]
+    s = maps.weak(data, "masks")[:1]
     before = state_of(model)
-    fig, text = saliency_explorer.draw(model, x, s, s, y, share=0.0, eps=8 / 255, classes=data.classes, known=True)
+    fig, text = explorer.draw(model, x, s, s, y, share=0.0, eps=8 / 255, classes=data.classes, known=True)
     assert same_state(before, state_of(model))
     shown = fig.axes[4].images[0].get_array()
     np.testing.assert_allclose(shown, -s[0].mean(0).numpy())
@@ -370,4 +404,4 @@ def test_the_picture_of_a_direction_is_the_direction(home):
 def test_every_pair_of_arms_has_its_own_network():
     p = Parameters()
     for a, b in itertools.combinations(p.every, 2):
-        assert study.config_of(p, a, 0).digest != study.config_of(p, b, 0).digest, (a, b)
+        assert plan.config_of(p, a, 0).digest != plan.config_of(p, b, 0).digest, (a, b)

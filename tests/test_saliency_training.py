@@ -9,19 +9,32 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from lib import datasets, paths, teacher_maps
-from lib import saliency_training as sat
-from lib.objectives import Moment
-from lib.training import TrainConfig, trained
+from lib.attacks import losses
+from lib.data import datasets
+from lib.studies.saliency_adversarial_training import maps as maps_
+from lib.studies.saliency_adversarial_training import objective
+from lib.system import paths
+from lib.training.cache import trained
+from lib.training.config import TrainConfig
+from lib.training.objectives import Moment
 from tests.conftest import same_state, state_of, toy
 
 D = torch.float64
 SHORT = {"eps": 0.1, "steps": 3, "step": 0.04}
 ARMS = list(itertools.product(("plain", "pgd", "trades"), ("none", "uniform", "sat")))
 SHAPES = TrainConfig(
-    dataset="shapes", limit=64, size=32, batch_size=32, epochs=2, arch="plain", lr=0.01, augment=("flip", "shift"),
-    objective="saliency_training:train", maps="teacher_maps:maps", maps_options={"kind": "masks"},
-)  # fmt: skip
+    dataset="shapes",
+    limit=64,
+    size=32,
+    batch_size=32,
+    epochs=2,
+    arch="plain",
+    lr=0.01,
+    augment=("flip", "shift"),
+    objective="studies.saliency_adversarial_training.objective:train",
+    maps="studies.saliency_adversarial_training.maps:maps",
+    maps_options={"kind": "masks"},
+)
 TEACHER = TrainConfig(dataset="shapes", limit=64, size=32, batch_size=32, epochs=1, arch="plain", seed=3)
 
 
@@ -57,22 +70,24 @@ class Seen(nn.Module):
 
 def new_images(x, y, base, mix, m, **options):
     model = Seen(toy())
-    sat.train(model, x, y, m, base=base, mix=mix, **(SHORT | options))
+    objective.train(model, x, y, m, base=base, mix=mix, **(SHORT | options))
     return model.images[-1][-len(x) :]
 
 
 def test_the_curriculum_is_the_published_one():
     published = {0: 1.0, 5: 0.775, 10: 0.6, 20: 0.36, 30: 0.216, 50: 0.078, 99: 0.006}
-    assert {t: round(sat.share_random(t, 100, 0.6), 3) for t in published} == published
-    assert [sat.share_random(e, 20, 0.6) for e in range(20)] == [sat.share_random(5 * e, 100, 0.6) for e in range(20)]
-    assert {sat.share_random(e, 7, 1) for e in range(7)} == {1.0}
-    assert sat.share_random(0, 5, 1e-300) == 1 and sat.share_random(1, 5, 1e-300) == 0  # the limit alpha = 0
+    assert {t: round(objective.share_random(t, 100, 0.6), 3) for t in published} == published
+    assert [objective.share_random(e, 20, 0.6) for e in range(20)] == [
+        objective.share_random(5 * e, 100, 0.6) for e in range(20)
+    ]
+    assert {objective.share_random(e, 7, 1) for e in range(7)} == {1.0}
+    assert objective.share_random(0, 5, 1e-300) == 1 and objective.share_random(1, 5, 1e-300) == 0  # the limit alpha = 0
 
 
 def test_a_curriculum_that_is_none_is_refused():
     for epoch, alpha10 in ((0, 0), (0, -0.1), (0, 1.1), (0, math.nan), (10, 0.6), (-1, 0.6)):
         with pytest.raises(ValueError, match="lies in" if epoch == 0 else f"{epoch} of 10"):
-            sat.share_random(epoch, 10, alpha10)
+            objective.share_random(epoch, 10, alpha10)
 
 
 @settings(max_examples=60, deadline=None)
@@ -81,28 +96,28 @@ def test_perturbations_are_signs_or_minus_the_map(seed, share, kind):
     s = torch.rand(2, 3, 6, 5, generator=generator(seed + 1))
     s = (3 * s).floor() - 1 if kind == "signs" else s
     s[0, 0, 0] = 0
-    delta = sat.perturbation(s, share, generator(seed))
+    delta = objective.perturbation(s, share, generator(seed))
     assert delta.shape == s.shape and delta.dtype == s.dtype
     assert ((delta.abs() == 1) | (delta == -s)).all() and delta.abs().max() <= 1
     if kind == "signs" or share == 1:  # a sign that is none says nothing; a value of 0 does
         assert (delta[s == 0].abs() == 1).all()
     elif share == 0:
         assert (delta[s == 0] == 0).all()
-    assert torch.equal(delta, sat.perturbation(s, share, generator(seed)))
+    assert torch.equal(delta, objective.perturbation(s, share, generator(seed)))
     if share == 0:
         assert torch.equal(delta[s != 0], -s[s != 0])
     elif share == 1:
-        assert torch.equal(delta, sat.perturbation(-s, 1, generator(seed)))
+        assert torch.equal(delta, objective.perturbation(-s, 1, generator(seed)))
 
 
 @pytest.mark.parametrize("share", [0.25, 0.6, 1.0])
 def test_the_share_is_of_elements_and_their_signs_are_fair(share):
     """A map of halves shows which elements were random. Bounds: six standard errors."""
     s, g = torch.full((4, 3, 100, 100), 0.5), generator(1)
-    delta, again = sat.perturbation(s, share, g), sat.perturbation(s, share, g)
+    delta, again = objective.perturbation(s, share, g), objective.perturbation(s, share, g)
     random = delta.abs() == 1
     assert abs(random.double().mean().item() - share) <= 6 * math.sqrt(share * (1 - share) / s.numel())
-    for fair in (delta[random], sat.perturbation(torch.zeros_like(s), 0.0, g).flatten()):  # and where the map is silent
+    for fair in (delta[random], objective.perturbation(torch.zeros_like(s), 0.0, g).flatten()):  # and where the map is silent
         assert (fair.abs() == 1).all() and abs(fair.double().mean().item()) < 6 / math.sqrt(len(fair))
     assert not torch.equal(delta, again)
     for a, b in ((random[:, 0], random[:, 1]), (random, again.abs() == 1)):  # channels, and calls, are drawn apart
@@ -114,10 +129,10 @@ def test_perturbations_need_directions_and_a_probability():
     s = torch.ones(1, 3, 4, 4)
     for share in (-0.1, 1.1, math.nan):
         with pytest.raises(ValueError, match="is no probability"):
-            sat.perturbation(s, share, generator())
+            objective.perturbation(s, share, generator())
     for wrong in (1.01 * s, -2 * s, s * math.nan):
         with pytest.raises(ValueError, match="binarise them first"):
-            sat.perturbation(wrong, 0.5, generator())
+            objective.perturbation(wrong, 0.5, generator())
 
 
 @pytest.mark.parametrize(("base", "mix"), ARMS)
@@ -152,8 +167,8 @@ def test_the_noise_arms_are_what_they_say(base):
 
 def test_the_coin_is_fair():
     g, n = generator(), 4000
-    assert abs(sum(sat.coin(g) for _ in range(n)) / n - 0.5) < 6 * 0.5 / math.sqrt(n)
-    assert abs(sum(sat.coin(generator(s)) for s in range(n)) / n - 0.5) < 6 * 0.5 / math.sqrt(n)
+    assert abs(sum(objective.coin(g) for _ in range(n)) / n - 0.5) < 6 * 0.5 / math.sqrt(n)
+    assert abs(sum(objective.coin(generator(s)) for s in range(n)) / n - 0.5) < 6 * 0.5 / math.sqrt(n)
 
 
 @pytest.mark.parametrize(("base", "mix"), ARMS[3:])
@@ -162,7 +177,7 @@ def test_heads_attack_nothing_and_tails_do(x, y, base, mix):
     attacked = []
     for seed in range(8):
         model = Seen(toy()).train()
-        sat.train(model, x, y, moment(seed, signs(x)), base=base, mix=mix, **SHORT)
+        objective.train(model, x, y, moment(seed, signs(x)), base=base, mix=mix, **SHORT)
         steps = len(model.images) - 1
         attacked.append({0: False, 3 + (base == "trades"): True}[steps])
         assert model.modes == [False] * steps + [True] and len(model.images[-1]) == len(x) * (1 + (base == "trades"))
@@ -172,15 +187,15 @@ def test_heads_attack_nothing_and_tails_do(x, y, base, mix):
 def test_the_divergence_of_two_classes_is_bernoulli_s():
     """(1/2, 1/2) against (1/4, 3/4): log(4/3) / 2; the other way round 3/4 log(3/2) - 1/4 log 2."""
     even, uneven = torch.zeros(1, 2, dtype=D), torch.tensor([[5.0, 5 + math.log(3)]], dtype=D)
-    assert sat.kl(even, uneven).item() == pytest.approx(0.5 * math.log(4 / 3)) and sat.kl(uneven, uneven).item() == 0
-    assert sat.kl(uneven, even).item() == pytest.approx(0.75 * math.log(1.5) - 0.25 * math.log(2))
+    assert losses.kl(even, uneven).item() == pytest.approx(0.5 * math.log(4 / 3)) and losses.kl(uneven, uneven).item() == 0
+    assert losses.kl(uneven, even).item() == pytest.approx(0.75 * math.log(1.5) - 0.25 * math.log(2))
 
 
 def test_trades_attack_climbs_the_divergence(smooth, x):
-    start, found = (sat.trades_attack(smooth, x, eps=0.1, step=0.02, steps=n, generator=generator()) for n in (0, 8))
+    start, found = (objective.trades_attack(smooth, x, eps=0.1, step=0.02, steps=n, generator=generator()) for n in (0, 8))
     noise = ((start - x)[(x > 0.01) & (x < 0.99)] / 1e-3).std().item()
     assert noise == pytest.approx(1, abs=0.1)
-    before, after = (sat.kl(smooth(x), smooth(z)) for z in (start, found))
+    before, after = (losses.kl(smooth(x), smooth(z)) for z in (start, found))
     assert (after > 100 * before).all()
     assert (found - x).abs().max() <= 0.1 + 1e-12 and found.min() >= 0 and found.max() <= 1
 
@@ -227,23 +242,25 @@ def twin(model, x, y, s, g, *, base, mix, share, beta, reproject, eps, **rule):
 def test_each_loss_is_the_table_s(x, y, base, mix, seed, reproject):
     model, s = toy(), signs(x)
     options = SHORT | {"base": base, "mix": mix, "beta": 2.5, "reproject": reproject}
-    found = sat.train(model, x, y, moment(seed, s, epoch=3), alpha10=0.7, **options)
+    found = objective.train(model, x, y, moment(seed, s, epoch=3), alpha10=0.7, **options)
     assert found.shape == (6,) and found.requires_grad
     torch.testing.assert_close(found, twin(model, x, y, s, generator(seed), share=0.7**3, **options))
 
 
 def watched(config, monkeypatch):
     """(images, moment) of every batch of a run, in its order."""
-    seen, train = [], sat.train
+    seen, train = [], objective.train
     with monkeypatch.context() as patch:
-        patch.setattr(sat, "train", lambda model, x, y, m, **o: seen.append((x.clone(), y, m)) or train(model, x, y, m, **o))
+        patch.setattr(
+            objective, "train", lambda model, x, y, m, **o: seen.append((x.clone(), y, m)) or train(model, x, y, m, **o)
+        )
         assert len(trained(config).history) == 2 and [m.epoch for *_, m in seen] == [0, 0, 1, 1]
     return seen
 
 
 def test_a_run_moves_maps_with_their_images(home, monkeypatch):
     """The images are their own maps here: moved alike they stay equal, and left alone they are images of the data set."""
-    monkeypatch.setattr(teacher_maps, "maps", lambda data, teacher, **_: data.images)
+    monkeypatch.setattr(maps_, "maps", lambda data, teacher, **_: data.images)
     whole = {tuple(row.flatten().tolist()) for row in datasets.load("shapes", size=32, limit=64).images}
     for follow in (True, False):
         for x, _, m in watched(SHAPES.model_copy(update={"maps_follow": follow}), monkeypatch):
@@ -254,8 +271,8 @@ def test_a_run_moves_maps_with_their_images(home, monkeypatch):
 
 @pytest.mark.parametrize("fresh", [False, True])
 def test_a_run_asks_its_teacher(home, monkeypatch, fresh):
-    made, directions = [], teacher_maps.directions
-    monkeypatch.setattr(teacher_maps, "directions", lambda *a, **o: made.append(a[1]) or directions(*a, **o))
+    made, directions = [], maps_.directions
+    monkeypatch.setattr(maps_, "directions", lambda *a, **o: made.append(a[1]) or directions(*a, **o))
     options = {"maps": None, "maps_options": {}, "options": {"fresh": {"kind": "gradient"}}}
     kept = {"maps_options": {"kind": "gradient"}, "augment": ()}
     seen = watched(SHAPES.model_copy(update={"teacher": TEACHER} | (options if fresh else kept)), monkeypatch)
@@ -286,10 +303,10 @@ def test_a_resumed_run_equals_an_unbroken_one(home, change):
 def test_fresh_maps_are_the_teacher_s_of_this_very_batch(x, y, how):
     """The kept maps are ignored, and SmoothGrad's noise comes from the step's own generator."""
     model, teacher, g = toy(), toy(5), generator()
-    s = teacher_maps.directions(teacher, x, y, kind=how, n=2, generator=g)
+    s = maps_.directions(teacher, x, y, kind=how, n=2, generator=g)
     before = state_of(teacher)
-    found = sat.train(model, x, y, moment(0, -s, teacher=teacher), fresh={"kind": how, "n": 2}, **SHORT)
-    expected = sat.train(model, x, y, Moment(1, 1, 4, 0.1, g, 10, s), **SHORT)
+    found = objective.train(model, x, y, moment(0, -s, teacher=teacher), fresh={"kind": how, "n": 2}, **SHORT)
+    expected = objective.train(model, x, y, Moment(1, 1, 4, 0.1, g, 10, s), **SHORT)
     torch.testing.assert_close(found, expected, rtol=0, atol=0)
     assert same_state(before, state_of(teacher))
 
@@ -297,21 +314,26 @@ def test_fresh_maps_are_the_teacher_s_of_this_very_batch(x, y, how):
 @pytest.mark.parametrize(
     ("change", "given", "message"),
     [
-        ({"alpha10": 0}, {}, "lies in"), ({"beta": -1e-9}, {}, "0 or more"), ({"fresh": {"kind": "ig"}}, {}, "has no teacher"),
-        ({"base": "mart"}, {}, "base='mart'"), ({"mix": "noise"}, {}, "mix='noise'"), ({}, {"maps": None}, "needs maps"),
-        ({}, {"maps": torch.ones(5, 3, 8, 8)}, "a map an image"), ({}, {"maps": torch.ones(6, 1, 8, 8)}, "a map an image"),
+        ({"alpha10": 0}, {}, "lies in"),
+        ({"beta": -1e-9}, {}, "0 or more"),
+        ({"fresh": {"kind": "ig"}}, {}, "has no teacher"),
+        ({"base": "mart"}, {}, "base='mart'"),
+        ({"mix": "noise"}, {}, "mix='noise'"),
+        ({}, {"maps": None}, "needs maps"),
+        ({}, {"maps": torch.ones(5, 3, 8, 8)}, "a map an image"),
+        ({}, {"maps": torch.ones(6, 1, 8, 8)}, "a map an image"),
         ({}, {"maps": torch.full((6, 3, 8, 8), 2.0)}, "binarise them first"),
     ],
-)  # fmt: skip
+)
 def test_what_makes_no_training_is_refused(x, y, change, given, message):
     with pytest.raises(ValueError, match=message):
-        sat.train(toy(), x, y, moment(0, **({"maps": signs(x)} | given)), **(SHORT | change))
+        objective.train(toy(), x, y, moment(0, **({"maps": signs(x)} | given)), **(SHORT | change))
 
 
 @pytest.mark.parametrize(("base", "seed"), [("pgd", HEADS), ("pgd", TAILS), ("trades", HEADS), ("trades", TAILS)])
 def test_the_defaults_are_the_published_ones(x, y, base, seed):
     published = {"eps": 8 / 255, "alpha10": 0.6, "steps": 5, "step": 2 / 255, "beta": 1, "reproject": True, "mix": "sat"}
-    found, expected = (sat.train(toy(), x, y, moment(seed, signs(x)), base=base, **o) for o in ({}, published))
+    found, expected = (objective.train(toy(), x, y, moment(seed, signs(x)), base=base, **o) for o in ({}, published))
     assert torch.equal(found, expected)
 
 
@@ -323,7 +345,7 @@ def test_the_network_and_the_world_s_randomness_are_left_alone(x, y, base, mix):
     model.conv1.weight.grad = torch.ones_like(model.conv1.weight)
     before, pixels = state_of(model), x.clone()
     for seed in (HEADS, TAILS):
-        sat.train(model, x, y, moment(seed, signs(x)), base=base, mix=mix, **SHORT)
+        objective.train(model, x, y, moment(seed, signs(x)), base=base, mix=mix, **SHORT)
     assert same_state(before, state_of(model)) and torch.equal(pixels, x) and not x.requires_grad
 
 
@@ -333,12 +355,16 @@ def test_what_is_wrong_is_refused_in_the_first_batch(epoch):
     x, y = torch.rand(2, 3, 8, 8, dtype=torch.float64), torch.tensor([0, 1])
 
     def call(maps=None, **options):
-        sat.train(toy(), x, y, Moment(epoch, 0, 1, 0.0, torch.Generator().manual_seed(0), 10, maps), **options)
+        objective.train(toy(), x, y, Moment(epoch, 0, 1, 0.0, torch.Generator().manual_seed(0), 10, maps), **options)
 
     for options, message in (
-        ({}, "needs maps"), ({"maps": x[:, :1]}, "a map an image"), ({"fresh": {"kind": "gradient"}}, "has no teacher"),
-        ({"mix": "none", "base": "pgd", "alpha10": 5.0}, "lies in"), ({"mix": "uniform", "eps": -0.1}, "eps = -0.1"),
-        ({"mix": "uniform", "eps": math.nan}, "eps = nan"), ({"mix": "none", "beta": math.nan}, "beta = nan"),
-    ):  # fmt: skip
+        ({}, "needs maps"),
+        ({"maps": x[:, :1]}, "a map an image"),
+        ({"fresh": {"kind": "gradient"}}, "has no teacher"),
+        ({"mix": "none", "base": "pgd", "alpha10": 5.0}, "lies in"),
+        ({"mix": "uniform", "eps": -0.1}, "eps = -0.1"),
+        ({"mix": "uniform", "eps": math.nan}, "eps = nan"),
+        ({"mix": "none", "beta": math.nan}, "beta = nan"),
+    ):
         with pytest.raises(ValueError, match=message):
             call(**options)

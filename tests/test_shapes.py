@@ -8,7 +8,9 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from lib import datasets, shapes, training
+from lib.data import datasets, shapes
+from lib.training import cache, evaluate
+from lib.training import config as config_
 
 
 @pytest.fixture(scope="module")
@@ -89,22 +91,22 @@ def test_nothing_but_shape_and_texture_tells_the_class():
 def test_each_cue_alone_suffices_and_without_a_cue_there_is_nothing(home):
     """A small network trained on one cue alone reads it (>= 90 %, half of the data); trained on neither it stays at chance."""
     for cue in ("shape", "texture"):
-        config = training.TrainConfig(dataset=f"shapes-{cue}", arch="plain", limit=2400, epochs=10, augment=("flip", "shift"))
-        network = training.trained(config)
-        right = training.accuracy(network.model, datasets.load(f"shapes-{cue}", "test"))
-        blind = training.accuracy(network.model, datasets.load("shapes-neither", "test"))
+        config = config_.TrainConfig(dataset=f"shapes-{cue}", arch="plain", limit=2400, epochs=10, augment=("flip", "shift"))
+        network = cache.trained(config)
+        right = evaluate.accuracy(network.model, datasets.load(f"shapes-{cue}", "test"))
+        blind = evaluate.accuracy(network.model, datasets.load("shapes-neither", "test"))
         assert right >= 0.9, (cue, right)
         assert blind < 0.14, (cue, blind)  # chance 0.1, three standard errors 0.028 at 1,000 images
-    config = training.TrainConfig(dataset="shapes-neither", arch="plain", epochs=3, limit=2000)
-    assert training.accuracy(training.trained(config).model, datasets.load("shapes-neither", "test")) < 0.14
+    config = config_.TrainConfig(dataset="shapes-neither", arch="plain", epochs=3, limit=2000)
+    assert evaluate.accuracy(cache.trained(config).model, datasets.load("shapes-neither", "test")) < 0.14
 
 
 def test_the_network_of_the_study_sees_the_class(home):
-    config = training.TrainConfig(dataset="shapes", arch="plain", epochs=3, limit=2000)
-    network = training.trained(config)
-    assert training.accuracy(network.model, datasets.load("shapes", "test")) > 0.8
+    config = config_.TrainConfig(dataset="shapes", arch="plain", epochs=3, limit=2000)
+    network = cache.trained(config)
+    assert evaluate.accuracy(network.model, datasets.load("shapes", "test")) > 0.8
     conflict = datasets.load("shapes-conflict", "test")
-    predicted = training.predictions(network.model, conflict.images)
+    predicted = evaluate.predictions(network.model, conflict.images)
     by_shape = (predicted == conflict.attributes["shape"]).float().mean()
     by_texture = (predicted == conflict.attributes["texture"]).float().mean()
     assert torch.tensor(0.4) < by_shape + by_texture <= 1  # it goes by one of the two cues, whichever

@@ -5,7 +5,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from skimage.metrics import structural_similarity
 
-from lib.ssim import CHUNK_ELEMENTS, ssim
+from lib.measures.similarity import CHUNK_ELEMENTS, ssim
 
 GENERATOR = torch.Generator().manual_seed(0)
 A, B = (torch.rand(5, 17, 23, dtype=torch.float64, generator=GENERATOR) for _ in range(2))

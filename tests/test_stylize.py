@@ -5,7 +5,11 @@ import pytest
 import torch
 from PIL import Image
 
-from lib import datasets, hooks, images, objectives, styles, stylize, training
+from lib.data import checks, datasets, styles
+from lib.data import images as images_
+from lib.networks import style as style_
+from lib.studies.at_cnn import painter as painter_
+from lib.training import cache, objectives
 from tests.conftest import same_state, state_of
 
 LOSSES = [10.637, 3.185, 7.462, 6.140]
@@ -14,13 +18,13 @@ LOSSES = [10.637, 3.185, 7.462, 6.140]
 @pytest.fixture
 def painter():
     torch.manual_seed(0)
-    return stylize.small(2, 3, "none").double().eval()
+    return style_.small(2, 3, "none").double().eval()
 
 
 def test_adain_gives_the_style_its_mean_and_deviation():
     """By the definition, on random features; channels of the content have deviations far from 1e-5."""
     content, style = torch.randn(3, 5, 7, 9, dtype=torch.float64) * 4 + 2, torch.randn(3, 5, 4, 4, dtype=torch.float64) - 1
-    found = stylize.adain(content, style)
+    found = style_.adain(content, style)
     torch.testing.assert_close(found.mean((2, 3)), style.mean((2, 3)))
     torch.testing.assert_close(found.std((2, 3), correction=0), style.std((2, 3), correction=0), rtol=1e-4, atol=0)
     for n in range(3):
@@ -32,36 +36,36 @@ def test_adain_gives_the_style_its_mean_and_deviation():
 
 def test_adain_of_itself_is_itself_and_a_constant_channel_takes_the_mean():
     content = torch.randn(2, 3, 5, 5, dtype=torch.float64)
-    torch.testing.assert_close(stylize.adain(content, content), content)
+    torch.testing.assert_close(style_.adain(content, content), content)
     flat, style = torch.full((1, 3, 5, 5), 2.0, dtype=torch.float64), content[:1]
-    torch.testing.assert_close(stylize.adain(flat, style), style.mean((2, 3), keepdim=True).expand(1, 3, 5, 5))
-    torch.testing.assert_close(stylize.adain(content, style), stylize.adain(content, style.expand(2, -1, -1, -1)))
+    torch.testing.assert_close(style_.adain(flat, style), style.mean((2, 3), keepdim=True).expand(1, 3, 5, 5))
+    torch.testing.assert_close(style_.adain(content, style), style_.adain(content, style.expand(2, -1, -1, -1)))
     with pytest.raises(ValueError, match="of equal C"):
-        stylize.adain(content, torch.randn(2, 4, 5, 5))
+        style_.adain(content, torch.randn(2, 4, 5, 5))
 
 
 def test_adain_is_differentiable():
     content, style = (torch.randn(1, 2, 3, 3, dtype=torch.float64, requires_grad=True) for _ in range(2))
-    assert torch.autograd.gradcheck(stylize.adain, (content, style))
+    assert torch.autograd.gradcheck(style_.adain, (content, style))
 
 
 def test_stylize_is_the_decoder_on_the_mix(painter):
     x, style = torch.rand(2, 3, 8, 8, dtype=torch.float64), torch.rand(2, 3, 12, 12, dtype=torch.float64)
-    content, target = painter.encoder(x)[-1], stylize.adain(painter.encoder(x)[-1], painter.encoder(style)[-1])
+    content, target = painter.encoder(x)[-1], style_.adain(painter.encoder(x)[-1], painter.encoder(style)[-1])
     for alpha in (0.0, 0.3, 1.0):
         expected = painter.decoder(alpha * target + (1 - alpha) * content).clamp(0, 1)
-        torch.testing.assert_close(stylize.stylize(painter, x, style, alpha=alpha), expected)
-    torch.testing.assert_close(stylize.stylize(painter, x, style[:1])[1], stylize.stylize(painter, x[1:], style[:1])[0])
+        torch.testing.assert_close(style_.stylize(painter, x, style, alpha=alpha), expected)
+    torch.testing.assert_close(style_.stylize(painter, x, style[:1])[1], style_.stylize(painter, x[1:], style[:1])[0])
 
 
 def test_stylize_takes_grey_and_constant_images_and_leaves_the_network(painter):
     x, style = torch.rand(2, 1, 8, 8, dtype=torch.float64), torch.rand(1, 3, 8, 8, dtype=torch.float64)
     painter.train()
     before = state_of(painter)
-    grey = stylize.stylize(painter, x, style)
+    grey = style_.stylize(painter, x, style)
     assert grey.shape == (2, 1, 8, 8)
     flat = torch.full((2, 3, 8, 8), 0.5, dtype=torch.float64)
-    assert torch.isfinite(stylize.stylize(painter, flat, flat)).all()
+    assert torch.isfinite(style_.stylize(painter, flat, flat)).all()
     assert same_state(before, state_of(painter))
 
 
@@ -78,13 +82,13 @@ def test_stylize_takes_grey_and_constant_images_and_leaves_the_network(painter):
 )
 def test_bad_input_is_refused(painter, x, style, alpha, message):
     with pytest.raises(ValueError, match=message):
-        stylize.stylize(painter, x.double(), style.double(), alpha=alpha)
+        style_.stylize(painter, x.double(), style.double(), alpha=alpha)
 
 
 def test_vgg19_is_torchvisions_to_relu4_1():
     """The encoder's levels are the features of torchvision's network, padded by reflection; the decoder mirrors them."""
     torch.manual_seed(0)
-    net = stylize.vgg19(2, 3, "none").eval()
+    net = style_.vgg19(2, 3, "none").eval()
     assert net.encoder.widths == (64, 128, 256, 512) and net.multiple == 8
     x = torch.rand(1, 3, 32, 32)
     levels = net.encoder(x)
@@ -92,22 +96,20 @@ def test_vgg19_is_torchvisions_to_relu4_1():
     assert all((f >= 0).all() for f in levels)  # each level ends in its ReLU
     assert sum(isinstance(m, torch.nn.Conv2d) for m in net.encoder.modules()) == 9
     pairs = [(m.in_channels, m.out_channels) for m in net.decoder if isinstance(m, torch.nn.Conv2d)]
-    assert pairs == [
-        (512, 256), (256, 256), (256, 256), (256, 256), (256, 128), (128, 128), (128, 64), (64, 64), (64, 3),
-    ]  # fmt: skip
+    assert pairs == [(512, 256), (256, 256), (256, 256), (256, 256), (256, 128), (128, 128), (128, 64), (64, 64), (64, 3)]
     assert net(x).shape == x.shape and all(m.padding_mode == "reflect" for m in net.modules() if hasattr(m, "padding_mode"))
-    stylize.stylize(net, x, x)
+    style_.stylize(net, x, x)
 
 
 def step(model, progress, **options):
     x = torch.rand(4, 3, 16, 16, generator=torch.Generator().manual_seed(1))
     moment = objectives.Moment(epoch=0, batch=0, batches=1, progress=progress, generator=torch.Generator().manual_seed(2))
-    return stylize.loss(model, x, torch.zeros(4).long(), moment, **options)
+    return painter_.loss(model, x, torch.zeros(4).long(), moment, **options)
 
 
 def test_the_loss_restores_first_and_paints_then():
     torch.manual_seed(0)
-    net = stylize.small(2, 3, "none").train()
+    net = style_.small(2, 3, "none").train()
     found = step(net, 0.2)
     assert found.shape == (4,)
     found.sum().backward()
@@ -122,11 +124,11 @@ def test_the_loss_restores_first_and_paints_then():
 
 def test_the_painting_loss_by_hand():
     torch.manual_seed(0)
-    net = stylize.small(2, 3, "none").eval()
+    net = style_.small(2, 3, "none").eval()
     x = torch.rand(4, 3, 16, 16, generator=torch.Generator().manual_seed(1))
     pool = styles.load("embedded", "train", 16)
     s = pool[torch.randint(0, len(pool), (4,), generator=torch.Generator().manual_seed(2))]
-    target = stylize.adain(net.encoder(x)[-1], net.encoder(s)[-1])
+    target = style_.adain(net.encoder(x)[-1], net.encoder(s)[-1])
     out = net.decoder(target)
     expected = []
     for i in range(4):
@@ -142,38 +144,38 @@ def test_the_painting_loss_by_hand():
 
 def test_style_distance_is_about_statistics_and_not_about_places(painter):
     x, style = torch.rand(3, 3, 16, 16, dtype=torch.float64), torch.rand(3, 3, 16, 16, dtype=torch.float64) ** 3
-    assert stylize.style_distance(painter, style, style).max() == 0
-    assert (stylize.style_distance(painter, x, style) > 0.1).all()
-    assert (stylize.style_distance(painter, style.flip(3).flip(2), style) < stylize.style_distance(painter, x, style)).all()
-    grey = images.luma(style)  # grey images are compared with the grey style
-    assert stylize.style_distance(painter, grey, style).max() < 1e-9
+    assert style_.style_distance(painter, style, style).max() == 0
+    assert (style_.style_distance(painter, x, style) > 0.1).all()
+    assert (style_.style_distance(painter, style.flip(3).flip(2), style) < style_.style_distance(painter, x, style)).all()
+    grey = images_.luma(style)  # grey images are compared with the grey style
+    assert style_.style_distance(painter, grey, style).max() < 1e-9
     by_hand = []
     for a, b in zip(painter.encoder(x[:1]), painter.encoder(style[:1]), strict=True):
         deviation = [(f.var((2, 3), correction=0) + 1e-5).sqrt() for f in (a, b)]
         scale = deviation[1].mean()
         by_hand += [(a.mean((2, 3)) - b.mean((2, 3))) / scale, (deviation[0] - deviation[1]) / scale]
-    torch.testing.assert_close(stylize.style_distance(painter, x, style)[0], torch.cat(by_hand, 1).square().mean().sqrt())
+    torch.testing.assert_close(style_.style_distance(painter, x, style)[0], torch.cat(by_hand, 1).square().mean().sqrt())
 
 
 def test_version_guard(home):
     """The losses of a short run. If this fails, a change altered trained weights: raise VERSION and set these again."""
-    config = stylize.config("shapes", 32, 3, 64, encoder="small", source="embedded", epochs=4)
-    assert config.options["version"] == stylize.VERSION
-    assert [h["loss"] for h in training.trained(config).history] == pytest.approx(LOSSES, rel=2e-2)
+    config = painter_.config("shapes", 32, 3, 64, encoder="small", source="embedded", epochs=4)
+    assert config.options["version"] == painter_.VERSION
+    assert [h["loss"] for h in cache.trained(config).history] == pytest.approx(LOSSES, rel=2e-2)
 
 
 def test_a_short_training_learns_to_paint(home):
     """Restores images better than their mean colour does, and brings them nearer to their style; the same bits twice."""
-    config = stylize.config("shapes", 32, 3, 320, encoder="small", source="embedded", epochs=10)
-    net = training.trained(config).model
+    config = painter_.config("shapes", 32, 3, 320, encoder="small", source="embedded", epochs=10)
+    net = cache.trained(config).model
     x = datasets.load("shapes", "test", limit=40).images
     style = styles.load("embedded", "test", 32)[:40]
     with torch.no_grad():
         restored = ((net(x) - x) ** 2).mean()
     assert restored < 0.5 * ((x - x.mean((2, 3), keepdim=True)) ** 2).mean()
-    before, after = (stylize.style_distance(net, images, style).mean() for images in (x, stylize.stylize(net, x, style)))
+    before, after = (style_.style_distance(net, images, style).mean() for images in (x, style_.stylize(net, x, style)))
     assert after < 0.6 * before
-    again = training.trained(config).model
+    again = cache.trained(config).model
     assert all(torch.equal(a, b) for a, b in zip(net.state_dict().values(), again.state_dict().values(), strict=True))
     assert config.options["fingerprint"] == f"embedded {styles.VERSION}"
 
@@ -187,7 +189,7 @@ def test_embedded_styles_are_textured_crops_and_parts_are_disjoint():
     # no test crop is a training crop: its nearest neighbour there is far away
     nearest = torch.cdist(test[:60].flatten(1), train.flatten(1)).amin(1) / test[0].numel() ** 0.5
     assert nearest.median() > 0.03
-    hooks.check_images(test)
+    checks.check_images(test)
 
 
 def paintings(root, n, nested=True):
@@ -230,4 +232,4 @@ def test_missing_and_empty_style_folders_say_what_was_looked_for(tmp_path, monke
     with pytest.raises(ValueError, match="unknown styles 'van-gogh'; choose embedded or folder:NAME"):
         styles.check("van-gogh")
     with pytest.raises(FileNotFoundError, match="found 0 images"):  # before any training
-        stylize.config("shapes", 32, 3, 64, encoder="small", source="folder:empty", epochs=1)
+        painter_.config("shapes", 32, 3, 64, encoder="small", source="folder:empty", epochs=1)

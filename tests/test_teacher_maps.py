@@ -8,8 +8,11 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from lib import datasets, gradients, hooks, models, teacher_maps
-from lib.saliency_training import perturbation
+from lib.data import datasets
+from lib.explanations import gradients, guided
+from lib.networks import contract, models
+from lib.studies.saliency_adversarial_training import maps as maps_
+from lib.studies.saliency_adversarial_training.objective import perturbation
 from tests.conftest import same_state, state_of, toy
 
 D = torch.float64
@@ -41,11 +44,11 @@ def images_of(n=6, size=8, **given):
     ],
 )
 def test_binarisation_by_hand(how, expected):
-    found = teacher_maps.binarise(HAND, how)
+    found = maps_.binarise(HAND, how)
     torch.testing.assert_close(found, torch.tensor(expected, dtype=D).view_as(HAND))
     maps = torch.randn(5, 3, 6, 4, generator=generator(), dtype=D)
-    each = torch.cat([teacher_maps.binarise(row[None], how) for row in maps])
-    assert torch.equal(teacher_maps.binarise(maps, how), each)
+    each = torch.cat([maps_.binarise(row[None], how) for row in maps])
+    assert torch.equal(maps_.binarise(maps, how), each)
 
 
 @pytest.mark.parametrize("how", ["sign", "median", "mean", "minmax", "none"])
@@ -53,22 +56,22 @@ def test_maps_that_say_nothing_are_refused_by_name(how):
     maps = torch.randn(9, 1, 3, 3, generator=generator())
     maps[[1, 3, 4, 5, 6, 7, 8]] = 0
     with pytest.raises(ValueError, match=r"^7 of 9 maps are zero everywhere .* \(images 1, 3, 4, 5, 6, …\)"):
-        teacher_maps.binarise(maps, how)
+        maps_.binarise(maps, how)
     maps[1:] = 0.7
     if how in ("sign", "none"):
-        assert (teacher_maps.binarise(maps, how)[1:] == (1 if how == "sign" else 0.7)).all()
+        assert (maps_.binarise(maps, how)[1:] == (1 if how == "sign" else 0.7)).all()
     else:
         told = "have one value everywhere" if how == "minmax" else f"are not parted by their {how}"
         with pytest.raises(ValueError, match=rf"^8 of 9 maps {told}"):
-            teacher_maps.binarise(maps, how)
+            maps_.binarise(maps, how)
     for wrong in (math.nan, math.inf, -math.inf):
         maps[8, 0, 1, 1] = wrong
         with pytest.raises(ValueError, match="not finite"):
-            teacher_maps.binarise(maps, how)
+            maps_.binarise(maps, how)
     with pytest.raises(ValueError, match=r"\(2, 2, 2\); a map an image"):
-        teacher_maps.binarise(HAND[:, :, 0].expand(2, 2, 2), how)
+        maps_.binarise(HAND[:, :, 0].expand(2, 2, 2), how)
     with pytest.raises(ValueError, match="unknown binarisation 'otsu'"):
-        teacher_maps.binarise(HAND, "otsu")
+        maps_.binarise(HAND, "otsu")
 
 
 def drawn(*rows):
@@ -82,16 +85,16 @@ def test_masks_and_boxes_by_hand():
     boxes = torch.tensor([[0, 1, 2, 4], [2, 0, 3, 1]])  # top, left, bottom, right; the last two are outside
     data = datasets.ImageSet("toy", "train", x, torch.zeros(2).long(), ("a",), masks, boxes)
     expected = torch.stack([drawn("#   ", "##  ", "   #"), drawn("    ", "  # ", "    ")])
-    assert torch.equal(teacher_maps.weak(data, "masks"), expected)
+    assert torch.equal(maps_.weak(data, "masks"), expected)
     expected = torch.stack([drawn(" ###", " ###", "    "), drawn("    ", "    ", "#   ")])
-    assert torch.equal(teacher_maps.weak(data, "boxes"), expected)
-    assert torch.equal(teacher_maps.maps(data, None, kind="boxes", inverted=True), -expected)
+    assert torch.equal(maps_.weak(data, "boxes"), expected)
+    assert torch.equal(maps_.maps(data, None, kind="boxes", inverted=True), -expected)
 
 
 def test_without_boxes_the_middle_is_taken():
     wide = datasets.ImageSet("toy", "train", torch.zeros(2, 3, 6, 12), torch.zeros(2).long(), ("a",))
     row = "  " + 8 * "#" + "  "
-    assert torch.equal(teacher_maps.weak(wide, "boxes"), drawn(12 * " ", *4 * [row], 12 * " ").expand(2, 3, 6, 12))
+    assert torch.equal(maps_.weak(wide, "boxes"), drawn(12 * " ", *4 * [row], 12 * " ").expand(2, 3, 6, 12))
 
 
 def test_weak_maps_need_objects_of_the_images_size():
@@ -106,7 +109,7 @@ def test_weak_maps_need_objects_of_the_images_size():
         ("scribbles", {}, "unknown weak map 'scribbles'"),
     ):
         with pytest.raises(ValueError, match=message):
-            teacher_maps.weak(images_of(**given), kind)
+            maps_.weak(images_of(**given), kind)
 
 
 def slope(model, z, label, of):
@@ -118,7 +121,7 @@ def slope(model, z, label, of):
 @pytest.mark.parametrize("of", ["score", "loss"])
 def test_attributions_are_their_definitions_row_by_row(model, x, y, of):
     def found(kind, **options):
-        return teacher_maps.attribution(model, x, y, kind, of=of, **options)
+        return maps_.attribution(model, x, y, kind, of=of, **options)
 
     rows = list(zip(x, y, strict=True))
     torch.testing.assert_close(found("gradient"), torch.stack([slope(model, row, c, of) for row, c in rows]))
@@ -133,8 +136,8 @@ def test_attributions_are_their_definitions_row_by_row(model, x, y, of):
 
 def test_guided_backpropagation_is_captum_s():
     data, net = images_of(2, 16), plain()
-    found, loss = (teacher_maps.attribution(net, data.images, data.labels, "guided", of=of) for of in ("score", "loss"))
-    assert torch.equal(loss, gradients.guided_backpropagation(net, data.images, data.labels, of="loss").values)
+    found, loss = (maps_.attribution(net, data.images, data.labels, "guided", of=of) for of in ("score", "loss"))
+    assert torch.equal(loss, guided.guided_backpropagation(net, data.images, data.labels, of="loss").values)
     for module in net.modules():
         if isinstance(module, nn.ReLU):
             module.inplace = False
@@ -147,7 +150,7 @@ def test_guided_grad_cam_is_the_map_where_guided_is_positive_and_minus_one_where
     """On a network whose last stage is not rectified, so that raw maps have both signs."""
     data, net = images_of(3, 16), models.create("small", classes=4).double()
     x, y = data.images, data.labels
-    found = teacher_maps.attribution(net, x, y, "guided-gradcam++")
+    found = maps_.attribution(net, x, y, "guided-gradcam++")
     kept = {}
     handle = net.net.conv3.register_forward_hook(lambda _m, _a, out: kept.update(a=out.clone()) or kept["a"])
     for n, c in enumerate(y):
@@ -157,45 +160,45 @@ def test_guided_grad_cam_is_the_map_where_guided_is_positive_and_minus_one_where
         alpha = g**2 / (2 * g**2 + g**3 * a.sum((2, 3), keepdim=True) + 1e-6)
         cam = ((alpha * g.relu()).sum((2, 3), keepdim=True) * a).sum(1)[0]
         cam = F.interpolate(((cam - cam.min()) / (cam.max() - cam.min()))[None, None], (16, 16), mode="bilinear")[0]
-        sign = teacher_maps.attribution(net, x[n : n + 1], y[n : n + 1], "guided")[0].sign()
+        sign = maps_.attribution(net, x[n : n + 1], y[n : n + 1], "guided")[0].sign()
         expected = torch.where(sign > 0, cam, torch.where(sign < 0, -1.0, (cam - 1) / 2))
         torch.testing.assert_close(found[n], expected)
         assert (sign > 0).any() and (sign < 0).any() and a.min() < 0
     handle.remove()
-    assert torch.equal(teacher_maps.directions(net, x, y, kind="guided-gradcam++"), found)  # as it is
+    assert torch.equal(maps_.directions(net, x, y, kind="guided-gradcam++"), found)  # as it is
     signs, told = (
         gradients.gradient(net, x, y).values.sign(),
-        teacher_maps.directions(net, x, y, kind="guided-gradcam++", released=True),
+        maps_.directions(net, x, y, kind="guided-gradcam++", released=True),
     )
     assert torch.equal(told == -1, signs < 0) and not torch.equal(told, found)  # released: gated by the plain gradient
 
 
 def test_directions_are_signs_of_the_true_class_s_map(model, x, y):
-    short = teacher_maps.directions(model, x, y, kind="ig", how="none", ig_steps=3)
-    assert torch.equal(short, teacher_maps.attribution(model, x, y, "ig", ig_steps=3))
+    short = maps_.directions(model, x, y, kind="ig", how="none", ig_steps=3)
+    assert torch.equal(short, maps_.attribution(model, x, y, "ig", ig_steps=3))
     for kind in KINDS:
-        raw = teacher_maps.attribution(model, x, y, kind, n=10, spread=0.15, ig_steps=100, generator=generator())
-        assert torch.equal(raw, teacher_maps.attribution(model, x, y, kind))
-        found = teacher_maps.directions(model, x, y, kind=kind, generator=generator())
+        raw = maps_.attribution(model, x, y, kind, n=10, spread=0.15, ig_steps=100, generator=generator())
+        assert torch.equal(raw, maps_.attribution(model, x, y, kind))
+        found = maps_.directions(model, x, y, kind=kind, generator=generator())
         assert torch.equal(found, raw.sign()) and set(found.unique().tolist()) <= {-1, 0, 1}
-        median = teacher_maps.directions(model, x, y, kind=kind, how="median", generator=generator())
-        assert torch.equal(median, teacher_maps.binarise(raw, "median")) and not torch.equal(median, found)
+        median = maps_.directions(model, x, y, kind=kind, how="median", generator=generator())
+        assert torch.equal(median, maps_.binarise(raw, "median")) and not torch.equal(median, found)
 
 
 def test_released_maps_are_made_as_the_code_did(model, x, y):
     def released(kind, **options):
-        return teacher_maps.directions(model, x, y, kind=kind, released=True, generator=generator(), **options)
+        return maps_.directions(model, x, y, kind=kind, released=True, generator=generator(), **options)
 
-    gradient = teacher_maps.attribution(model, x, y, "gradient").sign()
+    gradient = maps_.attribution(model, x, y, "gradient").sign()
     assert torch.equal(released("guided"), gradient) and torch.equal(released("gradient"), gradient)
-    assert not torch.equal(teacher_maps.directions(model, x, y, kind="guided"), gradient)
+    assert not torch.equal(maps_.directions(model, x, y, kind="guided"), gradient)
     raw = {
-        "smoothgrad": teacher_maps.attribution(model, x, y, "smoothgrad", generator=generator()),
-        "ig": teacher_maps.attribution(model, x, y, "ig", of="loss"),
+        "smoothgrad": maps_.attribution(model, x, y, "smoothgrad", generator=generator()),
+        "ig": maps_.attribution(model, x, y, "ig", of="loss"),
     }
     for kind, values in raw.items():
         found = released(kind)
-        assert torch.equal(found, teacher_maps.binarise(values, "minmax"))
+        assert torch.equal(found, maps_.binarise(values, "minmax"))
         assert (found.amin((1, 2, 3)) == 0).all() and (found.amax((1, 2, 3)) == 1).all()
     assert torch.equal(released("ig", how="sign"), raw["ig"].sign())
 
@@ -204,18 +207,18 @@ def test_the_predicted_class_differs_where_the_prediction_is_wrong(model, x, y):
     y, right = model(x).argmax(1), torch.arange(6) < 3
     y[3:] = (y[3:] + 1) % 4
     for kind in ("gradient", "ig"):
-        true, predicted = (teacher_maps.directions(model, x, y, kind=kind, of_class=c) for c in ("true", "predicted"))
+        true, predicted = (maps_.directions(model, x, y, kind=kind, of_class=c) for c in ("true", "predicted"))
         assert ((true == predicted).flatten(1).all(1) == right).all()
-        torch.testing.assert_close(predicted, teacher_maps.attribution(model, x, hooks.predicted, kind).sign())
+        torch.testing.assert_close(predicted, maps_.attribution(model, x, contract.predicted, kind).sign())
 
 
 @pytest.mark.parametrize("kind", [*KINDS, "guided-gradcam++"])
 def test_a_batch_is_its_rows(kind):
     """But for SmoothGrad's noise, which is drawn for the batch."""
     data, net = images_of(4, 16), plain()
-    whole = teacher_maps.attribution(net, data.images, data.labels, kind, n=2, ig_steps=3)
+    whole = maps_.attribution(net, data.images, data.labels, kind, n=2, ig_steps=3)
     rows = zip(data.images.split(1), data.labels.split(1), strict=True)
-    each = [teacher_maps.attribution(net, x, y, kind, n=2, ig_steps=3) for x, y in rows]
+    each = [maps_.attribution(net, x, y, kind, n=2, ig_steps=3) for x, y in rows]
     assert torch.allclose(whole, torch.cat(each)) == (kind != "smoothgrad")
 
 
@@ -227,48 +230,48 @@ def test_what_is_no_map_is_refused(model, x, y):
         ({"kind": "gradient", "how": "otsu"}, "unknown binarisation"),
     ):
         with pytest.raises(ValueError, match=message):
-            teacher_maps.directions(model, x, y, **options)
+            maps_.directions(model, x, y, **options)
     with pytest.raises(ValueError, match="unknown attribution 'lime'"):
-        teacher_maps.attribution(model, x, y, "lime")
+        maps_.attribution(model, x, y, "lime")
     with pytest.raises(ValueError, match="gradient maps come from a teacher, and none was given"):
-        teacher_maps.maps(images_of(), None, kind="gradient")
+        maps_.maps(images_of(), None, kind="gradient")
 
 
 @pytest.mark.parametrize("kind", ["gradient", "guided", "ig"])
 def test_maps_of_a_data_set_do_not_depend_on_its_batches(model, kind, monkeypatch):
     data = images_of(7)
     options = {"kind": kind, "how": "mean", "of_class": "predicted", "ig_steps": 3}
-    expected = teacher_maps.directions(model, data.images, data.labels, **options)
+    expected = maps_.directions(model, data.images, data.labels, **options)
     for batch in (128, 3, 1):
-        monkeypatch.setattr(teacher_maps, "BATCH", batch)
-        assert torch.equal(teacher_maps.maps(data, model, **options), expected)
-    assert torch.equal(teacher_maps.maps(data, model, inverted=True, **options), -expected)
+        monkeypatch.setattr(maps_, "BATCH", batch)
+        assert torch.equal(maps_.maps(data, model, **options), expected)
+    assert torch.equal(maps_.maps(data, model, inverted=True, **options), -expected)
 
 
 def test_maps_draw_their_noise_once_and_alike(model, monkeypatch):
     """Released SmoothGrad of two batches: one stream of noise, the same for every call; n decides."""
     data, g = images_of(6), generator()
-    monkeypatch.setattr(teacher_maps, "BATCH", 4)
+    monkeypatch.setattr(maps_, "BATCH", 4)
     options = {"kind": "smoothgrad", "released": True, "n": 2}
-    parts = [teacher_maps.directions(model, data.images[i], data.labels[i], generator=g, **options) for i in (range(4), [4, 5])]
-    found = teacher_maps.maps(data, model, **options)
-    assert torch.equal(found, torch.cat(parts)) and torch.equal(found, teacher_maps.maps(data, model, **options))
-    assert not torch.equal(found, teacher_maps.maps(data, model, **options | {"n": 3}))
+    parts = [maps_.directions(model, data.images[i], data.labels[i], generator=g, **options) for i in (range(4), [4, 5])]
+    found = maps_.maps(data, model, **options)
+    assert torch.equal(found, torch.cat(parts)) and torch.equal(found, maps_.maps(data, model, **options))
+    assert not torch.equal(found, maps_.maps(data, model, **options | {"n": 3}))
 
 
 def test_another_image_s_map_is_never_the_own_one(model):
     for n in (2, 3, 10, 101):
-        order = teacher_maps.derangement(n)
+        order = maps_.derangement(n)
         assert order.sort().values.tolist() == list(range(n)) and (order != torch.arange(n)).all()
-        assert torch.equal(order, teacher_maps.derangement(n))
-    assert (teacher_maps.derangement(101) - torch.arange(101)).unique().numel() > 20  # no mere shift
+        assert torch.equal(order, maps_.derangement(n))
+    assert (maps_.derangement(101) - torch.arange(101)).unique().numel() > 20  # no mere shift
     for n in (0, 1):
         with pytest.raises(ValueError, match="two images at least"):
-            teacher_maps.derangement(n)
+            maps_.derangement(n)
     data = images_of()
-    own, other = (teacher_maps.maps(data, model, kind="gradient", another=a) for a in (False, True))
-    assert torch.equal(other, own[teacher_maps.derangement(6)]) and not (own == other).flatten(1).all(1).any()
-    assert torch.equal(teacher_maps.maps(data, model, kind="gradient", another=True, inverted=True), -other)
+    own, other = (maps_.maps(data, model, kind="gradient", another=a) for a in (False, True))
+    assert torch.equal(other, own[maps_.derangement(6)]) and not (own == other).flatten(1).all(1).any()
+    assert torch.equal(maps_.maps(data, model, kind="gradient", another=True, inverted=True), -other)
 
 
 @pytest.mark.parametrize("kind", [*KINDS, "guided-gradcam++"])
@@ -277,9 +280,9 @@ def test_the_teacher_and_the_world_s_randomness_are_left_alone(kind):
     net.net.stage2.eval()
     net.net.head.weight.requires_grad_(False)
     before, pixels = state_of(net), data.images.clone()
-    found = teacher_maps.maps(data, net, kind=kind, n=2, ig_steps=2)
+    found = maps_.maps(data, net, kind=kind, n=2, ig_steps=2)
     assert same_state(before, state_of(net)) and torch.equal(pixels, data.images) and not found.requires_grad
-    assert torch.equal(found, teacher_maps.maps(data, net.eval(), kind=kind, n=2, ig_steps=2))  # asked in evaluation mode
+    assert torch.equal(found, maps_.maps(data, net.eval(), kind=kind, n=2, ig_steps=2))  # asked in evaluation mode
 
 
 class Linear(nn.Module):
@@ -297,7 +300,7 @@ def test_of_two_opposed_classes_minus_the_gradient_is_the_shortest_way_out(seed)
     w = torch.randn(12, generator=generator(seed), dtype=D)
     model, x = Linear(torch.stack([-w, w])), torch.rand(1, 3, 2, 2, generator=generator(seed), dtype=D)
     label = model(x).argmax(1)
-    s = teacher_maps.attribution(model, x, label, "gradient")
+    s = maps_.attribution(model, x, label, "gradient")
     gap = model(x).abs()[0, 0].item()
     others = torch.randn(4000, 12, generator=generator(9), dtype=D)
     directions = {2: -s / s.norm(), math.inf: perturbation(s.sign(), 0.0, generator())}
@@ -314,7 +317,7 @@ def test_where_classes_compete_minus_the_gradient_is_not():
     weight = torch.tensor([[1.0, 0, 0, 0], [0, 4, 0, 0], [-9, 0, 0, 0]], dtype=D)
     model, x = Linear(weight), torch.tensor([0.9, 0.55, 0.5, 0.5], dtype=D).view(1, 1, 2, 2)
     label = model(x).argmax(1)
-    s = teacher_maps.attribution(model, x, label, "gradient")
+    s = maps_.attribution(model, x, label, "gradient")
     along = -s / s.norm()
     best = (weight[1] - weight[0]).view(1, 1, 2, 2) / (weight[1] - weight[0]).norm()
     reach = 1.0001 * (model(x)[0, 0] - model(x)[0, 1]) / (weight[1] - weight[0]).norm()
@@ -327,7 +330,7 @@ def test_integrated_gradients_of_the_loss_point_the_other_way(seed):
     w = torch.randn(12, generator=generator(seed), dtype=D)
     model, x = Linear(torch.stack([-w, w])), torch.rand(5, 3, 2, 2, generator=generator(seed), dtype=D)
     y = torch.tensor([0, 1, 0, 1, 1])
-    score, loss = (teacher_maps.attribution(model, x, y, "ig", of=of, ig_steps=5) for of in ("score", "loss"))
+    score, loss = (maps_.attribution(model, x, y, "ig", of=of, ig_steps=5) for of in ("score", "loss"))
     torch.testing.assert_close(score, x * (w.view(3, 2, 2) * (2 * y - 1).view(-1, 1, 1, 1)))
     assert torch.equal(loss.sign(), -score.sign()) and (score != 0).all()
 
@@ -335,19 +338,19 @@ def test_integrated_gradients_of_the_loss_point_the_other_way(seed):
 def test_a_map_that_its_median_does_not_part_is_refused():
     """Half of the values are the largest: none lies above the median."""
     with pytest.raises(ValueError, match="1 of 1 maps are not parted by their median"):
-        teacher_maps.binarise(torch.tensor([1.0, 1, 1, 0]).view(1, 1, 2, 2), "median")
+        maps_.binarise(torch.tensor([1.0, 1, 1, 0]).view(1, 1, 2, 2), "median")
 
 
 def test_images_are_named_by_their_place_in_the_data_set(monkeypatch):
     """Not by their place in a batch."""
-    monkeypatch.setattr(teacher_maps, "BATCH", 4)
-    monkeypatch.setattr(teacher_maps, "attribution", lambda model, x, *a, **k: x)
+    monkeypatch.setattr(maps_, "BATCH", 4)
+    monkeypatch.setattr(maps_, "attribution", lambda model, x, *a, **k: x)
     data = images_of(6)
     data.images[5] = 0
     with pytest.raises(ValueError, match=r"1 of 6 maps are zero everywhere .* \(images 5\)"):
-        teacher_maps.maps(data, toy(), kind="gradient")
+        maps_.maps(data, toy(), kind="gradient")
 
 
 def test_guided_gradcam_is_of_the_logit_alone(model, x, y):
     with pytest.raises(ValueError, match="of the logit alone"):
-        teacher_maps.attribution(model, x, y, "guided-gradcam++", of="loss", layer="act2")
+        maps_.attribution(model, x, y, "guided-gradcam++", of="loss", layer="act2")

@@ -10,8 +10,15 @@ import pytest
 import torch
 from pydantic import ValidationError
 
-from lib import attacks, files, models, objectives, paths, training
-from lib.training import TrainConfig, trained
+from lib.attacks import projected
+from lib.networks import models
+from lib.runs import graph
+from lib.system import devices, files, paths
+from lib.training import cache, evaluate, loop, objectives
+from lib.training import config as config_
+from lib.training import weights as weights_
+from lib.training.cache import trained
+from lib.training.config import TrainConfig
 
 TINY = TrainConfig(dataset="digits", size=16, channels=1, limit=192, arch="plain", epochs=3, batch_size=32)
 LOSSES = {"plain": [2.2743, 2.0527], "residual": [2.247, 1.9756], "inception": [2.2977, 2.059], "small": [2.3006, 2.2836]}
@@ -44,7 +51,7 @@ def test_the_key_is_everything_that_decides_the_weights():
 def test_fields_that_came_later_leave_older_keys_alone():
     later = ("start", "snapshots", "teacher", "maps", "maps_options", "maps_follow")
     older = {k: v for k, v in TINY.model_dump().items() if k not in later}
-    assert TINY.key("data") == files.digest_of([training.RECIPE, older, "data"])
+    assert TINY.key("data") == files.digest_of([config_.RECIPE, older, "data"])
     tuned = TINY.model_copy(update={"start": TINY})
     changes = ({"snapshots": True}, {"teacher": TINY}, {"maps": "a:b"}, {"maps_options": {"a": 1}}, {"maps_follow": False})
     assert len({c.key("data") for c in (TINY, tuned, *(TINY.model_copy(update=u) for u in changes))}) == 7
@@ -56,7 +63,7 @@ def test_recipe_guard(home):
     """The losses of a short run. If this fails, a change altered trained weights: raise RECIPE and set these again."""
     for arch, losses in LOSSES.items():
         config = TINY.model_copy(update={"arch": arch, "epochs": 2, "augment": ("flip", "shift"), "size": 28, "lr": 0.05})
-        assert [h["loss"] for h in trained(config).history] == pytest.approx(losses, rel=2e-2), (arch, training.RECIPE)
+        assert [h["loss"] for h in trained(config).history] == pytest.approx(losses, rel=2e-2), (arch, config_.RECIPE)
 
 
 def test_training_goes_on_from_its_last_epoch(home, capsys):
@@ -90,7 +97,8 @@ def test_a_killed_process_resumes(home, optimizer):
     command = [
         sys.executable,
         "-m",
-        "lib.training",
+        "lib",
+        "train",
         "--config",
         config.model_dump_json(),
         "--record",
@@ -187,28 +195,28 @@ def test_two_runs_at_once_train_one_network(home, capfd):
 def test_adversarial_training_resists_more_than_standard(home):
     config = TrainConfig(dataset="digits", size=16, channels=1, arch="plain", epochs=4, lr=0.05, threads=2)
     robust = config.model_copy(update={"objective": "adversarial", "options": {"eps": 0.1, "steps": 3}})
-    data = training.images_of("digits", "test", 16, 1, None)
+    data = cache.images_of("digits", "test", 16, 1, None)
     kept = []
     for c in (config, robust):
         model = trained(c).model
-        x_adv = attacks.pgd(model, data.images, data.labels, eps=0.1, steps=10, judge=False).x_adv
-        kept.append((training.predictions(model, x_adv) == data.labels).float().mean().item())
+        x_adv = projected.pgd(model, data.images, data.labels, eps=0.1, steps=10, judge=False).x_adv
+        kept.append((evaluate.predictions(model, x_adv) == data.labels).float().mean().item())
     assert kept[1] > kept[0] + 0.2, kept
 
 
 def test_augmentation_moves_images_whole():
     x = torch.rand(50, 1, 12, 12)
     config = TINY.model_copy(update={"augment": ("flip", "shift"), "shift": 2})
-    out = training.augmented(x, config, torch.Generator().manual_seed(0))
+    out = loop.augmented(x, config, torch.Generator().manual_seed(0))
     padded = torch.nn.functional.pad(x, (2,) * 4, mode="reflect")
     for image, before, flipped in zip(out, padded, padded.flip(3), strict=True):
         windows = [w[:, i : i + 12, j : j + 12] for w in (before, flipped) for i in range(5) for j in range(5)]
         assert any(torch.equal(image, w) for w in windows)
-    assert torch.equal(training.augmented(x, TINY.model_copy(update={"augment": ()}), torch.Generator()), x)
+    assert torch.equal(loop.augmented(x, TINY.model_copy(update={"augment": ()}), torch.Generator()), x)
 
 
 def test_learning_rate_warms_up_and_falls_to_zero():
-    rates = [training.learning_rate(TINY, t / 100) for t in range(101)]
+    rates = [loop.learning_rate(TINY, t / 100) for t in range(101)]
     assert max(rates) == pytest.approx(0.1) and rates.index(max(rates)) == 20
     assert rates[0] < 0.005 and rates[-1] == pytest.approx(0, abs=1e-9)
 
@@ -240,7 +248,7 @@ def test_the_command_says_what_is_wrong(home):
         ("{", "error:"),
         (TINY.model_copy(update={"dataset": "folder:none"}).model_dump_json(), "Lay your images out"),
     ):
-        command = [sys.executable, "-m", "lib.training", "--config", config, "--record", str(home / "r.json")]
+        command = [sys.executable, "-m", "lib", "train", "--config", config, "--record", str(home / "r.json")]
         done = subprocess.run(command, cwd=paths.PROJECT, capture_output=True, text=True, check=False)
         assert done.returncode == 1 and message in done.stderr and "Traceback" not in done.stderr
 
@@ -248,8 +256,6 @@ def test_the_command_says_what_is_wrong(home):
 def test_a_full_disk_keeps_what_was_trained(home, monkeypatch):
     """The weights cannot be written: the message says so, the last checkpoint stays, and the next call goes on from it."""
     import errno
-
-    from lib import files
 
     write = files.write_bytes
 
@@ -267,8 +273,8 @@ def test_a_full_disk_keeps_what_was_trained(home, monkeypatch):
 
 
 def test_device_is_chosen_or_set():
-    assert training.device("cpu").type == "cpu"
-    assert training.device("auto").type in ("cpu", "cuda", "mps")
+    assert devices.device("cpu").type == "cpu"
+    assert devices.device("auto").type in ("cpu", "cuda", "mps")
 
 
 @pytest.mark.parametrize("device", ["cuda"])
@@ -294,10 +300,10 @@ def test_models_of_every_family_train(home):
 
 def test_a_stepped_rate_falls_where_it_is_told():
     config = TrainConfig(dataset="digits", arch="small", lr=1.0, schedule="step:0.57,0.855")
-    rates = [training.learning_rate(config, p) for p in (0.0, 0.56, 0.57, 0.85, 0.86)]
+    rates = [loop.learning_rate(config, p) for p in (0.0, 0.56, 0.57, 0.85, 0.86)]
     assert rates == pytest.approx([1, 1, 0.1, 0.1, 0.01])
     half = config.model_copy(update={"schedule": "step"})
-    assert [training.learning_rate(half, p) for p in (0.49, 0.5, 0.8)] == pytest.approx([1, 0.1, 0.01])
+    assert [loop.learning_rate(half, p) for p in (0.49, 0.5, 0.8)] == pytest.approx([1, 0.1, 0.01])
     for wrong in ("step:", "step:2", "step:0.5,", "cosine"):
         with pytest.raises(ValueError, match="should match pattern"):
             TrainConfig(dataset="digits", arch="small", schedule=wrong)
@@ -324,7 +330,7 @@ def test_fine_tuning_starts_where_another_training_ended(home):
 def test_a_snapshot_that_is_lost_is_made_again(home, capsys, harm):
     config = TINY.model_copy(update={"snapshots": True, "epochs": 2})
     found = trained(config)
-    kept = training._snapshot(found.path, 1)
+    kept = weights_._snapshot(found.path, 1)
     before = kept.read_bytes()
     kept.unlink() if harm == "missing" else kept.write_bytes(before[:-1] + bytes([before[-1] ^ 1]))
     again = trained(config)
@@ -335,21 +341,21 @@ def test_a_snapshot_that_is_lost_is_made_again(home, capsys, harm):
 def test_networks_of_one_depth_share_jobs():
     """Those of a study's own objective or with few images; fewer where an attack is in the inner loop or others come first; no
     two jobs need each other."""
-    base, other = (TINY.model_copy(update={"seed": i, "limit": training.FEW + 1}) for i in range(2))
-    own = TINY.model_copy(update={"objective": "saliency_training:train"})
+    base, other = (TINY.model_copy(update={"seed": i, "limit": graph.FEW + 1}) for i in range(2))
+    own = TINY.model_copy(update={"objective": "studies.saliency_adversarial_training.objective:train"})
     tuned = [own.model_copy(update={"start": base, "lr": 0.01 * (i + 1)}) for i in range(6)]
     washed = [own.model_copy(update={"start": t, "seed": 2}) for t in tuned[:2]]
     taught = [own.model_copy(update={"teacher": other, "lr": 0.01})]
     attacked = [own.model_copy(update={"options": {"steps": 5}, "lr": 0.01 * (i + 1)}) for i in range(3)]
     configs = [base, tuned[0], washed[0], *tuned[1:3], other, *tuned[3:], *taught, washed[1], *attacked]
     assert [c.depth for c in (base, tuned[0], washed[0], taught[0], attacked[0])] == [0, 1, 2, 1, 0]
-    found = training.jobs(configs, together=6)
+    found = graph.jobs(configs, together=6)
     assert [len(v) for v in found.values()] == [1, 1, 2, 2, 3, 2, 1, 2]
     assert sorted(c.digest for v in found.values() for c in v) == sorted(c.digest for c in configs)
     assert all(len({c.depth for c in v}) == 1 for v in found.values())
-    few = [TINY.model_copy(update={"seed": i, "limit": training.FEW // TINY.epochs}) for i in range(3)]
-    assert [len(v) for v in training.jobs([base, *few], together=4).values()] == [1, 3]
-    assert training.jobs(configs) == {c.digest: [c] for c in configs}
+    few = [TINY.model_copy(update={"seed": i, "limit": graph.FEW // TINY.epochs}) for i in range(3)]
+    assert [len(v) for v in graph.jobs([base, *few], together=4).values()] == [1, 3]
+    assert graph.jobs(configs) == {c.digest: [c] for c in configs}
     assert all(job == v[0].digest for job, v in found.items() if len(v) == 1)
 
 
@@ -357,17 +363,20 @@ def test_maps_decide_the_weights(home):
     """Corrected masks make another network, where the objective sees them, and only there."""
     import dataclasses
 
-    data = training.images_of("shapes", "train", 32, 3, 32)
+    data = cache.images_of("shapes", "train", 32, 3, 32)
     other = dataclasses.replace(data, masks=~data.masks)
     assert data.fingerprint == other.fingerprint and data.marks != other.marks
     options = {"dataset": "shapes", "limit": 32, "arch": "small", "epochs": 1, "batch_size": 16}
     plain = TrainConfig(**options)
     seeing = TrainConfig(
-        **options, objective="saliency_training:train", maps="teacher_maps:maps", maps_options={"kind": "masks"}
+        **options,
+        objective="studies.saliency_adversarial_training.objective:train",
+        maps="studies.saliency_adversarial_training.maps:maps",
+        maps_options={"kind": "masks"},
     )
     before = [trained(c).path for c in (plain, seeing)]
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(training, "images_of", lambda *a: other)
+        patch.setattr(cache, "images_of", lambda *a: other)
         after = [trained(c).path for c in (plain, seeing)]
     assert before[0] == after[0] and before[1] != after[1]
 
@@ -376,6 +385,6 @@ def test_no_epoch_leaves_the_weights_as_they_are(home):
     """Published weights, for instance: saved, found again, with an empty history."""
     config = TINY.model_copy(update={"epochs": 0})
     first = trained(config)
-    start = training.fresh(config, training.images_of(config.dataset, "train", config.size, config.channels, config.limit))
+    start = cache.fresh(config, cache.images_of(config.dataset, "train", config.size, config.channels, config.limit))
     assert all(torch.equal(a, b) for a, b in zip(first.model.parameters(), start.parameters(), strict=True))
     assert first.history == [] == trained(config).history

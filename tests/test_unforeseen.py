@@ -13,7 +13,9 @@ from hypothesis import strategies as st
 from torch import nn
 from torch.nn import functional as F
 
-from lib import attacks, images, jpeg, unforeseen
+from lib.attacks import jpeg, unforeseen
+from lib.attacks import losses as losses_
+from lib.data import images
 from tests.conftest import Breaks, Toy, same_state, state_of, toy
 
 SIZES = [(16, 16), (30, 34), (8, 21), (5, 3)]
@@ -296,8 +298,7 @@ def test_whitened_by_hand():
     x = torch.tensor([[0.2, 0.4, 0.6], [0.0, 0.0, 1.0], [0.0, 0.0, 0.0], [1.0, 1.0, 1.0]], dtype=torch.float64)
     # 1.5 grey + .5: 1.5 * .37192 + .5 = 1.05788; .6083, less than blue's own 1; .5; 2
     expected = torch.tensor(
-        [[0.41447, 0.56447, 0.71447], [0.152075, 0.152075, 1.0], [0.125, 0.125, 0.125], [1.25, 1.25, 1.25]],
-        dtype=torch.float64,
+        [[0.41447, 0.56447, 0.71447], [0.152075, 0.152075, 1.0], [0.125, 0.125, 0.125], [1.25, 1.25, 1.25]], dtype=torch.float64
     )
     found = unforeseen.whitened(x[:, :, None, None])[:, :, 0, 0]
     torch.testing.assert_close(found, expected, rtol=0, atol=1e-7)
@@ -519,7 +520,7 @@ def test_untargeted_attacks_raise_the_loss(trained, name):
     up = call(name, net, x, y, eps=STRONG[name], steps=10)
     down = call(name, net, x, y, eps=STRONG[name], steps=10, targets=y)
     assert up.loss.mean() > down.loss.mean() + 0.15
-    assert up.loss.mean() > attacks.cross_entropy(net(x), y).mean() + 0.15
+    assert up.loss.mean() > losses_.cross_entropy(net(x), y).mean() + 0.15
     assert up.success.sum() > down.success.sum()
 
 
@@ -529,9 +530,9 @@ def test_targeted_attacks_raise_the_probability_of_their_target(trained, name):
     targets = unforeseen.wrong_classes(y, 3)
     towards = call(name, net, x, y, eps=STRONG[name], steps=10, targets=targets)
     away = call(name, net, x, targets, eps=STRONG[name], steps=10)
-    there = attacks.cross_entropy(towards.logits, targets).mean()
-    assert there < away.loss.mean() - 1 and there < attacks.cross_entropy(net(x), targets).mean() - 1
-    torch.testing.assert_close(towards.loss, attacks.cross_entropy(towards.logits, y))  # at y, also when targeted
+    there = losses_.cross_entropy(towards.logits, targets).mean()
+    assert there < away.loss.mean() - 1 and there < losses_.cross_entropy(net(x), targets).mean() - 1
+    torch.testing.assert_close(towards.loss, losses_.cross_entropy(towards.logits, y))  # at y, also when targeted
 
 
 @pytest.mark.parametrize("name", [n for n in unforeseen.ATTACKS if n != "snow"])
@@ -543,7 +544,7 @@ def test_the_loss_rises_from_the_random_start(trained, name):
     call(name, net, x, y, eps=STRONG[name], steps=10)
     handle.remove()
     assert len(logits) == 11  # a pass a step, and one look
-    losses = [attacks.cross_entropy(l, y).mean() for l in logits]
+    losses = [losses_.cross_entropy(l, y).mean() for l in logits]
     assert losses[-1] > losses[0] + 0.3
 
 
@@ -555,7 +556,7 @@ def test_success_is_a_wrong_prediction(model, x, y, name, targeted):
     found = unforeseen.attack(name, model, x, decided, eps=STRONG[name], steps=2, targets=targets)
     logits = model(found.x_adv)
     torch.testing.assert_close(found.logits, logits)
-    torch.testing.assert_close(found.loss, attacks.cross_entropy(logits, decided))
+    torch.testing.assert_close(found.loss, losses_.cross_entropy(logits, decided))
     assert torch.equal(found.success, logits.argmax(1) != decided)
     wrong = (model(unforeseen.attack(name, model, x, y, eps=0.0, steps=1).x_adv).argmax(1) + 1) % 4
     still = unforeseen.attack(name, model, x, wrong, eps=0.0, steps=1, targets=(wrong + 1) % 4)

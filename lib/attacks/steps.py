@@ -1,0 +1,165 @@
+"""What every attack is made of: checked input, gradients of the loss at the images, projections, results and their checks."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+from lib.attacks.losses import Loss
+from lib.data import checks
+from lib.networks import contract
+
+Norm = Literal["linf", "l2"]
+
+
+@dataclass(frozen=True)
+class Trace:
+    """What happened on the way, by step: loss (steps, N) before each step, and fooled (steps, N)."""
+
+    loss: Tensor
+    fooled: Tensor
+
+
+@dataclass(frozen=True)
+class AttackResult:
+    """Adversarial images (N,C,H,W); and, where the attack looked at its result, success (N,) bool, loss (N,) and logits.
+
+    success: the prediction differs from y (untargeted) or equals it (targeted). first_success (N,): the number of steps
+    after which an iterate first succeeded (0: the start did; -1: none did, though success may still hold by another
+    restart). warnings: reasons to distrust a robust accuracy built on this.
+    """
+
+    x_adv: Tensor
+    success: Tensor | None
+    loss: Tensor | None
+    logits: Tensor | None
+    first_success: Tensor | None = None
+    trace: Trace | None = None
+    warnings: tuple[str, ...] = ()
+
+
+def check_result(x: Tensor, x_adv: Tensor, eps: float, norm: Norm) -> None:
+    """RuntimeError where an attack broke its own rules; the tolerance is float rounding."""
+    if not torch.isfinite(x_adv).all():
+        raise RuntimeError("the attack produced values that are not finite")
+    if x_adv.amin() < 0 or x_adv.amax() > 1:
+        raise RuntimeError("the attack left [0, 1]")
+    distance = _norm(x_adv - x, norm).amax().item()
+    if distance > eps * (1 + 1e-5) + 1e-6:
+        raise RuntimeError(f"the attack left its ball: {norm} distance {distance:.6g} > eps {eps:.6g}")
+
+
+def _norm(delta: Tensor, norm: Norm) -> Tensor:
+    flat = delta.flatten(1)
+    return flat.abs().amax(1) if norm == "linf" else flat.norm(dim=1)
+
+
+def check_input(x: Tensor, y: Tensor, eps: float, norm: str = "linf") -> None:
+    """ValueError for images outside [0, 1], a radius that is none, an unknown norm, labels that do not match."""
+    checks.check_images(x)
+    if not 0 <= eps < float("inf"):
+        raise ValueError(f"eps is {eps}; it is a radius in units of [0, 1] images: 0 or more (8/255 = 0.031)")
+    if norm not in ("linf", "l2"):
+        raise ValueError(f"unknown norm {norm!r}; choose linf or l2")
+    if y.shape[:1] != x.shape[:1]:
+        raise ValueError(f"{len(x)} images but {len(y)} labels")
+
+
+def _per_sample(value: Tensor, n: int) -> Tensor:
+    if value.shape != (n,):
+        raise ValueError(f"the loss returned shape {tuple(value.shape)}; it must be per sample, ({n},): reduction='none'")
+    return value
+
+
+def input_gradient(model: nn.Module, x: Tensor, y: Tensor, loss: Loss, *, check: bool = True) -> tuple[Tensor, Tensor, Tensor]:
+    """Gradient of the summed loss with respect to x, with the losses (N,) and logits of the same pass.
+
+    For use inside `hooks.frozen(model)`: one forward pass, one backward pass to the input. `check` refuses logits that
+    are not finite and labels out of range; once is enough.
+    """
+    x = x.detach().requires_grad_()
+    with torch.enable_grad():
+        logits = model(x)
+        if check:
+            contract.check_logits(model, logits)
+            checks.check_labels(y, logits.shape[1], len(x))
+        losses = _per_sample(loss(logits, y), len(x))
+        (gradient,) = torch.autograd.grad(losses.sum(), x)
+    return gradient, losses.detach(), logits.detach()
+
+
+def weaknesses(gradient: Tensor, logits: Tensor) -> tuple[str, ...]:
+    """What makes an attack weaker than it looks, from its first step."""
+    found = []
+    if contract.looks_like_probabilities(logits):
+        found.append(
+            "the model returns probabilities, not logits: a loss that takes logits saturates and the attack is weak; "
+            "remove the softmax"
+        )
+    zero = (gradient.flatten(1) == 0).all(1).float().mean().item()
+    if zero > 0:
+        found.append(
+            f"zero gradients on {zero:.0%} of the images: the loss has saturated or the model masks its gradients; attack "
+            "with the margin loss and with a transfer attack as well"
+        )
+    return tuple(found)
+
+
+@torch.no_grad()
+def _judged(
+    model: nn.Module,
+    x: Tensor,
+    x_adv: Tensor,
+    y: Tensor,
+    eps: float,
+    norm: Norm,
+    loss: Loss,
+    targeted: bool,
+    warnings: tuple[str, ...],
+) -> AttackResult:
+    check_result(x, x_adv, eps, norm)
+    logits = model(x_adv)
+    contract.check_logits(model, logits)
+    checks.check_labels(y, logits.shape[1], len(x))
+    return AttackResult(x_adv, fooled(logits, y, targeted), loss(logits, y), logits, warnings=warnings)
+
+
+def fooled(logits: Tensor, y: Tensor, targeted: bool = False) -> Tensor:
+    """Where the prediction is y (targeted), or is not (untargeted)."""
+    return (logits.argmax(1) == y) if targeted else (logits.argmax(1) != y)
+
+
+def per_row(values: Tensor, like: Tensor) -> Tensor:
+    return values.view(-1, *[1] * (like.dim() - 1))
+
+
+def project(delta: Tensor, eps: float, norm: Norm) -> Tensor:
+    """The nearest point of the ball of radius eps around 0, row by row."""
+    if norm == "linf":
+        return delta.clamp(-eps, eps)
+    length = _norm(delta, "l2").clamp_min(1e-12)
+    return delta * per_row((eps / length).clamp(max=1), delta)
+
+
+def ascent(gradient: Tensor, norm: Norm) -> Tensor:
+    """The direction of steepest ascent of length one: the sign under L-infinity, the normalised gradient under L2."""
+    if norm == "linf":
+        return gradient.sign()
+    length = _norm(gradient, "l2")
+    return gradient / per_row(length.clamp_min(1e-12), gradient)
+
+
+def random_point(x: Tensor, eps: float, norm: Norm, generator: torch.Generator | None = None) -> Tensor:
+    """A uniformly random point of the ball around 0, shaped like x."""
+    device = generator.device if generator else x.device
+    if norm == "linf":
+        return (torch.rand(x.shape, generator=generator, device=device).to(x) * 2 - 1) * eps
+    direction = torch.randn(x.shape, generator=generator, device=device).to(x)
+    radius = torch.rand(len(x), generator=generator, device=device).to(x) ** (1 / x[0].numel())
+    return ascent(direction, "l2") * per_row(radius, x) * eps
+
+
+def default_step(eps: float, steps: int) -> float:
+    """2.5 eps / steps (Madry et al. 2018): far enough to cross the ball and come back."""
+    return 2.5 * eps / max(steps, 1)

@@ -1,0 +1,61 @@
+"""A study's table of measurements as arrays, and statistics over them that claims resample (`lib.claims`).
+
+The table is tidy, a row a measurement: (arm, seed, image_id, measure, level, value).
+"""
+
+from dataclasses import dataclass
+from typing import Any, Self
+
+import numpy as np
+import pandas as pd
+import torch
+from torch import Tensor
+
+from lib.claims import intervals
+from lib.claims.intervals import Statistic, over
+
+
+def rows(arm: str, seed: int, measure: str, level: float, values: Tensor, ids: Tensor | None = None) -> pd.DataFrame:
+    """A row an image of one measure, values (N,); `ids` are the images' numbers, 0 to N - 1 unless given."""
+    return pd.DataFrame(
+        {
+            "arm": arm,
+            "seed": seed,
+            "image_id": range(len(values)) if ids is None else ids.numpy(),
+            "measure": measure,
+            "level": float(level),
+            "value": values.detach().cpu().to(torch.float32).numpy(),
+        }
+    )
+
+
+@dataclass
+class Cubes:
+    """Arrays (seed, image), one a (arm, measure, level)."""
+
+    values: dict[tuple[str, str, float], np.ndarray]
+
+    @classmethod
+    def of(cls, table: pd.DataFrame, *further: Any) -> Self:
+        """From a table; `further` are the fields that a study's own class adds."""
+        found = {}
+        for (arm, measure, level), part in table.groupby(["arm", "measure", "level"], observed=True):
+            part = part.sort_values(["seed", "image_id"])
+            found[arm, measure, float(level)] = part.value.to_numpy().reshape(part.seed.nunique(), -1)
+        return cls(found, *further)
+
+    def levels(self, measure: str) -> list[float]:
+        """The levels of a measure, ascending."""
+        return sorted({v for _, m, v in self.values if m == measure})
+
+    def images(self, measure: str) -> int:
+        """How many images a measure was taken on."""
+        return next(v.shape[1] for (_, m, _), v in self.values.items() if m == measure)
+
+    def mean(self, arm: str, measure: str, level: float = 0.0) -> Statistic:
+        """The mean over the images and seeds that have a value (a map without contrast has no rank correlation)."""
+        return over(self.values[arm, measure, level])
+
+    def interval(self, statistic: Statistic, measure: str, seeds: int, draws: int = 200) -> intervals.Interval:
+        """A statistic over the images of a measure, with its 95 % interval."""
+        return intervals.interval(statistic, images=self.images(measure), seeds=seeds, draws=draws)

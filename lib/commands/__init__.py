@@ -1,0 +1,1 @@
+"""What people type: `python -m lib study`, `run`, `report`, `train`."""

@@ -1,0 +1,1 @@
+"""Data sets, images, and what is done to them."""

@@ -1,0 +1,306 @@
+"""Data sets by name: embedded ones, torchvision's public ones, anyone's own folder of images.
+
+`load(name, split)` gives images in [0, 1]. Names:
+
+* `digits` (scikit-learn, 28 px), `faces` (scikit-image's LFW subset, face or not, 25 px), `shapes` and its single-cue
+  and control splits `shapes-shape`, `shapes-texture`, `shapes-conflict`, `shapes-neither` (see `lib.shapes`): embedded;
+* `mnist`, `cifar10`, … : torchvision's, downloaded into the data root on first use;
+* `folder:NAME`: `<root>/NAME/{train,test}/<class>/*`;
+* `restricted:NAME`: nine groups of ImageNet's classes (Tsipras et al. 2019), from a folder NAME that holds all 1,000.
+
+The root is `data/datasets`, or the folder that STUDY_DATA names.
+"""
+
+import dataclasses
+import functools
+import hashlib
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+from torch.nn import functional as F
+
+from lib.data import shapes
+from lib.data.images import SUFFIXES, luma, open_image, to_tensor
+from lib.system import paths
+from lib.system.files import locked
+
+Split = Literal["train", "test"]
+EAGER_BYTES = 2 * 2**30  # what is larger stays on disk and is decoded batch by batch
+
+
+class ImageFiles:
+    """Images on disk that are indexed like a tensor (N, C, H, W) and decoded when they are asked for."""
+
+    def __init__(self, files: Sequence[Path], size: int, channels: int) -> None:
+        self.files, self.size, self.channels = list(files), size, channels
+
+    @property
+    def shape(self) -> torch.Size:
+        return torch.Size((len(self.files), self.channels, self.size, self.size))
+
+    def __len__(self) -> int:
+        return len(self.files)
+
+    def __getitem__(self, index: Any) -> Tensor:
+        chosen = np.atleast_1d(np.arange(len(self.files))[np.asarray(index) if torch.is_tensor(index) else index])
+        stack = [to_tensor(open_image(self.files[i]), size=self.size, channels=self.channels) for i in chosen]
+        return stack[0] if np.ndim(index) == 0 and not isinstance(index, slice) else torch.stack(stack)
+
+    def fingerprint_bytes(self) -> bytes:
+        return "\n".join(f"{f.parent.name}/{f.name} {f.stat().st_size} {f.stat().st_mtime_ns}" for f in self.files).encode()
+
+
+@dataclasses.dataclass(frozen=True)
+class ImageSet:
+    """Images (N,C,H,W) in [0,1], labels (N,), and where known masks (N,H,W) bool, boxes (N,4) and other labels."""
+
+    name: str
+    split: str
+    images: Tensor | ImageFiles
+    labels: Tensor
+    classes: tuple[str, ...]
+    masks: Tensor | None = None
+    boxes: Tensor | None = None
+    attributes: dict[str, Tensor] = dataclasses.field(default_factory=dict)
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    @property
+    def channels(self) -> int:
+        return self.images.shape[1]
+
+    def head(self, n: int | None) -> "ImageSet":
+        """The first `n` images; data sets come balanced or shuffled, so that these are a fair sample."""
+        if n is None or n >= len(self):
+            return self
+        return self.select(torch.arange(n))
+
+    def select(self, index: Tensor) -> "ImageSet":
+        if isinstance(self.images, ImageFiles):
+            kept: Any = ImageFiles([self.images.files[i] for i in index.tolist()], self.images.size, self.channels)
+        else:
+            kept = self.images[index]
+        part = {k: None if v is None else v[index] for k, v in (("masks", self.masks), ("boxes", self.boxes))}
+        attributes = {k: v[index] for k, v in self.attributes.items()}
+        return dataclasses.replace(self, images=kept, labels=self.labels[index], attributes=attributes, **part)
+
+    @functools.cached_property
+    def fingerprint(self) -> str:
+        """A digest of every pixel and label (of names, sizes and times for images that stay on disk)."""
+        content = hashlib.sha256()
+        if isinstance(self.images, ImageFiles):
+            content.update(self.images.fingerprint_bytes())
+        else:
+            content.update(self.images.contiguous().numpy().tobytes())
+        content.update(self.labels.numpy().tobytes())
+        content.update("\n".join(self.classes).encode())
+        return content.hexdigest()[:16]
+
+    @functools.cached_property
+    def marks(self) -> str:
+        """A digest of masks and boxes; empty where there are none."""
+        found = [v for v in (self.masks, self.boxes) if v is not None]
+        return hashlib.sha256(b"".join(v.contiguous().numpy().tobytes() for v in found)).hexdigest()[:16] if found else ""
+
+
+def load(
+    name: str, split: Split = "train", *, size: int | None = None, channels: int | None = None, limit: int | None = None
+) -> ImageSet:
+    """Load a data set by name; see the module's docstring for the names.
+
+    `size` resizes to that many pixels square (shapes: draws at 32 or 64), `channels` converts to 1 (grey) or 3, `limit`
+    keeps the first images. Raises ValueError for an unknown name or split, FileNotFoundError or RuntimeError for data
+    that is missing, half there or damaged: what was looked for, where, and how to get it.
+    """
+    if split not in ("train", "test"):
+        raise ValueError(f"unknown split {split!r}; choose train or test")
+    if limit is not None and limit < 1:
+        raise ValueError(f"limit must be at least 1, got {limit}: an empty data set holds nothing to study")
+    base, _, option = name.partition(":" if name.startswith(("folder:", "restricted:")) else "-")
+    if base == "folder":
+        loaded = _folder(option, split, size, channels, limit)
+    elif base == "restricted":
+        loaded = _restricted(option, split, size, channels)
+    elif base == "shapes":
+        loaded = _shapes(name, option, split, size or 32, limit)
+    elif name in EMBEDDED:
+        loaded = EMBEDDED[name](split)
+    elif name in PUBLIC:
+        loaded = _public(name, split, size)
+    else:
+        known = [*EMBEDDED, "shapes", *(f"shapes-{c}" for c in shapes.CUES[1:]), *PUBLIC, "folder:NAME", "restricted:NAME"]
+        raise ValueError(f"unknown data set {name!r}; choose one of {', '.join(known)}")
+    return _fit(loaded.head(limit), size, channels)
+
+
+def _fit(data: ImageSet, size: int | None, channels: int | None) -> ImageSet:
+    if isinstance(data.images, ImageFiles):
+        return data
+    x, masks = data.images, data.masks
+    if size is not None and x.shape[-1] != size:
+        x = F.interpolate(x, (size, size), mode="bilinear", antialias=True).clamp(0, 1)
+        if masks is not None:
+            masks = F.interpolate(masks[:, None].float(), (size, size), mode="nearest-exact")[:, 0].bool()
+    if channels is not None and x.shape[1] != channels:
+        if (x.shape[1], channels) == (1, 3):
+            x = x.expand(-1, 3, -1, -1).contiguous()
+        elif (x.shape[1], channels) == (3, 1):
+            x = luma(x)
+        else:
+            raise ValueError(f"channels must be 1 or 3, got {channels}")
+    return dataclasses.replace(data, images=x, masks=masks)
+
+
+def _stratified(labels: np.ndarray, share: float, split: Split) -> np.ndarray:
+    """A fixed random part of each class, in a fixed random order: the test images are the last `1 - share`."""
+    rng = np.random.default_rng(0)
+    train, test = [], []
+    for label in np.unique(labels):
+        index = rng.permutation(np.flatnonzero(labels == label))
+        cut = round(share * len(index))
+        train.append(index[:cut])
+        test.append(index[cut:])
+    return rng.permutation(np.concatenate(train if split == "train" else test))
+
+
+def _digits(split: Split) -> ImageSet:
+    from sklearn.datasets import load_digits
+
+    bunch = load_digits()
+    index = _stratified(bunch.target, 0.8, split)
+    x = torch.from_numpy(bunch.images[index].astype(np.float32))[:, None] / 16
+    x = F.interpolate(x, (28, 28), mode="bilinear").clamp(0, 1)
+    return ImageSet("digits", split, x, torch.from_numpy(bunch.target[index]).long(), tuple("0123456789"))
+
+
+def _faces(split: Split) -> ImageSet:
+    from skimage.data import lfw_subset
+
+    x = lfw_subset()  # the first 100 are faces, the rest are not
+    labels = (np.arange(len(x)) >= 100).astype(np.int64)
+    index = _stratified(labels, 0.7, split)
+    tensor = torch.from_numpy(x[index].astype(np.float32))[:, None].clamp(0, 1)
+    return ImageSet("faces", split, tensor, torch.from_numpy(labels[index]), ("face", "other"))
+
+
+SHAPES_COUNT = {"train": 6000, "test": 1000}
+
+
+def _shapes(name: str, option: str, split: Split, size: int, limit: int | None) -> ImageSet:
+    cue = option or "both"
+    n = SHAPES_COUNT[split] if limit is None else min(limit, SHAPES_COUNT[split])
+    drawn = shapes.draw(n, cue=cue, split=split, size=size)
+    classes = {"both": shapes.SHAPES, "texture": tuple(shapes.TEXTURES)}.get(cue, shapes.SHAPES)
+    if cue == "both":
+        classes = tuple(f"{s}/{t}" for s, t in zip(shapes.SHAPES, shapes.TEXTURES, strict=True))
+    images_, masks, boxes, labels, shape, texture = (torch.from_numpy(a) for a in drawn)
+    return ImageSet(name, split, images_, labels, classes, masks, boxes, {"shape": shape, "texture": texture})
+
+
+EMBEDDED: dict[str, Callable[[Split], ImageSet]] = {"digits": _digits, "faces": _faces}
+
+# torchvision class, options by split, default size (None: the images are square and of one size already)
+PUBLIC: dict[str, tuple[str, dict[str, dict[str, Any]], int | None]] = {
+    "mnist": ("MNIST", {"train": {"train": True}, "test": {"train": False}}, None),
+    "fashionmnist": ("FashionMNIST", {"train": {"train": True}, "test": {"train": False}}, None),
+    "kmnist": ("KMNIST", {"train": {"train": True}, "test": {"train": False}}, None),
+    "cifar10": ("CIFAR10", {"train": {"train": True}, "test": {"train": False}}, None),
+    "cifar100": ("CIFAR100", {"train": {"train": True}, "test": {"train": False}}, None),
+    "svhn": ("SVHN", {"train": {"split": "train"}, "test": {"split": "test"}}, None),
+    "stl10": ("STL10", {"train": {"split": "train"}, "test": {"split": "test"}}, None),
+    "flowers102": ("Flowers102", {"train": {"split": "train"}, "test": {"split": "test"}}, 64),
+    "pets": ("OxfordIIITPet", {"train": {"split": "trainval"}, "test": {"split": "test"}}, 64),
+    "caltech256": ("Caltech256", {"train": {}, "test": {}}, 64),  # no split of its own: 80/20 of each class, drawn once
+}
+
+
+def _public(name: str, split: Split, size: int | None) -> ImageSet:
+    kind, options, default_size = PUBLIC[name]
+    root = paths.datasets()
+    try:
+        with locked(root / name):  # several jobs may want it first
+            import torchvision  # here, since it takes a second that most processes need not wait
+
+            source = getattr(torchvision.datasets, kind)(root=str(root), download=True, **options[split])
+        arrays, labels, classes = _decode(source, size or default_size)
+    except Exception as error:  # torchvision raises what its downloader, its archive or its parser met
+        raise RuntimeError(
+            f"data set {name!r} ({split}) could not be had: looked below {root}, then asked torchvision to download it: "
+            f"{error}. If the files there are damaged or half downloaded, delete them and run again with a connection, or "
+            f"set STUDY_DATA to a folder that holds torchvision's layout of {kind}."
+        ) from error
+    data = ImageSet(name, split, arrays, labels, classes)
+    if name == "caltech256":
+        return data.select(torch.from_numpy(_stratified(labels.numpy(), 0.8, split)))
+    order = np.random.default_rng(0).permutation(len(labels))  # so that `head` is a fair sample
+    return data.select(torch.from_numpy(order))
+
+
+def _decode(source: Any, size: int | None) -> tuple[Tensor, Tensor, tuple[str, ...]]:
+    """Images (N,C,S,S), labels and class names of a torchvision data set."""
+    pairs = [(to_tensor(x if isinstance(x, Image.Image) else Image.fromarray(x), size=size), y) for x, y in source]
+    labels = torch.tensor([int(y) for _, y in pairs])
+    names = getattr(source, "classes", None) or getattr(source, "categories", None) or range(int(labels.max()) + 1)
+    channels = max(x.shape[0] for x, _ in pairs)
+    return torch.stack([x.expand(channels, -1, -1) for x, _ in pairs]), labels, tuple(str(n) for n in names)
+
+
+def _folder(name: str, split: Split, size: int | None, channels: int | None, limit: int | None) -> ImageSet:
+    root = paths.datasets() / name
+    expected = f"{root}/{{train,test}}/<class>/*{{{','.join(s[1:] for s in SUFFIXES[:3])},…}}"
+    if not name or not (root / split).is_dir():
+        raise FileNotFoundError(
+            f"data set 'folder:{name}' ({split}): there is no folder {root / split}. Lay your images out as {expected}, or "
+            "set STUDY_DATA to the folder above."
+        )
+    classes = sorted({p.name for s in ("train", "test") if (root / s).is_dir() for p in (root / s).iterdir() if p.is_dir()})
+    listed = {c: sorted(f for f in (root / split / c).glob("*") if f.suffix.lower() in SUFFIXES) for c in classes}
+    empty = [c for c, files in listed.items() if not files]
+    if len(classes) < 2 or empty:
+        found = f"no images for class {empty[0]!r}" if empty else f"{len(classes)} class folder(s)"
+        raise FileNotFoundError(
+            f"data set 'folder:{name}' ({split}): {found} below {root / split}. Expected two classes or more, each with "
+            f"images: {expected}. A copy that was cut short looks like this too: copy it again."
+        )
+    pairs = [(f, i) for i, c in enumerate(classes) for f in listed[c]]
+    order = np.random.default_rng(0).permutation(len(pairs))[:limit]
+    files, labels = [pairs[i][0] for i in order], torch.tensor([pairs[i][1] for i in order])
+    first = open_image(files[0])
+    stored = ImageFiles(files, size or min(first.size), channels or (1 if first.mode == "L" else 3))
+    eager = stored.shape.numel() * 4 <= EAGER_BYTES
+    return ImageSet(f"folder:{name}", split, stored[:] if eager else stored, labels, tuple(classes))
+
+
+# Restricted ImageNet: groups of ImageNet's class numbers, first and last (Tsipras et al. 2019)
+RESTRICTED = {
+    "dog": (151, 268),
+    "cat": (281, 285),
+    "frog": (30, 32),
+    "turtle": (33, 37),
+    "bird": (80, 100),
+    "primate": (365, 382),
+    "fish": (389, 397),
+    "crab": (118, 121),
+    "insect": (300, 319),
+}
+
+
+def _restricted(name: str, split: Split, size: int | None, channels: int | None) -> ImageSet:
+    """Nine groups of the classes of an ImageNet folder, whose 1,000 class folders (n01440764, …) are in ImageNet's order."""
+    whole = _folder(name, split, size, channels, None)
+    if len(whole.classes) != 1000:
+        raise ValueError(
+            f"data set 'restricted:{name}': {paths.datasets() / name} has {len(whole.classes)} class folders; the groups are "
+            "numbers of ImageNet's 1,000 classes, so all of them must be there (n01440764 to n15075141)"
+        )
+    group = torch.full((1000,), -1)
+    for i, (first, last) in enumerate(RESTRICTED.values()):
+        group[first : last + 1] = i
+    kept = whole.select((group[whole.labels] >= 0).nonzero()[:, 0])
+    return dataclasses.replace(kept, name=f"restricted:{name}", labels=group[kept.labels], classes=tuple(RESTRICTED))

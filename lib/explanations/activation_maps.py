@@ -1,0 +1,173 @@
+r"""Class activation maps: CAM, Grad-CAM, Grad-CAM++, signed and counterfactual, for many layers and classes in one pass.
+
+For a layer with activations :math:`A^k_{ij}` at Z positions and a class with logit :math:`Y_c`:
+
+* Grad-CAM (Selvaraju et al. 2017): :math:`S = \sum_k a_k A^k`, :math:`a_k = \frac1Z \sum_{ij} \partial Y_c/\partial A^k_{ij}`;
+* Grad-CAM++ (Chattopadhay et al. 2018): :math:`a_k = \sum_{ij} \alpha^k_{ij} \mathrm{ReLU}(g^k_{ij})` with
+  :math:`g = \partial Y_c/\partial A` and :math:`\alpha = g^2 / (2 g^2 + g^3 \sum_{ab} A_{ab} + 10^{-6})`, 0 where g = 0;
+* CAM (Zhou et al. 2016), where the head is global average pooling and a linear layer: :math:`S = \sum_k w^c_k A^k`.
+
+`sign` chooses what is shown of the raw map S: `positive` is ReLU(S), the map of the papers; `counterfactual` is ReLU(-S),
+which equals Grad-CAM with negated gradients; `signed` is S itself, so positive - counterfactual = signed.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from lib.data import checks
+from lib.networks import contract, hooks
+from lib.networks.contract import Targets
+
+Sign = Literal["positive", "signed", "counterfactual"]
+Method = Literal["gradcam", "gradcam++"]
+
+
+@dataclass(frozen=True)
+class Maps:
+    """`maps[layer]` is (N, h, w), or (N, K, h, w) where K classes a row were asked for, in the layer's own resolution
+    and units; `logits` (N, classes) are those of the same forward pass."""
+
+    maps: dict[str, Tensor]
+    logits: Tensor
+
+
+def _weights(gradient: Tensor, activation: Tensor, method: Method) -> Tensor:
+    """Channel weights (N, C) of a map."""
+    if method == "gradcam":
+        return gradient.mean((2, 3))
+    g2 = gradient**2
+    total = activation.sum((2, 3), keepdim=True)
+    denominator = 2 * g2 + total * g2 * gradient + 1e-6
+    alpha = torch.where(gradient == 0, 0.0, g2 / denominator)
+    return (alpha * gradient.relu()).sum((2, 3))
+
+
+def _signed(raw: Tensor, sign: Sign) -> Tensor:
+    if sign == "signed":
+        return raw
+    return raw.relu() if sign == "positive" else (-raw).relu()
+
+
+def gradcam(
+    model: nn.Module,
+    x: Tensor,
+    targets: Targets,
+    layers: str | Sequence[str],
+    *,
+    method: Method = "gradcam",
+    sign: Sign = "positive",
+    create_graph: bool = False,
+) -> Maps:
+    """Grad-CAM or Grad-CAM++ maps of several layers and several classes.
+
+    One forward pass, without a graph below the first explained layer, and one backward pass a class down to that layer;
+    all layers share it. `x` is (N, C, H, W) in [0, 1]. `targets` is one class for all images, (N,), or (N, K) for K
+    classes an image, or a function of the logits that gives these (`predicted`). The pre-softmax logit is explained.
+    Values are raw: neither normalised nor enlarged (`normalise`, `upsample`).
+
+    With `create_graph` the maps (through activations and channel weights alike) and logits are differentiable with
+    respect to the parameters and `x`, any number of times. Flags, hooks and `.grad` are left as they were.
+
+    Raises ValueError for images outside [0, 1], classes out of range, a wrong or shared layer, logits that are not finite.
+    """
+    if sign not in ("positive", "signed", "counterfactual"):
+        raise ValueError(f"unknown sign {sign!r}; choose positive, signed or counterfactual")
+    if method not in ("gradcam", "gradcam++"):
+        raise ValueError(f"unknown method {method!r}; choose gradcam or gradcam++")
+    names = [layers] if isinstance(layers, str) else list(layers)
+    if not names:
+        raise ValueError("no layer named; a map needs one at least")
+    checks.check_images(x)
+    with (
+        hooks.frozen(model, parameters=create_graph),
+        hooks.capture(model, names, cut=not create_graph) as seen,
+        torch.enable_grad(),
+    ):
+        logits = model(x if create_graph else x.detach())
+        contract.check_logits(model, logits)
+        missing = [n for n in names if n not in seen]
+        if missing:
+            raise ValueError(f"layer {missing[0]!r} did not run in the forward pass; name one that does")
+        classes, single = contract.target_classes(targets, logits)
+        activations = [seen[n] for n in names]
+        found: list[list[Tensor]] = [[] for _ in names]
+        last = classes.shape[1] - 1
+        for k in range(classes.shape[1]):
+            score = logits.gather(1, classes[:, k : k + 1]).sum()  # summed: rows do not see each other
+            keep = create_graph or k < last
+            gradients = torch.autograd.grad(score, activations, create_graph=create_graph, retain_graph=keep, allow_unused=True)
+            for maps, activation, gradient in zip(found, activations, gradients, strict=True):
+                if gradient is None:
+                    gradient = torch.zeros_like(activation)  # the class does not depend on this layer
+                kept = activation if create_graph else activation.detach()
+                weights = _weights(gradient, kept, method)
+                maps.append(torch.einsum("nc,nchw->nhw", weights, kept))
+    stacked = [m[0] if single else torch.stack(m, 1) for m in found]
+    return Maps({n: _signed(m, sign) for n, m in zip(names, stacked, strict=True)}, logits if create_graph else logits.detach())
+
+
+def cam(
+    model: nn.Module,
+    x: Tensor,
+    targets: Targets,
+    layer: str,
+    *,
+    head: str = "head",
+    sign: Sign = "signed",
+    create_graph: bool = False,
+) -> Maps:
+    """CAM (Zhou et al. 2016) of a network whose `layer` is followed by global average pooling and the linear `head`.
+
+    The map is sum_k w_k^c A^k, without the bias and without 1/Z; its mean over positions plus the bias is the logit, which
+    is checked: ValueError where the network is not of that form, and then Grad-CAM is the map to use. `sign` defaults to
+    `signed`, as in the paper. Shapes, targets and `create_graph` as in `gradcam`.
+    """
+    linear = hooks.find_layer(model, head)
+    if not isinstance(linear, nn.Linear):
+        raise ValueError(f"head {head!r} is a {type(linear).__name__}; CAM needs the linear layer after average pooling")
+    checks.check_images(x)
+    with (
+        hooks.frozen(model, parameters=create_graph),
+        hooks.capture(model, [layer], cut=False) as seen,
+        torch.set_grad_enabled(create_graph),
+    ):
+        logits = model(x)
+        contract.check_logits(model, logits)
+        activation = seen[layer]
+        weight, bias = linear.weight, linear.bias
+        pooled = activation.mean((2, 3))
+        if pooled.shape[1] != weight.shape[1] or not torch.allclose(
+            F.linear(pooled, weight, bias), logits, rtol=1e-3, atol=1e-3
+        ):
+            raise ValueError(
+                f"{layer!r}, average pooling and {head!r} do not give the model's logits, so CAM is not defined here; "
+                "use gradcam, which needs no such head"
+            )
+        classes, single = contract.target_classes(targets, logits)
+        maps = torch.einsum("nkc,nchw->nkhw", weight[classes], activation)
+    return Maps({layer: _signed(maps[:, 0] if single else maps, sign)}, logits)
+
+
+def normalise(maps: Tensor, how: Literal["minmax", "max"] = "minmax") -> Tensor:
+    """Scale each map (the last two dimensions) to [0, 1]: (S - min) / (max - min), or S / max.
+
+    A map without contrast has no scale: it becomes zeros, never NaN. For `max`, maps are expected to be >= 0.
+    """
+    high = maps.amax((-2, -1), keepdim=True)
+    low = maps.amin((-2, -1), keepdim=True) if how == "minmax" else torch.zeros_like(high)
+    span = high - low
+    return torch.where(span > 0, (maps - low) / torch.where(span > 0, span, 1.0), 0.0)
+
+
+def upsample(maps: Tensor, size: int | tuple[int, int]) -> Tensor:
+    """Enlarge maps (..., h, w) bilinearly to `size`, corners not aligned."""
+    size = (size, size) if isinstance(size, int) else size
+    if tuple(maps.shape[-2:]) == size:
+        return maps
+    flat = maps.reshape(-1, 1, *maps.shape[-2:])
+    return F.interpolate(flat, size, mode="bilinear", align_corners=False).reshape(*maps.shape[:-2], *size)

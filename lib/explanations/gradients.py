@@ -1,0 +1,271 @@
+r"""Explanations in the pixels: gradient, SmoothGrad, integrated gradients, guided backpropagation.
+
+What is differentiated is F, of the target class c: the logit (`of="score"`) or the cross-entropy at c (`of="loss"`).
+
+* gradient: :math:`g = \partial F/\partial x` (Simonyan et al. 2014);
+* SmoothGrad (Smilkov et al. 2017): :math:`E = \frac1n \sum_i g(x + \epsilon_i)`, :math:`\epsilon_i \sim N(0, \sigma^2)`,
+  :math:`\sigma = spread \cdot (\max x - \min x)`, of each image;
+* integrated gradients (Sundararajan et al. 2017): :math:`(x - x_0) \odot \int_0^1 g(x_0 + a (x - x_0))\,da`, whose values
+  sum to :math:`F(x) - F(x_0)` (completeness);
+* guided backpropagation (Springenberg et al. 2015): the gradient, where every ReLU lets pass only what is positive both in
+  its input and in the gradient that comes back: :math:`R^l = 1[z > 0]\, 1[R^{l+1} > 0]\, R^{l+1}`.
+
+Values come back raw and signed, (N, C, H, W), in units of F a unit of pixel (integrated gradients: units of F).
+"""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from lib.data import checks
+from lib.networks import contract, hooks
+from lib.networks.contract import Targets
+
+Of = Literal["score", "loss"]
+Rule = Literal["midpoint", "right", "gausslegendre"]
+ROWS = 32  # a pass has at least this many, where there are fewer images: single rows waste the machine
+
+
+@dataclass(frozen=True)
+class Attribution:
+    """values (N, C, H, W), raw and signed; logits (N, classes) of the images as they are."""
+
+    values: Tensor
+    logits: Tensor
+
+
+def _objective(logits: Tensor, classes: Tensor, of: Of) -> Tensor:
+    """F of each row, (N,)."""
+    if of == "loss":
+        return F.cross_entropy(logits, classes, reduction="none")
+    return logits.gather(1, classes[:, None])[:, 0]
+
+
+def _one_class(targets: Targets, logits: Tensor) -> Tensor:
+    classes, single = contract.target_classes(targets, logits)
+    if not single:
+        raise ValueError(f"targets have shape {tuple(classes.shape)}; pixel explanations take one class an image, (N,)")
+    return classes[:, 0]
+
+
+def _check(x: Tensor, of: str) -> None:
+    checks.check_images(x)
+    if of not in ("score", "loss"):
+        raise ValueError(f"unknown objective {of!r}; choose score (the logit) or loss (the cross-entropy)")
+
+
+def _differentiate(
+    model: nn.Module, x: Tensor, classes: Callable[[Tensor], Tensor], of: Of, create_graph: bool = False
+) -> tuple[Tensor, Tensor]:
+    """The gradient of F at x, summed over rows so that rows do not see each other; and the logits of the same pass."""
+    with torch.enable_grad():
+        z = x if create_graph and x.requires_grad else x.detach().requires_grad_()
+        logits = model(z)
+        (values,) = torch.autograd.grad(_objective(logits, classes(logits), of).sum(), z, create_graph=create_graph)
+    return values, logits
+
+
+def _chosen(model: nn.Module, targets: Targets) -> Callable[[Tensor], Tensor]:
+    """The class of each row from the logits, both checked."""
+
+    def classes(logits: Tensor) -> Tensor:
+        contract.check_logits(model, logits)
+        return _one_class(targets, logits)
+
+    return classes
+
+
+def gradient(model: nn.Module, x: Tensor, targets: Targets, *, of: Of = "score", create_graph: bool = False) -> Attribution:
+    """The gradient of F with respect to the pixels, (N, C, H, W), and the logits of the same pass.
+
+    `x` is (N, C, H, W) in [0, 1]; `targets` one class for all images, (N,), or a function of the logits (`hooks.predicted`).
+    One forward pass and one backward pass to the input. With `create_graph` the values are differentiable with respect to
+    the parameters and `x`. Raises ValueError for images outside [0, 1], classes out of range, logits that are not finite.
+    """
+    _check(x, of)
+    with hooks.frozen(model, parameters=create_graph):
+        values, logits = _differentiate(model, x, _chosen(model, targets), of, create_graph)
+    return Attribution(values, logits if create_graph else logits.detach())
+
+
+def layer_gradient(
+    model: nn.Module, x: Tensor, targets: Targets, layer: str, *, create_graph: bool = False
+) -> tuple[Tensor, Tensor]:
+    """The gradient of the target's logit at a layer (`NAME` or `into:NAME`), and the logits of the same pass.
+
+    (N, C, h, w), or (N, K, C, h, w) for K classes an image. One forward pass, without a graph below the layer, and one
+    backward pass a class down to it. `x`, `targets` and `create_graph` as in `gradient`; raises ValueError as it does, and
+    for a wrong layer.
+    """
+    checks.check_images(x)
+    with (
+        hooks.frozen(model, parameters=create_graph),
+        hooks.capture(model, [layer], cut=not create_graph) as seen,
+        torch.enable_grad(),
+    ):
+        logits = model(x if create_graph else x.detach())
+        contract.check_logits(model, logits)
+        if layer not in seen:
+            raise ValueError(f"layer {layer!r} did not run in the forward pass; name one that does")
+        classes, single = contract.target_classes(targets, logits)
+        scores = logits.gather(1, classes).sum(0)  # summed over rows: they do not see each other
+        found = [
+            torch.autograd.grad(
+                score, seen[layer], create_graph=create_graph, retain_graph=create_graph or k + 1 < len(scores)
+            )[0]
+            for k, score in enumerate(scores)
+        ]
+    return found[0] if single else torch.stack(found, 1), logits if create_graph else logits.detach()
+
+
+def _clean(model: nn.Module, x: Tensor, targets: Targets, batch_size: int | None = None) -> tuple[Tensor, Tensor]:
+    """Logits of the images as they are, and the class that is explained."""
+    with torch.no_grad():
+        logits = torch.cat([model(part) for part in x.split(batch_size or len(x))])
+    return logits, _chosen(model, targets)(logits)
+
+
+def _passes(model: nn.Module, points: Iterator[Tensor], classes: Tensor, of: Of, batch_size: int | None) -> Iterator[Tensor]:
+    """The gradient at each of many points (N, C, H, W), in passes of about `batch_size` rows; order is kept.
+
+    Few images: several points share a pass. Many: a point takes several passes. Either way no pass is larger.
+    """
+    n = len(classes)
+    rows = batch_size or max(ROWS, n)
+    together = max(1, rows // n)
+    pending: list[Tensor] = []
+
+    def drawn() -> Iterator[Tensor]:
+        z, y = torch.cat(pending), classes.repeat(len(pending))
+        parts = [_differentiate(model, a, lambda _, b=b: b, of)[0] for a, b in zip(z.split(rows), y.split(rows), strict=True)]
+        yield from torch.cat(parts).split(n) if len(parts) > 1 else parts[0].split(n)
+
+    for point in points:
+        pending.append(point)
+        if len(pending) == together:
+            yield from drawn()
+            pending.clear()
+    if pending:
+        yield from drawn()
+
+
+def smoothgrad(
+    model: nn.Module,
+    x: Tensor,
+    targets: Targets,
+    *,
+    n: int = 50,
+    spread: float = 0.15,
+    of: Of = "score",
+    batch_size: int | None = None,
+    generator: torch.Generator | None = None,
+) -> Attribution:
+    """The mean gradient over `n` noisy copies of each image; see the module's docstring.
+
+    The noise is not clipped to [0, 1]: its variance is what it says. An image without contrast gets none, and its gradient
+    is returned. The cost is n forward-and-input-backward passes and one forward pass; memory that of one pass of
+    `batch_size` rows (default: N, or 32 where N is smaller), whatever n is. Noise is drawn copy by copy for all images,
+    from `generator` or a fresh one seeded with 0, so batching does not change it.
+
+    Raises ValueError as `gradient` does, and for n < 1 or spread < 0.
+    """
+    _check(x, of)
+    if n < 1 or not 0 <= spread < float("inf"):
+        raise ValueError(
+            f"n={n}, spread={spread}: SmoothGrad needs one copy at least and a spread of 0 or more (0.15 is usual)"
+        )
+    generator = generator or torch.Generator().manual_seed(0)
+    x = x.detach()
+    sigma = spread * (x.flatten(1).amax(1) - x.flatten(1).amin(1)).view(-1, 1, 1, 1)
+    with hooks.frozen(model):
+        logits, classes = _clean(model, x, targets, batch_size)
+        noisy = (x + sigma * torch.randn(x.shape, generator=generator, device=generator.device).to(x) for _ in range(n))
+        total = torch.zeros_like(x)
+        for found in _passes(model, noisy, classes, of, batch_size):
+            total += found
+    return Attribution(total / n, logits)
+
+
+def _path(steps: int, rule: Rule) -> tuple[list[float], list[float]]:
+    """Places in [0, 1] along the path, and their weights, which sum to one."""
+    if steps < 1:
+        raise ValueError(f"steps={steps}: the path needs one point at least")
+    if rule == "midpoint":
+        return [(i + 0.5) / steps for i in range(steps)], [1 / steps] * steps
+    if rule == "right":
+        return [(i + 1) / steps for i in range(steps)], [1 / steps] * steps
+    if rule == "gausslegendre":
+        places, weights = np.polynomial.legendre.leggauss(steps)
+        return ((places + 1) / 2).tolist(), (weights / 2).tolist()
+    raise ValueError(f"unknown rule {rule!r}; choose midpoint, right or gausslegendre")
+
+
+def integrated_gradients(
+    model: nn.Module,
+    x: Tensor,
+    targets: Targets,
+    *,
+    baseline: float | Tensor = 0.0,
+    steps: int = 50,
+    rule: Rule = "midpoint",
+    of: Of = "score",
+    batch_size: int | None = None,
+    create_graph: bool = False,
+) -> Attribution:
+    """Integrated gradients along the straight path from `baseline` (a value, or images that x broadcasts with) to `x`.
+
+    The integral is a sum over `steps` points: midpoints (default), right ends (the original paper), or Gauss-Legendre.
+    Completeness holds up to its error: `completeness_gap`. Cost and memory as SmoothGrad's with n = steps. With
+    `create_graph` the values are differentiable with respect to the parameters and `x`; memory then grows with `steps`.
+
+    Raises ValueError as `gradient` does, and for steps < 1, an unknown rule or a baseline of another shape.
+    """
+    _check(x, of)
+    places, weights = _path(steps, rule)
+    origin = _baseline(baseline, x)
+    if create_graph:
+        with hooks.frozen(model, parameters=True), torch.enable_grad():
+            z = x if x.requires_grad else x.detach().requires_grad_()
+            logits = model(z)
+            classes = _chosen(model, targets)(logits)
+            total = torch.zeros_like(z)
+            for a, w in zip(places, weights, strict=True):
+                total = total + w * _differentiate(model, origin + a * (z - origin), lambda _: classes, of, True)[0]
+            return Attribution((z - origin) * total, logits)
+    x = x.detach()
+    with hooks.frozen(model):
+        logits, classes = _clean(model, x, targets, batch_size)
+        points = (origin + a * (x - origin) for a in places)
+        total = torch.zeros_like(x)
+        for w, found in zip(weights, _passes(model, points, classes, of, batch_size), strict=True):
+            total += w * found
+    return Attribution((x - origin) * total, logits)
+
+
+def _baseline(baseline: float | Tensor, x: Tensor) -> Tensor:
+    origin = torch.as_tensor(baseline, dtype=x.dtype, device=x.device)
+    try:
+        origin = origin.expand_as(x) if origin.dim() else origin.expand(x.shape)
+    except RuntimeError:
+        raise ValueError(
+            f"the baseline has shape {tuple(origin.shape)}, the images {tuple(x.shape)}; give one value, one image or one each"
+        ) from None
+    checks.check_images(origin, "the baseline's images")
+    return origin.detach()
+
+
+@torch.no_grad()
+def completeness_gap(
+    model: nn.Module, x: Tensor, targets: Targets, values: Tensor, *, baseline: float | Tensor = 0.0, of: Of = "score"
+) -> Tensor:
+    """sum of `values` - (F(x) - F(baseline)), (N,): how far integrated gradients are from complete."""
+    _check(x, of)
+    with hooks.frozen(model):
+        logits, classes = _clean(model, x, targets)
+        before = model(_baseline(baseline, x))
+    return values.flatten(1).sum(1) - (_objective(logits, classes, of) - _objective(before, classes, of))

@@ -1,0 +1,70 @@
+"""Guided backpropagation (Springenberg et al. 2015, arXiv:1412.6806): gradients without what speaks against."""
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.overrides import TorchFunctionMode
+
+from lib.explanations.gradients import Attribution, Of, _check, _chosen, _differentiate
+from lib.networks import hooks
+from lib.networks.contract import Targets
+
+
+class _GuidedReLU(torch.autograd.Function):
+    """ReLU whose backward pass lets through what is positive on both sides."""
+
+    @staticmethod
+    def forward(ctx: Any, z: Tensor, inplace: bool) -> Tensor:
+        ctx.save_for_backward(z > 0)
+        if not inplace:
+            return z.clamp_min(0)
+        ctx.mark_dirty(z)
+        return z.clamp_min_(0)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Any) -> tuple[Tensor, None]:
+        (positive,) = ctx.saved_tensors
+        return gradients[0].clamp_min(0) * positive, None
+
+
+_RELUS = {F.relu, torch.relu, Tensor.relu, torch.ops.aten.relu.default}
+_RELUS_IN_PLACE = {torch.relu_, Tensor.relu_, F.relu_}
+
+
+class _Guided(TorchFunctionMode):
+    """Every ReLU that runs inside is guided: modules, functions and methods alike, in place or not."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.seen = 0
+
+    def __torch_function__(
+        self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        kwargs = kwargs or {}
+        if func in _RELUS or func in _RELUS_IN_PLACE:
+            self.seen += 1
+            z = args[0] if args else kwargs["input"]
+            inplace = func in _RELUS_IN_PLACE or (
+                func is F.relu and (args[1] if len(args) > 1 else kwargs.get("inplace", False))
+            )
+            return _GuidedReLU.apply(z, inplace)
+        return func(*args, **kwargs)
+
+
+def guided_backpropagation(model: nn.Module, x: Tensor, targets: Targets, *, of: Of = "score") -> Attribution:
+    """Guided backpropagation; see the module's docstring. Cost: one forward pass and one backward pass to the input.
+
+    Every ReLU is guided however it is written (`nn.ReLU`, `F.relu`, `torch.relu`, `.relu_()`): hooks on modules miss the
+    functional ones, and the map is then a plain gradient in part. Other activations keep their own gradient. Raises
+    ValueError as `gradient` does, and where no ReLU ran, so that nothing would be guided.
+    """
+    _check(x, of)
+    with hooks.frozen(model), _Guided() as mode:
+        values, logits = _differentiate(model, x, _chosen(model, targets), of)
+    if not mode.seen:
+        raise ValueError("no ReLU ran in the forward pass: guided backpropagation is not defined; use the gradient")
+    return Attribution(values, logits.detach())

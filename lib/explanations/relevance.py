@@ -1,0 +1,203 @@
+r"""Layer-wise relevance propagation (Bach et al. 2015): how much of a logit each activation, or each pixel, stands for.
+
+Relevance starts at the logit of the class (its value; all other logits get none) and is handed back layer by layer. For a
+layer :math:`z_j = \sum_i x_i w_{ij} + b_j` (convolution, dense layer, average pooling, sum of branches):
+
+* epsilon: :math:`R_i = \sum_j \frac{x_i w_{ij}}{z_j + \epsilon\,\mathrm{sign}\,z_j} R_j` with sign 0 = 1; epsilon = 0 is the
+  vanilla rule (z), which on ReLU networks without biases is gradient times input;
+* alpha-beta: :math:`R_i = \sum_j (\alpha \frac{(x_i w_{ij})^+}{z_j^+} - \beta \frac{(x_i w_{ij})^-}{z_j^-}) R_j` with
+  :math:`\alpha - \beta = 1` and z+, z- the sums of the positive and of the negative parts, stabilised in the same way.
+
+Activations hand relevance through unchanged, max-pooling to the winner, concatenation to the pieces; constants that are
+added or multiplied (normalisation of the images) are passed by. Where the divisor is zero nothing is handed on.
+
+BatchNorm in evaluation mode is folded into the convolution or dense layer whose output it alone reads, and passed by
+elsewhere (DenseNet normalises sums of many layers: a divisor of its own could be near zero).
+
+Relevance is conserved, :math:`\sum_i R_i = f_c`, but for what biases and stabilisers absorb and for outputs without any
+positive input; the composites say what theirs do.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from lib.data import checks
+from lib.explanations.relevance_rules import (
+    _WAYS_OUT,
+    _WEIGHTED,
+    Composite,
+    _folded,
+    _pooled,
+    _routed,
+    _summed,
+    _through,
+    composite_of,
+)
+from lib.networks import contract, hooks
+from lib.networks.contract import Targets
+from lib.networks.tape import KEEPING, Step, Tape, normalisation
+
+PIXELS = "pixels"  # the layer name of the input
+
+
+@dataclass(frozen=True)
+class Relevance:
+    """values[layer], raw and signed, in units of the logit: (N, C, h, w), or (N, K, C, h, w) for K classes an image; logits
+    (N, classes) of the same pass."""
+
+    values: dict[str, Tensor]
+    logits: Tensor
+
+
+# By the operation's name (`lib.tape.Step`). Others have no rule.
+_PASSED = {
+    "relu",
+    "relu6",
+    "hardtanh",
+    "leaky_relu",
+    "elu",
+    "selu",
+    "gelu",
+    "silu",
+    "tanh",
+    "dropout",
+    "dropout1d",
+    "dropout2d",
+    "alpha_dropout",
+    "feature_dropout",
+    "sub",
+    "__sub__",
+    "mul",
+    "__mul__",
+    "__rmul__",
+    "div",
+    "__truediv__",
+    "true_divide",
+}
+_POOLED = {"avg_pool2d", "adaptive_avg_pool2d", "mean"}
+_ROUTED = KEEPING - _POOLED - {"dropout"} | {"pad", "view_as"}
+_SUMMED = {"add", "__add__", "__radd__"}
+
+
+def _foldings(record: Tape) -> dict[int, Step]:
+    """The BatchNorm that alone reads the output of a convolution or dense layer, by that output."""
+    found = {}
+    for step in (s for s in record.steps if s.name == "batch_norm"):
+        t = step.sources[0]
+        while record.readers[id(t)] == 1 and (before := record.producer.get(id(t))):
+            if before.name in _WEIGHTED:
+                found[id(t)] = step
+            elif before.name in ("clone", "view"):  # what `hooks.capture` puts between
+                t = before.sources[0]
+                continue
+            break
+    return found
+
+
+class _Sweep(NamedTuple):
+    """One pass from the logits back: the rules, and the forward pass that they are applied to."""
+
+    composite: Composite
+    tape: Tape
+    foldings: dict[int, Step]
+
+    def back(self, step: Step, relevance: list[Tensor | None]) -> Iterator[tuple[Tensor, Tensor]]:
+        """(input, its relevance) of one step."""
+        if step.name in _ROUTED:
+            yield from zip(step.sources, _routed(step, list(step.sources), relevance), strict=True)
+            return
+        whole, first = relevance[0], step.sources[0]
+        assert whole is not None  # operations below have one output
+        if step.name in _WEIGHTED and len(step.sources) == 1:
+            layer, above = _WEIGHTED[step.name](step), self.foldings.get(id(step.outputs[0]))
+            if above and self.composite.fold:
+                layer = _folded(layer, above)
+            rule = self.composite.conv if layer.groups else self.composite.dense
+            yield first, _through(rule, layer, whole, id(first) in self.tape.nonnegative or bool((first >= 0).all()))
+        elif step.name == "batch_norm" and len(step.sources) == 1:
+            normalisation(step)  # refuses the batch's own statistics
+            yield first, whole
+        elif step.name in _PASSED and len(step.sources) == 1 and step.args[0] is first:
+            yield first, whole
+        elif step.name in _POOLED:
+            yield first, _pooled(self.composite.pool, step, first, whole)
+        elif step.name in _SUMMED:
+            yield from zip(step.sources, _summed(self.composite, step, list(step.sources), whole), strict=True)
+        else:
+            kind = f"{step.name!r} of two activations" if len(step.sources) > 1 else f"{step.name!r}"
+            raise ValueError(f"LRP has no rule for {kind}, which runs in layer {step.layer!r}; {_WAYS_OUT}")
+
+    def run(self, start: Tensor, logits: Tensor, wanted: dict[str, Tensor]) -> dict[str, Tensor]:
+        """Relevance at the wanted tensors, from that of the logits."""
+        at: dict[int, Tensor] = {id(logits): start}
+        found: dict[int, Tensor] = {}
+        asked = {id(t) for t in wanted.values()}
+        for step in reversed(self.tape.steps):
+            found |= {id(t): at[id(t)] for t in step.outputs if id(t) in asked and id(t) in at}
+            relevance = [at.pop(id(t), None) for t in step.outputs]
+            if any(r is not None for r in relevance):
+                for source, value in self.back(step, relevance):
+                    if id(source) in self.tape.reached:
+                        at[id(source)] = at[id(source)] + value if id(source) in at else value
+        found |= {i: r for i, r in at.items() if i in asked}
+        return {name: found.get(id(t), torch.zeros_like(t)) for name, t in wanted.items()}
+
+
+def lrp(
+    model: nn.Module,
+    x: Tensor,
+    targets: Targets,
+    layers: str | Sequence[str] = PIXELS,
+    *,
+    composite: str | Composite = "epsilon-plus",
+    create_graph: bool = False,
+) -> Relevance:
+    """Relevance at the pixels and at layers (`NAME`, or `into:NAME`), by one forward pass and one sweep back a class.
+
+    `x` is (N, C, H, W) in [0, 1]; `targets` one class for all images, (N,), or (N, K) for K classes an image, or a function
+    of the logits. A convolution costs its forward pass, its z+ and one transposed convolution under alpha = 1, beta = 0
+    (three passes where forward and backward cost two), its forward pass and one transposed under epsilon. The sweep ends at
+    the lowest layer that was named.
+
+    With `create_graph` values and logits are differentiable with respect to the parameters and `x`, any number of times;
+    what selects (the signs of weights and activations, winners of max-pooling) counts as constant. The model is left as it
+    was. Raises ValueError for images outside [0, 1], classes out of range, a wrong layer, an unknown composite, and for an
+    operation without a rule, with the layer that it runs in.
+    """
+    chosen = composite_of(composite)
+    names = [layers] if isinstance(layers, str) else list(layers)
+    if not names:
+        raise ValueError(f"no layer named; relevance is asked for at one at least ({PIXELS!r} for the input)")
+    checks.check_images(x)
+    record = Tape()
+    own = [n for n in names if n != PIXELS]
+    with (
+        hooks.frozen(model, parameters=create_graph),
+        record.naming(model),
+        hooks.capture(model, own, cut=False, seeing=record.want) as seen,
+        torch.set_grad_enabled(create_graph),
+    ):
+        image = x if create_graph else x.detach()
+        record.follow(image)
+        if PIXELS in names:
+            record.want(image)
+        with record:
+            logits = model(image)
+        contract.check_logits(model, logits)
+        missing = [n for n in own if n not in seen]
+        if missing:
+            raise ValueError(f"layer {missing[0]!r} did not run in the forward pass; name one that does")
+        wanted = {n: image if n == PIXELS else seen[n] for n in names}
+        classes, single = contract.target_classes(targets, logits)
+        sweep = _Sweep(chosen, record, _foldings(record))
+        found: dict[str, list[Tensor]] = {n: [] for n in names}
+        for k in range(classes.shape[1]):
+            mask = F.one_hot(classes[:, k], logits.shape[1]).to(logits)
+            for name, value in sweep.run(logits * mask, logits, wanted).items():
+                found[name].append(value)
+    return Relevance({n: v[0] if single else torch.stack(v, 1) for n, v in found.items()}, logits)

@@ -1,0 +1,74 @@
+"""The few ways in which every study draws images and maps."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import matplotlib as mpl
+import matplotlib.pyplot as plt
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from torch import Tensor
+
+from lib.data.images import from_tensor
+from lib.figures.style import MAGNITUDE, SIGNED
+
+
+def blank(ax: Axes) -> None:
+    """An axis that holds a picture: no ticks, no grid, no frame."""
+    ax.set_xticks([])
+    ax.set_yticks([])
+    ax.grid(False)
+    for spine in ax.spines.values():
+        spine.set_visible(False)
+
+
+def image(ax: Axes, x: Tensor, title: str = "") -> None:
+    """An image (C, H, W) in [0, 1]."""
+    ax.imshow(from_tensor(x), cmap="gray", vmin=0, vmax=1, interpolation="nearest")
+    ax.set_title(title)
+    blank(ax)
+
+
+def heatmap(
+    ax: Axes, values: Tensor | np.ndarray, title: str = "", *, signed: bool = False, limit: float | None = None
+) -> mpl.image.AxesImage:
+    """A map (H, W) in [0, 1], or signed with limits at +-`limit`, by default max |values|."""
+    array = np.asarray(values.detach().cpu() if isinstance(values, Tensor) else values)
+    limit = limit or float(np.abs(array).max()) or 1.0
+    low, high, cmap = (-limit, limit, SIGNED) if signed else (0.0, 1.0, MAGNITUDE)
+    drawn = ax.imshow(array, cmap=cmap, vmin=low, vmax=high, interpolation="nearest")
+    ax.set_title(title)
+    blank(ax)
+    return drawn
+
+
+def overlay(ax: Axes, x: Tensor, values: Tensor, title: str = "") -> mpl.image.AxesImage:
+    """A map (H, W) in [0, 1] over its image in grey: the map is as opaque as it is strong."""
+    grey = from_tensor(x.mean(0, keepdim=True))
+    ax.imshow(grey, cmap="gray", vmin=0, vmax=1, interpolation="nearest")
+    strength = np.asarray(values.detach().cpu())
+    drawn = ax.imshow(strength, cmap=MAGNITUDE, vmin=0, vmax=1, alpha=0.25 + 0.55 * strength, interpolation="nearest")
+    ax.set_title(title)
+    blank(ax)
+    return drawn
+
+
+def colour_bar(fig: Figure, drawn: mpl.image.AxesImage, axes: Any, label: str) -> None:
+    bar = fig.colorbar(mpl.cm.ScalarMappable(drawn.norm, drawn.cmap), ax=axes, shrink=0.7, pad=0.02)
+    bar.set_label(label)
+    bar.ax.grid(False)
+
+
+def grid(rows: int, columns: int, *, cell: float = 1.25, width: float | None = None) -> tuple[Figure, np.ndarray]:
+    """A figure of square cells for pictures, axes as an array (rows, columns)."""
+    fig, axes = plt.subplots(rows, columns, figsize=(width or cell * columns + 0.6, cell * rows + 0.5), squeeze=False)
+    return fig, axes
+
+
+def row_labels(axes: np.ndarray, labels: Sequence[str]) -> None:
+    """Names to the left of the first column of pictures."""
+    for ax, label in zip(axes[:, 0], labels, strict=True):
+        ax.annotate(
+            label, (0, 0.5), xytext=(-6, 0), xycoords="axes fraction", textcoords="offset points", ha="right", va="center"
+        )

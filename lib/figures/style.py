@@ -1,0 +1,38 @@
+"""One figure style. Magnitudes are cividis, signed maps RdBu_r with limits symmetric about zero; categories are Okabe and
+Ito's colours, each with a marker and a line style of its own, so that nothing rests on colour alone.
+"""
+
+from typing import Any
+
+import matplotlib as mpl
+import matplotlib.pyplot as plt
+
+MAGNITUDE, SIGNED = "cividis", "RdBu_r"
+COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
+MARKERS = ("o", "s", "^", "D", "v", "P", "X")
+LINES = ("-", "--", "-.", ":", (0, (5, 1)), (0, (3, 1, 1, 1)), (0, (1, 1)))
+
+STYLE = {
+    "figure.dpi": 100,
+    "savefig.dpi": 140,
+    "figure.constrained_layout.use": True,
+    "font.size": 10,
+    "axes.titlesize": 10,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.grid": True,
+    "grid.alpha": 0.3,
+    "legend.frameon": False,
+    "image.cmap": MAGNITUDE,
+    "axes.prop_cycle": mpl.cycler(color=COLOURS),
+    "svg.hashsalt": "study",  # the same picture is the same file
+}
+
+
+def use_style() -> None:
+    plt.rcParams.update(STYLE)
+
+
+def series(i: int) -> dict[str, Any]:
+    """Colour, marker and line style of the i-th category."""
+    return {"color": COLOURS[i % len(COLOURS)], "marker": MARKERS[i % len(MARKERS)], "linestyle": LINES[i % len(LINES)]}

@@ -1,0 +1,1 @@
+"""Explanations under attack: how far a map moves, attacks on maps, manipulated networks."""

@@ -1,0 +1,158 @@
+r"""How far an explanation moves between an image x and its attacked copy x', as losses (Boopathy et al., ICML 2020).
+
+An interpreter gives a map :math:`I(x, c)` for each class c. Both here are complete, that is, the values of a map add up to
+the logit :math:`f_c(x)` but for something that does not depend on x (a bias, the logit of a baseline):
+
+* CAM, :math:`I(x, c)_i = \frac1u \sum_k W_{kc} A_{ki}(x)` over the u positions of the last feature maps A, of a network that
+  ends in average pooling and one linear layer W;
+* integrated gradients of the logit (`lib.gradients`).
+
+Discrepancies are per sample, (N,), in units of logits, and differentiable in the parameters and both images:
+
+* one class: :math:`D_1 = \lVert I(x, y) - I(x', y) \rVert_1`;
+* two classes: :math:`D_2 = \frac12 (\lVert I(x, y) - I(x', y) \rVert_1 + \lVert I(x, y') - I(x', y') \rVert_1)`;
+* all classes, the training loss: :math:`\tilde D = \frac12 (\lVert \Delta_y \rVert_1 + \sum_{c \ne y} p_c \lVert \Delta_c
+  \rVert_1)`, p the softmax of f(x') over the classes other than y. Gradients flow through p.
+
+Proposition 1: where the attack succeeds, :math:`f_{y'}(x') \ge f_y(x')`, completeness alone gives
+:math:`D_2 \ge \frac12 (f_y(x) - f_{y'}(x))`: what fools the network must move an explanation.
+
+The authors' code leaves out the 1/u of CAM and both halves, and weighs the rest by gamma = .01. On the maps here, the same
+weight of D~ is 2 u gamma.
+"""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from lib.data import checks
+from lib.explanations import gradients
+from lib.networks import contract, hooks
+
+
+class Explained(NamedTuple):
+    """maps (N, K, ...), a map for each of K classes of every image, and logits (N, classes), of the same pass."""
+
+    maps: Tensor
+    logits: Tensor
+
+
+# (model, x, classes (N, K)) -> Explained
+Interpreter = Callable[[nn.Module, Tensor, Tensor], Explained]
+
+
+def linear_head(model: nn.Module, head: str = "head") -> nn.Linear:
+    """The linear layer after average pooling. Raises ValueError where `head` is none."""
+    found = hooks.find_layer(model, head)
+    if not isinstance(found, nn.Linear):
+        raise ValueError(f"head {head!r} is a {type(found).__name__}; CAM needs the linear layer after average pooling")
+    return found
+
+
+def all_cams(
+    model: nn.Module, x: Tensor, *, layer: str | None = None, head: str = "head", check: bool = True
+) -> tuple[Tensor, Tensor]:
+    """Logits (N, classes) and the CAMs of all classes (N, classes, h, w), scaled by 1/u, from one forward pass.
+
+    The maps are linear in the feature maps, so whatever differentiates them pays one backward pass, as for the logits. The
+    layer is the model's last stage unless named. Grad mode and training flags are the caller's. `check` refuses, with a
+    ValueError, networks that are not (layer, average pooling, linear head); once is enough.
+    """
+    linear = linear_head(model, head)
+    name = layer or model.stages[-1]
+    with hooks.capture(model, [name], cut=False) as seen:
+        logits = model(x)
+    activation = seen[name]
+    if check:
+        contract.check_logits(model, logits)
+        pooled = activation.mean((2, 3))
+        if pooled.shape[1] != linear.in_features or not torch.allclose(linear(pooled), logits, rtol=1e-3, atol=1e-3):
+            raise ValueError(
+                f"{name!r}, average pooling and {head!r} do not give the model's logits, so CAM is not defined here; train "
+                "an arm that needs no CAM (Normal, Adv, TRADES, IG-Norm, IG-Norm-Sum), or a network that ends so"
+            )
+    maps = F.conv2d(activation, linear.weight[:, :, None, None]) / activation[0, 0].numel()
+    return logits, maps
+
+
+def _rows(classes: Tensor, n: int) -> Tensor:
+    if classes.dim() != 2 or classes.shape[0] != n or classes.is_floating_point():
+        raise ValueError(f"classes have shape {tuple(classes.shape)}; expected ({n}, K) integers, K classes an image")
+    return classes
+
+
+def cam(model: nn.Module, x: Tensor, classes: Tensor) -> Explained:
+    """CAM of K classes an image, (N, K, h, w), scaled by 1/u; see `all_cams`."""
+    logits, maps = all_cams(model, x)
+    chosen = _rows(classes, len(x))[:, :, None, None].expand(-1, -1, *maps.shape[2:])
+    return Explained(maps.gather(1, chosen), logits)
+
+
+def integrated(model: nn.Module, x: Tensor, classes: Tensor, *, steps: int = 20) -> Explained:
+    """Integrated gradients from black of K logits an image, (N, K, C, H, W), differentiable where grad mode is on.
+
+    The authors average 100 right ends of a softplus network; here it is the network itself, `steps` midpoints.
+    """
+    found = [
+        gradients.integrated_gradients(model, x, one, steps=steps, create_graph=torch.is_grad_enabled())
+        for one in _rows(classes, len(x)).T
+    ]
+    return Explained(torch.stack([f.values for f in found], 1), found[0].logits)
+
+
+def l1(a: Tensor, b: Tensor) -> Tensor:
+    """Sum of absolute differences of maps (N, K, ...), (N, K)."""
+    return (a - b).flatten(2).abs().sum(2)
+
+
+def one_class(a: Tensor, b: Tensor) -> Tensor:
+    """D1 of maps of the true class, (N, 1, ...) each."""
+    return l1(a, b)[:, 0]
+
+
+def two_class(a: Tensor, b: Tensor) -> Tensor:
+    """D2 of maps of two classes, (N, 2, ...) each: the true one and the one that the attack is after."""
+    if a.shape[1] != 2:
+        raise ValueError(f"maps have shape {tuple(a.shape)}; D2 takes two classes an image, (N, 2, ...)")
+    return 0.5 * l1(a, b).sum(1)
+
+
+def other_weights(logits: Tensor, y: Tensor) -> Tensor:
+    """Softmax over the classes other than y, (N, classes): zero at y, a sum of one. Raises ValueError for one class."""
+    if logits.shape[1] < 2:
+        raise ValueError("there is one class; a discrepancy over other classes needs two at least")
+    return logits.scatter(1, y[:, None], -torch.inf).softmax(1)
+
+
+def all_class(a: Tensor, b: Tensor, y: Tensor, logits: Tensor) -> Tensor:
+    """D~ of the maps of all classes, (N, classes, ...) each; `logits` (N, classes) are those of the attacked image."""
+    distance = l1(a, b)
+    own = distance.gather(1, y[:, None])[:, 0]
+    return 0.5 * (own + (other_weights(logits, y) * distance).sum(1))
+
+
+class Bound(NamedTuple):
+    """Proposition 1, by image: D2, the bound (f_y(x) - f_y'(x)) / 2, and where it applies (the attack succeeded), (N,)."""
+
+    discrepancy: Tensor
+    bound: Tensor
+    applies: Tensor
+
+
+@torch.no_grad()
+def proposition(model: nn.Module, x: Tensor, x_adv: Tensor, y: Tensor, interpreter: Interpreter = cam) -> Bound:
+    """Both sides of Proposition 1, for the strongest wrong class of each attacked image."""
+    checks.check_images(x)
+    checks.check_images(x_adv, "attacked images")
+    with hooks.frozen(model):
+        attacked = model(x_adv)
+        checks.check_labels(y, attacked.shape[1], len(x))
+        wrong = attacked.scatter(1, y[:, None], -torch.inf).argmax(1)
+        classes = torch.stack([y, wrong], 1)
+        before, after = interpreter(model, x, classes), interpreter(model, x_adv, classes)
+    f = before.logits.gather(1, classes)
+    reached = attacked.gather(1, classes)
+    return Bound(two_class(before.maps, after.maps), (f[:, 0] - f[:, 1]) / 2, reached[:, 1] >= reached[:, 0])

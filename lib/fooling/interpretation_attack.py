@@ -1,0 +1,109 @@
+r"""Attacks against interpretability (AAI): move a network's explanation and leave its decision (Boopathy et al. 2020).
+
+Two objectives on the CAM of the true class, M the CAM of x and M' that of x':
+
+* `l1`, the paper's formula: climb :math:`D_1(x, x') - \lambda \max(\max_{j \ne y} f_j(x') - f_y(x'), 0)`;
+* `topk`, the authors' code: push down the sum of M' over the k positions that are largest in M.
+
+Both take sign steps in the L-infinity ball, from a random start (at x' = x the first has no gradient). The authors keep the
+last iterate and leave out the images whose prediction changed. That compares fewer and fewer images as eps grows, so
+`keep=True`, the default here, returns for every image the iterate that moves most among those that keep the prediction;
+x itself is one.
+"""
+
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+from lib.attacks import losses
+from lib.attacks.steps import check_input, check_result, per_row, project, random_point
+from lib.data import checks
+from lib.fooling import discrepancy
+from lib.networks import hooks
+
+Form = Literal["l1", "topk"]
+
+
+@dataclass(frozen=True)
+class Shifted:
+    """x_adv (N, C, H, W); kept (N,) bool: the prediction is that of x; before and after, the CAMs (N, h, w) of class y."""
+
+    x_adv: Tensor
+    kept: Tensor
+    before: Tensor
+    after: Tensor
+
+
+def _moved(form: Form, before: Tensor, after: Tensor, top: Tensor) -> Tensor:
+    """How far a map went by the form's own measure, (N,): more is farther."""
+    if form == "l1":
+        return (after - before).flatten(1).abs().sum(1)
+    return -after.flatten(1).gather(1, top).sum(1)
+
+
+def aai(
+    model: nn.Module,
+    x: Tensor,
+    y: Tensor,
+    *,
+    eps: float,
+    form: Form = "l1",
+    k: int = 8,
+    hinge: float = 1.0,
+    steps: int = 200,
+    step: float = 0.01,
+    keep: bool = True,
+    generator: torch.Generator | None = None,
+) -> Shifted:
+    """Move the CAM of class y within ||x' - x||_inf <= eps; see the module's docstring.
+
+    `hinge` is lambda, and holds for both forms (0 for `topk` as released); for an image that is wrong as it is, it holds on to
+    the class that was predicted rather than y; k is the number of top positions. Cost: `steps`
+    forward-and-input-backward passes and two forward passes. Raises ValueError for bad input, k larger than the map, and
+    networks without a linear head after average pooling.
+    """
+    check_input(x, y, eps)
+    if form not in ("l1", "topk"):
+        raise ValueError(f"unknown form {form!r}; choose l1 or topk")
+    if steps < 1 or hinge < 0:
+        raise ValueError(f"steps={steps}, hinge={hinge}: 1 step at least, a weight of 0 or more")
+    generator = generator or torch.Generator().manual_seed(0)
+    x = x.detach()
+    with hooks.frozen(model):
+        with torch.no_grad():
+            logits, maps = discrepancy.all_cams(model, x)
+        checks.check_labels(y, logits.shape[1], len(x))
+        own = y.view(-1, 1, 1, 1).expand(-1, 1, *maps.shape[2:])
+        before, predicted = maps.gather(1, own)[:, 0], logits.argmax(1)
+        positions = before[0].numel()
+        if not 1 <= k <= positions:
+            raise ValueError(f"k={k}: the map has {positions} positions; choose 1 to {positions}")
+        top = before.flatten(1).topk(k, dim=1).indices
+        x_adv = (x + random_point(x, eps, "linf", generator)).clamp(0, 1)
+        best, best_after = x.clone(), before.clone()
+        farthest = _moved(form, before, before, top)
+        kept, after = torch.ones_like(y, dtype=torch.bool), before
+        for i in range(steps + 1):
+            last = i == steps
+            z = x_adv.detach().requires_grad_(not last)
+            with torch.set_grad_enabled(not last):
+                logits, maps = discrepancy.all_cams(model, z, check=False)
+                after = maps.gather(1, own)[:, 0]
+                moved = _moved(form, before, after, top)
+                if not last:
+                    goal = moved - hinge * losses.margin(logits, predicted).clamp_min(0)
+                    (gradient,) = torch.autograd.grad(goal.sum(), z)
+            kept = logits.argmax(1) == predicted
+            if keep:
+                better = kept & (moved.detach() > farthest)
+                best = torch.where(per_row(better, x), x_adv, best)
+                best_after = torch.where(better[:, None, None], after.detach(), best_after)
+                farthest = torch.where(better, moved.detach(), farthest)
+            if not last:
+                delta = project(x_adv + step * gradient.sign() - x, eps, "linf")
+                x_adv = (x + delta).clamp(0, 1)
+    found = (best, torch.ones_like(kept), best_after) if keep else (x_adv, kept, after.detach())
+    check_result(x, found[0], eps, "linf")
+    return Shifted(found[0], found[1], before, found[2])

@@ -1,0 +1,148 @@
+r"""How far an explanation moved: NISSIM, MOD, VID (Chakraborty et al. 2022) and its companions.
+
+All functions take batches of maps (N, H, W), give one number a pair, (N,), and hold nothing else in memory.
+"""
+
+import math
+from typing import Literal
+
+import scipy.stats
+import torch
+from torch import Tensor
+
+from lib.measures.similarity import Window, ssim
+
+
+def nissim(
+    a: Tensor, b: Tensor, *, window: Window = "uniform", size: int | None = None, sample_covariance: bool = True
+) -> Tensor:
+    """(1 - SSIM) / 2 in [0, 1] for maps in [0, 1]: 0 for identical maps, 1 for maximally dissimilar ones.
+
+    Chakraborty et al. 2022. Two maps of zeros are identical. The window is not stated in the paper: see `lib.ssim.ssim`.
+    """
+    similar = ssim(a, b, window=window, size=size, sample_covariance=sample_covariance)
+    return ((1 - similar) / 2).clamp(0, 1)
+
+
+def mod(nissim_values: Tensor) -> Tensor:
+    """Mean observed dissimilarity: the mean of NISSIM over the images of one (model, layer, eps), the last dimension."""
+    return nissim_values.mean(-1)
+
+
+def vid_model(mods: Tensor) -> Tensor:
+    """VID, reading A: the standard deviation over eps (the last dimension) of MOD, dividing by the number E of levels.
+
+    The paper calls it a variance and prints the root of one: VID = sqrt(1/E sum_e (MOD_e - m)^2), m = 1/E sum_e MOD_e.
+    """
+    return mods.std(-1, correction=0)
+
+
+def vid_image(nissim_values: Tensor) -> Tensor:
+    """VID, reading B: the same over eps (the last dimension) for every image, (N, E) -> (N,)."""
+    return nissim_values.std(-1, correction=0)
+
+
+def ranks(values: Tensor) -> Tensor:
+    """Ranks of each row (N, D), from 1; equal values share the mean of their ranks (scipy's `average`)."""
+    ordered, order = torch.sort(values, dim=-1, stable=True)
+    new = torch.ones_like(ordered, dtype=torch.bool)
+    new[:, 1:] = ordered[:, 1:] != ordered[:, :-1]
+    group = new.cumsum(-1) - 1
+    position = torch.arange(1, values.shape[-1] + 1, device=values.device, dtype=torch.float64).expand(values.shape)
+    count = torch.zeros(values.shape, dtype=torch.float64, device=values.device).scatter_add_(
+        -1, group, torch.ones_like(position)
+    )
+    total = torch.zeros_like(count).scatter_add_(-1, group, position)
+    mean = (total / count.clamp_min(1)).gather(-1, group)
+    return torch.empty_like(mean).scatter_(-1, order, mean)
+
+
+def spearman(a: Tensor, b: Tensor) -> Tensor:
+    """Spearman's rank correlation of each pair of maps, in [-1, 1]; NaN where a map is constant and has no ranks."""
+    if a.shape != b.shape:
+        raise ValueError(f"maps of one shape are compared; got {tuple(a.shape)} and {tuple(b.shape)}")
+    u, v = (ranks(m.flatten(1)) for m in (a, b))
+    u, v = u - u.mean(-1, keepdim=True), v - v.mean(-1, keepdim=True)
+    scale = (u.norm(dim=-1) * v.norm(dim=-1)).clamp_min(0)
+    rho = (u * v).sum(-1) / scale
+    return torch.where(scale > 0, rho, torch.nan).to(a.dtype)
+
+
+def kendall(a: Tensor, b: Tensor) -> Tensor:
+    """Kendall's tau-b of each pair of maps, in [-1, 1]: concordant less discordant pairs of positions, ties left out.
+
+    tau_b = sum_{i<j} sign(a_i - a_j) sign(b_i - b_j) / sqrt(pairs untied in a * pairs untied in b), as SciPy's default.
+    NaN where a map is constant and orders nothing. Pairs are compared lag by lag, which is fast for many small maps; maps
+    of more than 400 positions go to SciPy's n log n algorithm, one by one.
+    """
+    if a.shape != b.shape:
+        raise ValueError(f"maps of one shape are compared; got {tuple(a.shape)} and {tuple(b.shape)}")
+    u, v = a.flatten(1).T.contiguous(), b.flatten(1).T.contiguous()  # positions first: a lag is then one block of memory
+    if len(u) > 400:
+        found = [scipy.stats.kendalltau(*pair).statistic for pair in zip(u.T.cpu().numpy(), v.T.cpu().numpy(), strict=True)]
+        return torch.tensor(found, dtype=a.dtype, device=a.device)
+    agree, own, other = torch.zeros(3, u.shape[1], device=u.device)  # counts of pairs, exact below 2^24
+    for lag in range(1, len(u)):
+        s, t = (u[lag:] - u[:-lag]).sign(), (v[lag:] - v[:-lag]).sign()
+        agree += (s * t).sum(0)
+        own += (s * s).sum(0)
+        other += (t * t).sum(0)
+    agree, own, other = (t.cpu().double() for t in (agree, own, other))
+    scale = (own * other).sqrt()
+    return torch.where(scale > 0, agree / scale, torch.nan).to(a)
+
+
+def topk_iou(a: Tensor, b: Tensor, share: float = 0.2) -> Tensor:
+    """Intersection over union of the highest ceil(share * H * W) pixels of each map, in [0, 1].
+
+    Only pixels above the map's minimum count, so a sparse map gives fewer, and its empty background is never shared; equal
+    values are taken in row-major order. NaN where a map is constant and has no highest pixels.
+    """
+    if not 0 < share <= 1:
+        raise ValueError(f"share must be in (0, 1], got {share}")
+    if a.shape != b.shape:
+        raise ValueError(f"maps of one shape are compared; got {tuple(a.shape)} and {tuple(b.shape)}")
+    k = math.ceil(share * a[0].numel())
+
+    def top(m: Tensor) -> Tensor:
+        flat = m.flatten(1)
+        order = torch.sort(flat, dim=-1, descending=True, stable=True).indices[:, :k]
+        chosen = torch.zeros_like(flat, dtype=torch.bool).scatter_(-1, order, True)
+        return chosen & (flat > flat.amin(-1, keepdim=True))
+
+    u, v = top(a), top(b)
+    ratio = (u & v).sum(-1) / (u | v).sum(-1).clamp_min(1).to(a.dtype)
+    return torch.where(u.any(-1) & v.any(-1), ratio, torch.nan)
+
+
+def centroid(maps: Tensor) -> Tensor:
+    """Centre of mass (row, column) of maps >= 0, (N, 2), in pixels from the first pixel's centre; NaN for a map of zeros."""
+    height, width = maps.shape[-2:]
+    mass = maps.sum((-2, -1))
+    y = (maps.sum(-1) * torch.arange(height, device=maps.device, dtype=maps.dtype)).sum(-1)
+    x = (maps.sum(-2) * torch.arange(width, device=maps.device, dtype=maps.dtype)).sum(-1)
+    return torch.where(mass[:, None] > 0, torch.stack([y, x], -1) / mass[:, None], torch.nan)
+
+
+def centroid_shift(a: Tensor, b: Tensor) -> Tensor:
+    """Euclidean distance in pixels between the centres of mass of two maps; NaN where one is all zeros."""
+    return (centroid(a) - centroid(b)).norm(dim=-1)
+
+
+def degenerate(maps: Tensor) -> Tensor:
+    """Where a map has no contrast (after ReLU: it is all zeros), (N,) bool: nothing is explained there."""
+    return maps.amax((-2, -1)) <= maps.amin((-2, -1))
+
+
+def psnr(x: Tensor, y: Tensor, data_range: float = 1.0) -> Tensor:
+    """Peak signal-to-noise ratio in dB, 10 log10(L^2 / mean squared error), an image each; infinite for equal images."""
+    error = ((x - y) ** 2).flatten(1).mean(1)
+    return 10 * torch.log10(data_range**2 / error)
+
+
+def overlap(a: Tensor, mask: Tensor, how: Literal["energy", "pointing"] = "energy") -> Tensor:
+    """How much of a map >= 0 lies in a mask: the share of its mass in [0, 1], or whether its peak does (pointing game)."""
+    if how == "pointing":
+        return mask.flatten(1).gather(1, a.flatten(1).argmax(1, keepdim=True))[:, 0].to(a.dtype)
+    mass = a.sum((-2, -1))
+    return torch.where(mass > 0, (a * mask).sum((-2, -1)) / mass, torch.nan)

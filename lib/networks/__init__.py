@@ -1,0 +1,1 @@
+"""Networks under one contract, and what looks inside them."""

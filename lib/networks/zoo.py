@@ -1,0 +1,83 @@
+"""torchvision's networks (and timm's Xception) by name, under the contract of `lib.models`."""
+
+from dataclasses import dataclass
+from typing import Literal
+from urllib.error import URLError
+
+import torch
+from torch import nn
+
+from lib.networks.classifier import Classifier
+
+IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+
+
+@dataclass(frozen=True)
+class Entry:
+    """Convolutional stages and head of a network, by dotted name."""
+
+    stages: tuple[str, ...]
+    head: str
+    mean: tuple[float, ...] = IMAGENET_MEAN
+    std: tuple[float, ...] = IMAGENET_STD
+
+
+_RESNET = Entry(("layer1", "layer2", "layer3", "layer4"), "fc")
+NETWORKS: dict[str, Entry] = {
+    "vgg16": Entry(tuple(f"features.{i}" for i in (3, 8, 15, 22, 29)), "classifier.6"),
+    "vgg19": Entry(tuple(f"features.{i}" for i in (3, 8, 17, 26, 35)), "classifier.6"),
+    "resnet18": _RESNET,
+    "resnet50": _RESNET,
+    "resnet101": _RESNET,
+    "densenet121": Entry(tuple(f"features.denseblock{i}" for i in (1, 2, 3, 4)), "classifier"),
+    "inception_v3": Entry(("Conv2d_4a_3x3", "Mixed_5d", "Mixed_6e", "Mixed_7c"), "fc"),
+    "googlenet": Entry(("conv3", "inception3b", "inception4e", "inception5b"), "fc"),
+    "xception": Entry(("block1", "block3", "block11", "act4"), "fc", (0.5, 0.5, 0.5), (0.5, 0.5, 0.5)),
+}
+# Side branches that help training alone, by network: dropped, the study trains through the main output.
+_AUXILIARY = {"inception_v3": ("AuxLogits",), "googlenet": ("aux1", "aux2")}
+
+
+def _torchvision(arch: str, weights: str) -> nn.Module:
+    import torchvision  # here, since it takes a second that most processes need not wait
+
+    # the networks with side branches warn unless told how to start; they take their defaults otherwise
+    options = {"init_weights": True} if arch in _AUXILIARY and weights == "none" else {}
+    chosen = torchvision.models.get_model_weights(arch).IMAGENET1K_V1 if weights == "imagenet" else None
+    try:
+        net = torchvision.models.get_model(arch, weights=chosen, **options)
+    except (URLError, OSError, RuntimeError) as error:
+        if chosen is None:
+            raise
+        where = f"{torch.hub.get_dir()}/checkpoints/{chosen.url.rsplit('/', 1)[-1]}"
+        raise RuntimeError(
+            f"the published weights of {arch} could not be loaded ({error}). Go online once, put the file at {where}, "
+            "or use weights='none'."
+        ) from error
+    for branch in _AUXILIARY.get(arch, ()):
+        setattr(net, branch, None)
+    if arch in _AUXILIARY:
+        net.aux_logits = False
+    return net
+
+
+def _xception(weights: str) -> nn.Module:
+    try:
+        import timm
+    except ImportError as error:
+        raise RuntimeError("xception comes from timm, an optional extra: pip install -e '.[zoo]'") from error
+    return timm.create_model("legacy_xception", pretrained=weights == "imagenet")
+
+
+def build(arch: str, *, classes: int, channels: int, weights: Literal["none", "imagenet"]) -> Classifier:
+    """A network of the zoo with `classes` outputs; see `lib.models.create`."""
+    if channels != 3:
+        raise ValueError(f"{arch} takes colour images, not {channels} channel(s); load the data with channels=3")
+    entry = NETWORKS[arch]
+    net = _xception(weights) if arch == "xception" else _torchvision(arch, weights)
+    parent_name, _, leaf = entry.head.rpartition(".")
+    parent = net.get_submodule(parent_name)
+    head = getattr(parent, leaf)
+    if head.out_features != classes:
+        setattr(parent, leaf, nn.Linear(head.in_features, classes))
+    return Classifier(net, stages=entry.stages, classes=classes, mean=entry.mean, std=entry.std)

@@ -1,0 +1,1 @@
+"""Attack pathways through a network: neurons, what influences them, and the graph."""

@@ -1,0 +1,124 @@
+r"""What a channel of a layer looks for: an image made to excite it, and the patches of images that excite it most.
+
+Activation maximisation (Erhan et al. 2009; Olah et al. 2017): the image :math:`\sigma(z)` maximises the mean over positions
+of the channel's activation, by Adam from noise, each step under a random shift; total variation keeps it smooth.
+"""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from lib.networks import hooks
+from lib.pathways import neurons
+
+TOGETHER = 32
+
+
+def total_variation(x: Tensor) -> Tensor:
+    """Mean absolute difference of neighbouring pixels, (N, C, H, W) -> (N,)."""
+    down, right = (x[:, :, 1:] - x[:, :, :-1]).abs(), (x[:, :, :, 1:] - x[:, :, :, :-1]).abs()
+    return down.mean((1, 2, 3)) + right.mean((1, 2, 3))
+
+
+def features(
+    model: nn.Module,
+    layer: str,
+    channels: Sequence[int],
+    *,
+    shape: tuple[int, int, int],
+    steps: int = 64,
+    lr: float = 0.15,
+    shift: int = 2,
+    smoothness: float = 1.0,
+    seed: int = 0,
+) -> Tensor:
+    """An image (C, H, W) = `shape` in [0, 1] for each channel, (len(channels), C, H, W).
+
+    The objective is the mean activation over its own value at the start (so that channels of any scale are treated alike)
+    minus `smoothness` times the total variation. Cost: `steps` forward-and-input-backward passes of one image a channel,
+    no backward below what the layer needs. Randomness comes from `seed` alone; images do not depend on which other
+    channels are asked for. Raises ValueError for a channel that the layer does not have.
+    """
+    if len(channels) > TOGETHER:  # memory depends on how many are made together, the images do not
+        options = {"shape": shape, "steps": steps, "lr": lr, "shift": shift, "smoothness": smoothness, "seed": seed}
+        parts = [channels[i : i + TOGETHER] for i in range(0, len(channels), TOGETHER)]
+        return torch.cat([features(model, layer, part, **options) for part in parts])  # type: ignore[arg-type]
+    if not len(channels):
+        return torch.zeros(0, *shape)
+    where = next(model.parameters())
+    starts = [torch.randn(shape, generator=torch.Generator().manual_seed(seed * 1_000_003 + int(c))) for c in channels]
+    z = (0.3 * torch.stack(starts)).to(where).requires_grad_()
+    optimizer = torch.optim.Adam([z], lr=lr)
+    wanted = torch.tensor(list(channels), device=where.device)
+    shifts = torch.randint(-shift, shift + 1, (steps, 2), generator=torch.Generator().manual_seed(seed)).tolist()
+    scale: Tensor | None = None
+    with hooks.frozen(model), torch.enable_grad():
+        for i in range(steps):
+            x = z.sigmoid()
+            with hooks.capture(model, [layer], cut=False) as seen:
+                model(x.roll(shifts[i], (2, 3)))
+            activation = seen[layer]
+            if max(channels) >= activation.shape[1] or min(channels) < 0:
+                raise ValueError(f"channels {sorted(channels)} of layer {layer!r}, which has {activation.shape[1]}")
+            mean = activation[torch.arange(len(wanted)), wanted].mean((1, 2))
+            if scale is None:
+                scale = mean.detach().abs().clamp_min(1e-3)
+            loss = -(mean / scale) + smoothness * total_variation(x)
+            (z.grad,) = torch.autograd.grad(loss.sum(), z)
+            optimizer.step()
+    return z.detach().sigmoid()
+
+
+class Patch(NamedTuple):
+    """Where an image excites a channel most: its place among the images, the score, and the pixels it depends on."""
+
+    image: int
+    score: float
+    box: tuple[int, int, int, int]  # top, left, bottom, right
+
+
+def patches(model: nn.Module, x: Tensor, layer: str, channels: Sequence[int], *, count: int = 5) -> list[list[Patch]]:
+    """For each channel the `count` images of `x` that excite it most, highest first, and where they do.
+
+    The box is where the gradient of that one activation is not zero: the pixels it depends on, which is the receptive
+    field, cut by the image's border and by units that are switched off. Cost: a forward pass of `x`, and a
+    forward-and-backward pass of `count` images a channel.
+    """
+    count = min(count, len(x))
+    scores = neurons.scores(model, x, [layer]).of[layer]
+    if len(channels) and not 0 <= min(channels) <= max(channels) < scores.shape[1]:
+        raise ValueError(f"channels {sorted(channels)} of layer {layer!r}, which has {scores.shape[1]}")
+    with hooks.frozen(model):
+        found = []
+        for channel in channels:
+            best = scores[:, channel].sort(descending=True, stable=True)[1][:count]
+            chosen = x[best].detach().requires_grad_()
+            with torch.enable_grad(), hooks.capture(model, [layer], cut=False) as seen:
+                model(chosen)
+                own = seen[layer][:, channel].flatten(1)
+                value, _ = own.max(1)
+                (gradient,) = torch.autograd.grad(value.sum(), chosen)
+            found.append([Patch(int(i), float(v), _box(g)) for i, v, g in zip(best, value.detach(), gradient, strict=True)])
+    return found
+
+
+def _box(gradient: Tensor) -> tuple[int, int, int, int]:
+    """The smallest box around what is not zero, (C, H, W); the whole image where everything is."""
+    used = (gradient != 0).any(0)
+    rows, columns = used.any(1).nonzero()[:, 0].tolist(), used.any(0).nonzero()[:, 0].tolist()
+    if not rows:
+        return 0, 0, gradient.shape[1], gradient.shape[2]
+    return rows[0], columns[0], rows[-1] + 1, columns[-1] + 1
+
+
+def cut(x: Tensor, box: tuple[int, int, int, int], size: int) -> Tensor:
+    """The part (C, H, W) in a box, enlarged to `size` pixels a side by nearest pixels; zeros keep its shape."""
+    top, left, bottom, right = box
+    part = x[:, top:bottom, left:right]
+    side = max(part.shape[1:])
+    missing = (side - part.shape[2], side - part.shape[1])
+    part = F.pad(part, (missing[0] // 2, missing[0] - missing[0] // 2, missing[1] // 2, missing[1] - missing[1] // 2))
+    return F.interpolate(part[None], size=(size, size), mode="nearest")[0]

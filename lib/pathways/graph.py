@@ -1,0 +1,169 @@
+"""Study 6: the graph of any network, any two classes, any images and any attack, ready to be drawn (`lib.pathways_view`)."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor, nn
+
+from lib.data import checks
+from lib.pathways import features as features_
+from lib.pathways import influences, neurons
+from lib.pathways.cards import card
+from lib.pathways.neurons import Groups
+from lib.system.progress import say
+
+Attack = Callable[[nn.Module, Tensor, Tensor, float], Tensor]  # (model, images, target classes, strength) -> attacked images
+
+
+@dataclass(frozen=True)
+class Layer:
+    """One row of a graph: its groups, and medians of every channel of the layer."""
+
+    name: str
+    groups: Groups
+    clean: np.ndarray  # (C,), source images
+    target: np.ndarray  # (C,), target images
+    attacked: Mapping[str, np.ndarray]  # by attack, (strengths, C)
+    vulnerability: Mapping[str, np.ndarray]  # by attack, (C,)
+
+
+@dataclass(frozen=True)
+class Graph:
+    """One network on one pair of classes.
+
+    `edges[attack][l]` is (1 + strengths, shown below, shown above) between the layers l and l + 1, the first row clean;
+    `cards[layer name][channel]` is a picture of a neuron.
+    """
+
+    title: str
+    source: str
+    target: str
+    strengths: tuple[float, ...]
+    layers: tuple[Layer, ...]
+    edges: Mapping[str, Sequence[np.ndarray]]
+    success: Mapping[str, Sequence[int]]  # by attack, images that reach the target class at each strength
+    images: int
+    cards: Mapping[str, Mapping[int, Image.Image]]
+
+
+def top_count(channels: int, share: float, least: int, most: int) -> int:
+    """How many of a layer's channels are its top neurons: a share of them, within limits."""
+    return min(channels, most, max(least, round(share * channels)))
+
+
+def build(
+    model: nn.Module,
+    source: Tensor,
+    target: Tensor,
+    target_class: int,
+    *,
+    names: tuple[str, str],
+    layers: Sequence[str],
+    attacks: Mapping[str, Attack],
+    strengths: Sequence[float],
+    title: str = "",
+    share: float = 0.1,
+    least: int = 3,
+    most: int = 10,
+    exploited: int = 5,
+    released: bool = False,
+    features: int = 64,
+    patches: int = 4,
+    gallery: Tensor | None = None,
+    progress: bool = False,
+) -> Graph:
+    """Groups, influence and pictures of neurons for images of a source class that attacks push towards a target class.
+
+    `source` and `target` are images in [0, 1] of either class, `names` what the classes are called; `attacks` are functions
+    (model, images, classes, strength) -> attacked images, each used at every strength, on the same images. `share`,
+    `least` and `most` say how many channels of a layer are its top neurons. Feature pictures take `features` steps of
+    activation maximisation (0: none); `gallery` is the images that patches come from, by default those of both classes.
+
+    Cost, for L layers: two clean and `len(attacks) * len(strengths)` attacked sets of images, each with the attack's own
+    passes, two forward passes, and influence between the neurons shown.
+
+    Raises ValueError for no images of a class, a class out of range, no layer, a layer that puts out no maps, strengths that
+    do not ascend from above 0.
+    """
+    for images, name in ((source, names[0]), (target, names[1])):
+        if not len(images):
+            raise ValueError(f"no image of class {name!r}; pathways need some of the source and of the target class")
+    if not attacks or not strengths or list(strengths) != sorted(set(strengths)) or strengths[0] <= 0:
+        raise ValueError(
+            f"strengths {tuple(strengths)} of {len(attacks)} attacks: ascending from above 0, of one attack at least"
+        )
+    clean, other = neurons.scores(model, source, layers), neurons.scores(model, target, layers)
+    checks.check_labels(torch.tensor([target_class]), clean.logits.shape[1], 1)
+    y = torch.full((len(source),), target_class, device=source.device)
+    medians = {n: (neurons.median(clean.of[n]), neurons.median(other.of[n])) for n in layers}
+    moved: dict[str, list[Tensor]] = {}
+    found: dict[str, dict[str, Tensor]] = {}
+    success: dict[str, list[int]] = {}
+    for attack, make in attacks.items():
+        moved[attack], success[attack], rows = [], [], []
+        for strength in strengths:
+            parts = zip(source.split(neurons.BATCH), y.split(neurons.BATCH), strict=True)
+            images = torch.cat([make(model, a, b, strength) for a, b in parts])
+            scored = neurons.scores(model, images, layers)
+            moved[attack].append(images)
+            success[attack].append(int((scored.logits.argmax(1) == target_class).sum()))
+            rows.append({n: neurons.median(scored.of[n]) for n in layers})
+        found[attack] = {n: torch.stack([r[n] for r in rows]) for n in layers}
+        if progress:
+            say(f"  {title}: attacked by {attack}")
+    groups = {n: _groups(medians[n], {a: found[a][n] for a in attacks}, share, least, most, exploited) for n in layers}
+    shown = {n: groups[n].shown for n in layers}
+    edges = {}
+    for attack in attacks:
+        sets = (source, *moved[attack])
+        by_strength = [influences.influence(model, images, layers, shown, released=released) for images in sets]
+        edges[attack] = [np.stack([m.cpu().numpy() for m in matrices]) for matrices in zip(*by_strength, strict=True)]
+        if progress:
+            say(f"  {title}: influence under {attack}")
+    gallery = torch.cat([source, target]) if gallery is None else gallery
+    cards = {n: _cards(model, n, shown[n], gallery, features, patches) for n in layers} if features else {}
+    return Graph(
+        title=title,
+        source=names[0],
+        target=names[1],
+        strengths=tuple(strengths),
+        layers=tuple(
+            Layer(
+                n,
+                groups[n],
+                medians[n][0].cpu().numpy(),
+                medians[n][1].cpu().numpy(),
+                {a: found[a][n].cpu().numpy() for a in attacks},
+                {a: neurons.vulnerability(found[a][n], medians[n][0], strengths).cpu().numpy() for a in attacks},
+            )
+            for n in layers
+        ),
+        edges=edges,
+        success=success,
+        images=len(source),
+        cards=cards,
+    )
+
+
+def _groups(
+    clean: tuple[Tensor, Tensor], attacked: Mapping[str, Tensor], share: float, least: int, most: int, exploited: int
+) -> Groups:
+    """Groups of a layer; what any attack exploits is shown for all of them, so that attacks can be compared."""
+    k = top_count(len(clean[0]), share, least, most)
+    each = [neurons.groups(*clean, values, k, exploited=exploited) for values in attacked.values()]
+    return each[0]._replace(exploited=tuple(e for g in each for e in g.exploited))
+
+
+def _cards(
+    model: nn.Module, layer: str, channels: Sequence[int], gallery: Tensor, steps: int, count: int
+) -> dict[int, Image.Image]:
+    made = features_.features(model, layer, channels, shape=tuple(gallery.shape[1:]), steps=steps)
+    best = features_.patches(model, gallery, layer, channels, count=count)
+    size = gallery.shape[-1]
+    return {
+        c: card(made[i].cpu(), [features_.cut(gallery[part.image], part.box, size).cpu() for part in best[i]])
+        for i, c in enumerate(channels)
+    }

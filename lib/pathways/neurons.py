@@ -1,0 +1,122 @@
+r"""Neurons of a network and groups of them (Bluff: Das, Park et al. 2020, arXiv:2009.02608).
+
+A neuron is a channel of a convolutional layer.
+
+* Its *score* on an image is the maximum over positions of its activation; on a set of images, the median of these. Its
+  percentile is the rank of that median within the layer, over the layer's size.
+* With O the K highest neurons of a layer on clean images of the source class, T those of the target class, and A those of
+  the attacked images: *original* is O \ T, *both* O ∩ T, *target* T \ O, *exploited* the first few of A \ O \ T.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from lib.data import checks
+from lib.measures import comparison
+from lib.networks import contract, hooks
+
+Change = Literal["activated", "changed", "excited", "inhibited"]
+CHANGES: tuple[Change, ...] = ("activated", "changed", "excited", "inhibited")
+BATCH = 50
+
+
+@dataclass(frozen=True)
+class Scores:
+    """`of[layer]` (N, C): the maximum over positions of each channel's activation; `logits` (N, classes) of that pass."""
+
+    of: dict[str, Tensor]
+    logits: Tensor
+
+
+@torch.no_grad()
+def scores(model: nn.Module, x: Tensor, layers: Sequence[str], *, batch_size: int = BATCH) -> Scores:
+    """Scores of every channel of the layers: one forward pass.
+
+    Raises ValueError for images outside [0, 1], no layer, and a layer that is unknown, does not run, or puts out no maps.
+    """
+    if not layers:
+        raise ValueError("no layer named; pathways need one at least")
+    checks.check_images(x)
+    found: list[dict[str, Tensor]] = []
+    logits = []
+    with hooks.frozen(model):
+        for part in x.split(batch_size):
+            with hooks.capture(model, layers, cut=False) as seen:
+                logits.append(model(part))
+            contract.check_logits(model, logits[-1])
+            missing = [n for n in layers if n not in seen]
+            if missing:
+                raise ValueError(f"layer {missing[0]!r} did not run in the forward pass; name one that does")
+            found.append({n: seen[n].amax((2, 3)) for n in layers})
+    return Scores({n: torch.cat([f[n] for f in found]) for n in layers}, torch.cat(logits))
+
+
+def median(values: Tensor) -> Tensor:
+    """The median over the first dimension, halfway between the two middle values where their number is even."""
+    return values.quantile(0.5, dim=0)
+
+
+def percentile(medians: Tensor) -> Tensor:
+    """Ranks within a layer over its size, in (0, 1], of medians (..., C); equal ones share the mean of their ranks."""
+    flat = medians.reshape(-1, medians.shape[-1])
+    return (comparison.ranks(flat) / medians.shape[-1]).reshape(medians.shape).to(medians)
+
+
+def top(medians: Tensor, k: int) -> Tensor:
+    """The k highest channels of medians (..., C), highest first; of equal ones the one that comes first."""
+    if not 1 <= k <= medians.shape[-1]:
+        raise ValueError(f"k = {k} of {medians.shape[-1]} channels: 1 at least, and no more than there are")
+    return medians.sort(dim=-1, descending=True, stable=True)[1][..., :k]
+
+
+class Groups(NamedTuple):
+    """Channels of one layer by group; `exploited` has one tuple a strength."""
+
+    original: tuple[int, ...]
+    both: tuple[int, ...]
+    target: tuple[int, ...]
+    exploited: tuple[tuple[int, ...], ...]
+
+    @property
+    def exploited_ever(self) -> tuple[int, ...]:
+        """The union over strengths, in the order in which they first appear."""
+        return tuple(dict.fromkeys(c for group in self.exploited for c in group))
+
+    @property
+    def shown(self) -> tuple[int, ...]:
+        """Every channel that is in a group."""
+        return (*self.original, *self.both, *self.target, *self.exploited_ever)
+
+
+def groups(source: Tensor, target: Tensor, attacked: Tensor, k: int, *, exploited: int = 5) -> Groups:
+    """The four groups of a layer from medians: clean source and target images (C,), attacked images by strength (S, C)."""
+    own, other = (top(m, k).tolist() for m in (source, target))
+    first = [tuple(c for c in row if c not in own and c not in other)[:exploited] for row in top(attacked, k).tolist()]
+    return Groups(
+        tuple(c for c in own if c not in other),
+        tuple(c for c in own if c in other),
+        tuple(c for c in other if c not in own),
+        tuple(first),
+    )
+
+
+def change(values: Tensor, clean: Tensor, how: Change) -> Tensor:
+    """What neurons or edges are ranked by: the attacked value, |attacked - clean|, attacked - clean, or clean - attacked."""
+    if how not in CHANGES:
+        raise ValueError(f"unknown ranking {how!r}; choose one of {', '.join(CHANGES)}")
+    if how == "activated":
+        return values
+    difference = values - clean
+    return difference.abs() if how == "changed" else difference if how == "excited" else -difference
+
+
+def vulnerability(attacked: Tensor, clean: Tensor, strengths: Sequence[float]) -> Tensor:
+    """Sum over strengths of |percentile attacked - percentile clean| / strength, of medians (S, C) and (C,)."""
+    if len(strengths) != len(attacked) or min(strengths, default=0) <= 0:
+        raise ValueError(f"{len(attacked)} rows of medians for the strengths {tuple(strengths)}; one each, above 0")
+    moved = (percentile(attacked) - percentile(clean)).abs()
+    return (moved / attacked.new_tensor(list(strengths))[:, None]).sum(0)

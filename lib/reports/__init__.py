@@ -1,0 +1,1 @@
+"""What people read: the report of a run, the ledger and the index."""

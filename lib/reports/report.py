@@ -1,0 +1,80 @@
+"""Executed notebooks as offline HTML: figures beside the page, alt text, code behind a toggle."""
+
+import re
+from pathlib import Path
+
+import nbformat
+
+from lib.reports import ledger
+from lib.runs import profiles
+from lib.system import files, paths
+
+TEMPLATES = Path(__file__).resolve().parent / "templates"
+STYLES = "report.css"
+
+
+def _html(notebook: Path, run: str, profile: str, smoke: bool) -> str:
+    """The page of an executed notebook. Figures lie beside it; styles still stand in it."""
+    from nbconvert import HTMLExporter
+    from traitlets.config import Config
+
+    content = nbformat.read(notebook, as_version=4)
+    content.metadata.pop("widgets", None)  # or the page would ask the network for the widget manager
+    content.metadata["title"] = _title(content, run)
+    for cell in content.cells:  # progress is for whoever waited; the executed notebook keeps it
+        if cell.cell_type == "code":
+            cell.outputs = [o for o in cell.outputs if not (o.output_type == "stream" and o.name == "stderr")]
+    config = Config()
+    config.TagRemovePreprocessor.enabled = True
+    config.TagRemovePreprocessor.remove_input_tags = {"hide-input"}
+    config.TagRemovePreprocessor.remove_cell_tags = {
+        "hide-cell",
+        "interactive",
+        "parameters",
+        "injected-parameters",  # the run card shows the parameters
+    }
+    exporter = HTMLExporter(config=config, template_name="study", extra_template_basedirs=[str(TEMPLATES)])
+    about = {"run": run, "profile": profile, "smoke": smoke}
+    html, _ = exporter.from_notebook_node(content, resources={"study": about, "metadata": {"name": content.metadata["title"]}})
+    return html
+
+
+def _styled(html: str, folder: Path) -> str:
+    """The page with nbconvert's own style sheets in a file beside it: all pages of a profile share them."""
+    found = list(re.finditer(r'<style type="text/css">(.*?)</style>\n?', html, re.DOTALL))
+    for i, m in enumerate(reversed(found)):
+        link = f'<link rel="stylesheet" href="{STYLES}">\n' if i == len(found) - 1 else ""
+        html = html[: m.start()] + link + html[m.end() :]
+    if found:
+        files.write_bytes(folder / STYLES, "\n".join(m[1] for m in found).encode())
+    return html
+
+
+def _title(content: nbformat.NotebookNode, run: str) -> str:
+    for cell in content.cells:
+        if cell.cell_type == "markdown" and cell.source.startswith("# "):
+            return cell.source.splitlines()[0][2:]
+    return run
+
+
+def page(run: str, profile: str) -> Path:
+    return paths.figures(profile) / ("index.html" if run == profiles.LEDGER else f"{run}.html")
+
+
+def render(run: str, profile: str) -> Path:
+    """Write the report of a finished run; returns its path.
+
+    Raises RuntimeError where the run has not finished.
+    """
+    folder = paths.results(profile, run)
+    if not (folder / "run.json").exists():
+        raise RuntimeError(f"{run} has not finished under profile {profile}: {folder / 'run.json'} is missing. Run it first.")
+    missing = [f["file"] for f in ledger.shown_figures(profile, run) if not (paths.figures(profile) / f["file"]).exists()]
+    if missing:
+        raise RuntimeError(f"{run}: {', '.join(missing)} missing below {paths.figures(profile)}; run it again to draw them")
+    # a smoke run with changed parameters is a smoke run still
+    smoke = files.read_json(folder / "run.json")["parameters"]["profile"] == "smoke"
+    target = page(run, profile)
+    html = _styled(_html(folder / "executed.ipynb", run, profile, smoke), target.parent)
+    files.write_bytes(target, html.encode())
+    return target

@@ -1,0 +1,1 @@
+"""A notebook, a profile's parameters, and what comes of them."""

@@ -1,0 +1,38 @@
+"""Which process trains which networks."""
+
+import itertools
+from collections.abc import Iterable
+
+from lib.runs import profiles
+from lib.system import files
+from lib.training.config import TrainConfig
+from lib.training.objectives import OBJECTIVES
+
+FEW = 5_000  # images in a whole training: fewer take less time than the start of a process
+
+
+def networks(run: str, profile: str) -> list[TrainConfig]:
+    """The networks that a run needs."""
+    return profiles.part(run, "plan").networks(profiles.parameters(run, profile))
+
+
+def jobs(configs: Iterable[TrainConfig], together: int = 1) -> dict[str, list[TrainConfig]]:
+    """Networks by the job that trains them: those of one depth that are short (with a study's own objective, or FEW images)
+    may share one, since a process takes a while to load. A job takes `together` of them: a third as many with an attack in
+    the inner loop, half as many that wait for others, since those end a run, when nothing else keeps the other cores busy.
+    A job of one is called by its network's digest."""
+    found: dict[str, list[TrainConfig]] = {}
+    alike: dict[tuple[int, int], list[TrainConfig]] = {}
+    for config in configs:
+        size = together // (3 if "steps" in config.options else 2 if config.depth else 1)
+        few = config.limit is not None and config.limit * config.epochs <= FEW
+        if (config.objective in OBJECTIVES and not few) or size < 2:
+            found[config.digest] = [config]
+        else:
+            alike.setdefault((size, config.depth), []).append(config)  # of one depth: no two jobs need each other
+    for (size, _), group in alike.items():
+        count = -(-len(group) // size)
+        ends = [i * len(group) // count for i in range(count + 1)]  # alike in size, so that no core waits for a last long job
+        for part in (group[a:b] for a, b in itertools.pairwise(ends)):
+            found[files.digest_of([c.digest for c in part]) if len(part) > 1 else part[0].digest] = part
+    return found

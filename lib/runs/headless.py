@@ -1,0 +1,91 @@
+"""A notebook executed by papermill, with nobody watching."""
+
+import contextlib
+import os
+import sys
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from lib.runs import profiles
+from lib.runs.run import Run, start
+from lib.system import files, paths
+from lib.system.progress import say
+
+
+def execute(run: str, profile: str, overrides: Mapping[str, Any] | None = None) -> Path:
+    """Execute a notebook headlessly with papermill and return the path of its record, run.json.
+
+    The executed notebook is kept as executed.ipynb, or failed.ipynb where it failed; success is this function's return,
+    never the look of a notebook. Raises ValueError before anything runs for parameters that are not right, RuntimeError
+    with the notebook's own error otherwise.
+    """
+    import papermill
+
+    chosen = profiles.parameters(run, profile, overrides)
+    notebook = profiles.notebook_of(run)
+    declared = papermill.inspect_notebook(str(notebook))
+    unknown = set(type(chosen).model_fields) ^ set(declared)
+    if unknown:
+        raise ValueError(f"{notebook.name} and its Parameters disagree about {', '.join(sorted(unknown))}; make them the same")
+    begun = start(run.split(".")[0], chosen.model_dump())
+    with files.locked(begun.results / "run"):  # a second run of the same results waits for the first
+        return _execute(begun, notebook)
+
+
+def _execute(begun: Run, notebook: Path) -> Path:
+    import papermill
+
+    folder = begun.results
+    part, failed, done = folder / "running.ipynb", folder / "failed.ipynb", folder / "executed.ipynb"
+    (folder / "run.json").unlink(missing_ok=True)
+    say(f"running {notebook.name}, profile {begun.profile}")
+    clock, began = time.perf_counter(), time.time() - 1  # file systems round times
+    try:
+        with _headless():
+            papermill.execute_notebook(
+                # papermill reads braces in a path as format fields
+                str(notebook).replace("{", "{{").replace("}", "}}"),
+                str(part).replace("{", "{{").replace("}", "}}"),
+                parameters=begun.parameters.model_dump(mode="json"),
+                kernel_name="python3",
+                cwd=str(paths.PROJECT),
+                progress_bar=False,
+                stderr_file=sys.stderr,
+                kernel_manager_class="lib.runs.jupyter.IPCKernelManager",
+            )
+    except BaseException as error:
+        if part.exists():
+            part.replace(failed)
+        if not isinstance(error, Exception):
+            raise
+        raise RuntimeError(f"{notebook.name} failed; read {failed}\n{error}") from error
+    part.replace(done)
+    failed.unlink(missing_ok=True)
+    tables = {p.name: files.digest(p) for p in sorted(folder.glob("*.parquet"))}
+    record = begun.card() | {"seconds": round(time.perf_counter() - clock, 1), "tables": tables}
+    if begun.is_study:
+        claimed = begun.figures / "claims.csv"
+        if not claimed.exists() or claimed.stat().st_mtime < began:
+            raise RuntimeError(f"{notebook.name} ended without its claims; it must call run.claims(...)")
+        shown = {Path(f["file"]).stem for f in files.read_json(begun.figures / "figures.json") or []}
+        for old in begun.figures.iterdir():  # figures that this run no longer draws
+            if old.suffix in (".png", ".svg", ".csv") and old.stem not in shown | {"claims"}:
+                old.unlink()
+        files.write_json(begun.figures / "run.json", record)  # the report and the index read it there
+    files.write_json(folder / "run.json", record)
+    return folder / "run.json"
+
+
+@contextlib.contextmanager
+def _headless() -> Any:
+    """The environment of a kernel that nobody watches."""
+    wanted = {"TQDM_DISABLE": "1", "MPLBACKEND": "agg"}
+    before = {k: os.environ.get(k) for k in wanted}
+    os.environ.update(wanted)
+    try:
+        yield
+    finally:
+        for k, v in before.items():
+            os.environ.pop(k) if v is None else os.environ.update({k: v})

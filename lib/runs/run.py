@@ -1,0 +1,202 @@
+"""Runs: a notebook, the profile's parameters, and what comes of them.
+
+A notebook begins with `run = runs.start("01-attention-shift", globals())`, which validates its parameters and gives it
+places for tables, figures and claims. The same notebook runs in JupyterLab, under plain papermill, and through
+`python -m lib run RUN --profile laptop --set n_images=50`, which adds strict parameters, a record and the report.
+
+A run whose parameters are exactly those of its profile writes to that profile's folders; any other one gets a folder
+named after its parameters, `custom-…`, so that trying something never overwrites a profile's results.
+"""
+
+import dataclasses
+import functools
+import io
+import os
+import time
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, TypeVar
+
+import pandas as pd
+
+from lib.claims import claim
+from lib.figures import style
+from lib.runs import profiles, sources
+from lib.runs.pictures import plainer, smaller
+from lib.runs.record import commit, versions
+from lib.system import devices, files, paths
+from lib.system.progress import say
+from lib.training.cache import key_of
+from lib.training.config import TrainConfig
+
+T = TypeVar("T")
+LOADED = time.time()
+
+
+@dataclasses.dataclass
+class Run:
+    """A started run: its validated parameters and where its results go."""
+
+    name: str
+    parameters: Any
+    official: bool
+    started: datetime
+    manifest: list[dict[str, Any]] = dataclasses.field(default_factory=list)
+
+    def study(self, part: str) -> Any:
+        """A part of the study: its `plan`, `measure`, `claims` or `explorer`."""
+        return profiles.part(self.name, part)
+
+    @property
+    def profile(self) -> str:
+        if self.official:
+            return self.parameters.profile
+        return f"custom-{files.digest_of(self.parameters.model_dump(), 8)}"
+
+    @property
+    def is_study(self) -> bool:
+        """Everything but the ledger, which draws from the studies and claims nothing itself."""
+        return self.name != profiles.LEDGER
+
+    @property
+    def judges(self) -> bool:
+        """A smoke run judges no claim."""
+        return self.parameters.profile != "smoke"
+
+    @property
+    def results(self) -> Path:
+        return paths.results(self.profile, self.name)
+
+    @property
+    def figures(self) -> Path:
+        return paths.figures(self.profile) / self.name
+
+    def table(self, name: str, data: pd.DataFrame) -> Path:
+        """Store a results table as parquet."""
+        path = self.results / f"{name}.parquet"
+        buffer = io.BytesIO()
+        data.to_parquet(buffer, index=False)
+        files.write_bytes(path, buffer.getvalue())
+        return path
+
+    def cached(self, name: str, key: Any, compute: Callable[[], pd.DataFrame]) -> pd.DataFrame:
+        """A table that is computed once for `key`, and found again by an interrupted run.
+
+        `key` is everything that decides the table but for the code: the sources that measure, and the versions of the
+        libraries, are added here, so that a table never outlives the kernel that made it.
+        """
+        code = sources.of_measurement(self.name, self.networks())
+        newer = [p.name for p in code if p.stat().st_mtime > LOADED]
+        if newer:
+            say(f"{', '.join(newer)} changed since this kernel loaded it: nothing is cached; restart the kernel to use it")
+            return compute()
+        part = f"parts/{name}-{files.digest_of([key, sources.digest(code), versions()])}"
+        path = self.results / f"{part}.parquet"
+        if path.exists():
+            try:
+                return pd.read_parquet(path)
+            except (OSError, ValueError) as error:
+                say(f"{path.name} is damaged ({error}); computing it again")
+        data = compute()
+        self.table(part, data)
+        return data
+
+    def networks(self, *job: Any) -> list[TrainConfig]:
+        """The networks of this run, or those that one measurement asks."""
+        return self.study("plan").networks(self.parameters, *job)
+
+    def job(self, job: tuple[Any, ...]) -> pd.DataFrame:
+        """One measurement of the study, keyed by its networks (whose keys hold their training images), by what it looks at
+        and by the parameters."""
+        p = self.parameters
+        seen = self.study("plan").seen(p, *job)
+        key = [job, [key_of(c) for c in self.networks(*job)], seen, p.model_dump(mode="json", exclude={"profile", "variant"})]
+        return self.cached("-".join(map(str, job)).replace("/", "_"), key, lambda: self.study("measure").measure(p, *job))
+
+    def measured(self, *, workers: int | None = None) -> pd.DataFrame:
+        """Everything that the study measures: one table, in the order of its jobs, stored as `measurements`."""
+        found = self.each(self.study("plan").jobs(self.parameters), self.job, workers=workers)
+        self.table("measurements", found)
+        return found
+
+    def each(self, items: Sequence[T], work: Callable[[T], pd.DataFrame], *, workers: int | None = None) -> pd.DataFrame:
+        """One table from many pieces of work, side by side on the CPU's cores, one torch thread each.
+
+        The numbers do not depend on how many cores there are. On another device: one after the other.
+        """
+        import torch
+
+        on_cpu = devices.device(self.parameters.device).type == "cpu"
+        workers = workers or (len(os.sched_getaffinity(0)) if on_cpu and hasattr(os, "sched_getaffinity") else 1)
+        done: list[pd.DataFrame] = []
+        begin = time.perf_counter()
+        with devices.threads(1 if on_cpu else torch.get_num_threads()), ThreadPoolExecutor(workers) as pool:
+            for data in pool.map(work, items):
+                done.append(data)
+                left = (time.perf_counter() - begin) / len(done) * (len(items) - len(done))
+                say(f"  {self.name}: measured {len(done)} of {len(items)}, {left:.0f} s left")
+        return pd.concat(done, ignore_index=True)
+
+    def show(
+        self, fig: Any, name: str, alt: str, data: pd.DataFrame | None = None, *, line_art: bool = False, hero: bool = False
+    ) -> Any:
+        """Store a figure as PNG (line art as SVG too) with its numbers as CSV, and return it for display with alt text.
+
+        The index's gallery shows the `hero` of each run.
+        """
+        import matplotlib.pyplot as plt
+        from IPython.display import Image
+
+        if not alt.strip():
+            raise ValueError(f"figure {name!r} needs alt text: what a reader who cannot see it should know")
+        metadata = {"png": {"Software": None}, "svg": {"Date": None}}
+        for suffix in ("png", "svg") if line_art else ("png",):
+            buffer = io.BytesIO()
+            fig.savefig(buffer, format=suffix, metadata=metadata[suffix], bbox_inches="tight")
+            content = smaller(buffer.getvalue(), line_art) if suffix == "png" else plainer(buffer.getvalue())
+            files.write_bytes(self.figures / f"{name}.{suffix}", content)
+            if suffix == "png":
+                png = content
+        plt.close(fig)
+        if data is not None:
+            files.write_bytes(self.figures / f"{name}.csv", data.to_csv(index=False, float_format="%.6g").encode())
+        self.manifest.append({"file": f"{self.name}/{name}.png", "alt": alt, "hero": hero})
+        files.write_json(self.figures / "figures.json", self.manifest)
+        return Image(png, metadata={"alt": alt, "file": f"{self.name}/{name}.png"})
+
+    def claims(self, found: Sequence[claim.Claim]) -> pd.DataFrame:
+        """Store the claims of this run beside its figures."""
+        data = claim.table(found)
+        files.write_bytes(self.figures / "claims.csv", data.to_csv(index=False, float_format="%.6g").encode())
+        return data
+
+    def card(self) -> dict[str, Any]:
+        """The run card: what was run, with what, on what."""
+
+        return {
+            "run": self.name,
+            "profile": self.profile,
+            "parameters": self.parameters.model_dump(mode="json"),
+            "device": str(devices.device(self.parameters.device)),
+            "versions": versions(),
+            "started": self.started.isoformat(timespec="seconds"),
+            **commit(),
+        }
+
+
+def start(name: str, given: Mapping[str, Any]) -> Run:
+    """Validate a notebook's parameters (its `globals()` will do) and open the run.
+
+    Raises ValueError as `profiles.parameters` does.
+    """
+
+    model = profiles.parameters_of(name)
+    chosen = profiles.validated(model, {k: given[k] for k in model.model_fields if k in given})
+    run = f"{name}.{chosen.variant}" if chosen.variant else name
+    if chosen.profile not in profiles.PROFILES:
+        raise ValueError(f"unknown profile {chosen.profile!r}; choose one of {', '.join(profiles.PROFILES)}")
+    official = profiles.profile_file(run, chosen.profile).exists() and profiles.parameters(run, chosen.profile) == chosen
+    style.use_style()
+    return Run(run, chosen, official, datetime.now(UTC))

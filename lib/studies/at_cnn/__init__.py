@@ -1,0 +1,1 @@
+"""Study 2: what adversarially trained CNNs look at (Zhang and Zhu 2019)."""

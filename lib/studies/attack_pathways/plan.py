@@ -1,0 +1,181 @@
+"""Study 6, attack pathways (Bluff: Das, Park et al., VIS 2020) for any network: parameters, pairs of classes, networks.
+
+For each network and each pair of classes, images of the source class are pushed towards the target class by targeted
+attacks of ten strengths, which are L2 radii of images in [0, 1]; the same images at each strength. What is kept is every
+channel's score on every image (`lib.pathways`), so that everything else can be computed for any choice of images: the same
+ones at each strength, or those alone on which the attack succeeds, as in the original.
+
+`pgd` is PGD in the L2 ball with steps of a fifth of the radius, as in the original. `fgsm` takes one step against the sign
+of the gradient, with the L2 size of the strength (the original's is not published). `noise` is the control: a random
+direction of the same L2 size.
+"""
+
+import functools
+from typing import Annotated, Literal, NamedTuple
+
+from pydantic import Field, field_validator, model_validator
+from torch import Tensor, nn
+
+from lib.data import datasets
+from lib.networks import classifier, hooks
+from lib.studies import parameters
+from lib.training import cache
+from lib.training.config import Augmentation, TrainConfig
+
+TITLE = "Attack pathways"
+ATTACKS = ("pgd", "fgsm", "noise")
+NAMES = {"pgd": "PGD (L2)", "fgsm": "FGSM", "noise": "random direction"}
+Positive = Annotated[float, Field(gt=0)]
+
+
+class Pair(NamedTuple):
+    """Classes by number."""
+
+    source: int
+    target: int
+
+
+class Parameters(parameters.Parameters):
+    """What the study varies; the defaults are the laptop profile."""
+
+    dataset: Annotated[str, Field(description="any name that lib.datasets.load knows")] = "shapes"
+    size: Annotated[int, Field(ge=16, description="image size, pixels")] = 32
+    channels: Annotated[Literal[1, 3], Field(description="1 grey, 3 colour")] = 3
+    architectures: Annotated[tuple[str, ...], Field(min_length=1)] = ("plain", "residual")
+    layers: Annotated[
+        tuple[str, ...], Field(description="convolutional layers by name, in order; none: the blocks of the network")
+    ] = ()
+    seeds: Annotated[int, Field(ge=1, description="networks trained for each architecture")] = 3
+    epochs: Annotated[int, Field(ge=0, description="0: published weights as they are")] = 8
+    train_images: Annotated[int | None, Field(ge=1, description="None: all there are")] = 2000
+    batch_size: Annotated[int, Field(ge=2, description="images in a training step")] = 64
+    learning_rate: Annotated[float, Field(gt=0, description="peak of the schedule")] = 0.1
+    optimizer: Literal["sgd", "adam"] = "sgd"
+    weight_decay: Annotated[float, Field(ge=0)] = 5e-4
+    augment: Annotated[tuple[Augmentation, ...], Field(description="of training images")] = ("flip",)
+    weights: Annotated[Literal["none", "imagenet"], Field(description="start from random or published weights")] = "none"
+    similar: Annotated[tuple[str, ...], Field(min_length=1, description="pairs SOURCE>TARGET that look alike")] = (
+        "square/grass>cross/lawn",
+    )
+    dissimilar: Annotated[tuple[str, ...], Field(min_length=1, description="pairs SOURCE>TARGET that do not")] = (
+        "ring/stars>arrow/writing",
+    )
+    images: Annotated[int, Field(ge=8, description="test images of either class")] = 50
+    strengths: Annotated[tuple[Positive, ...], Field(min_length=2, description="L2 radii, pixels in [0, 1]")] = (
+        0.1,
+        0.2,
+        0.3,
+        0.45,
+        0.6,
+        0.75,
+        0.9,
+        1.1,
+        1.3,
+        1.5,
+    )
+    steps: Annotated[int, Field(ge=1, description="of PGD, each a fifth of the radius")] = 20
+    share: Annotated[float, Field(gt=0, le=1, description="of a layer's channels: its top neurons")] = 0.1
+    least: Annotated[int, Field(ge=1, description="top neurons of a layer, at least")] = 3
+    most: Annotated[int, Field(ge=1, description="top neurons of a layer, at most")] = 10
+    exploited: Annotated[int, Field(ge=1, description="neurons exploited by an attack of one strength, at most")] = 5
+    stride: Annotated[Literal["own", "released"], Field(description="how influence convolves; see lib.pathways")] = "own"
+    features: Annotated[int, Field(ge=1, description="steps of activation maximisation")] = 64
+    patches: Annotated[int, Field(ge=1, description="images that excite a neuron most, shown of each")] = 4
+
+    @field_validator("strengths")
+    @classmethod
+    def _ascending(cls, grid: tuple[float, ...]) -> tuple[float, ...]:
+        if list(grid) != sorted(set(grid)):
+            raise ValueError("in ascending order, each once")
+        return grid
+
+    @field_validator("similar", "dissimilar")
+    @classmethod
+    def _pairs(cls, pairs: tuple[str, ...]) -> tuple[str, ...]:
+        for pair in pairs:
+            source, arrow, target = pair.partition(">")
+            if not (source and arrow and target) or source == target:
+                raise ValueError(f"pair {pair!r}: two different classes, as SOURCE>TARGET")
+        return pairs
+
+    @model_validator(mode="after")
+    def _fits(self) -> "Parameters":
+        if self.layers and len(self.architectures) > 1:
+            raise ValueError("layers are those of one network; name one architecture, or leave layers empty")
+        return self
+
+    @property
+    def pairs(self) -> tuple[str, ...]:
+        return (*self.similar, *self.dissimilar)
+
+
+def networks(p: Parameters) -> list[TrainConfig]:
+    """Every network the study needs, architecture by architecture; on `shapes` those of study 1."""
+    return [
+        TrainConfig(
+            dataset=p.dataset,
+            size=p.size,
+            channels=p.channels,
+            limit=p.train_images,
+            arch=arch,
+            weights=p.weights,
+            seed=seed,
+            epochs=p.epochs,
+            batch_size=p.batch_size,
+            optimizer=p.optimizer,
+            lr=p.learning_rate,
+            weight_decay=p.weight_decay,
+            augment=p.augment,
+        )
+        for arch in p.architectures
+        for seed in range(p.seeds)
+    ]
+
+
+def network(p: Parameters, arch: str, seed: int) -> cache.Trained:
+    config = next(c for c in networks(p) if (c.arch, c.seed) == (arch, seed))
+    return cache.trained(config, device_name=p.device)
+
+
+def layers_of(model: classifier.Classifier, named: tuple[str, ...] = ()) -> tuple[str, ...]:
+    """The layers that are rows of the graph: as named, or the blocks of the network's stages in order.
+
+    Raises ValueError for a name that is none of the network's.
+    """
+    if named:
+        for name in named:
+            hooks.find_layer(model, name)
+        return named
+    found: list[str] = []
+    for stage in model.stages:
+        module = hooks.find_layer(model, stage)
+        blocks = [
+            f"{stage}.{name}"
+            for name, child in module.named_children()
+            if any(isinstance(m, nn.Conv2d) for m in child.modules())
+        ]
+        whole = not isinstance(module, nn.Sequential) or any(isinstance(c, nn.Conv2d) for c in module.children())
+        found += [stage] if whole or not blocks else blocks
+    return tuple(found)
+
+
+def pair_of(pair: str, classes: tuple[str, ...]) -> Pair:
+    """Raises ValueError for a class that the data set does not have."""
+    names = pair.split(">")
+    for name in names:
+        if name not in classes:
+            raise ValueError(f"pair {pair!r}: {name!r} is none of the classes {', '.join(classes)}")
+    return Pair(*(classes.index(n) for n in names))
+
+
+def of_class(data: datasets.ImageSet, index: int, n: int) -> Tensor:
+    """The first n images of a class. Raises ValueError where there are none."""
+    found = (data.labels == index).nonzero()[:n, 0]
+    if not len(found):
+        raise ValueError(f"{data.name} ({data.split}) shows no image of class {data.classes[index]!r}; choose another pair")
+    return data.images[found]
+
+
+@functools.lru_cache(maxsize=2)
+def evaluation_set(p: Parameters) -> datasets.ImageSet:
+    return datasets.load(p.dataset, "test", size=p.size, channels=p.channels)

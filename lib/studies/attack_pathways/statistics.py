@@ -1,0 +1,199 @@
+"""Study 6: what happens to the pathways under attack, as statistics with intervals.
+
+Statistics are functions of the images and of the seeds that they are computed on (`lib.claims`). A source image and the
+target image of the same number are resampled together; a median is taken of the images that were drawn.
+"""
+
+import functools
+from collections.abc import Callable
+
+import numpy as np
+import pandas as pd
+import torch
+
+from lib.claims import intervals
+from lib.claims.intervals import Interval, Statistic
+from lib.measures import comparison
+from lib.pathways import neurons
+from lib.pathways.graph import top_count
+from lib.studies.attack_pathways.plan import Parameters
+
+
+class Scored:
+    """The measurement as arrays: `clean`, `target` (seeds, images, channels), `attacked` (seeds, strengths, images,
+    channels), `success` (seeds, strengths, images)."""
+
+    def __init__(self, table: pd.DataFrame, p: Parameters) -> None:
+        self.p = p
+        self.layers: dict[str, list[str]] = {a: list(dict.fromkeys(t.layer)) for a, t in table.groupby("arch", sort=False)}
+        self._arrays: dict[tuple[str, str, str, str], np.ndarray] = {}
+        self._success: dict[tuple[str, str, str], np.ndarray] = {}
+        order = ["seed", "strength", "image_id"]
+        for (arch, pair, attack, layer), part in table.groupby(["arch", "pair", "attack", "layer"], sort=False):
+            part = part.sort_values(order)
+            shape = (part.seed.nunique(), part.strength.nunique(), -1)
+            values = np.stack(part.scores.to_list()).astype(np.float32)
+            self._arrays[arch, pair, attack, layer] = values.reshape(*shape, values.shape[1])
+            self._success[arch, pair, attack] = part.success.to_numpy().reshape(shape)
+
+    def scores(self, arch: str, pair: str, attack: str, layer: str) -> np.ndarray:
+        """(seeds, strengths, images, channels)."""
+        return self._arrays[arch, pair, attack, layer]
+
+    def success(self, arch: str, pair: str, attack: str) -> np.ndarray:
+        """(seeds, strengths, images), bool, of as many images as `images` says."""
+        return self._success[arch, pair, attack][..., : self.images(pair)]
+
+    def images(self, pair: str) -> int:
+        """How many of the source class, or of the target class where those are fewer."""
+        arch = next(iter(self.layers))
+        return min(self._success[arch, pair, c].shape[2] for c in ("source", "target"))
+
+
+DRAWS = 200
+LAST = 2  # layers that count as deep
+FEW = 3  # successes that a median is taken of, at least
+Medians = dict[str, np.ndarray]
+
+
+def top(medians: np.ndarray, k: int) -> np.ndarray:
+    """Which are among the k highest of the last dimension, as `pathways.top` chooses them."""
+    found = np.zeros(medians.shape, dtype=bool)
+    np.put_along_axis(found, neurons.top(torch.from_numpy(medians), k).numpy(), True, axis=-1)
+    return found
+
+
+class Pathways:
+    """Statistics of one network on one pair of classes; medians of a draw of images are taken once."""
+
+    def __init__(self, scored: Scored, arch: str, pair: str) -> None:
+        self.arch, self.pair, self.p, self.scored = arch, pair, scored.p, scored
+        self.layers = scored.layers[arch]
+        self.widths = {n: scored.scores(arch, pair, "source", n).shape[-1] for n in self.layers}
+        self.k = {n: top_count(width, scored.p.share, scored.p.least, scored.p.most) for n, width in self.widths.items()}
+        self._sorted = functools.cache(self._values)
+        self._found: dict[tuple[str, bytes, bytes], Medians] = {}
+
+    def _values(self, attack: str, layer: str) -> np.ndarray:
+        """(seeds, strengths, channels, images), so that a draw of images lies together."""
+        return np.ascontiguousarray(self.scored.scores(self.arch, self.pair, attack, layer).swapaxes(2, 3))
+
+    def medians(self, attack: str, i: np.ndarray, s: np.ndarray) -> Medians:
+        """By layer (seeds, strengths, channels); `source` and `target` have one strength, 0."""
+        key = (attack, i.tobytes(), s.tobytes())
+        if key not in self._found:
+            self._found[key] = {n: np.median(self._sorted(attack, n)[s][..., i], axis=-1) for n in self.layers}
+        return self._found[key]
+
+    def tops(self, i: np.ndarray, s: np.ndarray, layer: str) -> tuple[np.ndarray, np.ndarray]:
+        """O and T of a layer, (seeds, 1, channels)."""
+        source, target = (self.medians(c, i, s)[layer] for c in ("source", "target"))
+        return top(source, self.k[layer]), top(target, self.k[layer])
+
+    def success(self, attack: str, strength: int) -> Statistic:
+        """The share of images on which the attack of a strength (by number) reaches its class."""
+        won = self.scored.success(self.arch, self.pair, attack)[:, strength]
+        return lambda i, s: float(won[s][:, i].mean())
+
+    def shared(self, layer: str, over_chance: bool = False) -> Statistic:
+        """|O ∩ T| / K; `over_chance` moves the K/C that two sets drawn at random have in common to 0, and leaves 1 at 1."""
+        chance = self.k[layer] / self.widths[layer] if over_chance else 0.0
+
+        def statistic(i: np.ndarray, s: np.ndarray) -> float:
+            own, other = self.tops(i, s, layer)
+            return float(((own & other).sum(-1).mean() / self.k[layer] - chance) / (1 - chance)) if chance < 1 else 0.0
+
+        return statistic
+
+    def kept(self, attack: str, strength: int, group: str, layers: list[str] | None = None) -> Statistic:
+        """The share of a group's neurons that are top neurons of the attacked images: `original`, `target`; for `new` the
+        share of the top neurons that are in neither. Over the deep layers unless named; NaN where the group is empty."""
+
+        def statistic(i: np.ndarray, s: np.ndarray) -> float:
+            inside, whole = 0.0, 0.0
+            for layer in layers or self.layers[-LAST:]:
+                own, other = (t[:, 0] for t in self.tops(i, s, layer))
+                now = top(self.medians(attack, i, s)[layer][:, strength], self.k[layer])
+                part = {"original": own & ~other, "target": other & ~own, "both": own & other}.get(group)
+                inside += (now & ~own & ~other).sum() if part is None else (now & part).sum()
+                whole += now.sum() if part is None else part.sum()
+            return float(inside / whole) if whole else float("nan")
+
+        return statistic
+
+    def moved(self, attack: str, strength: int, group: str) -> Statistic:
+        """Mean change of the medians of a group of the last layer (attacked - clean), as multiples of the layer's mean."""
+
+        def statistic(i: np.ndarray, s: np.ndarray) -> float:
+            layer = self.layers[-1]
+            own, other = (t[:, 0] for t in self.tops(i, s, layer))
+            clean = self.medians("source", i, s)[layer][:, 0]
+            change = (self.medians(attack, i, s)[layer][:, strength] - clean) / np.abs(clean).mean(-1, keepdims=True)
+            part = own & ~other if group == "original" else other & ~own
+            return float(change[part].mean()) if part.any() else float("nan")
+
+        return statistic
+
+    def correlation(self, attack: str, strength: int, layers: list[str]) -> Statistic:
+        """Spearman's correlation of attacked and clean medians over a layer's channels, mean of the layers."""
+
+        def statistic(i: np.ndarray, s: np.ndarray) -> float:
+            after, before = self.medians(attack, i, s), self.medians("source", i, s)
+            pairs = [(torch.from_numpy(after[n][:, strength]), torch.from_numpy(before[n][:, 0])) for n in layers]
+            return float(torch.stack([comparison.spearman(a, b).mean() for a, b in pairs]).mean())
+
+        return statistic
+
+    def new_among_successes(self, attack: str, strength: int) -> Statistic:
+        """As `kept(…, "new")` of all layers, over the images on which this strength succeeds; NaN where none is."""
+        return self._new_among(attack, strength, lambda i, won: [i[won]])
+
+    def new_among_as_many(self, attack: str, strength: int) -> Statistic:
+        """The same over as many images, drawn from all of them: a median of few images varies more, whichever they are."""
+        rng = np.random.default_rng(0)
+        return self._new_among(
+            attack, strength, lambda i, won: [rng.choice(i, int(won.sum()), replace=False) for _ in range(5) if won.any()]
+        )
+
+    def _new_among(self, attack: str, strength: int, choose: Callable[[np.ndarray, np.ndarray], list[np.ndarray]]) -> Statistic:
+        succeeded = self.scored.success(self.arch, self.pair, attack)[:, strength]
+
+        def statistic(i: np.ndarray, s: np.ndarray) -> float:
+            found = []
+            for seed in s:
+                for chosen in (c for c in choose(i, succeeded[seed, i]) if len(c)):
+                    inside, whole = 0, 0
+                    for layer in self.layers:
+                        own, other = (t[0, 0] for t in self.tops(i, np.array([seed]), layer))
+                        medians = np.median(self._sorted(attack, layer)[seed, strength][:, chosen], axis=-1)
+                        now = top(medians, self.k[layer])
+                        inside, whole = inside + (now & ~own & ~other).sum(), whole + now.sum()
+                    found.append(inside / whole)
+            return float(np.mean(found)) if found else float("nan")
+
+        return statistic
+
+    def first_success(self, attack: str) -> int | None:
+        """The weakest strength (by number) that succeeds on FEW images for every seed; None where none does."""
+        ever = (self.scored.success(self.arch, self.pair, attack).sum(-1) >= FEW).all(0)
+        return int(ever.argmax()) if ever.any() else None
+
+    def interval(self, statistic: Statistic, draws: int = DRAWS) -> Interval:
+        images = self.scored.images(self.pair)
+        seeds = len(self.scored.success(self.arch, self.pair, "source"))
+        return intervals.interval(statistic, images=images, seeds=seeds, draws=draws)
+
+
+def mean(parts: list[Statistic]) -> Statistic:
+    return lambda i, s: float(np.mean([part(i, s) for part in parts]))
+
+
+def thirds(layers: list[str]) -> tuple[list[str], list[str]]:
+    """The first and the last third of the layers, one each at least."""
+    n = max(1, len(layers) // 3)
+    return layers[:n], layers[-n:]
+
+
+def by_strength(path: Pathways, make: Callable[[int], Statistic], draws: int = 100) -> list[Interval]:
+    """A statistic's interval at each strength."""
+    return [path.interval(make(j), draws) for j in range(len(path.p.strengths))]

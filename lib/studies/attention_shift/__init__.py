@@ -1,0 +1,1 @@
+"""Study 1: Grad-CAM attention shift under attack (Chakraborty et al. 2022)."""

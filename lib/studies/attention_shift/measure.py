@@ -1,0 +1,157 @@
+"""Study 1: how far each map moves under attack, one row for each image, layer, attack, eps and target."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+from torch import Tensor
+
+from lib.attacks import single_step
+from lib.data import datasets
+from lib.explanations import activation_maps
+from lib.measures import comparison
+from lib.measures.similarity import ssim
+from lib.networks import classifier
+from lib.studies.attention_shift.plan import ATTACKS, TARGETS, Parameters
+from lib.training import cache
+from lib.training.config import TrainConfig
+
+
+def shown(maps: Tensor, size: int) -> Tensor:
+    """A positive map as the paper shows it: scaled to [0, 1] map by map, enlarged bilinearly to the image."""
+    return activation_maps.upsample(activation_maps.normalise(maps), size)
+
+
+def compare(clean: Tensor, other: Tensor, size: int, window: str) -> dict[str, np.ndarray]:
+    """Every dissimilarity of two batches of positive maps (N, h, w) in their native grid, a column each, (N,)."""
+    big_clean, big_other = shown(clean, size), shown(other, size)
+    small_clean, small_other = activation_maps.normalise(clean), activation_maps.normalise(other)
+    similarity = ssim(big_clean, big_other, window=window)
+    grid = min(3, *(n - 1 + n % 2 for n in clean.shape[-2:]))
+    columns = {
+        "ssim": similarity,
+        "nissim": ((1 - similarity) / 2).clamp(0, 1),
+        "nissim_native": comparison.nissim(small_clean, small_other, size=grid),
+        "spearman": comparison.spearman(small_clean, small_other),
+        "iou": comparison.topk_iou(small_clean, small_other),
+        "centroid_shift": comparison.centroid_shift(big_clean, big_other),
+        "degenerate_clean": comparison.degenerate(clean),
+        "degenerate_adv": comparison.degenerate(other),
+    }
+    return {k: v.cpu().numpy() for k, v in columns.items()}
+
+
+def measure(
+    model: classifier.Classifier,
+    x: Tensor,
+    y: Tensor,
+    *,
+    eps: Sequence[float],
+    window: str = "uniform",
+    first_image: int = 0,
+    noise_seed: int = 0,
+) -> pd.DataFrame:
+    """One row for each (image, layer, attack, eps, target): how far the map moved and what the network said.
+
+    eps 0 is measured too, as the check that nothing moves. The pass that gives the maps gives the prediction, so an
+    attacked image costs one forward pass and one backward pass for each of its two classes. `nissim_class` (for FGSM and
+    `pred`) is the dissimilarity of two maps of the *clean* image: of the class predicted before and after the attack. It is
+    how much of the shift a mere change of the explained class makes. `nissim_ceiling` compares the clean maps
+    of the predicted class of two different images; it needs two images at least.
+    """
+    size, layers, n = x.shape[-1], list(model.stages), len(x)
+    direction, clean_logits = single_step.fgsm_direction(model, x, y)
+    noise = torch.cat([single_step.random_sign(x[:1], _generator(noise_seed, first_image + i)) for i in range(n)]).to(x)
+    directions = {"fgsm": direction, "noise": noise}
+    clean_pred = clean_logits.argmax(1)
+
+    def explain(images: Tensor) -> activation_maps.Maps:
+        return activation_maps.gradcam(model, images, lambda logits: torch.stack([logits.argmax(1), y], 1), layers)
+
+    clean = explain(x)
+    rows: list[dict[str, Any]] = []
+    reached: list[Tensor] = []
+    for attack in ATTACKS:
+        for e in (0.0, *eps):
+            attacked = explain(single_step.step_along(x, directions[attack], e))
+            pred = attacked.logits.argmax(1)
+            if attack == "fgsm":
+                reached.append(pred)
+            for layer in layers:
+                for t, target in enumerate(TARGETS):
+                    found = compare(clean.maps[layer][:, t], attacked.maps[layer][:, t], size, window)
+                    where = {"layer": layer, "last": layer == layers[-1], "attack": attack, "eps": e, "target_mode": target}
+                    rows.append(where | found | {"pred_adv": pred})
+    elsewhere = activation_maps.gradcam(model, x, torch.stack(reached, 1), layers)
+    own = {layer: shown(clean.maps[layer][:, 0], size) for layer in layers}
+    ceiling = {k: comparison.nissim(m, m.roll(1, 0), window=window).cpu().numpy() for k, m in own.items()}
+    for row in rows:
+        row["nissim_ceiling"] = ceiling[row["layer"]]
+        row["nissim_class"] = np.full(n, np.nan, np.float32)
+        if row["attack"] == "fgsm" and row["target_mode"] == "pred":
+            other = shown(elsewhere.maps[row["layer"]][:, (0.0, *eps).index(row["eps"])], size)
+            row["nissim_class"] = comparison.nissim(own[row["layer"]], other, window=window).cpu().numpy()
+    common = {
+        "image_id": np.arange(first_image, first_image + n),
+        "true": y.cpu().numpy(),
+        "pred_clean": clean_pred.cpu().numpy(),
+        # no gradient at all: the loss has saturated or the model masks its gradients, and FGSM does nothing here
+        "masked": (direction == 0).flatten(1).all(1).cpu().numpy(),
+    }
+    return pd.concat(
+        [pd.DataFrame(common | row | {"pred_adv": row["pred_adv"].cpu().numpy()}) for row in rows], ignore_index=True
+    )
+
+
+def _generator(seed: int, image: int) -> torch.Generator:
+    """Noise that belongs to an image: every network sees the same."""
+    return torch.Generator().manual_seed(seed * 1_000_003 + image)
+
+
+def measure_network(p: Parameters, config: TrainConfig, data: datasets.ImageSet, batch_size: int = 60) -> pd.DataFrame:
+    """The measurement of one trained network, in batches of about one size."""
+    network = cache.trained(config, device_name=p.device)
+    where = next(network.model.parameters()).device
+    parts = []
+    for index in torch.arange(len(data)).tensor_split(-(-len(data) // batch_size)):
+        x, y = data.images[index].to(where), data.labels[index].to(where)
+        parts.append(measure(network.model, x, y, eps=p.eps, window=p.window, first_image=int(index[0])))
+    table = pd.concat(parts, ignore_index=True)
+    table.insert(0, "model", config.arch)
+    table.insert(1, "seed", config.seed)
+    return table.astype(dict.fromkeys(("model", "layer", "attack", "target_mode"), "category"))
+
+
+def summary(table: pd.DataFrame) -> pd.DataFrame:
+    """By (model, seed, layer, attack, target, eps): MOD and its companions, accuracy, share of maps that are empty."""
+    data = table.assign(
+        correct=table.pred_adv == table.true,
+        flipped=table.pred_adv != table.pred_clean,
+        empty=table.degenerate_clean | table.degenerate_adv,
+    )
+    keys = ["model", "seed", "layer", "last", "attack", "target_mode", "eps"]
+    columns = [
+        "nissim",
+        "nissim_native",
+        "spearman",
+        "iou",
+        "centroid_shift",
+        "nissim_ceiling",
+        "correct",
+        "flipped",
+        "empty",
+        "masked",
+    ]
+    means = data.groupby(keys, observed=True)[columns].mean().reset_index()
+    means["mod_over_ceiling"] = means.nissim / means.nissim_ceiling
+    return means.rename(columns={"nissim": "mod", "nissim_native": "mod_native", "correct": "accuracy"})
+
+
+def vid(means: pd.DataFrame) -> pd.DataFrame:
+    """VID in reading A, by (model, seed, layer, target): the population standard deviation over eps > 0 of MOD under FGSM."""
+    under = means[(means.attack == "fgsm") & (means.eps > 0)].sort_values("eps")
+    keys = ["model", "seed", "layer", "last", "target_mode"]
+    wide = under.pivot_table(index=keys, columns="eps", values="mod", observed=True)
+    return wide.index.to_frame(index=False).assign(vid=comparison.vid_model(torch.tensor(wide.to_numpy())).numpy())

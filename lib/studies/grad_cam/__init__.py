@@ -1,0 +1,1 @@
+"""Study 0: the Grad-CAM tour."""

@@ -1,0 +1,161 @@
+"""The front door: one image, one class, one layer; what speaks for it and against it, before and after an attack."""
+
+import functools
+import html
+
+import matplotlib.pyplot as plt
+import torch
+from matplotlib.figure import Figure
+from PIL import Image
+from torch import Tensor
+
+from lib.attacks import projected, single_step
+from lib.data import images
+from lib.explanations import activation_maps
+from lib.figures import pictures, widgets
+from lib.measures import comparison
+from lib.networks import classifier
+from lib.studies.grad_cam import plan
+from lib.studies.grad_cam.plan import FAMILY, Parameters
+
+METHODS = {"Grad-CAM": "gradcam", "Grad-CAM++": "gradcam++", "CAM (last layer)": "cam"}
+SHOWN = {"for the class (ReLU)": "positive", "against it (counterfactual)": "counterfactual", "both (no ReLU)": "signed"}
+ATTACKS = ("none", "targeted PGD", "random signs")
+
+
+def explained(
+    model: classifier.Classifier,
+    x: Tensor,
+    target: int,
+    layer: str,
+    method: str,
+    sign: activation_maps.Sign,
+    head: str = "head",
+) -> activation_maps.Maps:
+    """A map by one of METHODS. Raises ValueError for CAM where it is not defined, and for a counterfactual of Grad-CAM++."""
+    if method == "cam":
+        return activation_maps.cam(model, x, target, layer, sign=sign, head=head)
+    if method == "gradcam++" and sign == "counterfactual":
+        raise ValueError("the weights of Grad-CAM++ are never below zero, so it has no counterfactual; choose Grad-CAM")
+    return activation_maps.gradcam(model, x, target, layer, method=method, sign=sign)  # type: ignore[arg-type]
+
+
+def moved(model: classifier.Classifier, x: Tensor, aimed: int, attack: str, eps: float, steps: int) -> Tensor:
+    """One of ATTACKS on an image."""
+    if attack not in ATTACKS:
+        raise ValueError(f"unknown attack {attack!r}; choose one of {', '.join(ATTACKS)}")
+    if attack == "none" or eps == 0:
+        return x
+    if attack == "random signs":
+        return single_step.step_along(x, single_step.random_sign(x, torch.Generator().manual_seed(0)), eps)
+    return projected.pgd(
+        model, x, torch.tensor([aimed], device=x.device), eps=eps, steps=steps, targeted=True, judge=False
+    ).x_adv
+
+
+def draw(
+    model: classifier.Classifier,
+    x: Tensor,
+    classes: tuple[str, ...],
+    *,
+    of: int,
+    aimed: int,
+    layer: str,
+    method: str,
+    sign: activation_maps.Sign,
+    attack: str,
+    eps: float,
+    steps: int = 20,
+    head: str = "head",
+) -> tuple[Figure, str]:
+    """Image (1, C, H, W) and map before and after, both decisions; and a line of numbers."""
+    x_adv = moved(model, x, aimed, attack, eps, steps)
+    size = x.shape[-1]
+    fig, axes = plt.subplots(2, 3, figsize=(10.5, 6.2))
+    told = []
+    shown = []
+    for row, (picture, when) in enumerate(((x, "before"), (x_adv, "after"))):
+        found = explained(model, picture, of, layer, method, sign, head)
+        raw = activation_maps.upsample(found.maps[layer], size)[0].cpu()
+        largest = float(raw.abs().max())
+        pictures.image(axes[row, 0], picture[0].cpu(), "image" if row == 0 else f"attacked: {attack}, eps {eps:g}")
+        if sign == "signed":
+            drawn = pictures.heatmap(axes[row, 1], raw, f"{when}: for (red) and against (blue) {classes[of]}", signed=True)
+            pictures.colour_bar(fig, drawn, axes[row, 1], "map, in the score's units")
+        else:
+            drawn = pictures.overlay(
+                axes[row, 1], picture[0].cpu(), raw / largest if largest else raw, f"{when}: {classes[of]}"
+            )
+            pictures.colour_bar(fig, drawn, axes[row, 1], "map over its largest value")
+        widgets.bars(axes[row, 2], found.logits[0].softmax(0).cpu(), classes, f"decision {when}")
+        told.append(
+            f"{when}: <b>{html.escape(classes[int(found.logits.argmax())])}</b>, score of {html.escape(classes[of])} "
+            f"{float(found.logits[0, of]):.3f}"
+        )
+        shown.append(activation_maps.normalise(raw.abs())[None])
+    empty = " This map is empty: nothing in this layer speaks that way." if comparison.degenerate(shown[0]) else ""
+    change = f"largest change of a pixel {float((x_adv - x).abs().max()):.3g}"
+    between = f"NISSIM <b>{comparison.nissim(*shown).item():.3f}</b> between the two maps"
+    return fig, f"{'; '.join(told)}; {change}; {between}.{empty}"
+
+
+def explorer(p: Parameters) -> widgets.Explorer:
+    """The explorer of a run; networks that are not in the cache are trained when they are first chosen."""
+    data = plan.evaluation_set(p)
+
+    @functools.lru_cache(maxsize=4)
+    def network(arch: str) -> classifier.Classifier:
+        return plan.network(p, arch, 0).model
+
+    def render(
+        arch: str,
+        show: str,
+        image: int,
+        own: Image.Image | None,
+        of: int,
+        layer: str,
+        method: str,
+        sign: activation_maps.Sign,
+        attack: str,
+        aimed: int,
+        eps: float,
+    ) -> tuple[Figure, str]:
+        model = network(arch)
+        where = next(model.parameters()).device
+        if own is not None:
+            x = images.to_tensor(own, size=p.size, channels=p.channels)
+        else:
+            found = data.images if show == "one object" else plan.two_objects(p).images
+            x = found[image % len(found)]
+        name = plan.layers_of(model, arch)[layer]
+        return draw(
+            model,
+            x[None].to(where),
+            data.classes,
+            of=of,
+            aimed=aimed,
+            layer=name,
+            method=method,
+            sign=sign,
+            attack=attack,
+            eps=eps,
+            steps=p.steps,
+            head=plan.head_of(arch),
+        )
+
+    numbered = {name: i for i, name in enumerate(data.classes)}
+    grid = (0.0, *p.eps)
+    controls = {
+        "arch": widgets.choice("network", {FAMILY.get(a, a): a for a in p.architectures}, p.architectures[0]),
+        "show": widgets.choice("objects", ("one object", "two objects"), "two objects"),
+        "image": widgets.integer("image", 0, 99),
+        "own": widgets.upload("upload an image"),
+        "of": widgets.choice("map of class", numbered, numbered[p.first]),
+        "layer": widgets.choice("layer", {f"{level} stage": level for level in plan.LEVELS}, "last"),
+        "method": widgets.choice("method", METHODS, "gradcam"),
+        "sign": widgets.choice("what speaks", SHOWN, "positive"),
+        "attack": widgets.choice("attack", ATTACKS, "targeted PGD"),
+        "aimed": widgets.choice("aimed at", numbered, numbered[p.second]),
+        "eps": widgets.slider("eps", grid, grid[len(grid) // 2]),
+    }
+    return widgets.Explorer(controls, render)

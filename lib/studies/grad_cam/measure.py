@@ -1,0 +1,149 @@
+"""Study 0: identities, where maps lie, and what an attack makes of them, a row an image and measure."""
+
+from collections.abc import Callable
+
+import pandas as pd
+import torch
+from torch import Tensor
+
+from lib.attacks import projected, single_step
+from lib.claims.cubes import rows
+from lib.explanations import activation_maps
+from lib.measures import comparison
+from lib.networks import classifier
+from lib.studies.grad_cam.plan import Parameters, evaluation_set, head_of, layers_of, network, two_objects
+from lib.training import evaluate
+
+
+def other_class(y: Tensor, classes: int) -> Tensor:
+    """The class that an attack aims at: the next one, in a circle; another for every class, none by choice."""
+    return (y + 1) % classes
+
+
+def on_object(maps: Tensor, mask: Tensor) -> dict[str, Tensor]:
+    """The share of a map's mass that lies on an object, and whether its peak does; maps >= 0 (N, h, w), masks (N, H, W).
+
+    Maps are enlarged but not scaled. One that is empty has neither mass nor peak: NaN.
+    """
+    big, mask = activation_maps.upsample(maps, mask.shape[-1]), mask.to(maps)
+    energy, peak = (comparison.overlap(big, mask, how) for how in ("energy", "pointing"))  # type: ignore[arg-type]
+    return {"energy": energy, "pointing": torch.where(energy.isnan(), torch.nan, peak)}
+
+
+def identity(model: classifier.Classifier, x: Tensor, y: Tensor, head: str = "head") -> dict[str, Tensor]:
+    """How far the two sides of each identity are apart, relative to the largest value, (N,).
+
+    `cam`: CAM and Z times the signed Grad-CAM at the last layer, where CAM is defined (average pooling, then `head`);
+    `sum`: the signed map and the positive one minus the counterfactual one; `product`: the positive times the
+    counterfactual one, which is 0; `softmax`: how far the map of the probability, scaled alike, is from that of the logit.
+    """
+    layer = model.stages[-1]
+    found = {s: activation_maps.gradcam(model, x, y, layer, sign=s).maps[layer] for s in ("positive", "signed")}
+    # from its definition: Grad-CAM of the negated score
+    against = activation_maps.gradcam(_Changed(model, torch.neg), x, y, f"net.{layer}").maps[f"net.{layer}"]
+
+    def largest(maps: Tensor) -> Tensor:
+        return maps.abs().amax((1, 2))
+
+    try:
+        weighed = activation_maps.cam(model, x, y, layer, head=head).maps[layer]
+        apart = {"cam": largest(weighed - weighed[0].numel() * found["signed"]) / largest(weighed)}
+    except ValueError:  # a head of several layers, as VGG-16's
+        apart = {}
+    of_probability = activation_maps.gradcam(_Changed(model, _softmax), x, y, f"net.{layer}", sign="signed").maps[
+        f"net.{layer}"
+    ]
+    unit = [m / largest(m).clamp_min(torch.finfo(m.dtype).tiny).view(-1, 1, 1) for m in (of_probability, found["signed"])]
+    return apart | {
+        "sum": largest(found["signed"] - (found["positive"] - against)) / largest(found["signed"]),
+        "product": largest(found["positive"] * against) / largest(found["signed"]) ** 2,
+        # where float32 has no gradient of the probability left there is no map to compare
+        "softmax": torch.where(largest(of_probability) > 0, largest(unit[0] - unit[1]), torch.nan),
+    }
+
+
+class _Changed(torch.nn.Module):
+    """A network with another last step: what is explained is a function of its scores."""
+
+    def __init__(self, model: classifier.Classifier, last: Callable[[Tensor], Tensor]) -> None:
+        super().__init__()
+        self.net, self.last = model, last
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.last(self.net(x))
+
+
+def _softmax(logits: Tensor) -> Tensor:
+    return logits.softmax(1)
+
+
+BATCH = 50
+
+
+def measure(p: Parameters, arch: str, seed: int) -> pd.DataFrame:
+    """Everything about one network: rows (arm, seed, image_id, measure, level, value), the arm is the architecture."""
+    model, data = network(p, arch, seed).model, evaluation_set(p)
+    where = next(model.parameters()).device
+    found: dict[tuple[str, float], list[Tensor]] = {}
+
+    def keep(measure: str, level: float, values: Tensor) -> None:
+        found.setdefault((measure, level), []).append(values.detach().float().cpu())
+
+    for part in torch.arange(len(data)).split(BATCH):
+        mask = None if data.masks is None else data.masks[part].to(where)
+        _single(model, p, arch, data.images[part].to(where), data.labels[part].to(where), mask, int(part[0]), keep)
+    pair = two_objects(p)
+    for images, on_first in zip(pair.images.split(BATCH // 4), pair.first.split(BATCH // 4), strict=True):
+        _two_objects(model, p, images.to(where), on_first.to(where), keep)
+    if p.dataset == "shapes":
+        conflict = evaluation_set(p, "shapes-conflict")
+        decided = evaluate.predictions(model, conflict.images[:])
+        for cue in ("shape", "texture"):
+            keep(f"by/{cue}", 0, (decided == conflict.attributes[cue]).float())
+    tables = [rows(arch, seed, name, level, torch.cat(values)) for (name, level), values in found.items()]
+    return pd.concat(tables, ignore_index=True)
+
+
+Keep = Callable[[str, float, Tensor], None]
+
+
+def _single(
+    model: classifier.Classifier, p: Parameters, arch: str, x: Tensor, y: Tensor, mask: Tensor | None, first: int, keep: Keep
+) -> None:
+    """Images of one object: identities, where maps lie, what an attack and noise make of them."""
+    layers = layers_of(model, arch)
+    for name, values in identity(model, x, y, head_of(arch)).items():
+        keep(f"identity/{name}", 0, values)
+    clean = activation_maps.gradcam(model, x, y, list(layers.values()), sign="signed")
+    keep("right", 0, (clean.logits.argmax(1) == y).float())
+    if mask is not None:
+        keep("area", 0, mask.flatten(1).float().mean(1))
+        for level, layer in layers.items():
+            for how, values in on_object(clean.maps[layer].relu(), mask).items():
+                keep(f"{how}/{level}", 0, values)
+    last = layers["last"]
+    aimed = other_class(y, clean.logits.shape[1])
+    draw = single_step.random_sign(x, torch.Generator().manual_seed(first))
+    for eps in p.eps:
+        generator = torch.Generator().manual_seed(first)
+        attacked = projected.pgd(model, x, aimed, eps=eps, steps=p.steps, targeted=True, judge=False, generator=generator).x_adv
+        for name, images in (("attack", attacked), ("noise", single_step.step_along(x, draw, eps))):
+            maps = activation_maps.gradcam(model, images, y, last)
+            keep(f"reached/{name}", eps, (maps.logits.argmax(1) == aimed).float())
+            before, after = (
+                activation_maps.upsample(activation_maps.normalise(m), p.size)
+                for m in (clean.maps[last].relu(), maps.maps[last])
+            )
+            keep(f"nissim/{name}", eps, comparison.nissim(before, after))
+            if mask is not None:
+                for how, values in on_object(maps.maps[last], mask).items():
+                    keep(f"{how}/{name}", eps, values)
+
+
+def _two_objects(model: classifier.Classifier, p: Parameters, x: Tensor, on_first: Tensor, keep: Keep) -> None:
+    """How much of the map of each class, and of its counterfactual, lies on the class's own objects."""
+    classes, layer = evaluation_set(p).classes, model.stages[-1]
+    for word, name, own in (("first", p.first, on_first), ("second", p.second, ~on_first)):
+        signed = activation_maps.gradcam(model, x, classes.index(name), layer, sign="signed").maps[layer]
+        for sign, maps in (("positive", signed.relu()), ("counterfactual", (-signed).relu())):
+            keep(f"two/{sign}/{word}", 0, on_object(maps, own)["energy"])

@@ -1,0 +1,194 @@
+"""Study 3, interpretability-aware robust training (Boopathy et al., ICML 2020): parameters, arms, networks.
+
+The ten arms are those of `lib.interpretability_arms`. Arms in `headline` carry the contrasts over seeds; the others are
+trained once, and their intervals say so.
+"""
+
+import functools
+from typing import Annotated, Literal
+
+from pydantic import Field, field_validator, model_validator
+
+from lib.attacks import unforeseen
+from lib.data import datasets
+from lib.networks import models
+from lib.studies import parameters
+from lib.studies.interpretability_aware_training import objective
+from lib.studies.interpretability_aware_training.objective import ARMS
+from lib.training import cache, config, objectives
+from lib.training.cache import Trained
+from lib.training.config import TrainConfig
+
+TITLE = "Interpretability-aware training"
+Positive = Annotated[float, Field(gt=0)]
+
+
+class Parameters(parameters.Parameters):
+    """What the study varies; the defaults are the laptop profile."""
+
+    dataset: Annotated[str, Field(description="any name that lib.datasets.load knows")] = "digits"
+    size: Annotated[int, Field(ge=8, description="image size, pixels")] = 16
+    channels: Annotated[Literal[1, 3], Field(description="1 grey, 3 colour")] = 1
+    arch: Annotated[str, Field(description="a network of lib.models that ends in average pooling and a linear head")] = "small"
+    arms: Annotated[tuple[str, ...], Field(min_length=2, description="of lib.interpretability_arms")] = tuple(ARMS)
+    headline: Annotated[tuple[str, ...], Field(min_length=2, description="arms with several seeds")] = (
+        "normal",
+        "adv",
+        "int-one-class",
+        "int2",
+    )
+    seeds: Annotated[int, Field(ge=1, description="of the headline arms")] = 3
+    train_images: Annotated[int | None, Field(ge=1, description="None: all there are")] = None
+    epochs: Annotated[int, Field(ge=1)] = 28
+    batch_size: Annotated[int, Field(ge=2)] = 50
+    learning_rate: Annotated[float, Field(gt=0, description="of Adam")] = 1e-3
+    schedule: config.Schedule = "constant"
+    eps: Annotated[float, Field(gt=0, le=1, description="radius in training, L-infinity")] = 0.12
+    attack_steps: Annotated[int, Field(ge=1, description="of the inner maximisation")] = 6
+    attack_step: Annotated[float, Field(gt=0, description="of constant length")] = 0.05
+    ig_attack_steps: Annotated[int, Field(ge=1, description="of the arms with integrated gradients, longer to match")] = 2
+    clean_share: Annotated[float, Field(ge=0, lt=1, description="of the run, before eps grows")] = 0.167
+    full_share: Annotated[float, Field(gt=0, le=1, description="of the run, when eps is whole")] = 0.733
+    gamma: Annotated[float, Field(ge=0, description="weight of the discrepancy, at the authors' scale")] = 0.01
+    ig_weight: Annotated[float, Field(ge=0, description="weight of IG-Norm's term; the code's 1 / batch size")] = 0.02
+    images: Annotated[int, Field(ge=8, description="test images that are attacked")] = 200
+    eps_grid: Annotated[tuple[Positive, ...], Field(min_length=2, description="radii of the evaluation")] = (
+        0.04,
+        0.08,
+        0.12,
+        0.16,
+        0.2,
+    )
+    pgd_steps: Annotated[int, Field(ge=1, description="of the paper's PGD, without a random start")] = 200
+    pgd_step: Annotated[float, Field(gt=0)] = 0.01
+    restarts: Annotated[int, Field(ge=1, description="random starts of the strongest attack, for each loss")] = 3
+    restart_steps: Annotated[int, Field(ge=1)] = 40
+    aai_images: Annotated[int, Field(ge=8, description="test images whose explanation is attacked")] = 100
+    aai_eps: Annotated[tuple[Positive, ...], Field(min_length=2, description="radii, eps among them")] = (0.04, 0.12, 0.2)
+    aai_steps: Annotated[int, Field(ge=1)] = 60
+    aai_step: Annotated[float, Field(gt=0)] = 0.01
+    top_k: Annotated[int, Field(ge=1, description="positions of the top-k form; the paper: 8 of 49")] = 3
+    ig_images: Annotated[int, Field(ge=4, description="test images explained by integrated gradients too")] = 40
+    ig_points: Annotated[int, Field(ge=1, description="of integrated gradients in the evaluation")] = 16
+    unforeseen_images: Annotated[int, Field(ge=0, description="test images of the unforeseen attacks; 0: none")] = 100
+    unforeseen_steps: Annotated[int, Field(ge=1, description="the paper: 200")] = 50
+    gabor_eps: Annotated[float, Field(gt=0, description="of 255; the paper: 400, which saturates colours")] = 400
+    snow_eps: Positive = 2
+    jpeg_eps: Annotated[tuple[Positive, Positive, Positive], Field(description="L-infinity, L2, L1")] = (1, 8, 256)
+    calibration_images: Annotated[int, Field(ge=0, description="of Normal and Adv at every calibrated radius")] = 40
+    targeted: Annotated[bool, Field(description="unforeseen attacks towards a random class, as published")] = False
+    published_networks: Annotated[bool, Field(description="also measure the authors' published MNIST networks")] = False
+
+    @field_validator("arms")
+    @classmethod
+    def _known_arms(cls, arms: tuple[str, ...]) -> tuple[str, ...]:
+        unknown = [a for a in arms if a not in ARMS]
+        if unknown or len(set(arms)) < len(arms):
+            raise ValueError(f"arms {', '.join(unknown) or 'named twice'}: choose of {', '.join(ARMS)}, each once")
+        if not {"normal", "adv"} <= set(arms):
+            raise ValueError("normal and adv are what the others are compared with; name both")
+        return arms
+
+    @field_validator("eps_grid", "aai_eps")
+    @classmethod
+    def _ascending(cls, grid: tuple[float, ...]) -> tuple[float, ...]:
+        if list(grid) != sorted(set(grid)):
+            raise ValueError("radii in ascending order, each once")
+        return grid
+
+    @field_validator("arch")
+    @classmethod
+    def _known_arch(cls, arch: str) -> str:
+        if arch not in models.SMALL_NETWORKS:
+            raise ValueError(
+                f"{arch!r} does not end in average pooling and a linear head that CAM can use; choose one of "
+                f"{', '.join(models.SMALL_NETWORKS)}"
+            )
+        return arch
+
+    @model_validator(mode="after")
+    def _fits(self) -> "Parameters":
+        stray = [a for a in self.headline if a not in self.arms]
+        if stray:
+            raise ValueError(f"headline {stray[0]!r} is none of the arms {', '.join(self.arms)}")
+        if self.full_share < self.clean_share:
+            raise ValueError(
+                f"the warm-up is too long: eps grows from {self.clean_share:g} of the run and should be whole at "
+                f"{self.full_share:g}"
+            )
+        for name, grid in (("eps_grid", self.eps_grid), ("aai_eps", self.aai_eps)):
+            if self.eps not in grid:
+                raise ValueError(f"{name} needs the radius of training, {self.eps:g}, among {grid}")
+        positions = (self.size // 4) ** 2  # of the last feature maps: every network here halves its images twice
+        if self.top_k > positions:
+            raise ValueError(f"top_k = {self.top_k}: the maps of {self.size}-pixel images have {positions} positions")
+        if self.eps == self.eps_grid[-1]:
+            raise ValueError(f"eps_grid needs a radius beyond that of training, {self.eps:g}")
+        return self
+
+    @property
+    def beyond(self) -> float:
+        """The first radius of the grid beyond that of training."""
+        return min(e for e in self.eps_grid if e > self.eps)
+
+    @property
+    def unforeseen_eps(self) -> dict[str, float]:
+        """The radius of each unforeseen attack, in its own units."""
+        return dict(zip(unforeseen.ATTACKS, (self.gabor_eps / 255, self.snow_eps, *self.jpeg_eps), strict=True))
+
+
+def label(arm: str) -> str:
+    """An arm as the paper writes it."""
+    return ARMS[arm].name
+
+
+def seeds_of(p: Parameters, arm: str) -> int:
+    return p.seeds if arm in p.headline else 1
+
+
+def config_of(p: Parameters, arm: str, seed: int) -> TrainConfig:
+    """The training of an arm; only what decides its weights, so that arms are shared between settings of the others."""
+    chosen = ARMS[arm]
+    options: dict[str, object] = {"arm": arm}
+    if chosen.climbs:
+        steps = p.ig_attack_steps if chosen.penalty == "ig" else p.attack_steps
+        step = p.attack_step * p.attack_steps / p.ig_attack_steps if chosen.penalty == "ig" else p.attack_step
+        options |= {"eps": p.eps, "steps": steps, "step": step, "begin": p.clean_share, "full": p.full_share}
+    if chosen.penalty in ("one", "all"):
+        options["gamma"] = p.gamma
+    if chosen.penalty == "ig":
+        options["ig_weight"] = p.ig_weight
+    if chosen.penalty == "kl":
+        options["kl_weight"] = 1.0
+    return TrainConfig(
+        dataset=p.dataset,
+        size=p.size,
+        channels=p.channels,
+        limit=p.train_images,
+        arch=p.arch,
+        seed=seed,
+        epochs=p.epochs,
+        batch_size=p.batch_size,
+        optimizer="adam",
+        lr=p.learning_rate,
+        schedule=p.schedule,
+        weight_decay=0.0,
+        augment=(),
+        objective=objectives.name_of(objective.train),
+        options=options,
+    )
+
+
+def networks(p: Parameters) -> list[TrainConfig]:
+    """Every network of the study."""
+    return [config_of(p, arm, seed) for arm in p.arms for seed in range(seeds_of(p, arm))]
+
+
+def network(p: Parameters, arm: str, seed: int) -> Trained:
+    """The trained network of an arm."""
+    return cache.trained(config_of(p, arm, seed), device_name=p.device)
+
+
+@functools.lru_cache(maxsize=2)
+def evaluation_set(p: Parameters) -> datasets.ImageSet:
+    return datasets.load(p.dataset, "test", size=p.size, channels=p.channels, limit=p.images)

@@ -1,0 +1,143 @@
+"""The networks that Boopathy et al. published: `Small` for MNIST, as plain arrays or as the authors' own pickles.
+
+They are looked for below `<root>/released_nets` (the root is `data/datasets`, or STUDY_DATA). Either files
+`mnist_small_<name>.npz` (the authors' names, as in `NAMES`) with arrays `conv1.weight` (out, in, height, width), `conv1.bias`,
+… `linear.weight` (classes, channels). Or a copy of the authors' repository (github.com/AkhilanB/Proper-Interpretability),
+whose `networks/mnist_smallgap_<name>_100.pkl` are read by an unpickler that admits numpy arrays and nothing else.
+"""
+
+import io
+import pickle
+from pathlib import Path
+from typing import Any, ClassVar
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from lib.networks import classifier, models
+from lib.system import files, paths
+
+# our arms, and what the authors call them
+NAMES = {
+    "normal": "normal",
+    "adv": "adv",
+    "trades": "trades",
+    "ig-norm": "ig",
+    "ig-norm-sum": "igsum",
+    "int-one-class": "intone",
+    "int": "int",
+    "int-adv": "intadv",
+    "int2": "int2",
+    "int2-adv": "int2adv",
+}
+LAYERS = ("conv1", "conv2", "conv3")
+EVALUATED = 200  # test images, drawn with numpy's seed 99
+
+
+def folder() -> Path:
+    return paths.datasets() / "released_nets"
+
+
+def available() -> dict[str, Path]:
+    """The file of each arm that is there; plain arrays before pickles."""
+    found = {}
+    for arm, name in NAMES.items():
+        plain = folder() / f"mnist_small_{name}.npz"
+        own = [folder() / part / f"mnist_smallgap_{name}_100.pkl" for part in (".", "networks")]
+        there = [p for p in (plain, *own) if p.exists()]
+        if there:
+            found[arm] = there[0]
+    return found
+
+
+def missing() -> str:
+    """What to say where none is there."""
+    return (
+        f"no published networks below {folder()}: this part is skipped. Copy {NAMES['adv']!r} and the others there as "
+        "mnist_small_<name>.npz, or the folder `networks` of github.com/AkhilanB/Proper-Interpretability."
+    )
+
+
+class _Arrays(pickle.Unpickler):
+    """Reads numpy arrays of numbers and the containers that hold them; every other global is refused."""
+
+    ALLOWED: ClassVar = {
+        ("numpy", "ndarray"),
+        ("numpy", "dtype"),
+        ("numpy.core.multiarray", "_reconstruct"),
+        ("numpy._core.multiarray", "_reconstruct"),
+        ("_codecs", "encode"),
+    }
+
+    def find_class(self, module: str, name: str) -> Any:
+        if (module, name) not in self.ALLOWED:
+            raise pickle.UnpicklingError(f"it asks for {module}.{name}; only numpy arrays are admitted")
+        if module == "_codecs":
+            return lambda text, encoding: _bytes(text, encoding)  # a new one each time: a pickle may write to what it gets
+        return super().find_class(module.replace("numpy.core", "numpy._core"), name)
+
+
+def _bytes(text: str, encoding: str) -> bytes:
+    """How older pickles spell bytes."""
+    if encoding != "latin1":
+        raise pickle.UnpicklingError(f"it asks for the codec {encoding!r}; bytes are written as latin1")
+    return text.encode("latin1")
+
+
+def unpickle(content: bytes) -> list[Any]:
+    """The list of layers of one of the authors' files. Raises ValueError for anything but lists of numpy arrays."""
+    try:
+        found = _Arrays(io.BytesIO(content)).load()
+    except Exception as error:  # a pickle's parser raises whatever its bytes lead to
+        raise ValueError(f"not one of the published networks ({error})") from error
+    layers = found if isinstance(found, list) else [found]
+    arrays = [part for layer in layers for part in (layer if isinstance(layer, (list, tuple)) else [layer])]
+    wrong = [a for a in arrays if not (isinstance(a, np.ndarray) and a.dtype.kind == "f")]
+    if wrong or not all(isinstance(layer, (list, tuple)) for layer in layers):
+        what = getattr(wrong[0], "dtype", type(wrong[0]).__name__) if wrong else "arrays outside of layers"
+        raise ValueError(f"not one of the published networks: it holds {what}, expected lists of floating-point arrays")
+    return found
+
+
+def _state(path: Path) -> dict[str, np.ndarray]:
+    if path.suffix == ".npz":
+        with np.load(io.BytesIO(path.read_bytes()), allow_pickle=False) as stored:
+            state = dict(stored)
+        state["head.weight"] = state.pop("linear.weight")
+        return state
+    layers = unpickle(path.read_bytes())
+    if len(layers) != len(LAYERS) + 1:
+        raise ValueError(f"it has {len(layers)} layers; Small has {len(LAYERS)} convolutions and a linear layer")
+    if len(layers[-1]) != 1 or layers[-1][0].shape[:2] != (1, 1):
+        raise ValueError("its last layer is no 1 x 1 map of channels to classes without a bias")
+    state = {"head.weight": layers[-1][0][0, 0].T}
+    for name, (weight, bias) in zip(LAYERS, layers[:-1], strict=True):
+        state |= {f"{name}.weight": weight.transpose(3, 2, 0, 1), f"{name}.bias": bias}
+    return state
+
+
+def load_network(path: Path) -> classifier.Classifier:
+    """One published network in evaluation mode. Raises ValueError that names the file where it does not fit."""
+    model = models.create("small", classes=10, channels=1)
+    try:
+        tensors = {k: torch.from_numpy(np.ascontiguousarray(v, np.float32)) for k, v in _state(path).items()}
+        if not all(t.isfinite().all() for t in tensors.values()):
+            raise ValueError("its weights are not all finite")
+        model.net.load_state_dict(tensors)
+    except Exception as error:  # zip archives, pickles and state dictionaries each raise what their parsers meet
+        raise ValueError(f"{path} is not a published network of the architecture Small: {error}") from error
+    return model.eval()
+
+
+def evaluation_images() -> tuple[Tensor, Tensor]:
+    """The 200 MNIST test images of the paper's tables, (200, 1, 28, 28) in [0, 1], and their labels.
+
+    numpy's seed 99, the first 200 of a permutation of the 10,000, in the files' own order.
+    """
+    with files.locked(paths.datasets() / "mnist"):  # several jobs may want it first
+        import torchvision
+
+        test = torchvision.datasets.MNIST(str(paths.datasets()), train=False, download=True)
+    chosen = torch.from_numpy(np.random.RandomState(99).permutation(10_000)[:EVALUATED])
+    return test.data[chosen][:, None].float() / 255, test.targets[chosen]

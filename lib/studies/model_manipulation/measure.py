@@ -1,0 +1,222 @@
+"""Study 4's measurements: one network in, rows of (arm, seed, image_id, measure, level, value) out; see `lib.cubes`.
+
+`arm` is `architecture/arm`. Measures, by image:
+
+* `t/KIND/INTERPRETER`, `dead/INTERPRETER`: test losses of the passive foolings under every interpreter, all from the same
+  maps, and where those have no contrast; `train-t/…`: of the arm's own fooling on training images;
+* `right`, `top5`, `agrees` (with the original), `confidence`; `robust`: right under PGD;
+* `swap-c1/INTERPRETER`, `swap-c2/…`: the active test losses on mosaics; `alike/…`: how much the original's two maps resemble
+  each other; `swap-ternary-c1`, `-c2`: by the released code's correlation, of the arm's own interpreter;
+* `consistency/layers`, `consistency/interpreters`: rank correlation of Grad-CAM at T with Grad-CAM a stage before, and with
+  LRP_T: what somebody who has only this network could look at;
+* `deleted/ORDER`: probability of the class after the share `level` of the image was greyed out in the order of the
+  original's map, of the network's own, at random;
+* `steps-t`, `steps-right`: the arm's own test loss and accuracy after the epoch `level` of its fine-tuning.
+"""
+
+import functools
+from typing import Any
+
+import pandas as pd
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from lib.attacks import projected
+from lib.claims.cubes import rows
+from lib.explanations import activation_maps, by_name
+from lib.explanations.by_name import Explained
+from lib.fooling import manipulation
+from lib.measures import comparison
+from lib.networks import hooks
+from lib.studies.model_manipulation import plan
+from lib.studies.model_manipulation.plan import COSTLY, SWAPPED, Parameters
+
+ORDERS = ("original", "own", "random")
+BATCH = 100
+ALONG = 60  # images, or mosaics, that are looked at after every epoch
+
+
+def maps_of(name: str, model: torch.nn.Module, x: Tensor, y: Tensor, settings: by_name.Settings) -> Explained:
+    """`interpreters.explain`, some images at a time."""
+    parts = [by_name.explain(name, model, a, b, settings) for a, b in zip(x.split(BATCH), y.split(BATCH), strict=True)]
+    return Explained(torch.cat([e.maps for e in parts]), torch.cat([e.logits for e in parts]).detach())
+
+
+def _shown(p: Parameters, what: str, device: torch.device) -> tuple[Tensor, Tensor]:
+    """Images and classes: of the test set, of the training probe, of the mosaics (two classes each)."""
+    if what == "mosaics":
+        x = plan.test_mosaics(p).images
+        return x.to(device), torch.tensor([p.pair], device=device).expand(len(x), 2)
+    data = plan.evaluation_set(p) if what == "test" else plan.probe_set(p)
+    return data.images[:].to(device), data.labels.to(device)
+
+
+@functools.lru_cache(maxsize=64)
+def _original(p: Parameters, arch: str, seed: int, name: str, what: str, n: int | None) -> Explained:
+    """The original's maps, which every arm of an architecture and seed is compared with."""
+    model = plan.network(p, arch, "base", seed)
+    x, y = _shown(p, what, next(model.parameters()).device)
+    return maps_of(name, model, x[:n], y[:n], plan.settings(p, arch))
+
+
+class Measured:
+    """One network, and the rows found so far."""
+
+    def __init__(self, p: Parameters, arch: str, arm: str, seed: int) -> None:
+        self.p, self.arch, self.arm, self.seed = p, arch, arm, seed
+        self.parts = plan.parsed(arm)
+        self.model = plan.network(p, arch, arm, seed)
+        self.settings = plan.settings(p, arch)
+        self.x, self.y = _shown(p, "test", next(self.model.parameters()).device)
+        self.found: list[pd.DataFrame] = []
+
+    def add(self, measure: str, values: Tensor, level: float = 0.0) -> None:
+        self.found.append(rows(f"{self.arch}/{self.arm}", self.seed, measure, level, values))
+
+    def original(self, name: str, what: str = "test", n: int | None = None) -> Explained:
+        return _original(self.p, self.arch, self.seed, name, what, n)
+
+    @property
+    def brief(self) -> bool:
+        """Whether only the interpreter that was fooled matters: active fooling, other weights, honest tuning afterwards."""
+        return self.parts.kind == "active" or self.parts.washed or self.parts.factor != 1
+
+    @property
+    def thorough(self) -> bool:
+        """Whether the arm gets the measurements that only headline arms and what they are compared with have."""
+        return self.arm in ("base", "none", *self.p.headline)
+
+
+def _foolings(m: Measured) -> None:
+    """All passive test losses under every interpreter, in one pass over the images for each."""
+    for name in [m.parts.interpreter] if m.brief else by_name.NAMES:
+        if name in COSTLY and not m.thorough:
+            continue
+        n = m.p.costly_images if name in COSTLY else None
+        found = maps_of(name, m.model, m.x[:n], m.y[:n], m.settings)
+        for kind in manipulation.PASSIVE:
+            k = m.p.k if name in by_name.AT_LAYER else None  # k counts positions at T
+            tested = manipulation.test(kind, found.maps, m.original(name, n=n).maps, k=k)
+            m.add(f"t/{kind}/{name}", tested.t)
+        m.add(f"dead/{name}", tested.dead)
+    own = [m.parts] if m.parts.kind in manipulation.PASSIVE else [plan.parsed(a) for a in m.p.headline]
+    x, y = _shown(m.p, "train", m.x.device)
+    for name in dict.fromkeys(part.interpreter for part in own):
+        found, h0 = maps_of(name, m.model, x, y, m.settings), m.original(name, "train")
+        for kind in dict.fromkeys(part.kind for part in own):
+            m.add(f"train-t/{kind}/{name}", manipulation.test(kind, found.maps, h0.maps, k=m.p.k).t)
+
+
+def logits_of(model: torch.nn.Module, x: Any) -> Tensor:
+    """Logits of images, some at a time."""
+    where = next(model.parameters()).device
+    with hooks.frozen(model), torch.no_grad():
+        return torch.cat([model(x[i : i + BATCH].to(where)) for i in range(0, len(x), BATCH)])
+
+
+@functools.lru_cache(maxsize=8)
+def _original_decisions(p: Parameters, arch: str, seed: int) -> Tensor:
+    return logits_of(plan.network(p, arch, "base", seed), plan.decision_set(p).images).argmax(1)
+
+
+def _decisions(m: Measured) -> None:
+    """What the network says, beside what the original says."""
+    data = plan.decision_set(m.p)
+    logits, y = logits_of(m.model, data.images), data.labels.to(m.x.device)
+    m.add("right", logits.argmax(1) == y)
+    m.add("top5", (logits.topk(min(5, logits.shape[1])).indices == y[:, None]).any(1))
+    m.add("agrees", logits.argmax(1) == _original_decisions(m.p, m.arch, m.seed))
+    m.add("confidence", logits.softmax(1).amax(1))
+    if m.thorough:
+        n = m.p.robust_images
+        hit = projected.pgd(m.model, m.x[:n], m.y[:n], eps=m.p.robust_eps / 255, steps=m.p.robust_steps)
+        m.add("robust", ~hit.success)
+
+
+def _swaps(m: Measured) -> None:
+    """The active fooling on unseen mosaics, under the interpreters that explain two classes in one pass."""
+    if "active" not in m.p.kinds or (m.parts.kind != "active" and m.arm not in ("base", "none")):
+        return
+    x, y = _shown(m.p, "mosaics", m.x.device)
+    for name in SWAPPED:
+        h, h0 = maps_of(name, m.model, x, y, m.settings).maps, m.original(name, "mosaics").maps
+        t = manipulation.swapped(h, h0)
+        m.add(f"swap-c1/{name}", t[:, 0])
+        m.add(f"swap-c2/{name}", t[:, 1])
+        if m.arm == "base":
+            m.add(f"alike/{name}", comparison.spearman(h0[:, 0], h0[:, 1]))
+        if name == m.parts.interpreter:
+            t = manipulation.swapped(h, h0, "ternary")
+            m.add("swap-ternary-c1", t[:, 0])
+            m.add("swap-ternary-c2", t[:, 1])
+
+
+def _consistency(m: Measured) -> None:
+    """Do the network's own explanations agree with each other? No original is needed to ask."""
+    if not m.thorough:
+        return
+    both = (m.settings.layer, plan.NEIGHBOURS[m.arch])
+    above, below = [], []
+    for x, y in zip(m.x.split(BATCH), m.y.split(BATCH), strict=True):
+        found = activation_maps.gradcam(m.model, x, y, both).maps
+        above.append(found[both[0]])
+        below.append(F.adaptive_avg_pool2d(found[both[1]], tuple(found[both[0]].shape[1:])))
+    h = torch.cat(above)
+    m.add("consistency/layers", comparison.spearman(h, torch.cat(below)))
+    m.add("consistency/interpreters", comparison.spearman(h, maps_of("lrp_t", m.model, m.x, m.y, m.settings).maps))
+
+
+def delete(x: Tensor, order: Tensor, share: float) -> Tensor:
+    """Images (N, C, H, W) with the first `share` of the cells in `order`, maps (N, h, w), replaced by the image's mean.
+
+    Cells are the map's positions enlarged to the image; the largest values go first, ties in row-major order.
+    """
+    count = max(1, round(share * order[0].numel()))
+    gone = manipulation.top(order, count).view_as(order).float()
+    mask = F.interpolate(gone[:, None], tuple(x.shape[2:]), mode="nearest-exact")
+    return torch.where(mask > 0, x.mean((2, 3), keepdim=True), x)
+
+
+def _deletion(m: Measured) -> None:
+    """Does the decision still rest on what the original's map marked? By the interpreter that was fooled (base and control: by
+    that of the first headline fooling)."""
+    if not m.thorough:
+        return
+    name = m.parts.interpreter or plan.parsed(m.p.headline[0]).interpreter
+    h0 = m.original(name).maps
+    h = maps_of(name, m.model, m.x, m.y, m.settings).maps
+    noise = torch.rand(h0.shape, generator=torch.Generator().manual_seed(0)).to(h0)
+    for order, maps in zip(ORDERS, (h0, h, noise), strict=True):
+        for share in (0.0, *m.p.deletion):
+            x = delete(m.x, maps, share) if share else m.x
+            logits = logits_of(m.model, x)
+            m.add(f"deleted/{order}", logits.softmax(1).gather(1, m.y[:, None])[:, 0], share)
+
+
+def _steps(m: Measured) -> None:
+    """The arm's own success and accuracy along its fine-tuning."""
+    kind, name = m.parts[:2]
+    if kind in ("base", "none") or (m.brief and kind != "active") or m.seed:
+        return
+    x, y = _shown(m.p, "mosaics" if kind == "active" else "test", m.x.device)
+    x, y = x[:ALONG], y[:ALONG]
+    h0 = m.original(name, "mosaics" if kind == "active" else "test").maps[:ALONG]
+    for epoch in range(m.p.tune_epochs + 1):
+        model = plan.network(m.p, m.arch, m.arm, m.seed, epoch)
+        h = maps_of(name, model, x, y, m.settings).maps
+        if kind == "active":
+            t = manipulation.swapped(h, h0)
+            m.add("steps-t", t[:, 0], epoch)
+            m.add("steps-t2", t[:, 1], epoch)
+        else:
+            m.add("steps-t", manipulation.test(kind, h, h0, k=m.p.k).t, epoch)
+        m.add("steps-right", logits_of(model, m.x[:ALONG]).argmax(1) == m.y[:ALONG], epoch)
+
+
+def measure_network(p: Parameters, arch: str, arm: str, seed: int) -> pd.DataFrame:
+    """Everything about one of the study's networks."""
+    m = Measured(p, arch, arm, seed)
+    for step in (_foolings, _decisions, _swaps, _consistency, _deletion, _steps):
+        step(m)
+    return pd.concat(m.found, ignore_index=True)

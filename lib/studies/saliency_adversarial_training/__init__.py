@@ -1,0 +1,1 @@
+"""Study 5: saliency-based adversarial training (Mangla et al. 2020)."""

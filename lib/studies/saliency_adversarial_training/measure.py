@@ -1,0 +1,197 @@
+"""Study 5's measurement: accuracy under weak and strong attacks, transfer, alignment of maps and attacks, time.
+
+The results are one tidy table, a row a measurement: (arm, seed, image_id, measure, level, value). Levels are radii, of 255.
+
+* `clean`: right as it is; `pgd`: that, and right under the paper's attack, PGD of 5 steps of 2/255 from a random start, its
+  last iterate; `strong`: right under that and under PGD of 50 steps with restarts and two losses (headline arms);
+* `transfer`: right on the images that PGD of 20 steps finds against an original network of another seed, on the strong
+  attack's images and radii;
+* `noise`: right under random signs of the size of eps_0;
+* `cosine`: of the sign of the network's own loss gradient with -s, s the map that its arm would have of the image: does the
+  direction that training used look like an attack? `cosine-another`: with the map of another image;
+* `seconds`: of one training step, a row a round (`timing`).
+"""
+
+import functools
+import time
+
+import pandas as pd
+import torch
+from torch import Tensor, nn
+
+from lib.attacks import losses, projected, robustness, single_step
+from lib.attacks.steps import input_gradient
+from lib.claims.cubes import rows
+from lib.networks import hooks
+from lib.studies.saliency_adversarial_training import maps, objective
+from lib.studies.saliency_adversarial_training.plan import (
+    Parameters,
+    config_of,
+    evaluation_set,
+    network,
+    parsed,
+    teacher,
+    teacher_seed,
+    test_maps,
+)
+from lib.system import devices
+from lib.system.progress import say
+from lib.training import cache, evaluate, loop, objectives
+
+TRANSFER_STEPS = 20
+TIMED = (
+    "original",
+    "uniform",
+    "sign",
+    "sat-masks",
+    "sat-boxes",
+    "pgd",
+    "pgd+uniform",
+    "pgd+sign",
+    "pgd+sat",
+    "trades-1",
+    "trades-1+uniform",
+    "trades-1+sign",
+    "trades-1+sat",
+    "trades-6",
+    "trades-6+uniform",
+    "trades-6+sat",
+)
+BATCH = 64  # images that are attacked together: memory depends on it, not on how many there are; faster than 256 on a CPU
+
+
+def pgd(model: nn.Module, x: Tensor, y: Tensor, eps: float, steps: int, step: float | None = None) -> Tensor:
+    """PGD's images (N, C, H, W), in batches from one stream of random starts; `eps` is of 255."""
+    generator = torch.Generator().manual_seed(0)
+    options = {"eps": eps / 255, "steps": steps, "step": step, "judge": False, "generator": generator}
+    parts = zip(x.split(BATCH), y.split(BATCH), strict=True)
+    return torch.cat([projected.pgd(model, a, b, **options).x_adv for a, b in parts])
+
+
+def weak(model: nn.Module, x: Tensor, y: Tensor, right: Tensor, eps: float, p: Parameters) -> Tensor:
+    """Where a prediction that is right as it is stays so under the paper's attack at `eps` (of 255), (N,)."""
+    held, rows_ = right.clone(), right.nonzero()[:, 0].to(x.device)
+    if len(rows_):
+        held[right] = _right(model, pgd(model, x[rows_], y[rows_], eps, p.steps, p.step / 255), y[rows_])
+    return held
+
+
+def strong(model: nn.Module, x: Tensor, y: Tensor, p: Parameters) -> robustness.RobustAccuracy:
+    """Random starts, cross-entropy and the margin, steps that shrink; what keeps its margin in a large ball is not attacked in
+    a smaller one."""
+    return robustness.robust_accuracy(
+        model,
+        x,
+        y,
+        eps=[e / 255 for e in p.strong_eps],
+        steps=p.strong_steps,
+        losses=(losses.cross_entropy, losses.margin),
+        restarts=p.restarts,
+        second_look=0.0,
+        batch_size=BATCH,
+    )
+
+
+@functools.lru_cache(maxsize=32)
+def transferred(p: Parameters, seed: int, eps: float) -> Tensor:
+    """Images that fool the original of another seed than `seed`, at `eps` of 255."""
+    model, data = network(p, "original", teacher_seed(p, seed)).model, evaluation_set(p)
+    where, part = next(model.parameters()).device, slice(0, p.strong_images)
+    x, y = data.images[part].to(where), data.labels[part].to(where)
+    return pgd(model, x, y, eps, TRANSFER_STEPS)
+
+
+def cosine(a: Tensor, b: Tensor) -> Tensor:
+    """Of each row's angle, (N,)."""
+    return torch.nn.functional.cosine_similarity(a.flatten(1), b.flatten(1))
+
+
+def measure_network(p: Parameters, arm: str, seed: int) -> pd.DataFrame:
+    """Everything about one network."""
+    model, data = network(p, arm, seed).model, evaluation_set(p)
+    where = next(model.parameters()).device
+    model.to(memory_format=torch.channels_last)  # faster, as in training
+    x, y = data.images[:].to(where, memory_format=torch.channels_last), data.labels.to(where)
+    clean = _right(model, x, y)
+    found = [rows(arm, seed, "clean", 0, clean)]
+    held = {eps: weak(model, x, y, clean, eps, p) for eps in p.eps_grid}
+    for eps, right in held.items():
+        found.append(rows(arm, seed, "pgd", eps, right))
+    noisy = single_step.step_along(x, single_step.random_sign(x, torch.Generator().manual_seed(0)), p.eps / 255)
+    found.append(rows(arm, seed, "noise", p.eps, _right(model, noisy, y)))
+    part = slice(0, p.strong_images)
+    for eps in p.strong_eps:
+        found.append(rows(arm, seed, "transfer", eps, _right(model, transferred(p, seed, eps), y[part])))
+    if arm in p.headline:
+        result = strong(model, x[part], y[part], p)
+        for warning in result.warnings:
+            say(f"  {arm} seed {seed}: {warning}")
+        for i, eps in enumerate(p.strong_eps, 1):
+            found.append(rows(arm, seed, "strong", eps, result.correct[i].cpu() & held[eps][part]))
+    s = test_maps(p, arm, seed, data)
+    if s is not None:
+        with hooks.frozen(model):
+            parts = zip(x.split(BATCH), y.split(BATCH), strict=True)
+            gradient = torch.cat([input_gradient(model, a, b, losses.cross_entropy)[0].sign() for a, b in parts])
+        s = s.to(gradient)
+        found.append(rows(arm, seed, "cosine", 0, cosine(gradient, -s)))
+        found.append(rows(arm, seed, "cosine-another", 0, cosine(gradient, -s[maps.derangement(len(s))])))
+    return pd.concat(found, ignore_index=True)
+
+
+@torch.no_grad()
+def _right(model: nn.Module, x: Tensor, y: Tensor) -> Tensor:
+    return evaluate.predictions(model, x) == y.cpu()
+
+
+def timing(p: Parameters) -> pd.DataFrame:
+    """Seconds of a training step of the arms TIMED, interleaved over rounds on one CPU thread: measure `seconds`.
+
+    A round takes two steps of each arm, one of either side of the coin where the arm has one, so that a ratio is not a
+    matter of luck. `maps/KIND`: seconds to make the maps of a batch, which `lib.training` does once a run.
+    """
+    timed = [a for a in TIMED if a in p.arms]
+    used = {parsed(a, p.mix_maps).attribution for a in p.every}
+    kinds = [k for k in maps.ATTRIBUTIONS if k in used]
+    data = cache.images_of(p.dataset, "train", p.size, p.channels, p.train_images)
+    sides = _both_sides()
+    configs = {a: config_of(p, a, 0) for a in timed}
+    models_ = {a: cache.fresh(configs[a], data) for a in timed}
+    optimizers = {a: loop.optimizer_of(configs[a], models_[a]) for a in timed}
+    x, y = data.images[: p.batch_size], data.labels[: p.batch_size]
+    s = torch.ones_like(x)  # what the values are does not matter to the time
+    guide = teacher(p, "std", 0) if kinds else None
+    where = devices.device(p.device)
+    x, y, s = x.to(where), y.to(where), s.to(where)
+    found = []
+
+    def synchronised() -> float:
+        if where.type == "cuda":
+            torch.cuda.synchronize()
+        return time.perf_counter()
+
+    for arm in timed:
+        models_[arm].to(where, memory_format=torch.channels_last).train()
+    with devices.threads(1):
+        for i in range(-1, p.rounds):  # the first warms up
+            for arm in timed:
+                begin = synchronised()
+                for side in sides:
+                    moment = objectives.Moment(p.epochs - 1, 0, 1, 1.0, torch.Generator().manual_seed(side), p.epochs, s)
+                    loss = objectives.objective(configs[arm].objective)(models_[arm], x, y, moment, **configs[arm].options)
+                    optimizers[arm].zero_grad(set_to_none=True)
+                    loss.mean().backward()
+                    optimizers[arm].step()
+                found.append((arm, i, (synchronised() - begin) / len(sides)))
+            for kind in kinds:
+                begin = synchronised()
+                maps.directions(guide, x, y, kind=kind, n=p.smooth_n, ig_steps=p.ig_steps)
+                found.append((f"maps/{kind}", i, synchronised() - begin))
+    table = pd.DataFrame(found, columns=["arm", "image_id", "value"])
+    return table[table.image_id >= 0].assign(seed=0, measure="seconds", level=0.0)
+
+
+def _both_sides() -> list[int]:
+    """Seeds of generators whose first throw is heads, and tails."""
+    thrown = {objective.coin(torch.Generator().manual_seed(s)): s for s in range(20)}
+    return [thrown[True], thrown[False]]

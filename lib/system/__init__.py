@@ -1,0 +1,1 @@
+"""Files, places, devices, progress."""

@@ -1,0 +1,1 @@
+"""`trained(config)`: a network, loaded from the cache or trained into it."""

@@ -1,0 +1,17 @@
+"""What a network answers, in batches."""
+
+import torch
+from torch import Tensor, nn
+
+from lib.data import datasets
+
+
+@torch.no_grad()
+def predictions(model: nn.Module, x: Tensor, batch_size: int = 256) -> Tensor:
+    """Predicted classes (N,), in batches, on the model's device."""
+    where = next(model.parameters()).device
+    return torch.cat([model(x[i : i + batch_size].to(where)).argmax(1).cpu() for i in range(0, len(x), batch_size)])
+
+
+def accuracy(model: nn.Module, data: datasets.ImageSet) -> float:
+    return (predictions(model, data.images) == data.labels).float().mean().item()
