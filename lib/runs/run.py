@@ -9,7 +9,6 @@ named after its parameters, `custom-…`, so that trying something never overwri
 """
 
 import dataclasses
-import functools
 import io
 import os
 import time

@@ -13,7 +13,7 @@ from lib.studies.interpretability_aware_training import claims, explorer, plan, 
 from lib.studies.interpretability_aware_training import measure as measure_
 from lib.studies.interpretability_aware_training.objective import ARMS
 from lib.studies.interpretability_aware_training.plan import Parameters
-from tests.test_attention_explorer import png, upload
+from tests.studies.attention_shift.test_explorer import png, upload
 
 RUN = "03-interpretability-aware-training"
 SMOKE = profiles.parameters(RUN, "smoke")

@@ -5,7 +5,7 @@ import torch
 
 from lib.runs import profiles
 from lib.studies.at_cnn import explorer, measure, plan
-from tests.test_attention_explorer import png, upload
+from tests.studies.attention_shift.test_explorer import png, upload
 
 
 @pytest.fixture(scope="module")

@@ -9,7 +9,7 @@ from PIL import Image
 from lib.figures import widgets
 from lib.networks import models
 from lib.studies.attention_shift import explorer, plan
-from tests.test_images import bomb
+from tests.data.test_images import bomb
 
 
 def png(size=(40, 30), colour=(200, 30, 90)) -> bytes:

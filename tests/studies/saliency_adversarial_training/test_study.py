@@ -20,7 +20,7 @@ from lib.studies.saliency_adversarial_training.plan import Parameters
 from lib.system import paths
 from lib.training import cache
 from tests.conftest import same_state, state_of
-from tests.test_attention_explorer import png, upload
+from tests.studies.attention_shift.test_explorer import png, upload
 
 SMOKE = profiles.parameters("05-saliency-adversarial-training", "smoke")
 FEW = ("original", "uniform", "sign", "pgd", "sat-masks")

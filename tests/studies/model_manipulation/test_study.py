@@ -24,7 +24,7 @@ from lib.system import paths
 from lib.training import cache
 from lib.training.objectives import Moment
 from tests.conftest import same_state, state_of
-from tests.test_attention_explorer import png, upload
+from tests.studies.attention_shift.test_explorer import png, upload
 
 SMOKE = profiles.parameters("04-model-manipulation", "smoke")
 MOMENT = Moment(0, 0, 1, 0.0, torch.Generator().manual_seed(0))

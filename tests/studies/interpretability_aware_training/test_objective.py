@@ -12,7 +12,7 @@ from lib.training import cache
 from lib.training.config import TrainConfig
 from lib.training.objectives import Moment
 from tests.flops import flops
-from tests.test_discrepancy import Deep, Headed, twin_all, twin_cam
+from tests.fooling.test_discrepancy import Deep, Headed, twin_all, twin_cam
 
 CALM = {"eps": 0.1, "steps": 2, "step": 0.05, "begin": 0.0, "full": 0.0}
 

@@ -9,7 +9,7 @@ from lib.fooling import discrepancy, interpretation_attack
 from lib.fooling.interpretation_attack import aai
 from lib.measures import comparison
 from tests.conftest import same_state, state_of
-from tests.test_discrepancy import Headed
+from tests.fooling.test_discrepancy import Headed
 
 
 @pytest.fixture
