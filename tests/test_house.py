@@ -148,8 +148,7 @@ def test_faces_define_nothing(file):
 
 
 SIGNATURES = {
-    "plan": {"networks": ["p"], "jobs": ["p"]},
-    "measure": {"measure": ["p"]},
+    "plan": {"networks": ["p"]},
     "claims": {"judge": None},
     "explorer": {"explorer": ["p"]},
 }

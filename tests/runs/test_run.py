@@ -184,8 +184,8 @@ def test_drawings_lose_bytes_and_nothing_that_is_drawn():
 
 def test_code_of_a_run_is_what_its_results_depend_on():
     names = {p.stem for p in sources.of_measurement("01-attention-shift")}
-    assert {"attention_shift", "attention_claims", "cam", "attacks", "metrics", "ssim", "hooks", "training", "models"} <= names
-    assert not {"attention_explorer", "widgets", "report"} & names
+    assert {"measure", "plan", "activation_maps", "steps", "comparison", "similarity", "hooks", "cache", "models"} <= names
+    assert not {"explorer", "claims", "widgets", "run", "report"} & names
 
 
 def test_parameters_of_notebook_and_model_agree():

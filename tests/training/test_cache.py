@@ -223,7 +223,7 @@ def test_learning_rate_warms_up_and_falls_to_zero():
 
 def test_objectives_are_found_in_lib_or_refused():
     assert objectives.objective("standard") is objectives.standard
-    assert objectives.objective("objectives:adversarial") is objectives.adversarial
+    assert objectives.objective("training.objectives:adversarial") is objectives.adversarial
     for name in ("nothing", "training:nothing", "nowhere:x"):
         with pytest.raises(ValueError, match=f"unknown objective '{name}'"):
             objectives.objective(name)
