@@ -1,101 +1,165 @@
-r"""Explanations under one interface: a map for a class, normalised as it is shown, differentiable where it can be trained.
+r"""Explanations under one interface: one table, the raw map of a class, and the map as it is shown, scaled to [0, 1].
 
-=============  =======================================================  ==========  ==========
-name           raw map                                                  resolution  scaled by
-=============  =======================================================  ==========  ==========
-`gradcam`      Grad-CAM, ReLU, at the layer T                           T's         max
-`lrp_t`        relevance at T, summed over channels, positive part      T's         min, max
-`simple_t`     gradient of the logit at T, sum over channels of |.|     T's         min, max
-`lrp`          relevance at the pixels, summed over channels, positive  pixels      min, max
-`simple`       gradient of the logit, sum over channels of |.|          pixels      min, max
-`smoothgrad`   SmoothGrad, likewise                                     pixels      min, max
-`ig`           integrated gradients from black, likewise                pixels      min, max
-`guided`       guided backpropagation, likewise                         pixels      min, max
-=============  =======================================================  ==========  ==========
+`METHODS` is the table: a method costs one function and one row. Names are what is typed, kept in tables and part of the names
+of trained networks. What a method takes of `Settings` is read from its function.
 
-The first four are those of Heo et al. 2019 (who leave `lrp` signed and unscaled), with their layer T: the input of the last
-convolution or block. (Right under average pooling the gradient is constant, and `simple_t` would show rounding.) The last
-three are differentiated nowhere and serve to look at what was done.
+`raw` gives what the function gives. `explain` gives what is shown: of pixels and of relevance the sum over channels, of
+magnitudes (Heo et al. 2019 for the gradient, "SimpleGrad") or of which the positive part is kept (relevance), and then each
+map scaled by its largest value (activation maps) or by its smallest and largest value (the others).
+
+`gradcam`, `lrp_t`, `simple_t` and `lrp` are those of Heo et al. 2019 (arXiv:1902.02041; they leave `lrp` signed and unscaled),
+with their layer T: the input of the last convolution or block. (Right under average pooling the gradient is constant, and
+`simple_t` would show rounding.)
 """
 
-from typing import NamedTuple
+import functools
+import inspect
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Literal, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from lib.explanations import activation_maps, gradients, guided
+from lib.explanations.activation_maps import Sign
+from lib.explanations.explanation import Explanation
+from lib.explanations.gradients import Of
 from lib.explanations.relevance import PIXELS, lrp
-
-NAMES = {
-    "gradcam": "Grad-CAM",
-    "lrp_t": "LRP_T",
-    "simple_t": "SimpleG_T",
-    "lrp": "LRP",
-    "simple": "gradient",
-    "smoothgrad": "SmoothGrad",
-    "ig": "integrated gradients",
-    "guided": "guided backprop",
-}
-AT_LAYER = ("gradcam", "lrp_t", "simple_t")
-DIFFERENTIABLE = (*AT_LAYER, "lrp", "simple")
-
-
-class Explained(NamedTuple):
-    """maps (N, h, w), or (N, K, h, w) for K classes an image, in [0, 1]; logits (N, classes) of the same pass.
-
-    A map without contrast is dead: zero everywhere (or one, where a constant above zero is scaled by its maximum).
-    """
-
-    maps: Tensor
-    logits: Tensor
+from lib.networks.contract import Targets
+from lib.system.names import Table
 
 
 class Settings(NamedTuple):
-    """What interpreters take beyond network, images and classes. `layer` is T; composite: see `lib.lrp`."""
+    """What methods take beyond network, images and classes. Each takes what it has a use for, by these names."""
 
-    layer: str
-    composite: str = "heo"
-    smooth_n: int = 16
-    smooth_spread: float = 0.1
-    ig_steps: int = 16
+    layer: str = ""  # that a map is made at; none: the network's last stage
+    composite: str = "heo"  # of LRP
+    n: int = 16  # noisy copies of SmoothGrad
+    spread: float = 0.1  # their noise, of an image's range
+    steps: int = 16  # points of integrated gradients
+    of: Of = "score"  # the logit, or the loss
+    sign: Sign = "positive"  # of activation maps: what speaks for the class, against it, or both
+    head: str = "head"  # the linear layer of CAM
+    generator: torch.Generator | None = None  # of SmoothGrad's noise; none: a fresh one, seeded with 0
 
 
-def _pixels(name: str, model: nn.Module, x: Tensor, y: Tensor, s: Settings, create_graph: bool) -> gradients.Attribution:
-    if name == "simple":
-        return gradients.gradient(model, x, y, create_graph=create_graph)
-    if name == "smoothgrad":
-        return gradients.smoothgrad(model, x, y, n=s.smooth_n, spread=s.smooth_spread)
-    if name == "ig":
-        return gradients.integrated_gradients(model, x, y, steps=s.ig_steps)
-    return guided.guided_backpropagation(model, x, y)
+@dataclass(frozen=True)
+class Method:
+    """A row: how a method is called, what computes it, where it lies, and how it is shown.
+
+    `function(model, x, targets, **settings)` gives an Explanation. `shown` says how channels become one map: by their
+    magnitudes, by the positive part of their sum, or as it is; `scale` what [0, 1] means. `many` methods take K classes an
+    image at once, others are asked class by class. `differentiable` functions have `create_graph`.
+    """
+
+    name: str
+    label: str
+    function: Callable[..., Explanation]
+    where: Literal["pixels", "layer"]
+    shown: Literal["magnitude", "positive", "map"] = "magnitude"
+    scale: Literal["minmax", "max"] = "minmax"
+    many: bool = False
+    differentiable: bool = False
+
+    @property
+    def takes(self) -> tuple[str, ...]:
+        """The fields of Settings that the function has a use for."""
+        return tuple(f for f in Settings._fields if f in inspect.signature(self.function).parameters)
+
+    def __call__(
+        self, model: nn.Module, x: Tensor, targets: Targets, settings: Settings, *, create_graph: bool = False
+    ) -> Explanation:
+        """The function's own result. Raises ValueError for `create_graph` or a loss where there is none, and as it does."""
+        if create_graph and not self.differentiable:
+            known = ", ".join(m.name for m in METHODS.rows if m.differentiable)
+            raise ValueError(f"{self.label} is not differentiated here; choose one of {known}")
+        if settings.of != "score" and "of" not in self.takes:
+            raise ValueError(f"{self.label} is of the logit alone, of={settings.of!r} is not defined here; set of='score'")
+        given: dict[str, Any] = {field: getattr(settings, field) for field in self.takes}
+        if "layer" in given:
+            given["layer"] = settings.layer or activation_maps.last_stage(model)
+        if create_graph:
+            given["create_graph"] = True
+        return self.function(model, x, targets, **given)
+
+    def one_map(self, values: Tensor) -> Tensor:
+        """Raw values, (..., C, h, w) or a map (..., h, w), as one map (..., h, w) >= 0."""
+        if self.shown == "magnitude":
+            return values.abs().sum(-3)
+        return values.sum(-3).clamp(min=0) if self.shown == "positive" else values
+
+
+def _relevance(
+    model: nn.Module, x: Tensor, targets: Targets, layer: str = PIXELS, *, composite: str, create_graph: bool = False
+) -> Explanation:
+    found = lrp(model, x, targets, layer, composite=composite, create_graph=create_graph)
+    return Explanation(found.values[layer], found.logits)
+
+
+def _relevance_at_pixels(
+    model: nn.Module, x: Tensor, targets: Targets, *, composite: str, create_graph: bool = False
+) -> Explanation:
+    return _relevance(model, x, targets, composite=composite, create_graph=create_graph)
+
+
+_MAP: dict[str, Any] = {"where": "layer", "shown": "map", "scale": "max", "many": True, "differentiable": True}
+_GRADCAM_PP = functools.partial(activation_maps.gradcam, method="gradcam++")
+METHODS = Table(
+    "explanation",
+    (
+        Method("gradcam", "Grad-CAM", activation_maps.gradcam, **_MAP),
+        Method("gradcam++", "Grad-CAM++", _GRADCAM_PP, **_MAP),
+        Method("cam", "CAM", activation_maps.cam, **_MAP),
+        Method("lrp_t", "LRP_T", _relevance, "layer", "positive", many=True, differentiable=True),
+        Method("simple_t", "SimpleG_T", gradients.layer_gradient, "layer", many=True, differentiable=True),
+        Method("lrp", "LRP", _relevance_at_pixels, "pixels", "positive", many=True, differentiable=True),
+        Method("gradient", "gradient", gradients.gradient, "pixels", differentiable=True),
+        Method("smoothgrad", "SmoothGrad", gradients.smoothgrad, "pixels"),
+        Method("ig", "integrated gradients", gradients.integrated_gradients, "pixels", differentiable=True),
+        Method("guided", "guided backpropagation", guided.guided_backpropagation, "pixels"),
+        Method("guided-gradcam++", "guided Grad-CAM++", guided.guided_gradcam, "pixels"),
+    ),
+)
+find = METHODS.find
+
+
+def raw(
+    name: str, model: nn.Module, x: Tensor, targets: Targets, settings: Settings, *, create_graph: bool = False
+) -> Explanation:
+    """Raw, signed values of one of METHODS for one class an image, or K: (N, C, H, W), (N, h, w), (N, K, ...).
+
+    With `create_graph` values and logits are differentiable in the parameters and `x`. Raises ValueError for an unknown name,
+    for `create_graph` on a method that is not differentiable here, for `of="loss"` on one of the logit, and what the kernels raise.
+    """
+    return _each(find(name), model, x, targets, settings, create_graph, lambda values: values)
 
 
 def explain(
-    name: str, model: nn.Module, x: Tensor, classes: Tensor, settings: Settings, *, create_graph: bool = False
-) -> Explained:
-    """The map of one of NAMES for `classes`, (N,) or (N, K); see the module's docstring for definitions and scales.
+    name: str, model: nn.Module, x: Tensor, targets: Targets, settings: Settings, *, create_graph: bool = False
+) -> Explanation:
+    """The map of one of METHODS as it is shown, (N, h, w) or (N, K, h, w) in [0, 1]; see the module's docstring.
 
-    With `create_graph` maps and logits are differentiable in the parameters and `x`, the scaling included. Raises
-    ValueError for an unknown name, for `create_graph` on one that is not differentiable here, and what the kernels raise.
+    A map without contrast is dead: zero everywhere (or one, where a constant above zero is scaled by its maximum). The
+    scaling is differentiable too. Raises as `raw`.
     """
-    if name not in NAMES:
-        raise ValueError(f"unknown interpreter {name!r}; choose one of {', '.join(NAMES)}")
-    if create_graph and name not in DIFFERENTIABLE:
-        raise ValueError(f"{NAMES[name]} is not differentiated here; choose one of {', '.join(DIFFERENTIABLE)}")
-    if name == "gradcam":
-        found = activation_maps.gradcam(model, x, classes, settings.layer, create_graph=create_graph)
-        return Explained(activation_maps.normalise(found.maps[settings.layer], "max"), found.logits)
-    if name in ("lrp_t", "lrp"):
-        layer = settings.layer if name == "lrp_t" else PIXELS
-        relevance = lrp(model, x, classes, layer, composite=settings.composite, create_graph=create_graph)
-        raw, logits = relevance.values[layer].sum(-3).clamp(min=0), relevance.logits
-    elif name == "simple_t":
-        gradient, logits = gradients.layer_gradient(model, x, classes, settings.layer, create_graph=create_graph)
-        raw = gradient.abs().sum(-3)
-    elif classes.dim() == 1:
-        found = _pixels(name, model, x, classes, settings, create_graph)
-        raw, logits = found.values.abs().sum(-3), found.logits
-    else:
-        each = [_pixels(name, model, x, one, settings, create_graph) for one in classes.T]
-        raw, logits = torch.stack([e.values.abs().sum(-3) for e in each], 1), each[0].logits
-    return Explained(activation_maps.normalise(raw), logits)
+    method = find(name)
+    found = _each(method, model, x, targets, settings, create_graph, method.one_map)
+    return Explanation(activation_maps.normalise(found.values, method.scale), found.logits)
+
+
+def _each(
+    method: Method,
+    model: nn.Module,
+    x: Tensor,
+    targets: Targets,
+    settings: Settings,
+    create_graph: bool,
+    seen: Callable[[Tensor], Tensor],
+) -> Explanation:
+    """`seen` of a method's values, class by class where it takes one class an image."""
+    if method.many or not isinstance(targets, Tensor) or targets.dim() < 2:
+        found = method(model, x, targets, settings, create_graph=create_graph)
+        return Explanation(seen(found.values), found.logits)
+    each = [method(model, x, one, settings, create_graph=create_graph) for one in targets.T]
+    return Explanation(torch.stack([seen(e.values) for e in each], 1), each[0].logits)
