@@ -147,11 +147,7 @@ def test_faces_define_nothing(file):
     assert not twice, f"{name(file)}: {', '.join(twice)} is a file and a name that its folder hands on"
 
 
-SIGNATURES = {
-    "plan": {"networks": ["p"]},
-    "claims": {"judge": None},
-    "explorer": {"explorer": ["p"]},
-}
+SIGNATURES = {"plan": {"networks": ["p"]}, "claims": {"judge": None}, "explorer": {"explorer": ["p"]}}
 
 
 @pytest.mark.parametrize("study", STUDIES)

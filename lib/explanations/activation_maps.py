@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from lib.data import checks
+from lib.explanations.explanation import Explanation
 from lib.networks import contract, hooks
 from lib.networks.contract import Targets
 
@@ -57,7 +58,22 @@ def gradcam(
     model: nn.Module,
     x: Tensor,
     targets: Targets,
-    layers: str | Sequence[str],
+    layer: str,
+    *,
+    method: Method = "gradcam",
+    sign: Sign = "positive",
+    create_graph: bool = False,
+) -> Explanation:
+    """The Grad-CAM or Grad-CAM++ map of one layer, (N, h, w), or (N, K, h, w) for K classes an image; see `gradcams`."""
+    found = gradcams(model, x, targets, [layer], method=method, sign=sign, create_graph=create_graph)
+    return Explanation(found.maps[layer], found.logits)
+
+
+def gradcams(
+    model: nn.Module,
+    x: Tensor,
+    targets: Targets,
+    layers: Sequence[str],
     *,
     method: Method = "gradcam",
     sign: Sign = "positive",
@@ -79,7 +95,9 @@ def gradcam(
         raise ValueError(f"unknown sign {sign!r}; choose positive, signed or counterfactual")
     if method not in ("gradcam", "gradcam++"):
         raise ValueError(f"unknown method {method!r}; choose gradcam or gradcam++")
-    names = [layers] if isinstance(layers, str) else list(layers)
+    if isinstance(layers, str):
+        raise ValueError(f"layers is {layers!r}, one name; give a list of names, or use gradcam, which takes one")
+    names = list(layers)
     if not names:
         raise ValueError("no layer named; a map needs one at least")
     checks.check_images(x)
@@ -90,9 +108,6 @@ def gradcam(
     ):
         logits = model(x if create_graph else x.detach())
         contract.check_logits(model, logits)
-        missing = [n for n in names if n not in seen]
-        if missing:
-            raise ValueError(f"layer {missing[0]!r} did not run in the forward pass; name one that does")
         classes, single = contract.target_classes(targets, logits)
         activations = [seen[n] for n in names]
         found: list[list[Tensor]] = [[] for _ in names]
@@ -120,16 +135,14 @@ def cam(
     head: str = "head",
     sign: Sign = "signed",
     create_graph: bool = False,
-) -> Maps:
+) -> Explanation:
     """CAM (Zhou et al. 2016) of a network whose `layer` is followed by global average pooling and the linear `head`.
 
     The map is sum_k w_k^c A^k, without the bias and without 1/Z; its mean over positions plus the bias is the logit, which
     is checked: ValueError where the network is not of that form, and then Grad-CAM is the map to use. `sign` defaults to
     `signed`, as in the paper. Shapes, targets and `create_graph` as in `gradcam`.
     """
-    linear = hooks.find_layer(model, head)
-    if not isinstance(linear, nn.Linear):
-        raise ValueError(f"head {head!r} is a {type(linear).__name__}; CAM needs the linear layer after average pooling")
+    linear = linear_head(model, head)
     checks.check_images(x)
     with (
         hooks.frozen(model, parameters=create_graph),
@@ -139,18 +152,58 @@ def cam(
         logits = model(x)
         contract.check_logits(model, logits)
         activation = seen[layer]
-        weight, bias = linear.weight, linear.bias
-        pooled = activation.mean((2, 3))
-        if pooled.shape[1] != weight.shape[1] or not torch.allclose(
-            F.linear(pooled, weight, bias), logits, rtol=1e-3, atol=1e-3
-        ):
-            raise ValueError(
-                f"{layer!r}, average pooling and {head!r} do not give the model's logits, so CAM is not defined here; "
-                "use gradcam, which needs no such head"
-            )
+        _check_head(activation, linear, logits, layer, head, "use gradcam, which needs no such head")
         classes, single = contract.target_classes(targets, logits)
-        maps = torch.einsum("nkc,nchw->nkhw", weight[classes], activation)
-    return Maps({layer: _signed(maps[:, 0] if single else maps, sign)}, logits)
+        maps = torch.einsum("nkc,nchw->nkhw", linear.weight[classes], activation)
+    return Explanation(_signed(maps[:, 0] if single else maps, sign), logits)
+
+
+def all_cams(
+    model: nn.Module, x: Tensor, *, layer: str | None = None, head: str = "head", check: bool = True
+) -> Explanation:
+    """The CAMs of all classes, (N, classes, h, w), scaled by 1/u for u positions, and the logits, from one forward pass.
+
+    The maps are linear in the feature maps, so whatever differentiates them pays one backward pass, as for the logits. The
+    layer is the model's last stage unless named. Grad mode and training flags are the caller's. `check` refuses, with a
+    ValueError, networks that are not (layer, average pooling, linear head); once is enough.
+    """
+    linear = linear_head(model, head)
+    name = layer or last_stage(model)
+    with hooks.capture(model, [name], cut=False) as seen:
+        logits = model(x)
+    activation = seen[name]
+    if check:
+        contract.check_logits(model, logits)
+        _check_head(activation, linear, logits, name, head, _WITHOUT)
+    return Explanation(F.conv2d(activation, linear.weight[:, :, None, None]) / activation[0, 0].numel(), logits)
+
+
+_WITHOUT = "train an arm that needs no CAM (Normal, Adv, TRADES, IG-Norm, IG-Norm-Sum), or a network that ends so"
+
+
+def linear_head(model: nn.Module, head: str = "head") -> nn.Linear:
+    """The linear layer after average pooling. Raises ValueError where `head` is none."""
+    found = hooks.find_layer(model, head)
+    if not isinstance(found, nn.Linear):
+        raise ValueError(f"head {head!r} is a {type(found).__name__}; CAM needs the linear layer after average pooling")
+    return found
+
+
+def last_stage(model: nn.Module) -> str:
+    """The layer that a network calls its last. Raises ValueError for one that does not say."""
+    stages = getattr(model, "stages", None)
+    if not stages:
+        raise ValueError("name the layer: this network does not say which its last stage is (it has no `stages`)")
+    return stages[-1]
+
+
+def _check_head(activation: Tensor, linear: nn.Linear, logits: Tensor, layer: str, head: str, remedy: str) -> None:
+    """ValueError where the layer's activations, average pooling and the linear head do not give the logits."""
+    pooled = activation.mean((2, 3))
+    if pooled.shape[1] != linear.in_features or not torch.allclose(linear(pooled), logits, rtol=1e-3, atol=1e-3):
+        raise ValueError(
+            f"{layer!r}, average pooling and {head!r} do not give the model's logits, so CAM is not defined here; {remedy}"
+        )
 
 
 def normalise(maps: Tensor, how: Literal["minmax", "max"] = "minmax") -> Tensor:

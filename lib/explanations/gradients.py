@@ -14,7 +14,6 @@ Values come back raw and signed, (N, C, H, W), in units of F a unit of pixel (in
 """
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
@@ -23,20 +22,13 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from lib.data import checks
+from lib.explanations.explanation import Explanation
 from lib.networks import contract, hooks
 from lib.networks.contract import Targets
 
 Of = Literal["score", "loss"]
 Rule = Literal["midpoint", "right", "gausslegendre"]
 ROWS = 32  # a pass has at least this many, where there are fewer images: single rows waste the machine
-
-
-@dataclass(frozen=True)
-class Attribution:
-    """values (N, C, H, W), raw and signed; logits (N, classes) of the images as they are."""
-
-    values: Tensor
-    logits: Tensor
 
 
 def _objective(logits: Tensor, classes: Tensor, of: Of) -> Tensor:
@@ -80,7 +72,7 @@ def _chosen(model: nn.Module, targets: Targets) -> Callable[[Tensor], Tensor]:
     return classes
 
 
-def gradient(model: nn.Module, x: Tensor, targets: Targets, *, of: Of = "score", create_graph: bool = False) -> Attribution:
+def gradient(model: nn.Module, x: Tensor, targets: Targets, *, of: Of = "score", create_graph: bool = False) -> Explanation:
     """The gradient of F with respect to the pixels, (N, C, H, W), and the logits of the same pass.
 
     `x` is (N, C, H, W) in [0, 1]; `targets` one class for all images, (N,), or a function of the logits (`hooks.predicted`).
@@ -90,12 +82,12 @@ def gradient(model: nn.Module, x: Tensor, targets: Targets, *, of: Of = "score",
     _check(x, of)
     with hooks.frozen(model, parameters=create_graph):
         values, logits = _differentiate(model, x, _chosen(model, targets), of, create_graph)
-    return Attribution(values, logits if create_graph else logits.detach())
+    return Explanation(values, logits if create_graph else logits.detach())
 
 
 def layer_gradient(
     model: nn.Module, x: Tensor, targets: Targets, layer: str, *, create_graph: bool = False
-) -> tuple[Tensor, Tensor]:
+) -> Explanation:
     """The gradient of the target's logit at a layer (`NAME` or `into:NAME`), and the logits of the same pass.
 
     (N, C, h, w), or (N, K, C, h, w) for K classes an image. One forward pass, without a graph below the layer, and one
@@ -110,8 +102,6 @@ def layer_gradient(
     ):
         logits = model(x if create_graph else x.detach())
         contract.check_logits(model, logits)
-        if layer not in seen:
-            raise ValueError(f"layer {layer!r} did not run in the forward pass; name one that does")
         classes, single = contract.target_classes(targets, logits)
         scores = logits.gather(1, classes).sum(0)  # summed over rows: they do not see each other
         found = [
@@ -120,7 +110,7 @@ def layer_gradient(
             )[0]
             for k, score in enumerate(scores)
         ]
-    return found[0] if single else torch.stack(found, 1), logits if create_graph else logits.detach()
+    return Explanation(found[0] if single else torch.stack(found, 1), logits if create_graph else logits.detach())
 
 
 def _clean(model: nn.Module, x: Tensor, targets: Targets, batch_size: int | None = None) -> tuple[Tensor, Tensor]:
@@ -164,7 +154,7 @@ def smoothgrad(
     of: Of = "score",
     batch_size: int | None = None,
     generator: torch.Generator | None = None,
-) -> Attribution:
+) -> Explanation:
     """The mean gradient over `n` noisy copies of each image; see the module's docstring.
 
     The noise is not clipped to [0, 1]: its variance is what it says. An image without contrast gets none, and its gradient
@@ -188,7 +178,7 @@ def smoothgrad(
         total = torch.zeros_like(x)
         for found in _passes(model, noisy, classes, of, batch_size):
             total += found
-    return Attribution(total / n, logits)
+    return Explanation(total / n, logits)
 
 
 def _path(steps: int, rule: Rule) -> tuple[list[float], list[float]]:
@@ -216,7 +206,7 @@ def integrated_gradients(
     of: Of = "score",
     batch_size: int | None = None,
     create_graph: bool = False,
-) -> Attribution:
+) -> Explanation:
     """Integrated gradients along the straight path from `baseline` (a value, or images that x broadcasts with) to `x`.
 
     The integral is a sum over `steps` points: midpoints (default), right ends (the original paper), or Gauss-Legendre.
@@ -236,7 +226,7 @@ def integrated_gradients(
             total = torch.zeros_like(z)
             for a, w in zip(places, weights, strict=True):
                 total = total + w * _differentiate(model, origin + a * (z - origin), lambda _: classes, of, True)[0]
-            return Attribution((z - origin) * total, logits)
+            return Explanation((z - origin) * total, logits)
     x = x.detach()
     with hooks.frozen(model):
         logits, classes = _clean(model, x, targets, batch_size)
@@ -244,7 +234,7 @@ def integrated_gradients(
         total = torch.zeros_like(x)
         for w, found in zip(weights, _passes(model, points, classes, of, batch_size), strict=True):
             total += w * found
-    return Attribution((x - origin) * total, logits)
+    return Explanation((x - origin) * total, logits)
 
 
 def _baseline(baseline: float | Tensor, x: Tensor) -> Tensor:

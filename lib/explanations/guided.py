@@ -1,4 +1,4 @@
-"""Guided backpropagation (Springenberg et al. 2015, arXiv:1412.6806): gradients without what speaks against."""
+"""Guided backpropagation (Springenberg et al. 2015, arXiv:1412.6806), alone and joined with Grad-CAM++."""
 
 from collections.abc import Callable
 from typing import Any
@@ -8,7 +8,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.overrides import TorchFunctionMode
 
-from lib.explanations.gradients import Attribution, Of, _check, _chosen, _differentiate
+from lib.explanations import activation_maps
+from lib.explanations.explanation import Explanation
+from lib.explanations.gradients import Of, _check, _chosen, _differentiate, gradient
 from lib.networks import hooks
 from lib.networks.contract import Targets
 
@@ -55,7 +57,7 @@ class _Guided(TorchFunctionMode):
         return func(*args, **kwargs)
 
 
-def guided_backpropagation(model: nn.Module, x: Tensor, targets: Targets, *, of: Of = "score") -> Attribution:
+def guided_backpropagation(model: nn.Module, x: Tensor, targets: Targets, *, of: Of = "score") -> Explanation:
     """Guided backpropagation; see the module's docstring. Cost: one forward pass and one backward pass to the input.
 
     Every ReLU is guided however it is written (`nn.ReLU`, `F.relu`, `torch.relu`, `.relu_()`): hooks on modules miss the
@@ -67,4 +69,18 @@ def guided_backpropagation(model: nn.Module, x: Tensor, targets: Targets, *, of:
         values, logits = _differentiate(model, x, _chosen(model, targets), of)
     if not mode.seen:
         raise ValueError("no ReLU ran in the forward pass: guided backpropagation is not defined; use the gradient")
-    return Attribution(values, logits.detach())
+    return Explanation(values, logits.detach())
+
+
+def guided_gradcam(model: nn.Module, x: Tensor, targets: Targets, layer: str, *, guiding: bool = True) -> Explanation:
+    """Guided Grad-CAM++ (Chattopadhay et al. 2018) as Mangla et al. 2020 released it, (N, C, H, W), in [-1, 1].
+
+    It joins g = sign(guided backpropagation) and the signed Grad-CAM++ map c of `layer`, enlarged and in [0, 1]:
+    ((g + 1)(c + 1) - 2) / 2, which is c where g = 1 and -1 where g = -1. Without `guiding` g is the sign of the plain
+    gradient. Of the logit alone: Grad-CAM++ of a loss is not defined here. Cost: two forward and two backward passes.
+    """
+    raw = activation_maps.gradcam(model, x, targets, layer, method="gradcam++", sign="signed")
+    c = activation_maps.upsample(activation_maps.normalise(raw.values), tuple(x.shape[2:]))[:, None]
+    back = guided_backpropagation if guiding else gradient
+    g = back(model, x, targets).values.sign()
+    return Explanation(((g + 1) * (c + 1) - 2) / 2, raw.logits)

@@ -26,56 +26,16 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from lib.data import checks
-from lib.explanations import gradients
-from lib.networks import contract, hooks
+from lib.explanations import activation_maps, by_name
+from lib.explanations.by_name import Settings
+from lib.explanations.explanation import Explanation
+from lib.networks import hooks
 
 
-class Explained(NamedTuple):
-    """maps (N, K, ...), a map for each of K classes of every image, and logits (N, classes), of the same pass."""
-
-    maps: Tensor
-    logits: Tensor
-
-
-# (model, x, classes (N, K)) -> Explained
-Interpreter = Callable[[nn.Module, Tensor, Tensor], Explained]
-
-
-def linear_head(model: nn.Module, head: str = "head") -> nn.Linear:
-    """The linear layer after average pooling. Raises ValueError where `head` is none."""
-    found = hooks.find_layer(model, head)
-    if not isinstance(found, nn.Linear):
-        raise ValueError(f"head {head!r} is a {type(found).__name__}; CAM needs the linear layer after average pooling")
-    return found
-
-
-def all_cams(
-    model: nn.Module, x: Tensor, *, layer: str | None = None, head: str = "head", check: bool = True
-) -> tuple[Tensor, Tensor]:
-    """Logits (N, classes) and the CAMs of all classes (N, classes, h, w), scaled by 1/u, from one forward pass.
-
-    The maps are linear in the feature maps, so whatever differentiates them pays one backward pass, as for the logits. The
-    layer is the model's last stage unless named. Grad mode and training flags are the caller's. `check` refuses, with a
-    ValueError, networks that are not (layer, average pooling, linear head); once is enough.
-    """
-    linear = linear_head(model, head)
-    name = layer or model.stages[-1]
-    with hooks.capture(model, [name], cut=False) as seen:
-        logits = model(x)
-    activation = seen[name]
-    if check:
-        contract.check_logits(model, logits)
-        pooled = activation.mean((2, 3))
-        if pooled.shape[1] != linear.in_features or not torch.allclose(linear(pooled), logits, rtol=1e-3, atol=1e-3):
-            raise ValueError(
-                f"{name!r}, average pooling and {head!r} do not give the model's logits, so CAM is not defined here; train "
-                "an arm that needs no CAM (Normal, Adv, TRADES, IG-Norm, IG-Norm-Sum), or a network that ends so"
-            )
-    maps = F.conv2d(activation, linear.weight[:, :, None, None]) / activation[0, 0].numel()
-    return logits, maps
+# (model, x, classes (N, K)) -> Explanation
+Interpreter = Callable[[nn.Module, Tensor, Tensor], Explanation]
 
 
 def _rows(classes: Tensor, n: int) -> Tensor:
@@ -84,23 +44,20 @@ def _rows(classes: Tensor, n: int) -> Tensor:
     return classes
 
 
-def cam(model: nn.Module, x: Tensor, classes: Tensor) -> Explained:
-    """CAM of K classes an image, (N, K, h, w), scaled by 1/u; see `all_cams`."""
-    logits, maps = all_cams(model, x)
+def cam(model: nn.Module, x: Tensor, classes: Tensor) -> Explanation:
+    """CAM of K classes an image, (N, K, h, w), scaled by 1/u; see `activation_maps.all_cams`."""
+    maps, logits = activation_maps.all_cams(model, x)
     chosen = _rows(classes, len(x))[:, :, None, None].expand(-1, -1, *maps.shape[2:])
-    return Explained(maps.gather(1, chosen), logits)
+    return Explanation(maps.gather(1, chosen), logits)
 
 
-def integrated(model: nn.Module, x: Tensor, classes: Tensor, *, steps: int = 20) -> Explained:
+def integrated(model: nn.Module, x: Tensor, classes: Tensor, *, steps: int = 20) -> Explanation:
     """Integrated gradients from black of K logits an image, (N, K, C, H, W), differentiable where grad mode is on.
 
     The authors average 100 right ends of a softplus network; here it is the network itself, `steps` midpoints.
     """
-    found = [
-        gradients.integrated_gradients(model, x, one, steps=steps, create_graph=torch.is_grad_enabled())
-        for one in _rows(classes, len(x)).T
-    ]
-    return Explained(torch.stack([f.values for f in found], 1), found[0].logits)
+    settings = Settings(steps=steps)
+    return by_name.raw("ig", model, x, _rows(classes, len(x)), settings, create_graph=torch.is_grad_enabled())
 
 
 def l1(a: Tensor, b: Tensor) -> Tensor:
@@ -155,4 +112,4 @@ def proposition(model: nn.Module, x: Tensor, x_adv: Tensor, y: Tensor, interpret
         before, after = interpreter(model, x, classes), interpreter(model, x_adv, classes)
     f = before.logits.gather(1, classes)
     reached = attacked.gather(1, classes)
-    return Bound(two_class(before.maps, after.maps), (f[:, 0] - f[:, 1]) / 2, reached[:, 1] >= reached[:, 0])
+    return Bound(two_class(before.values, after.values), (f[:, 0] - f[:, 1]) / 2, reached[:, 1] >= reached[:, 0])

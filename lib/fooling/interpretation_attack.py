@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from lib.attacks import losses
 from lib.attacks.steps import check_input, check_result, per_row, project, random_point
 from lib.data import checks
-from lib.fooling import discrepancy
+from lib.explanations.activation_maps import all_cams
 from lib.networks import hooks
 
 Form = Literal["l1", "topk"]
@@ -73,7 +73,7 @@ def aai(
     x = x.detach()
     with hooks.frozen(model):
         with torch.no_grad():
-            logits, maps = discrepancy.all_cams(model, x)
+            maps, logits = all_cams(model, x)
         checks.check_labels(y, logits.shape[1], len(x))
         own = y.view(-1, 1, 1, 1).expand(-1, 1, *maps.shape[2:])
         before, predicted = maps.gather(1, own)[:, 0], logits.argmax(1)
@@ -89,7 +89,7 @@ def aai(
             last = i == steps
             z = x_adv.detach().requires_grad_(not last)
             with torch.set_grad_enabled(not last):
-                logits, maps = discrepancy.all_cams(model, z, check=False)
+                maps, logits = all_cams(model, z, check=False)
                 after = maps.gather(1, own)[:, 0]
                 moved = _moved(form, before, after, top)
                 if not last:

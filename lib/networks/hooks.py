@@ -1,11 +1,12 @@
 """Reaching into a model and leaving it as it was: `frozen`, layers by dotted name, activations of one forward pass."""
 
 import contextlib
-import difflib
 from collections.abc import Callable, Iterator, Sequence
 
 import torch
 from torch import Tensor, nn
+
+from lib.system import names as names_
 
 
 @contextlib.contextmanager
@@ -40,7 +41,7 @@ def find_layer(model: nn.Module, name: str) -> nn.Module:
         if name and name in modules:
             return modules[name]
     names = [n for n in dict(roots[0].named_modules()) if n]
-    close = difflib.get_close_matches(name, names, n=4, cutoff=0.4) or names[:8]
+    close = names_.close(name, names) or names[:8]
     raise ValueError(f"no layer {name!r} in {type(roots[0]).__name__}; did you mean {', '.join(close)}?")
 
 
@@ -60,6 +61,9 @@ def capture(
     its backward pass is paid for. Each record is kept apart from what the network goes on with, so that a following
     in-place ReLU cannot change it. `seeing` is called with each record. Hooks are gone after the block, also after an
     exception.
+
+    Raises ValueError for a layer that is unknown, runs more than once or puts out no maps, and for one that did not run by
+    the end of the model's forward pass (or of the block, where what was called is a part of the model).
     """
     seen: dict[str, Tensor] = {}
     handles = []
@@ -94,6 +98,11 @@ def capture(
 
         return hook
 
+    def check() -> None:
+        missing = [name for name in layers if name not in seen]
+        if missing:
+            raise ValueError(f"layer {missing[0]!r} did not run in the forward pass; name one that does")
+
     try:
         for name in layers:
             layer = find_layer(model, name.removeprefix(INTO))
@@ -101,7 +110,9 @@ def capture(
                 handles.append(layer.register_forward_pre_hook(into(name)))
             else:
                 handles.append(layer.register_forward_hook(out_of(name)))
+        handles.append(model.register_forward_hook(lambda _module, _args, _output: check()))
         yield seen
+        check()
     finally:
         for handle in handles:
             handle.remove()

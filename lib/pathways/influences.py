@@ -279,9 +279,6 @@ def influence(
             record = Tape()
             with record.naming(model), hooks.capture(model, layers, cut=False, seeing=record.want) as seen, record:
                 model(part)
-            missing = [n for n in layers if n not in seen]
-            if missing:
-                raise ValueError(f"layer {missing[0]!r} did not run in the forward pass; name one that does")
             if not pairs:
                 pairs = [_walk(record, seen[b], seen[a]) for a, b in itertools.pairwise(layers)]
                 every = {n: tuple(range(seen[n].shape[1])) if shown is None else tuple(shown[n]) for n in layers}

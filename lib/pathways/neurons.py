@@ -48,9 +48,6 @@ def scores(model: nn.Module, x: Tensor, layers: Sequence[str], *, batch_size: in
             with hooks.capture(model, layers, cut=False) as seen:
                 logits.append(model(part))
             contract.check_logits(model, logits[-1])
-            missing = [n for n in layers if n not in seen]
-            if missing:
-                raise ValueError(f"layer {missing[0]!r} did not run in the forward pass; name one that does")
             found.append({n: seen[n].amax((2, 3)) for n in layers})
     return Scores({n: torch.cat([f[n] for f in found]) for n in layers}, torch.cat(logits))
 

@@ -12,7 +12,7 @@ from lib.claims import claim, intervals
 from lib.claims.claim import Rule
 from lib.claims.court import Book
 from lib.reports import index as index_
-from lib.reports import ledger, report
+from lib.reports import ledger
 from lib.runs import profiles
 from lib.system import files, paths
 
@@ -108,7 +108,7 @@ def finish(run=RUN, profile="laptop", verdicts=("up", "down"), widget=False):
 @pytest.mark.parametrize("widget", [False, True])
 def test_a_report_is_offline_with_alt_text_and_code_behind_a_toggle(home, widget):
     finish(widget=widget)
-    path = index.publish(RUN, "laptop")
+    path = index_.publish(RUN, "laptop")
     assert problems(path) == []
     text = path.read_text()
     shown = [(i["src"], i["alt"]) for i in Page(text).images if not i["src"].startswith("data:")]
@@ -130,7 +130,7 @@ def test_problems_are_found_where_there_are_some(home):
 
 def test_the_index_shows_what_has_finished_and_what_has_not(home):
     finish(verdicts=("up", "down"))
-    index.publish(RUN, "laptop")
+    index_.publish(RUN, "laptop")
     index = paths.figures("laptop") / "index.html"
     assert problems(index) == []
     text = index.read_text()
@@ -165,16 +165,16 @@ def test_the_closing_lines(home, capsys):
 
 def test_smoke_is_watermarked_and_judges_nothing(home):
     finish(profile="smoke")
-    path = index.publish(RUN, "smoke")
+    path = index_.publish(RUN, "smoke")
     assert "Nothing here is a result" in path.read_text()
     assert set(ledger.all_claims("smoke").verdict) == {"not tested"}
     finish()
-    assert "Nothing here is a result" not in index.publish(RUN, "laptop").read_text()
+    assert "Nothing here is a result" not in index_.publish(RUN, "laptop").read_text()
 
 
 def test_an_unfinished_run_has_no_report(home):
     with pytest.raises(RuntimeError, match="has not finished under profile laptop"):
-        index.publish(RUN, "laptop")
+        index_.publish(RUN, "laptop")
 
 
 COMMITTED = [p for profile in ("laptop", "datasets") for p in sorted((paths.PROJECT / "figures" / profile).glob("*.html"))]

@@ -139,7 +139,9 @@ def test_scores_are_those_of_the_attacked_images(table):
     expected = neurons_.scores(model, moved, ["stage3.3"])
     part = table.query("seed == 1 and attack == 'pgd' and strength == 1.5 and layer == 'stage3.3' and pair == @SIMILAR")
     part = part.sort_values("image_id")
-    np.testing.assert_allclose(np.stack(part.scores.to_list()), expected.of["stage3.3"], rtol=2e-2, atol=1e-3)  # rounding grows over the steps
+    np.testing.assert_allclose(
+        np.stack(part.scores.to_list()), expected.of["stage3.3"], rtol=2e-2, atol=1e-3
+    )  # rounding grows over the steps
     assert part.success.tolist() == (expected.logits.argmax(1) == pair.target).tolist()
 
 
