@@ -158,9 +158,7 @@ def cam(
     return Explanation(_signed(maps[:, 0] if single else maps, sign), logits)
 
 
-def all_cams(
-    model: nn.Module, x: Tensor, *, layer: str | None = None, head: str = "head", check: bool = True
-) -> Explanation:
+def all_cams(model: nn.Module, x: Tensor, *, layer: str | None = None, head: str = "head", check: bool = True) -> Explanation:
     """The CAMs of all classes, (N, classes, h, w), scaled by 1/u for u positions, and the logits, from one forward pass.
 
     The maps are linear in the feature maps, so whatever differentiates them pays one backward pass, as for the logits. The

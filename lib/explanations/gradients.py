@@ -85,9 +85,7 @@ def gradient(model: nn.Module, x: Tensor, targets: Targets, *, of: Of = "score",
     return Explanation(values, logits if create_graph else logits.detach())
 
 
-def layer_gradient(
-    model: nn.Module, x: Tensor, targets: Targets, layer: str, *, create_graph: bool = False
-) -> Explanation:
+def layer_gradient(model: nn.Module, x: Tensor, targets: Targets, layer: str, *, create_graph: bool = False) -> Explanation:
     """The gradient of the target's logit at a layer (`NAME` or `into:NAME`), and the logits of the same pass.
 
     (N, C, h, w), or (N, K, C, h, w) for K classes an image. One forward pass, without a graph below the layer, and one

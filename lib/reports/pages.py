@@ -10,9 +10,11 @@ from lib.system import paths
 
 
 def title(run: str) -> str:
-    """A run's number, what its study calls itself, and its variant."""
-    variant = run.partition(".")[2]
-    return f"{run[:2]} {profiles.part(run, 'plan').TITLE}" + (f" ({variant})" if variant else "")
+    """A run's number, what its study calls itself (or its name, where results outlive their study), and its variant."""
+    own, _, variant = run.partition(".")
+    there = profiles.notebook_of(run).exists()
+    called = profiles.part(run, "plan").TITLE if there else own[3:]
+    return f"{run[:2]} {called}" + (f" ({variant})" if variant else "")
 
 
 def overview(profile: str) -> str:
