@@ -155,7 +155,7 @@ def test_an_index_without_any_study_says_so(home):
 def test_the_closing_lines(home, capsys):
     finish()
     index_.index("laptop")
-    ledger.tell("laptop")
+    pages.tell("laptop")
     out = capsys.readouterr().out.splitlines()
     assert out == [
         "01 Attention shift: 1 supported, 1 contradicted, 0 inconclusive",
