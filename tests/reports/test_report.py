@@ -12,7 +12,7 @@ from lib.claims import claim, intervals
 from lib.claims.claim import Rule
 from lib.claims.court import Book
 from lib.reports import index as index_
-from lib.reports import ledger
+from lib.reports import ledger, pages
 from lib.runs import profiles
 from lib.system import files, paths
 
