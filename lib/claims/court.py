@@ -1,14 +1,107 @@
-"""The court: a run's claims, each judged as it is added."""
+"""The court: a run's claims, each judged as it is added.
 
+A study opens one court and adds its claims. What is said of one network, arm or pair alone is added `within` it: the same
+court under a suffix of the ids and a few words after each statement.
+"""
+
+import dataclasses
+from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import Any, Self
 
 from lib.claims.claim import Claim, Kind, Rule
+from lib.claims.cubes import Cubes
 from lib.claims.intervals import Statistic, interval
+
+OURS = "control of this study"
+OURS_ALONE = "ours; not in the paper"
+ONE_SEED = "one training run an arm: the spread over seeds is unknown"
 
 
 def noted(*parts: str) -> str:
     """Notes that say something, joined."""
     return "; ".join(p for p in parts if p)
+
+
+@dataclass
+class Court:
+    """The claims of one run, each judged as it is added.
+
+    `study` is its number; `variant` tells a second run of a study from the first in the claims' ids; with `test=False` (smoke
+    runs) nothing is judged. `seeds` says how many training runs stand behind an arm. `draws` are those of the bootstrap;
+    `one_seed` is noted of claims that rest on one training run, where it says something; `unknown` joins the note where there
+    is no interval, and says why that can be.
+    """
+
+    study: str
+    p: Any  # the study's parameters
+    cubes: Cubes
+    test: bool = True
+    seeds: Callable[[str], int] = lambda arm: 1
+    draws: int = 500
+    one_seed: str = ""
+    unknown: str = ""
+    suffix: str = ""
+    about: str = ""
+    rows: list[Claim] = field(default_factory=list)
+
+    def within(self, suffix: str, about: str = "", **changes: Any) -> Self:
+        """The same court for what is said of one thing alone: claims go to the same rows."""
+        return dataclasses.replace(self, suffix=f"{self.suffix}/{suffix}", about=about, **changes)
+
+    def there(self, *arms: str) -> bool:
+        """Whether the study has all these arms."""
+        return all(arm in self.p.arms for arm in arms)
+
+    def add(
+        self,
+        id: str,
+        kind: Kind,
+        statement: str,
+        compute: Statistic,
+        rule: Rule,
+        *,
+        statistic: str,
+        source: str,
+        over: str | int,
+        arms: tuple[str, ...] = (),
+        seeds: int | None = None,
+        note: str = "",
+        gate: str = "",
+        unknown: str = "",
+        theorem: bool = False,
+    ) -> None:
+        """State a claim: `compute` is its statistic, `statistic` says in words what it is.
+
+        It is resampled `over` the images of a measure (or so many images), and the training runs that all `arms` have (or
+        `seeds`). A `gate` that is not passed is said in words, and the claim is not tested then. A `theorem` holds for any
+        network, however it was trained: one run is enough.
+        """
+        images = over if isinstance(over, int) else self.cubes.images(over)
+        count = seeds if seeds is not None else min(self.seeds(arm) for arm in arms)
+        found = interval(compute, images=images, seeds=count, draws=self.draws)
+        tested = self.test and not gate
+        verdict = rule.judge(found) if tested else "not tested"
+        few = self.one_seed if count == 1 and kind != "control" and not theorem else ""
+        lost = (unknown or self.unknown) if tested and verdict == "not tested" else ""
+        name = f"{id}{self.suffix}" + (f"@{self.p.variant}" if self.p.variant else "")
+        self.rows.append(
+            Claim(
+                study=self.study,
+                id=name,
+                kind=kind,
+                statement=f"{statement}{self.about}",
+                source=source,
+                statistic=statistic,
+                value=found.value,
+                ci_low=found.low,
+                ci_high=found.high,
+                n=found.n,
+                rule=str(rule),
+                verdict=verdict,
+                note=noted(lost, gate, note, few),
+            )
+        )
 
 
 @dataclass
