@@ -333,25 +333,3 @@ def jpeg_attack(
 
 
 ATTACKS = ("gabor", "snow", "jpeg-linf", "jpeg-l2", "jpeg-l1")
-
-
-def attack(
-    name: str,
-    model: nn.Module,
-    x: Tensor,
-    y: Tensor,
-    *,
-    eps: float,
-    steps: int = 200,
-    targets: Tensor | None = None,
-    generator: torch.Generator | None = None,
-) -> AttackResult:
-    """One of ATTACKS by name."""
-    if name not in ATTACKS:
-        raise ValueError(f"unknown attack {name!r}; choose one of {', '.join(ATTACKS)}")
-    given = {"eps": eps, "steps": steps, "targets": targets, "generator": generator}
-    if name == "gabor":
-        return gabor(model, x, y, **given)
-    if name == "snow":
-        return snow(model, x, y, **given)
-    return jpeg_attack(model, x, y, norm=name.removeprefix("jpeg-"), **given)

@@ -11,6 +11,7 @@ last iterate and leave out the images whose prediction changed. That compares fe
 x itself is one.
 """
 
+import functools
 from dataclasses import dataclass
 from typing import Literal
 
@@ -18,12 +19,14 @@ import torch
 from torch import Tensor, nn
 
 from lib.attacks import losses
+from lib.attacks.by_name import Attack
 from lib.attacks.steps import check_input, check_result, per_row, project, random_point
 from lib.data import checks
 from lib.explanations.activation_maps import all_cams
 from lib.networks import hooks
 
 Form = Literal["l1", "topk"]
+LABELS: dict[Form, str] = {"l1": "AAI, L1 form (map)", "topk": "AAI, top-k form (map)"}
 
 
 @dataclass(frozen=True)
@@ -34,6 +37,11 @@ class Shifted:
     kept: Tensor
     before: Tensor
     after: Tensor
+
+
+def attacks(k: int = 8) -> tuple[Attack, ...]:
+    """Both forms, of the k top positions, as rows that the table of attacks can be continued with."""
+    return tuple(Attack(form, label, functools.partial(aai, form=form, k=k)) for form, label in LABELS.items())
 
 
 def _moved(form: Form, before: Tensor, after: Tensor, top: Tensor) -> Tensor:

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from lib.attacks import projected
 from lib.data import images, styles, transforms
+from lib.explanations import by_name
 from lib.figures import pictures, widgets
 from lib.measures import appearance
 from lib.networks import classifier
@@ -61,7 +62,7 @@ def draw(
         shown = projected.pgd(model, x_new, label, eps=eps, steps=10, judge=False).x_adv if eps > 0 else x_new
         with torch.no_grad():
             probabilities = model(shown)[0].softmax(0).cpu()
-        values = measure.explain(model, shown, label, method, p)
+        values = by_name.raw(method, model, shown, label, measure.settings(p)).values
         sharp = appearance.sensitivity(values)
         after = int(probabilities.argmax())
         edges = appearance.edge_agreement(values.abs().sum(1), shown).item()
@@ -135,6 +136,6 @@ def explorer(p: Parameters) -> widgets.Explorer:
         "style": widgets.integer("style", 0, min(STYLES, len(paintings)) - 1),
         "alpha": widgets.slider("style alpha", sorted({0.0, 0.25, 0.5, 0.75, 1.0, p.alpha}), p.alpha),
         "eps": widgets.slider("PGD eps", grid, 0.0, text=lambda e: f"{255 * e:g}/255"),
-        "method": widgets.choice("explain by", {v: k for k, v in measure.METHODS.items()}, "smoothgrad"),
+        "method": widgets.choice("explain by", by_name.METHODS.menu(*measure.METHODS), "smoothgrad"),
     }
     return widgets.Explorer(controls, render)

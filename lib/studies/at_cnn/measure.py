@@ -19,7 +19,7 @@ from lib.attacks import robustness
 from lib.claims.cubes import rows
 from lib.data import datasets, styles, transforms
 from lib.data.images import luma
-from lib.explanations import gradients, guided
+from lib.explanations import by_name, gradients
 from lib.measures import appearance, comparison
 from lib.networks import contract
 from lib.networks.classifier import Classifier
@@ -131,26 +131,13 @@ def robustness_rows(model: Classifier, arm: str, seed: int, p: Parameters) -> li
     return [rows(arm, seed, "pgd", 255 * e, right, ids) for e, right in zip(found.eps, found.correct, strict=True)]
 
 
-METHODS = {
-    "smoothgrad": "SmoothGrad",
-    "gradient": "gradient",
-    "integrated": "integrated gradients",
-    "guided": "guided backpropagation",
-}
+METHODS = by_name.METHODS.labels("smoothgrad", "gradient", "ig", "guided")
 
 
-def explain(model: Classifier, x: Tensor, y: Tensor, method: str, p: Parameters, *, seed: int = 0) -> Tensor:
-    """Raw values (N, C, H, W) by one of METHODS, of the loss at the label or of its logit, as `p.of` says."""
-    if method == "smoothgrad":
-        generator = torch.Generator().manual_seed(seed)
-        return gradients.smoothgrad(model, x, y, n=p.smooth_n, spread=p.smooth_spread, of=p.of, generator=generator).values
-    if method == "gradient":
-        return gradients.gradient(model, x, y, of=p.of).values
-    if method == "integrated":
-        return gradients.integrated_gradients(model, x, y, of=p.of, steps=max(8, p.smooth_n // 2)).values
-    if method == "guided":
-        return guided.guided_backpropagation(model, x, y, of=p.of).values
-    raise ValueError(f"unknown method {method!r}; choose one of {', '.join(METHODS)}")
+def settings(p: Parameters, seed: int = 0) -> by_name.Settings:
+    """What the methods take: of the loss at the label or of its logit, as `p.of` says; noise is drawn from the seed."""
+    generator = torch.Generator().manual_seed(seed)
+    return by_name.Settings(n=p.smooth_n, spread=p.smooth_spread, steps=max(8, p.smooth_n // 2), of=p.of, generator=generator)
 
 
 def saliency_rows(model: Classifier, arm: str, seed: int, p: Parameters) -> list[pd.DataFrame]:
@@ -161,7 +148,7 @@ def saliency_rows(model: Classifier, arm: str, seed: int, p: Parameters) -> list
         other = part.images[(ids - 1) % len(part)].to(where)
         for method in METHODS:
             # noise is drawn anew for each batch of images, and is the same for every network
-            values = explain(model, x, y, method, p, seed=int(ids[0]))
+            values = by_name.raw(method, model, x, y, settings(p, int(ids[0]))).values
             shown, magnitude = appearance.sensitivity(values), values.abs().sum(1)
             numbers = {
                 "edges": appearance.edge_agreement(magnitude, x),

@@ -7,37 +7,15 @@ import pandas as pd
 import torch
 from torch import Tensor, nn
 
-from lib.attacks import projected, single_step
-from lib.attacks.steps import ascent
+from lib.attacks import by_name
 from lib.pathways import neurons
 from lib.studies.attack_pathways.plan import ATTACKS, Pair, Parameters, evaluation_set, layers_of, network, of_class, pair_of
 
 
-def attacked(model: nn.Module, x: Tensor, y: Tensor, attack: str, strength: float, *, steps: int = 20) -> Tensor:
-    """Images pushed towards the classes y by one of ATTACKS; `strength` is an L2 radius.
-
-    Cost: `steps` forward-and-backward passes, one, or none.
-    """
-    if attack == "pgd":
-        return projected.pgd(
-            model,
-            x,
-            y,
-            eps=strength,
-            steps=steps,
-            step=strength / 5,
-            norm="l2",
-            targeted=True,
-            judge=False,
-            generator=torch.Generator().manual_seed(0),
-        ).x_adv
-    size = x[0].numel() ** 0.5
-    if attack == "fgsm":
-        return single_step.step_along(x, -single_step.fgsm_direction(model, x, y)[0], strength / size)
-    if attack != "noise":
-        raise ValueError(f"unknown attack {attack!r}; choose one of {', '.join(ATTACKS)}")
-    draw = torch.randn(x.shape, generator=torch.Generator().manual_seed(0)).to(x)
-    return (x + strength * ascent(draw, "l2")).clamp(0, 1)
+def attacked(model: nn.Module, x: Tensor, y: Tensor, strength: float, *, name: str, steps: int) -> Tensor:
+    """Images pushed towards the classes y by one of ATTACKS, within the L2 radius `strength`, PGD in fifths of it."""
+    row = by_name.find(f"{name}-l2")
+    return row(model, x, y, eps=strength, steps=steps, step=strength / 5, targets=y).x_adv
 
 
 def measure_pair(
@@ -73,7 +51,7 @@ def measure_pair(
     keep(target, "target", 0.0)
     for attack, strength in itertools.product(ATTACKS, p.strengths):
         parts = zip(source.split(neurons.BATCH), y.split(neurons.BATCH), strict=True)
-        keep(torch.cat([attacked(model, a, b, attack, strength, steps=p.steps) for a, b in parts]), attack, strength)
+        keep(torch.cat([attacked(model, a, b, strength, name=attack, steps=p.steps) for a, b in parts]), attack, strength)
     return pd.concat(rows, ignore_index=True)
 
 

@@ -16,6 +16,7 @@ from typing import Annotated, Literal, NamedTuple
 from pydantic import Field, field_validator, model_validator
 from torch import Tensor, nn
 
+from lib.attacks import by_name
 from lib.data import datasets
 from lib.networks import classifier, hooks
 from lib.studies import parameters
@@ -24,7 +25,7 @@ from lib.training.config import Augmentation, TrainConfig
 
 TITLE = "Attack pathways"
 ATTACKS = ("pgd", "fgsm", "noise")
-NAMES = {"pgd": "PGD (L2)", "fgsm": "FGSM", "noise": "random direction"}
+NAMES = {name: by_name.find(f"{name}-l2").label for name in ATTACKS}
 Positive = Annotated[float, Field(gt=0)]
 
 

@@ -2,7 +2,7 @@
 
 import functools
 
-from torch import Tensor, nn
+from torch import Tensor
 
 from lib.pathways.graph import Graph, build
 from lib.studies.attack_pathways.measure import attacked
@@ -38,7 +38,7 @@ def graph_of(
         target,
         names=(name, data.classes[target]),
         layers=layers_of(model, layers or p.layers),
-        attacks={a: functools.partial(as_attack, name=a, steps=p.steps) for a in chosen},
+        attacks={a: functools.partial(attacked, name=a, steps=p.steps) for a in chosen},
         strengths=p.strengths,
         title=f"{arch}: {name} → {data.classes[target]}",
         share=p.share,
@@ -50,8 +50,3 @@ def graph_of(
         patches=p.patches,
         progress=True,
     )
-
-
-def as_attack(model: nn.Module, x: Tensor, y: Tensor, strength: float, *, name: str, steps: int) -> Tensor:
-    """One of ATTACKS in the form that `pathways_graph.build` takes."""
-    return attacked(model, x, y, name, strength, steps=steps)

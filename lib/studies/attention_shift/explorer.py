@@ -9,9 +9,10 @@ from matplotlib.figure import Figure
 from PIL import Image
 from torch import Tensor
 
-from lib.attacks import projected, single_step
+from lib.attacks import by_name as attacks
 from lib.data import datasets, images
-from lib.explanations import activation_maps
+from lib.explanations import by_name as explanations
+from lib.explanations.by_name import Settings
 from lib.figures import pictures, widgets
 from lib.measures import comparison
 from lib.networks import classifier, contract, models
@@ -20,31 +21,10 @@ from lib.studies.attention_shift.measure import shown
 from lib.studies.attention_shift.plan import FAMILY, Parameters
 from lib.training import cache
 
-METHODS = {"Grad-CAM": "gradcam", "Grad-CAM++": "gradcam++", "CAM": "cam"}
-ATTACKS = ("FGSM", "PGD (10 steps)", "random signs", "none")
+METHODS = explanations.METHODS.menu("gradcam", "gradcam++", "cam")
+ATTACKS = attacks.ATTACKS.menu("fgsm", "pgd", "noise", "none")
+STEPS = 10  # of PGD
 EXPLAINED = ("predicted class", "true class", "predicted class of the clean image")
-
-
-def attacked(model: classifier.Classifier, x: Tensor, y: Tensor, attack: str, eps: float) -> Tensor:
-    """One of ATTACKS on a batch."""
-    if attack not in ATTACKS:
-        raise ValueError(f"unknown attack {attack!r}; choose one of {', '.join(ATTACKS)}")
-    if attack == "none" or eps == 0:
-        return x
-    if attack == "random signs":
-        return single_step.step_along(x, single_step.random_sign(x, torch.Generator().manual_seed(0)), eps)
-    if attack == "FGSM":
-        return single_step.step_along(x, single_step.fgsm_direction(model, x, y)[0], eps)
-    return projected.pgd(model, x, y, eps=eps, steps=10, judge=False).x_adv
-
-
-def explained(
-    model: classifier.Classifier, x: Tensor, target: contract.Targets, layer: str, method: str
-) -> activation_maps.Maps:
-    """A positive map by one of METHODS."""
-    if method == "cam":
-        return activation_maps.cam(model, x, target, layer, sign="positive")
-    return activation_maps.gradcam(model, x, target, layer, method=method)
 
 
 def draw(
@@ -67,13 +47,13 @@ def draw(
         clean_logits = model(x)
     before = int(clean_logits.argmax())
     label = torch.tensor([before if y is None else y], device=x.device)
-    x_adv = attacked(model, x, label, attack, eps)
+    x_adv = attacks.find(attack)(model, x, label, eps=eps, steps=STEPS).x_adv
     fixed = {"true class": int(label), "predicted class of the clean image": before}
     target: contract.Targets = fixed.get(explain, contract.predicted)
-    clean, adv = (explained(model, images_, target, layer, method) for images_ in (x, x_adv))
+    clean, adv = (explanations.raw(method, model, images_, target, Settings(layer)) for images_ in (x, x_adv))
     after = int(adv.logits.argmax())
     size = x.shape[-1]
-    a, b = shown(clean.maps[layer], size), shown(adv.maps[layer], size)
+    a, b = shown(clean.values, size), shown(adv.values, size)
     moved = comparison.nissim(a, b).item()
 
     fig, axes = plt.subplots(2, 4, figsize=(10.5, 5.2))
@@ -90,11 +70,7 @@ def draw(
     for ax, logits, title in ((axes[0, 3], clean_logits, "decision before"), (axes[1, 3], adv.logits, "decision after")):
         widgets.bars(ax, logits[0].softmax(0).cpu(), classes, title)
 
-    empty = (
-        " One of the maps is empty."
-        if comparison.degenerate(clean.maps[layer]) | comparison.degenerate(adv.maps[layer])
-        else ""
-    )
+    empty = " One of the maps is empty." if comparison.degenerate(clean.values) | comparison.degenerate(adv.values) else ""
     text = (
         f"before: <b>{html.escape(classes[before])}</b>, after: <b>{html.escape(classes[after])}</b>; "
         f"NISSIM <b>{moved:.3f}</b> (0: same map, 1: as different as can be), "
@@ -153,7 +129,7 @@ def explorer(p: Parameters) -> widgets.Explorer:
         "arch": widgets.choice("network", {FAMILY.get(a, a): a for a in p.architectures}, p.architectures[0]),
         "image": widgets.integer("image", 0, 99),
         "own": widgets.upload("upload an image"),
-        "attack": widgets.choice("attack", ATTACKS, ATTACKS[0]),
+        "attack": widgets.choice("attack", ATTACKS, "fgsm"),
         "eps": widgets.slider("eps", grid, grid[len(grid) // 2]),
         "stage": widgets.integer("conv stage", 1, stages, stages),
         "method": widgets.choice("method", METHODS, "gradcam"),

@@ -68,7 +68,7 @@ def measure(
     clean_pred = clean_logits.argmax(1)
 
     def explain(images: Tensor) -> activation_maps.Maps:
-        return activation_maps.gradcam(model, images, lambda logits: torch.stack([logits.argmax(1), y], 1), layers)
+        return activation_maps.gradcams(model, images, lambda logits: torch.stack([logits.argmax(1), y], 1), layers)
 
     clean = explain(x)
     rows: list[dict[str, Any]] = []
@@ -84,7 +84,7 @@ def measure(
                     found = compare(clean.maps[layer][:, t], attacked.maps[layer][:, t], size, window)
                     where = {"layer": layer, "last": layer == layers[-1], "attack": attack, "eps": e, "target_mode": target}
                     rows.append(where | found | {"pred_adv": pred})
-    elsewhere = activation_maps.gradcam(model, x, torch.stack(reached, 1), layers)
+    elsewhere = activation_maps.gradcams(model, x, torch.stack(reached, 1), layers)
     own = {layer: shown(clean.maps[layer][:, 0], size) for layer in layers}
     ceiling = {k: comparison.nissim(m, m.roll(1, 0), window=window).cpu().numpy() for k, m in own.items()}
     for row in rows:

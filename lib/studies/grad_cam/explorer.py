@@ -9,48 +9,20 @@ from matplotlib.figure import Figure
 from PIL import Image
 from torch import Tensor
 
-from lib.attacks import projected, single_step
+from lib.attacks import by_name as attacks
 from lib.data import images
 from lib.explanations import activation_maps
+from lib.explanations import by_name as explanations
+from lib.explanations.by_name import Settings
 from lib.figures import pictures, widgets
 from lib.measures import comparison
 from lib.networks import classifier
 from lib.studies.grad_cam import plan
 from lib.studies.grad_cam.plan import FAMILY, Parameters
 
-METHODS = {"Grad-CAM": "gradcam", "Grad-CAM++": "gradcam++", "CAM (last layer)": "cam"}
+METHODS = explanations.METHODS.menu("gradcam", "gradcam++", "cam")
+ATTACKS = attacks.ATTACKS.menu("none", "pgd", "noise")
 SHOWN = {"for the class (ReLU)": "positive", "against it (counterfactual)": "counterfactual", "both (no ReLU)": "signed"}
-ATTACKS = ("none", "targeted PGD", "random signs")
-
-
-def explained(
-    model: classifier.Classifier,
-    x: Tensor,
-    target: int,
-    layer: str,
-    method: str,
-    sign: activation_maps.Sign,
-    head: str = "head",
-) -> activation_maps.Maps:
-    """A map by one of METHODS. Raises ValueError for CAM where it is not defined, and for a counterfactual of Grad-CAM++."""
-    if method == "cam":
-        return activation_maps.cam(model, x, target, layer, sign=sign, head=head)
-    if method == "gradcam++" and sign == "counterfactual":
-        raise ValueError("the weights of Grad-CAM++ are never below zero, so it has no counterfactual; choose Grad-CAM")
-    return activation_maps.gradcam(model, x, target, layer, method=method, sign=sign)  # type: ignore[arg-type]
-
-
-def moved(model: classifier.Classifier, x: Tensor, aimed: int, attack: str, eps: float, steps: int) -> Tensor:
-    """One of ATTACKS on an image."""
-    if attack not in ATTACKS:
-        raise ValueError(f"unknown attack {attack!r}; choose one of {', '.join(ATTACKS)}")
-    if attack == "none" or eps == 0:
-        return x
-    if attack == "random signs":
-        return single_step.step_along(x, single_step.random_sign(x, torch.Generator().manual_seed(0)), eps)
-    return projected.pgd(
-        model, x, torch.tensor([aimed], device=x.device), eps=eps, steps=steps, targeted=True, judge=False
-    ).x_adv
 
 
 def draw(
@@ -68,17 +40,25 @@ def draw(
     steps: int = 20,
     head: str = "head",
 ) -> tuple[Figure, str]:
-    """Image (1, C, H, W) and map before and after, both decisions; and a line of numbers."""
-    x_adv = moved(model, x, aimed, attack, eps, steps)
+    """Image (1, C, H, W) and map before and after, both decisions; and a line of numbers.
+
+    The attack goes for the class `aimed`. Raises ValueError for CAM where it is not defined, and for a counterfactual of
+    Grad-CAM++.
+    """
+    if method == "gradcam++" and sign == "counterfactual":
+        raise ValueError("the weights of Grad-CAM++ are never below zero, so it has no counterfactual; choose Grad-CAM")
+    chosen, aim = attacks.find(attack), torch.tensor([aimed], device=x.device)
+    x_adv = chosen(model, x, aim, eps=eps, steps=steps, targets=aim).x_adv
+    settings = Settings(layer, sign=sign, head=head)
     size = x.shape[-1]
     fig, axes = plt.subplots(2, 3, figsize=(10.5, 6.2))
     told = []
     shown = []
     for row, (picture, when) in enumerate(((x, "before"), (x_adv, "after"))):
-        found = explained(model, picture, of, layer, method, sign, head)
-        raw = activation_maps.upsample(found.maps[layer], size)[0].cpu()
+        found = explanations.raw(method, model, picture, of, settings)
+        raw = activation_maps.upsample(found.values, size)[0].cpu()
         largest = float(raw.abs().max())
-        pictures.image(axes[row, 0], picture[0].cpu(), "image" if row == 0 else f"attacked: {attack}, eps {eps:g}")
+        pictures.image(axes[row, 0], picture[0].cpu(), "image" if row == 0 else f"attacked: {chosen.label}, eps {eps:g}")
         if sign == "signed":
             drawn = pictures.heatmap(axes[row, 1], raw, f"{when}: for (red) and against (blue) {classes[of]}", signed=True)
             pictures.colour_bar(fig, drawn, axes[row, 1], "map, in the score's units")
@@ -154,7 +134,7 @@ def explorer(p: Parameters) -> widgets.Explorer:
         "layer": widgets.choice("layer", {f"{level} stage": level for level in plan.LEVELS}, "last"),
         "method": widgets.choice("method", METHODS, "gradcam"),
         "sign": widgets.choice("what speaks", SHOWN, "positive"),
-        "attack": widgets.choice("attack", ATTACKS, "targeted PGD"),
+        "attack": widgets.choice("attack", ATTACKS, "pgd"),
         "aimed": widgets.choice("aimed at", numbered, numbered[p.second]),
         "eps": widgets.slider("eps", grid, grid[len(grid) // 2]),
     }

@@ -38,21 +38,19 @@ def identity(model: classifier.Classifier, x: Tensor, y: Tensor, head: str = "he
     counterfactual one, which is 0; `softmax`: how far the map of the probability, scaled alike, is from that of the logit.
     """
     layer = model.stages[-1]
-    found = {s: activation_maps.gradcam(model, x, y, layer, sign=s).maps[layer] for s in ("positive", "signed")}
+    found = {s: activation_maps.gradcam(model, x, y, layer, sign=s).values for s in ("positive", "signed")}
     # from its definition: Grad-CAM of the negated score
-    against = activation_maps.gradcam(_Changed(model, torch.neg), x, y, f"net.{layer}").maps[f"net.{layer}"]
+    against = activation_maps.gradcam(_Changed(model, torch.neg), x, y, f"net.{layer}").values
 
     def largest(maps: Tensor) -> Tensor:
         return maps.abs().amax((1, 2))
 
     try:
-        weighed = activation_maps.cam(model, x, y, layer, head=head).maps[layer]
+        weighed = activation_maps.cam(model, x, y, layer, head=head).values
         apart = {"cam": largest(weighed - weighed[0].numel() * found["signed"]) / largest(weighed)}
     except ValueError:  # a head of several layers, as VGG-16's
         apart = {}
-    of_probability = activation_maps.gradcam(_Changed(model, _softmax), x, y, f"net.{layer}", sign="signed").maps[
-        f"net.{layer}"
-    ]
+    of_probability = activation_maps.gradcam(_Changed(model, _softmax), x, y, f"net.{layer}", sign="signed").values
     unit = [m / largest(m).clamp_min(torch.finfo(m.dtype).tiny).view(-1, 1, 1) for m in (of_probability, found["signed"])]
     return apart | {
         "sum": largest(found["signed"] - (found["positive"] - against)) / largest(found["signed"]),
@@ -114,7 +112,7 @@ def _single(
     layers = layers_of(model, arch)
     for name, values in identity(model, x, y, head_of(arch)).items():
         keep(f"identity/{name}", 0, values)
-    clean = activation_maps.gradcam(model, x, y, list(layers.values()), sign="signed")
+    clean = activation_maps.gradcams(model, x, y, list(layers.values()), sign="signed")
     keep("right", 0, (clean.logits.argmax(1) == y).float())
     if mask is not None:
         keep("area", 0, mask.flatten(1).float().mean(1))
@@ -131,12 +129,11 @@ def _single(
             maps = activation_maps.gradcam(model, images, y, last)
             keep(f"reached/{name}", eps, (maps.logits.argmax(1) == aimed).float())
             before, after = (
-                activation_maps.upsample(activation_maps.normalise(m), p.size)
-                for m in (clean.maps[last].relu(), maps.maps[last])
+                activation_maps.upsample(activation_maps.normalise(m), p.size) for m in (clean.maps[last].relu(), maps.values)
             )
             keep(f"nissim/{name}", eps, comparison.nissim(before, after))
             if mask is not None:
-                for how, values in on_object(maps.maps[last], mask).items():
+                for how, values in on_object(maps.values, mask).items():
                     keep(f"{how}/{name}", eps, values)
 
 
@@ -144,6 +141,6 @@ def _two_objects(model: classifier.Classifier, p: Parameters, x: Tensor, on_firs
     """How much of the map of each class, and of its counterfactual, lies on the class's own objects."""
     classes, layer = evaluation_set(p).classes, model.stages[-1]
     for word, name, own in (("first", p.first, on_first), ("second", p.second, ~on_first)):
-        signed = activation_maps.gradcam(model, x, classes.index(name), layer, sign="signed").maps[layer]
+        signed = activation_maps.gradcam(model, x, classes.index(name), layer, sign="signed").values
         for sign, maps in (("positive", signed.relu()), ("counterfactual", (-signed).relu())):
             keep(f"two/{sign}/{word}", 0, on_object(maps, own)["energy"])

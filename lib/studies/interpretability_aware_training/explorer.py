@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 from PIL import Image
 from torch import Tensor
 
-from lib.attacks import projected
+from lib.attacks import by_name, unforeseen
 from lib.attacks.steps import default_step
 from lib.data import images
 from lib.figures import pictures, widgets
@@ -21,31 +21,18 @@ from lib.studies.interpretability_aware_training import plan
 from lib.studies.interpretability_aware_training.measure import unforeseen_attack
 from lib.studies.interpretability_aware_training.plan import Parameters
 
-ATTACKS = {
-    "none": "none",
-    "PGD (decision)": "pgd",
-    "AAI, L1 form (map)": "l1",
-    "AAI, top-k form (map)": "topk",
-    "Gabor": "gabor",
-    "snow": "snow",
-    "JPEG L∞": "jpeg-linf",
-    "JPEG L2": "jpeg-l2",
-    "JPEG L1": "jpeg-l1",
-}
+# on the decision, on the explanation, and those that training did not foresee
+ATTACKS = by_name.ATTACKS.plus(*interpretation_attack.attacks()).menu(
+    "none", "pgd", *interpretation_attack.LABELS, *unforeseen.ATTACKS
+)
 
 
 def attacked(model: classifier.Classifier, x: Tensor, y: Tensor, how: str, *, eps: float, steps: int, p: Parameters) -> Tensor:
     """A batch of one under one of ATTACKS, as the network takes it; eps is the radius of PGD and AAI."""
-    if how == "none":
-        return x
-    if how == "pgd":
-        return projected.pgd(model, x, y, eps=eps, steps=steps, judge=False).x_adv
-    if how in ("l1", "topk"):
-        step = default_step(eps, steps)
-        return interpretation_attack.aai(
-            model, x, y, eps=eps, form="l1" if how == "l1" else "topk", k=p.top_k, steps=steps, step=step
-        ).x_adv
-    return unforeseen_attack(model, x, y, how, p.unforeseen_eps[how], steps, p).x_adv
+    if how in unforeseen.ATTACKS:  # which have radii of their own, and work in colour
+        return unforeseen_attack(model, x, y, how, p.unforeseen_eps[how], steps, p).x_adv
+    rows = by_name.ATTACKS.plus(*interpretation_attack.attacks(p.top_k))
+    return rows.find(how)(model, x, y, eps=eps, steps=steps, step=default_step(eps, steps)).x_adv
 
 
 def _map(ax: Axes, values: Tensor, limit: float, title: str) -> None:
@@ -67,18 +54,18 @@ def draw(
         both = torch.stack([y, other], 1)
         before, after = discrepancy.cam(model, x, both), discrepancy.cam(model, x_new, both)
     sides = discrepancy.proposition(model, x, x_new, y)
-    limit = max(float(before.maps.abs().max()), float(after.maps.abs().max())) or 1.0
+    limit = max(float(before.values.abs().max()), float(after.values.abs().max())) or 1.0
     fig, axes = plt.subplots(2, 4, figsize=(11, 5.2))
     names = [classes[int(y)], classes[int(other)]]
     for row, z, seen, title in zip(axes, (x, x_new), (before, after), ("image", "attacked image"), strict=True):
         label = f": {names[0]}" if known and title == "image" else ""
         pictures.image(row[0], z[0].cpu(), title + label)
-        for ax, one, name, kind in zip(row[1:3], seen.maps[0], names, ("true" if known else "decided", "other"), strict=True):
+        for ax, one, name, kind in zip(row[1:3], seen.values[0], names, ("true" if known else "decided", "other"), strict=True):
             _map(ax, one, limit, f"map of {name} ({kind} class)")
         widgets.bars(row[3], seen.logits[0].softmax(0).cpu(), classes, "decision")
     decisions = [html.escape(classes[int(s.logits.argmax())]) for s in (before, after)]
-    tau = comparison.kendall(before.maps[:, 0], after.maps[:, 0]).item()
-    d1 = discrepancy.one_class(before.maps[:, :1], after.maps[:, :1]).item()
+    tau = comparison.kendall(before.values[:, 0], after.values[:, 0]).item()
+    d1 = discrepancy.one_class(before.values[:, :1], after.values[:, :1]).item()
     holds = "which the proposition asks for" if bool(sides.applies) else "the decision holds, so nothing is asked"
     change, margin = float((x_new - x).abs().max()), 2 * sides.bound.item()
     text = (

@@ -20,10 +20,11 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from lib.attacks import jpeg, losses, projected, robustness, single_step, unforeseen
+from lib.attacks import by_name, jpeg, losses, projected, robustness, single_step, unforeseen
 from lib.claims.cubes import rows
 from lib.data import images
 from lib.explanations import gradients
+from lib.explanations.explanation import Explanation
 from lib.fooling import discrepancy, interpretation_attack
 from lib.fooling.interpretation_attack import Form
 from lib.measures import comparison
@@ -110,7 +111,7 @@ def aai_rows(model: classifier.Classifier, x: Tensor, y: Tensor, arm: str, seed:
         noise = single_step.step_along(x, single_step.random_sign(x, torch.Generator().manual_seed(0)), eps)
         with torch.no_grad():
             classes = y[:, None]
-            before, after = (discrepancy.cam(model, z, classes).maps[:, 0] for z in (x, noise))
+            before, after = (discrepancy.cam(model, z, classes).values[:, 0] for z in (x, noise))
         found.append(rows(arm, seed, "tau/noise", eps, comparison.kendall(before, after)))
     return found
 
@@ -131,7 +132,7 @@ def bound_rows(model: classifier.Classifier, x: Tensor, y: Tensor, arm: str, see
         if eps == p.eps:
             part = slice(0, p.ig_images)
 
-            def integrated(model: torch.nn.Module, z: Tensor, classes: Tensor) -> discrepancy.Explained:
+            def integrated(model: torch.nn.Module, z: Tensor, classes: Tensor) -> Explanation:
                 return discrepancy.integrated(model, z, classes, steps=4 * p.ig_points)
 
             sides = discrepancy.proposition(model, x[part], x_adv[part], y[part], integrated)
@@ -163,7 +164,7 @@ def unforeseen_attack(
     """One of `unforeseen.ATTACKS`, towards random classes where the parameters say so; grey networks see its luma."""
     seeing, shown = in_colour(model, x)
     targets = unforeseen.wrong_classes(y, model.classes) if p.targeted else None
-    found = unforeseen.attack(name, seeing, shown, y, eps=eps, steps=steps, targets=targets)
+    found = by_name.find(name)(seeing, shown, y, eps=eps, steps=steps, targets=targets)
     own = found.x_adv if x.shape[1] == 3 else images.luma(found.x_adv).clamp(0, 1)
     return Hit(found.x_adv, own, ~found.success)
 

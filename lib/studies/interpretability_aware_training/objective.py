@@ -30,6 +30,7 @@ from torch.nn import functional as F
 
 from lib.attacks import losses, projected
 from lib.attacks.losses import kl
+from lib.explanations.activation_maps import all_cams
 from lib.fooling import discrepancy
 from lib.networks import hooks
 from lib.training.objectives import Moment
@@ -103,7 +104,7 @@ class _Seen(NamedTuple):
 def _see(model: nn.Module, x: Tensor, cams: bool, check: bool = False) -> _Seen:
     if not cams:
         return _Seen(model(x), None)
-    logits, maps = discrepancy.all_cams(model, x, check=check)
+    maps, logits = all_cams(model, x, check=check)
     return _Seen(logits, maps * maps[0, 0].numel())
 
 

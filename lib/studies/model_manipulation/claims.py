@@ -12,9 +12,8 @@ from lib.claims.claim import Claim, Kind, Rule
 from lib.claims.court import Book, noted
 from lib.claims.cubes import Cubes
 from lib.claims.intervals import Statistic, minus, over
-from lib.explanations.by_name import NAMES
 from lib.fooling import manipulation
-from lib.studies.model_manipulation.plan import COSTLY, KIND_NAMES, SWAPPED, Parameters, label, parsed, seeds_of
+from lib.studies.model_manipulation.plan import COSTLY, INTERPRETERS, KIND_NAMES, SWAPPED, Parameters, label, parsed, seeds_of
 from lib.system import paths
 
 SOURCE = "Heo et al. 2019"
@@ -208,7 +207,7 @@ def _succeeds(court: Judge, arch: str) -> None:
             arms=(arm, "none"),
             over_images=measure,
             source=f"{SOURCE}, its table of success rates" if rates else QUESTION,
-            statistic=f"FSR of {KIND_NAMES[kind]} under {NAMES[name]}, manipulated - control",
+            statistic=f"FSR of {KIND_NAMES[kind]} under {INTERPRETERS[name]}, manipulated - control",
             note=noted(told(rates), f"the margin of {SUCCESS:g} is ours"),
         )
         court.add(
@@ -386,7 +385,7 @@ def _transfers(court: Judge, arch: str) -> None:
         court.add(
             f"unseen/{arm}/{name}",
             "control",
-            f"Maps of {NAMES[name]} hardly follow when fooling {label(arm)}",
+            f"Maps of {INTERPRETERS[name]} hardly follow when fooling {label(arm)}",
             minus(honest, fooled) if kind != "centre" else minus(fooled, honest),
             Rule("below", 0.05),
             arch=arch,
@@ -394,7 +393,7 @@ def _transfers(court: Judge, arch: str) -> None:
             over_images=f"t/{kind}/{name}",
             source=OURS,
             needs=(arm,),
-            statistic=f"mean test loss of {KIND_NAMES[kind]} under {NAMES[name]}, towards its goal, beyond the control",
+            statistic=f"mean test loss of {KIND_NAMES[kind]} under {INTERPRETERS[name]}, towards its goal, beyond the control",
             note=noted(f"{c.images(f't/{kind}/{name}')} images" if name in COSTLY else "", "the .05 is ours"),
         )
 
@@ -408,14 +407,14 @@ def _active(court: Judge, arch: str) -> None:
             court.add(
                 f"swapped/{name}/{which}",
                 "open question",
-                f"Active fooling through {NAMES[name]} swaps the explanation of {which}",
+                f"Active fooling through {INTERPRETERS[name]} swaps the explanation of {which}",
                 minus(swap_rate(c, f"{arch}/{arm}", name, which), swap_rate(c, f"{arch}/none", name, which)),
                 Rule("above", SUCCESS),
                 arch=arch,
                 arms=(arm, "none"),
                 over_images=f"swap-{which}/{name}",
                 source=QUESTION if name == "simple_t" else f"{SOURCE}, its table of active fooling",
-                statistic=f"FSR on unseen mosaics under {NAMES[name]}, manipulated - control",
+                statistic=f"FSR on unseen mosaics under {INTERPRETERS[name]}, manipulated - control",
                 note="the margin of .5 is ours" + ("" if name == "simple_t" else "; the published networks disagree"),
             )
             others = [n for n in SWAPPED if n != name]
@@ -423,7 +422,7 @@ def _active(court: Judge, arch: str) -> None:
             court.add(
                 f"swap-stays/{name}/{which}",
                 "open question",
-                f"The swap of {which} through {NAMES[name]} does not carry over to other interpreters",
+                f"The swap of {which} through {INTERPRETERS[name]} does not carry over to other interpreters",
                 lambda i, s, rates=rates: max(rate(i, s) for rate in rates),
                 RARE,
                 arch=arch,
@@ -431,7 +430,7 @@ def _active(court: Judge, arch: str) -> None:
                 over_images=f"swap-{which}/{name}",
                 source=QUESTION,
                 needs=(f"{arm}:{which}",),
-                statistic=f"the largest of the FSRs under {', '.join(NAMES[n] for n in others)}",
+                statistic=f"the largest of the FSRs under {', '.join(INTERPRETERS[n] for n in others)}",
                 note="published for two of three networks: a swap through LRP_T carries over" if name == "lrp_t" else "",
             )
 
@@ -477,14 +476,14 @@ def _controls(court: Judge, arch: str) -> None:
         court.add(
             f"drift/{kind}-{name}",
             "control",
-            f"Fine-tuning without a fooling term does not reach the goal of {KIND_NAMES[kind]} under {NAMES[name]}",
+            f"Fine-tuning without a fooling term does not reach the goal of {KIND_NAMES[kind]} under {INTERPRETERS[name]}",
             fsr(c, f"{arch}/none", kind, name),
             RARE,
             arch=arch,
             arms=("none",),
             over_images=f"t/{kind}/{name}",
             source=OURS,
-            statistic=f"FSR of {KIND_NAMES[kind]} under {NAMES[name]} of the control",
+            statistic=f"FSR of {KIND_NAMES[kind]} under {INTERPRETERS[name]} of the control",
             note="for top-k a sharp map is in the interval without any fooling" if kind == "topk" else "",
         )
     for arm in p.headline:
@@ -519,7 +518,7 @@ def _controls(court: Judge, arch: str) -> None:
             over_images=measure,
             source=QUESTION,
             needs=(arm,),
-            statistic=f"half the FSR of {KIND_NAMES[kind]} under {NAMES[name]} - the FSR after honest tuning",
+            statistic=f"half the FSR of {KIND_NAMES[kind]} under {INTERPRETERS[name]} - the FSR after honest tuning",
         )
         if p.factors:
             low = min(p.factors)

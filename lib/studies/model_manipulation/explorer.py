@@ -11,7 +11,8 @@ from torch import Tensor
 
 from lib.data import images
 from lib.explanations import by_name
-from lib.explanations.by_name import Explained, Settings
+from lib.explanations.by_name import Settings
+from lib.explanations.explanation import Explanation
 from lib.figures import pictures, widgets
 from lib.fooling import manipulation
 from lib.measures import comparison
@@ -23,18 +24,18 @@ from lib.studies.model_manipulation.plan import Parameters
 COUNTED = 60  # images that success and accuracy under the slider are counted on
 
 
-def shares(p: Parameters, kind: str, h: Explained, h0: Explained, right: Tensor, name: str) -> str:
+def shares(p: Parameters, kind: str, h: Explanation, h0: Explanation, right: Tensor, name: str) -> str:
     """Success and accuracy over some images, in words."""
     if kind == "active":
-        done = manipulation.succeeded("active", manipulation.swapped(h.maps, h0.maps)).float().mean(0)
+        done = manipulation.succeeded("active", manipulation.swapped(h.values, h0.values)).float().mean(0)
         told = f"swapped {100 * done[0]:.0f} % and {100 * done[1]:.0f} % (c1, c2)"
     else:
-        k = p.k if name in by_name.AT_LAYER else None
-        tested = manipulation.test(kind, h.maps, h0.maps, k=k)  # type: ignore[arg-type]
+        k = p.k if name in plan.AT_LAYER else None
+        tested = manipulation.test(kind, h.values, h0.values, k=k)  # type: ignore[arg-type]
         done, dead = manipulation.succeeded(kind, tested.t).float().mean(), tested.dead.float().mean()  # type: ignore[arg-type]
         told = f"success rate {100 * done:.0f} %, dead maps {100 * dead:.0f} %"
     shown = "mosaics" if kind == "active" else "test images"
-    return f"over {len(h.maps)} {shown}: {told}; accuracy {100 * right.float().mean():.0f} %"
+    return f"over {len(h.values)} {shown}: {told}; accuracy {100 * right.float().mean():.0f} %"
 
 
 def one_image(kind: str, h: Tensor, h0: Tensor, k: int | None) -> str:
@@ -56,15 +57,15 @@ def draw(
     classes: tuple[str, ...],
     name: str,
     settings: Settings,
-) -> tuple[Figure, tuple[Explained, Explained]]:
+) -> tuple[Figure, tuple[Explanation, Explanation]]:
     """Above the original network, below the manipulated one: image, maps of the classes `shown` (1,) or (1, 2), decision."""
     found = [by_name.explain(name, model, x, shown, settings) for model in models]
     titles = [classes[int(c)] for c in shown.flatten()]
     fig, axes = plt.subplots(2, 2 + len(titles), figsize=(3 * (2 + len(titles)), 5.4), squeeze=False)
     for row, seen, which in zip(axes, found, ("original", "manipulated"), strict=True):
         pictures.image(row[0], x[0].cpu(), f"{which} network")
-        for ax, h, title in zip(row[1:-1], seen.maps.view(-1, *seen.maps.shape[-2:]).cpu(), titles, strict=True):
-            drawn = pictures.heatmap(ax, h, f"{by_name.NAMES[name]} of {title}")
+        for ax, h, title in zip(row[1:-1], seen.values.view(-1, *seen.values.shape[-2:]).cpu(), titles, strict=True):
+            drawn = pictures.heatmap(ax, h, f"{plan.INTERPRETERS[name]} of {title}")
             pictures.colour_bar(fig, drawn, ax, "map, scaled to [0, 1]")
         with torch.no_grad():
             widgets.bars(row[-1], seen.logits[0].softmax(0).cpu(), classes, "decision")
@@ -115,9 +116,9 @@ def explorer(p: Parameters) -> widgets.Explorer:
         same = before.logits.argmax(1) == after.logits.argmax(1)
         words = [f"<b>{html.escape(plan.label(arm))}</b>, {epoch} of {p.tune_epochs} epochs"]
         if kind != "none":
-            words.append(one_image(kind, after.maps, before.maps, p.k if name in by_name.AT_LAYER else None))
+            words.append(one_image(kind, after.values, before.values, p.k if name in plan.AT_LAYER else None))
         else:
-            words.append(f"rank correlation of the maps {comparison.spearman(before.maps, after.maps).item():.2f}")
+            words.append(f"rank correlation of the maps {comparison.spearman(before.values, after.values).item():.2f}")
         words.append("the decision is the same" if bool(same) else "the decision has changed")
         return fig, "; ".join(words) + f"<br>{counted(arch, arm, epoch, name)}"
 
@@ -125,7 +126,7 @@ def explorer(p: Parameters) -> widgets.Explorer:
         "arch": widgets.choice("network", p.archs, p.archs[0]),
         "arm": widgets.choice("fooling", {plan.label(a): a for a in foolings}, p.headline[0]),
         "epoch": widgets.integer("tuned epochs", 0, p.tune_epochs, p.tune_epochs),
-        "name": widgets.choice("look with", {v: k for k, v in by_name.NAMES.items()}, plan.parsed(p.headline[0]).interpreter),
+        "name": widgets.choice("look with", by_name.METHODS.menu(*plan.INTERPRETERS), plan.parsed(p.headline[0]).interpreter),
         "image": widgets.integer("image", 0, COUNTED - 1),
         "own": widgets.upload("upload an image"),
     }

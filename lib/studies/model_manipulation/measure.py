@@ -25,7 +25,7 @@ from torch.nn import functional as F
 from lib.attacks import projected
 from lib.claims.cubes import rows
 from lib.explanations import activation_maps, by_name
-from lib.explanations.by_name import Explained
+from lib.explanations.explanation import Explanation
 from lib.fooling import manipulation
 from lib.measures import comparison
 from lib.networks import hooks
@@ -37,10 +37,10 @@ BATCH = 100
 ALONG = 60  # images, or mosaics, that are looked at after every epoch
 
 
-def maps_of(name: str, model: torch.nn.Module, x: Tensor, y: Tensor, settings: by_name.Settings) -> Explained:
-    """`interpreters.explain`, some images at a time."""
+def maps_of(name: str, model: torch.nn.Module, x: Tensor, y: Tensor, settings: by_name.Settings) -> Explanation:
+    """`by_name.explain`, some images at a time."""
     parts = [by_name.explain(name, model, a, b, settings) for a, b in zip(x.split(BATCH), y.split(BATCH), strict=True)]
-    return Explained(torch.cat([e.maps for e in parts]), torch.cat([e.logits for e in parts]).detach())
+    return Explanation(torch.cat([e.values for e in parts]), torch.cat([e.logits for e in parts]).detach())
 
 
 def _shown(p: Parameters, what: str, device: torch.device) -> tuple[Tensor, Tensor]:
@@ -53,7 +53,7 @@ def _shown(p: Parameters, what: str, device: torch.device) -> tuple[Tensor, Tens
 
 
 @functools.lru_cache(maxsize=64)
-def _original(p: Parameters, arch: str, seed: int, name: str, what: str, n: int | None) -> Explained:
+def _original(p: Parameters, arch: str, seed: int, name: str, what: str, n: int | None) -> Explanation:
     """The original's maps, which every arm of an architecture and seed is compared with."""
     model = plan.network(p, arch, "base", seed)
     x, y = _shown(p, what, next(model.parameters()).device)
@@ -74,7 +74,7 @@ class Measured:
     def add(self, measure: str, values: Tensor, level: float = 0.0) -> None:
         self.found.append(rows(f"{self.arch}/{self.arm}", self.seed, measure, level, values))
 
-    def original(self, name: str, what: str = "test", n: int | None = None) -> Explained:
+    def original(self, name: str, what: str = "test", n: int | None = None) -> Explanation:
         return _original(self.p, self.arch, self.seed, name, what, n)
 
     @property
@@ -90,14 +90,14 @@ class Measured:
 
 def _foolings(m: Measured) -> None:
     """All passive test losses under every interpreter, in one pass over the images for each."""
-    for name in [m.parts.interpreter] if m.brief else by_name.NAMES:
+    for name in [m.parts.interpreter] if m.brief else plan.INTERPRETERS:
         if name in COSTLY and not m.thorough:
             continue
         n = m.p.costly_images if name in COSTLY else None
         found = maps_of(name, m.model, m.x[:n], m.y[:n], m.settings)
         for kind in manipulation.PASSIVE:
-            k = m.p.k if name in by_name.AT_LAYER else None  # k counts positions at T
-            tested = manipulation.test(kind, found.maps, m.original(name, n=n).maps, k=k)
+            k = m.p.k if name in plan.AT_LAYER else None  # k counts positions at T
+            tested = manipulation.test(kind, found.values, m.original(name, n=n).values, k=k)
             m.add(f"t/{kind}/{name}", tested.t)
         m.add(f"dead/{name}", tested.dead)
     own = [m.parts] if m.parts.kind in manipulation.PASSIVE else [plan.parsed(a) for a in m.p.headline]
@@ -105,7 +105,7 @@ def _foolings(m: Measured) -> None:
     for name in dict.fromkeys(part.interpreter for part in own):
         found, h0 = maps_of(name, m.model, x, y, m.settings), m.original(name, "train")
         for kind in dict.fromkeys(part.kind for part in own):
-            m.add(f"train-t/{kind}/{name}", manipulation.test(kind, found.maps, h0.maps, k=m.p.k).t)
+            m.add(f"train-t/{kind}/{name}", manipulation.test(kind, found.values, h0.values, k=m.p.k).t)
 
 
 def logits_of(model: torch.nn.Module, x: Any) -> Tensor:
@@ -140,7 +140,7 @@ def _swaps(m: Measured) -> None:
         return
     x, y = _shown(m.p, "mosaics", m.x.device)
     for name in SWAPPED:
-        h, h0 = maps_of(name, m.model, x, y, m.settings).maps, m.original(name, "mosaics").maps
+        h, h0 = maps_of(name, m.model, x, y, m.settings).values, m.original(name, "mosaics").values
         t = manipulation.swapped(h, h0)
         m.add(f"swap-c1/{name}", t[:, 0])
         m.add(f"swap-c2/{name}", t[:, 1])
@@ -159,12 +159,12 @@ def _consistency(m: Measured) -> None:
     both = (m.settings.layer, plan.NEIGHBOURS[m.arch])
     above, below = [], []
     for x, y in zip(m.x.split(BATCH), m.y.split(BATCH), strict=True):
-        found = activation_maps.gradcam(m.model, x, y, both).maps
+        found = activation_maps.gradcams(m.model, x, y, both).maps
         above.append(found[both[0]])
         below.append(F.adaptive_avg_pool2d(found[both[1]], tuple(found[both[0]].shape[1:])))
     h = torch.cat(above)
     m.add("consistency/layers", comparison.spearman(h, torch.cat(below)))
-    m.add("consistency/interpreters", comparison.spearman(h, maps_of("lrp_t", m.model, m.x, m.y, m.settings).maps))
+    m.add("consistency/interpreters", comparison.spearman(h, maps_of("lrp_t", m.model, m.x, m.y, m.settings).values))
 
 
 def delete(x: Tensor, order: Tensor, share: float) -> Tensor:
@@ -184,8 +184,8 @@ def _deletion(m: Measured) -> None:
     if not m.thorough:
         return
     name = m.parts.interpreter or plan.parsed(m.p.headline[0]).interpreter
-    h0 = m.original(name).maps
-    h = maps_of(name, m.model, m.x, m.y, m.settings).maps
+    h0 = m.original(name).values
+    h = maps_of(name, m.model, m.x, m.y, m.settings).values
     noise = torch.rand(h0.shape, generator=torch.Generator().manual_seed(0)).to(h0)
     for order, maps in zip(ORDERS, (h0, h, noise), strict=True):
         for share in (0.0, *m.p.deletion):
@@ -201,10 +201,10 @@ def _steps(m: Measured) -> None:
         return
     x, y = _shown(m.p, "mosaics" if kind == "active" else "test", m.x.device)
     x, y = x[:ALONG], y[:ALONG]
-    h0 = m.original(name, "mosaics" if kind == "active" else "test").maps[:ALONG]
+    h0 = m.original(name, "mosaics" if kind == "active" else "test").values[:ALONG]
     for epoch in range(m.p.tune_epochs + 1):
         model = plan.network(m.p, m.arch, m.arm, m.seed, epoch)
-        h = maps_of(name, model, x, y, m.settings).maps
+        h = maps_of(name, model, x, y, m.settings).values
         if kind == "active":
             t = manipulation.swapped(h, h0)
             m.add("steps-t", t[:, 0], epoch)

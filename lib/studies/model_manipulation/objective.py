@@ -51,7 +51,7 @@ def _pairs(
     classes = torch.tensor([pair], device=device).expand(len(shown), 2)
     model = _original(config, device)
     maps = [
-        by_name.explain(interpreter, model, x, y, settings).maps
+        by_name.explain(interpreter, model, x, y, settings).values
         for x, y in zip(shown.split(64), classes.split(64), strict=True)
     ]
     return shown, torch.cat(maps)
@@ -97,12 +97,12 @@ def fool(
             shown, h0 = _pairs(original, device, tuple(pair), pairs, tile, interpreter, settings)
             index = torch.randint(len(shown), (pair_batch,), generator=moment.generator).to(x.device)
             both = torch.tensor([tuple(pair)], device=x.device).expand(pair_batch, 2)
-            h = by_name.explain(interpreter, model, shown[index], both, settings, create_graph=True).maps
+            h = by_name.explain(interpreter, model, shown[index], both, settings, create_graph=True).values
             return F.cross_entropy(model(x), y, reduction="none") + weight * manipulation.swap(h, h0[index]).mean()
         h, logits = by_name.explain(interpreter, model, x, y, settings, create_graph=True)
         if kind == "location":
             loss = manipulation.location(h, None if mask is None else torch.tensor(mask))
         else:
-            h0 = by_name.explain(interpreter, _original(original, device), x, y, settings).maps
+            h0 = by_name.explain(interpreter, _original(original, device), x, y, settings).values
             loss = manipulation.topk(h, h0, k) if kind == "topk" else manipulation.centre(h, h0)
         return F.cross_entropy(logits, y, reduction="none") + weight * loss

@@ -25,6 +25,10 @@ from lib.training.config import TrainConfig
 TITLE = "Model manipulation"
 Positive = Annotated[float, Field(gt=0)]
 
+# Fooled through, and looked with; those at the layer T have its resolution.
+INTERPRETERS = by_name.METHODS.labels("gradcam", "lrp_t", "simple_t", "lrp", "gradient", "smoothgrad", "ig", "guided")
+AT_LAYER = tuple(name for name in INTERPRETERS if by_name.find(name).where == "layer")
+
 # The layer T: the input of the last convolution, or of the last block.
 LAYERS = {
     "plain": "into:stage3.3",
@@ -163,9 +167,9 @@ class Parameters(parameters.Parameters):
     @field_validator("fooled")
     @classmethod
     def _trainable(cls, names: tuple[str, ...]) -> tuple[str, ...]:
-        unknown = [n for n in names if n not in by_name.DIFFERENTIABLE]
+        known = ", ".join(n for n in INTERPRETERS if by_name.find(n).differentiable)
+        unknown = [n for n in names if n not in INTERPRETERS or not by_name.find(n).differentiable]
         if unknown or len(set(names)) < len(names):
-            known = ", ".join(by_name.DIFFERENTIABLE)
             raise ValueError(f"interpreters {', '.join(unknown) or 'named twice'}: training differentiates {known}, each once")
         return names
 
@@ -215,7 +219,7 @@ def parsed(arm: str) -> Arm:
         found = Arm(kind, interpreter, float(factor) if factor else 1.0, washed)
     except ValueError:
         found = Arm("")
-    if found.kind not in manipulation.KINDS or found.interpreter not in by_name.NAMES:
+    if found.kind not in manipulation.KINDS or found.interpreter not in INTERPRETERS:
         raise ValueError(f"unknown arm {arm!r}; there are base, none, KIND-INTERPRETER, …@FACTOR and washed-…")
     return found
 
@@ -230,7 +234,7 @@ def label(arm: str) -> str:
         return "original"
     if kind == "none":
         return "control (no fooling term)"
-    name = f"{KIND_NAMES[kind]} through {by_name.NAMES[interpreter]}"
+    name = f"{KIND_NAMES[kind]} through {INTERPRETERS[interpreter]}"
     return f"{name}, weight × {factor:g}" if factor != 1 else f"{name}, then honest tuning" if washed else name
 
 

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from lib.attacks import single_step
 from lib.data import images
+from lib.explanations import by_name
 from lib.figures import pictures, widgets
 from lib.networks import classifier, contract, hooks
 from lib.studies.saliency_adversarial_training import maps, objective, plan
@@ -101,7 +102,7 @@ def explorer(p: Parameters) -> widgets.Explorer:
             y = decided(model, x)
         if taught:
             guide = plan.teacher(p, taught, 0)
-            raw = maps.attribution(guide, x, y, kind, n=p.smooth_n, ig_steps=p.ig_steps)  # type: ignore[arg-type]
+            raw = by_name.raw(kind, guide, x, y, maps.settings(p.smooth_n, p.ig_steps)).values
             s = maps.binarise(raw, "none" if kind == "guided-gradcam++" else how)  # type: ignore[arg-type]
         elif own is not None:
             raise ValueError("an upload comes without a mask; choose a teacher's map")
@@ -116,7 +117,7 @@ def explorer(p: Parameters) -> widgets.Explorer:
         "image": widgets.integer("image", 0, min(100, len(data)) - 1),
         "own": widgets.upload("upload an image"),
         "taught": widgets.choice("map from", teachers, "std"),
-        "kind": widgets.choice("attribution", {name: key for key, name in plan.NAMES.items()}, "smoothgrad"),
+        "kind": widgets.choice("attribution", maps.ATTRIBUTIONS.menu(*plan.NAMES), "smoothgrad"),
         "how": widgets.choice("binarised by", WAYS, "sign"),
         "epoch": widgets.slider("epoch", epochs, epochs[len(epochs) // 2], text=lambda e: f"{int(e) + 1} of {p.epochs}"),
         "alpha10": widgets.slider("alpha^10", sorted({*ALPHAS, p.alpha10}), p.alpha10),

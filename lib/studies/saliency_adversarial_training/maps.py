@@ -6,32 +6,39 @@ Grad-CAM++. `binarise` turns raw maps into {-1, 1}; the released code does it fo
 its maps are made where they differ: guided backpropagation that guides nothing in its residual networks (the plain
 gradient's sign), SmoothGrad and integrated gradients scaled to [0, 1], the latter of the loss instead of the logit.
 
-Guided Grad-CAM++ joins g = sign(guided backpropagation) and the Grad-CAM++ map c in [0, 1] as the released code does:
-((g + 1)(c + 1) - 2) / 2, which is c where g = 1 and -1 where g = -1. Any threshold between would give g back, so these maps
-are used as they are.
+Guided Grad-CAM++ (`guided.guided_gradcam`) is a map in [0, 1] or -1. Any threshold between would give back the sign that it
+was joined with, so these maps are used as they are.
 """
 
+import dataclasses
+import functools
 from typing import Literal, get_args
 
 import torch
 from torch import Tensor, nn
 
 from lib.data.datasets import ImageSet
-from lib.explanations import activation_maps, gradients, guided
-from lib.networks import classifier, contract
+from lib.explanations import by_name, guided
+from lib.explanations.by_name import Method, Settings
+from lib.explanations.gradients import Of
+from lib.networks import contract
+from lib.system.names import Table
 
 Weak = Literal["masks", "boxes"]
 Attribution = Literal["gradient", "guided", "smoothgrad", "guided-gradcam++", "ig"]
 Binarise = Literal["sign", "median", "mean", "minmax", "none"]
 OfClass = Literal["true", "predicted"]
-ATTRIBUTIONS: tuple[Attribution, ...] = get_args(Attribution)
-# (of the logit or of the loss, how it becomes a direction) in the released code, which never guides
-RELEASED: dict[Attribution, tuple[gradients.Of, Binarise]] = {
-    "gradient": ("score", "sign"),
-    "guided": ("score", "sign"),
-    "smoothgrad": ("score", "minmax"),
-    "guided-gradcam++": ("score", "none"),
-    "ig": ("loss", "minmax"),
+ATTRIBUTIONS = Table("attribution", [by_name.find(name) for name in get_args(Attribution)])
+_UNGUIDED = dataclasses.replace(
+    by_name.find("guided-gradcam++"), function=functools.partial(guided.guided_gradcam, guiding=False)
+)
+# (what is computed, of the logit or of the loss, how it becomes a direction) in the released code, which never guides
+RELEASED: dict[Attribution, tuple[Method, Of, Binarise]] = {
+    "gradient": (by_name.find("gradient"), "score", "sign"),
+    "guided": (by_name.find("gradient"), "score", "sign"),
+    "smoothgrad": (by_name.find("smoothgrad"), "score", "minmax"),
+    "guided-gradcam++": (_UNGUIDED, "score", "none"),
+    "ig": (by_name.find("ig"), "loss", "minmax"),
 }
 CENTRE = (1 / 6, 5 / 6)  # a box where a data set has none: the middle two thirds of height and width, for centred objects
 BATCH = 128
@@ -100,47 +107,10 @@ def weak(data: ImageSet, kind: Weak) -> Tensor:
     return torch.where(inside, 1.0, -1.0)[:, None].expand(n, channels, height, width)
 
 
-def attribution(
-    model: nn.Module,
-    x: Tensor,
-    targets: contract.Targets,
-    kind: Attribution,
-    *,
-    of: gradients.Of = "score",
-    n: int = 10,
-    spread: float = 0.15,
-    ig_steps: int = 100,
-    layer: str | None = None,
-    guiding: bool = True,
-    generator: torch.Generator | None = None,
-) -> Tensor:
-    """A teacher's raw map of each image, (N, C, H, W), of the target's logit (or loss); not differentiable.
-
-    SmoothGrad: `n` copies with noise `spread` of each image's range. Integrated gradients: `ig_steps` points from black.
-    Guided Grad-CAM++: of `layer`, by default the last stage. Without `guiding` guided backpropagation is the plain gradient,
-    as its hooks left it in the released code. Raises what `lib.gradients` and `lib.cam` raise.
-    """
-    back = guided.guided_backpropagation if guiding else gradients.gradient
-    if kind == "gradient":
-        return gradients.gradient(model, x, targets, of=of).values
-    if kind == "guided":
-        return back(model, x, targets, of=of).values
-    if kind == "smoothgrad":
-        return gradients.smoothgrad(model, x, targets, n=n, spread=spread, of=of, generator=generator).values
-    if kind == "ig":
-        return gradients.integrated_gradients(model, x, targets, steps=ig_steps, of=of).values
-    if kind != "guided-gradcam++":
-        raise ValueError(f"unknown attribution {kind!r}; choose one of {', '.join(ATTRIBUTIONS)}")
-    if layer is None:
-        if not isinstance(model, classifier.Classifier):
-            raise ValueError("name the layer of Grad-CAM++: this network does not say which its last stage is")
-        layer = model.stages[-1]
-    if of != "score":
-        raise ValueError("guided Grad-CAM++ is of the logit alone: Grad-CAM++ of a loss is not defined here")
-    raw = activation_maps.gradcam(model, x, targets, layer, method="gradcam++", sign="signed").maps[layer]
-    c = activation_maps.upsample(activation_maps.normalise(raw), tuple(x.shape[2:]))[:, None]
-    g = back(model, x, targets, of=of).values.sign()
-    return ((g + 1) * (c + 1) - 2) / 2
+def settings(n: int = 10, ig_steps: int = 100, *, of: Of = "score", generator: torch.Generator | None = None) -> Settings:
+    """What attributions take. SmoothGrad: `n` copies with noise of .15 of each image's range; integrated gradients: `ig_steps`
+    points from black; guided Grad-CAM++: of the last stage."""
+    return Settings(n=n, spread=0.15, steps=ig_steps, of=of, generator=generator)
 
 
 def default_binarise(kind: Weak | Attribution) -> Binarise:
@@ -164,24 +134,14 @@ def directions(
     """A teacher's maps s of images, binarised: what training steps against, on the images' device. `how` defaults to `sign`
     (guided Grad-CAM++: as it is); `released` takes what RELEASED says of the kind instead. Raises ValueError for unknown
     kinds and classes, and as `binarise` does."""
-    if kind not in ATTRIBUTIONS:
-        raise ValueError(f"unknown attribution {kind!r}; choose one of {', '.join(ATTRIBUTIONS)}")
+    own = ATTRIBUTIONS.find(kind)
     if of_class not in get_args(OfClass):
         raise ValueError(f"unknown class {of_class!r}; maps are of the true or of the predicted one")
-    of, chosen = RELEASED[kind] if released else ("score", default_binarise(kind))
+    method, of, chosen = RELEASED[kind] if released else (own, "score", default_binarise(kind))
+    taken = settings(n, ig_steps, of=of, generator=generator)
     where = next(model.parameters()).device
     raw = [
-        attribution(
-            model,
-            part.to(where),
-            labels.to(where) if of_class == "true" else contract.predicted,
-            kind,
-            of=of,
-            n=n,
-            ig_steps=ig_steps,
-            guiding=not released,
-            generator=generator,
-        ).to(x)
+        method(model, part.to(where), labels.to(where) if of_class == "true" else contract.predicted, taken).values.to(x)
         for part, labels in zip(x.split(batch_size or BATCH), y.split(batch_size or BATCH), strict=True)
     ]
     return binarise(torch.cat(raw), how or chosen)

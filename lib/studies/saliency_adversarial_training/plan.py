@@ -33,13 +33,7 @@ Positive = Annotated[float, Field(gt=0)]
 OBJECTIVE = objectives.name_of(objective.train)
 MAPS = objectives.name_of(maps_.maps)
 WEAK = ("masks", "boxes")
-NAMES = {
-    "gradient": "gradient",
-    "guided": "guided backpropagation",
-    "smoothgrad": "SmoothGrad",
-    "guided-gradcam++": "guided Grad-CAM++",
-    "ig": "integrated gradients",
-}
+NAMES = maps_.ATTRIBUTIONS.labels(*maps_.ATTRIBUTIONS)
 TEACHERS = {"std": "standard", "adv": "adversarially trained"}
 CHANGES = {
     "inverted": "inverted",

@@ -1,0 +1,121 @@
+"""Attacks under one interface: one table, so that a study and its menus choose by name.
+
+`ATTACKS` is the table: an attack costs one function and one row. Names are what is typed and kept in tables. Every row is
+called in the same way, `find("pgd")(model, x, y, eps=8 / 255, steps=10).x_adv`, and gives what its function gives: an
+AttackResult, which says whether it succeeded where the attack looked at its own result. What an attack has no use for is not
+handed to it.
+
+Under an L2 radius eps, `fgsm-l2` is the sign step of that length, eps / sqrt(d) a pixel of d, and `noise-l2` a random
+direction.
+"""
+
+import functools
+import inspect
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from lib.attacks import projected, single_step, unforeseen
+from lib.attacks.steps import AttackResult, Norm, ascent, check_input
+from lib.system.names import Table
+
+
+@dataclass(frozen=True)
+class Attack:
+    """A row: how an attack is called, what computes it, and in which norm its radius is (none: in a measure of its own)."""
+
+    name: str
+    label: str
+    function: Callable[..., Any]
+    norm: Norm | None = "linf"
+
+    def __call__(
+        self,
+        model: nn.Module,
+        x: Tensor,
+        y: Tensor,
+        *,
+        eps: float,
+        steps: int = 20,
+        step: float | None = None,
+        targets: Tensor | None = None,
+        generator: torch.Generator | None = None,
+    ) -> Any:
+        """The function's own result, with `x_adv` (N, C, H, W): away from the classes y, or towards `targets`, (N,) both.
+
+        `eps` is the radius; `steps` and their length `step` (the function's own unless given) matter where there are several.
+        Randomness comes from `generator` alone, or from a fresh one seeded with 0. Raises what the function raises.
+        """
+        given = {"eps": eps, "steps": steps, "step": step, "targets": targets, "generator": generator}
+        known = inspect.signature(self.function).parameters
+        return self.function(model, x, y, **{k: v for k, v in given.items() if k in known and v is not None})
+
+
+def _only(x_adv: Tensor) -> AttackResult:
+    """Images that nobody has looked at."""
+    return AttackResult(x_adv, None, None, None)
+
+
+def _none(model: nn.Module, x: Tensor, y: Tensor) -> AttackResult:
+    return _only(x)
+
+
+def _noise(
+    model: nn.Module, x: Tensor, y: Tensor, *, eps: float, generator: torch.Generator | None = None, norm: Norm = "linf"
+) -> AttackResult:
+    """Noise of the size of an attack: random signs, or a random direction of that length."""
+    check_input(x, y, eps, norm)
+    generator = generator or torch.Generator().manual_seed(0)
+    if norm == "linf":
+        return _only(single_step.step_along(x, single_step.random_sign(x, generator), eps))
+    draw = torch.randn(x.shape, generator=generator, device=generator.device).to(x)
+    return _only((x + eps * ascent(draw, "l2")).clamp(0, 1))
+
+
+def _fgsm(
+    model: nn.Module, x: Tensor, y: Tensor, *, eps: float, targets: Tensor | None = None, norm: Norm = "linf"
+) -> AttackResult:
+    direction, _ = single_step.fgsm_direction(model, x, y if targets is None else targets)
+    length = eps if norm == "linf" else eps / x[0].numel() ** 0.5
+    return _only(single_step.step_along(x, direction if targets is None else -direction, length))
+
+
+def _pgd(
+    model: nn.Module,
+    x: Tensor,
+    y: Tensor,
+    *,
+    eps: float,
+    steps: int,
+    step: float | None = None,
+    targets: Tensor | None = None,
+    generator: torch.Generator | None = None,
+    norm: Norm = "linf",
+) -> AttackResult:
+    goal, targeted = (y, False) if targets is None else (targets, True)
+    return projected.pgd(
+        model, x, goal, eps=eps, steps=steps, step=step, norm=norm, targeted=targeted, judge=False, generator=generator
+    )
+
+
+ATTACKS = Table(
+    "attack",
+    (
+        Attack("none", "none", _none),
+        Attack("noise", "random signs", _noise),
+        Attack("fgsm", "FGSM", _fgsm),
+        Attack("pgd", "PGD", _pgd),
+        Attack("noise-l2", "random direction", functools.partial(_noise, norm="l2"), "l2"),
+        Attack("fgsm-l2", "FGSM", functools.partial(_fgsm, norm="l2"), "l2"),
+        Attack("pgd-l2", "PGD (L2)", functools.partial(_pgd, norm="l2"), "l2"),
+        Attack("gabor", "Gabor", unforeseen.gabor, None),
+        Attack("snow", "snow", unforeseen.snow, None),
+        Attack("jpeg-linf", "JPEG L∞", functools.partial(unforeseen.jpeg_attack, norm="linf"), None),
+        Attack("jpeg-l2", "JPEG L2", functools.partial(unforeseen.jpeg_attack, norm="l2"), None),
+        Attack("jpeg-l1", "JPEG L1", functools.partial(unforeseen.jpeg_attack, norm="l1"), None),
+    ),
+)
+find = ATTACKS.find
