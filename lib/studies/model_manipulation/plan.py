@@ -167,6 +167,8 @@ class Parameters(parameters.Parameters):
     @field_validator("fooled")
     @classmethod
     def _trainable(cls, names: tuple[str, ...]) -> tuple[str, ...]:
+        for name in names:
+            by_name.find(name)  # refuses what there is not, with what is like it
         known = ", ".join(n for n in INTERPRETERS if by_name.find(n).differentiable)
         unknown = [n for n in names if n not in INTERPRETERS or not by_name.find(n).differentiable]
         if unknown or len(set(names)) < len(names):
