@@ -130,7 +130,7 @@ def raw(
     """Raw, signed values of one of METHODS for one class an image, or K: (N, C, H, W), (N, h, w), (N, K, ...).
 
     With `create_graph` values and logits are differentiable in the parameters and `x`. Raises ValueError for an unknown name,
-    for `create_graph` on a method that is not differentiable here, for `of="loss"` on one of the logit, and what the kernels raise.
+    for `create_graph` on a method that is not differentiable here, for `of="loss"` on one of the logit, and as the kernels do.
     """
     return _each(find(name), model, x, targets, settings, create_graph, lambda values: values)
 

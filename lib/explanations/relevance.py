@@ -189,9 +189,6 @@ def lrp(
         with record:
             logits = model(image)
         contract.check_logits(model, logits)
-        missing = [n for n in own if n not in seen]
-        if missing:
-            raise ValueError(f"layer {missing[0]!r} did not run in the forward pass; name one that does")
         wanted = {n: image if n == PIXELS else seen[n] for n in names}
         classes, single = contract.target_classes(targets, logits)
         sweep = _Sweep(chosen, record, _foldings(record))

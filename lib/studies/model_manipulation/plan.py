@@ -169,10 +169,12 @@ class Parameters(parameters.Parameters):
     def _trainable(cls, names: tuple[str, ...]) -> tuple[str, ...]:
         for name in names:
             by_name.find(name)  # refuses what there is not, with what is like it
-        known = ", ".join(n for n in INTERPRETERS if by_name.find(n).differentiable)
-        unknown = [n for n in names if n not in INTERPRETERS or not by_name.find(n).differentiable]
+        known = [n for n in INTERPRETERS if by_name.find(n).differentiable and n not in COSTLY]
+        unknown = [n for n in names if n not in known]
         if unknown or len(set(names)) < len(names):
-            raise ValueError(f"interpreters {', '.join(unknown) or 'named twice'}: training differentiates {known}, each once")
+            raise ValueError(
+                f"interpreters {', '.join(unknown) or 'named twice'}: training differentiates {', '.join(known)}, each once"
+            )
         return names
 
     @model_validator(mode="after")

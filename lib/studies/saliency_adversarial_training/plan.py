@@ -25,6 +25,7 @@ from lib.networks import classifier, models
 from lib.studies import parameters
 from lib.studies.saliency_adversarial_training import maps as maps_
 from lib.studies.saliency_adversarial_training import objective
+from lib.system import names
 from lib.training import cache, objectives
 from lib.training.config import Augmentation, Schedule, TrainConfig
 
@@ -110,8 +111,10 @@ def parsed(arm: str, mix_maps: str = "") -> Arm:
         except (KeyError, ValueError):
             found = None
     if not found or (found["source"] and not known_source(found["source"])):
+        alike = names.close(name, SIMPLE)
+        meant = f"did you mean {' or '.join(alike)}? There" if alike else "there"
         raise ValueError(
-            f"unknown arm {arm!r}; there are {', '.join(SIMPLE)}, and after @ {', '.join(CHANGES)}, aALPHA10 and eEPS0"
+            f"unknown arm {arm!r}; {meant} are {', '.join(SIMPLE)}, and after @ {', '.join(CHANGES)}, aALPHA10 and eEPS0"
         )
     source = found["source"] or (mix_maps if found["mix"] == "sat" else "")
     if not _makes_sense(found, parts, taught=bool(source) and source not in WEAK):
