@@ -1,0 +1,176 @@
+"""The charts of the reports: panels, curves with bands, bars and points with intervals, matrices of numbers.
+
+What is drawn is an `Interval` (value, low, high), or a table with these columns, so that no chart is without its uncertainty.
+Categories keep the colour, marker and line style of their number (`style.series`).
+"""
+
+import math
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from lib.claims.intervals import Interval
+from lib.figures.style import MAGNITUDE, SIGNED, series
+
+ENDS = (-math.inf, math.inf)
+
+
+def row(found: Interval, **about: Any) -> dict[str, Any]:
+    """A row of a figure's numbers: what it is `about`, then value, low, high and n."""
+    return about | {"value": found.value, "low": found.low, "high": found.high, "n": found.n}
+
+
+def cell(found: Interval, digits: int = 2) -> str:
+    """`0.81±0.02`: a value and half the width of its interval; without an interval the value, without a value a dash."""
+    half = (found.high - found.low) / 2
+    if not np.isfinite(found.value):
+        return "–"
+    return f"{found.value:.{digits}f}" + (f"±{half:.{digits}f}" if np.isfinite(half) else "")
+
+
+def table(found: Iterable[Interval] | pd.DataFrame) -> pd.DataFrame:
+    """Intervals as a table with the columns value, low and high."""
+    if isinstance(found, pd.DataFrame):
+        return found.reset_index(drop=True)
+    return pd.DataFrame([(f.value, f.low, f.high) for f in found], columns=["value", "low", "high"])
+
+
+def panels(
+    count: int,
+    *,
+    columns: int | None = None,
+    width: float = 3.3,
+    height: float = 3.0,
+    sharex: bool = False,
+    sharey: bool = True,
+) -> tuple[Figure, list[Axes]]:
+    """A figure of `count` axes in rows of `columns` (all in one row unless given), each `width` x `height` inches."""
+    if count < 1:
+        raise ValueError(f"a figure of {count} panels; it needs one at least")
+    across = min(count, columns or count)
+    down = -(-count // across)
+    size = (width * across, height * down)
+    fig, axes = plt.subplots(down, across, figsize=size, sharex=sharex, sharey=sharey, squeeze=False)
+    for spare in axes.flat[count:]:
+        spare.set_visible(False)
+    for ax in axes.flat[:count][-across:]:  # the lowest of each column keeps its numbers, also above a spare
+        ax.tick_params("x", labelbottom=True)
+    return fig, list(axes.flat[:count])
+
+
+def band(
+    ax: Axes,
+    x: Sequence[float],
+    found: Iterable[Interval] | pd.DataFrame,
+    label: str | None,
+    number: int,
+    *,
+    within: tuple[float, float] = ENDS,
+    alpha: float = 0.15,
+    **look: Any,
+) -> None:
+    """A curve over x in the look of category `number`, with a band from low to high, cut off at the ends of its scale."""
+    values = table(found)
+    if len(values) != len(x):
+        raise ValueError(f"{len(values)} values at {len(x)} points; a curve has one a point")
+    style = series(number) | look
+    ax.plot(x, values.value, label=label, **style)
+    ax.fill_between(x, values.low.clip(*within), values.high.clip(*within), color=style["color"], alpha=alpha, linewidth=0)
+
+
+def levels(ax: Axes, values: Sequence[float], label: str, *, base: float = 10, rotation: float = 60) -> None:
+    """A logarithmic axis of x with a tick at each of its values."""
+    ax.set_xscale("log", base=base)
+    ax.set_xticks(values, [f"{v:g}" for v in values], rotation=rotation, fontsize=8)
+    ax.minorticks_off()
+    ax.set_xlabel(label)
+
+
+def bars(
+    ax: Axes,
+    names: Sequence[str],
+    found: Iterable[Interval] | pd.DataFrame,
+    title: str = "",
+    *,
+    height: float = 0.7,
+    offset: float = 0.0,
+    number: int = 0,
+    alpha: float = 1.0,
+    label: str | None = None,
+    within: tuple[float, float] = ENDS,
+) -> None:
+    """A horizontal bar for each name, the first on top, with its interval as a line."""
+    values = table(found)
+    if len(values) != len(names):
+        raise ValueError(f"{len(values)} values for {len(names)} names; a bar has one a name")
+    at = np.arange(len(names)) + offset
+    ax.barh(at, values.value, height=height, color=series(number)["color"], alpha=alpha, label=label)
+    for y, low, high in zip(at, values.low.clip(*within), values.high.clip(*within), strict=True):
+        ax.plot([low, high], [y, y], color="black", linewidth=1.2, alpha=alpha)
+    ax.set_yticks(range(len(names)), names)
+    ax.set_ylim(len(names) - 0.5, -0.5)
+    ax.set_title(title)
+    ax.grid(axis="y", visible=False)
+
+
+def points(
+    ax: Axes,
+    x: Sequence[float],
+    found: Iterable[Interval] | pd.DataFrame,
+    label: str | None,
+    number: int,
+    *,
+    within: tuple[float, float] = ENDS,
+    upright: bool = True,
+    **look: Any,
+) -> None:
+    """Points with their intervals at the places x, upright, or lying (then the first of the places is on top)."""
+    values = table(found)
+    spread = [values.value - values.low.clip(*within), values.high.clip(*within) - values.value]
+    style = series(number) | look
+    if upright:
+        ax.errorbar(x, values.value, yerr=spread, capsize=3, label=label, **style)
+    else:
+        ax.errorbar(values.value, x, xerr=spread, capsize=3, label=label, **style)
+
+
+def matrix(
+    ax: Axes,
+    values: np.ndarray,
+    rows: Sequence[str],
+    columns: Sequence[str],
+    title: str = "",
+    *,
+    form: str = "{:.2f}",
+    signed: bool = False,
+    limit: float | None = None,
+) -> None:
+    """Numbers as coloured cells, each with its number; NaN is an empty cell. Signed ones are symmetric about zero."""
+    if values.shape != (len(rows), len(columns)):
+        raise ValueError(f"a matrix of shape {values.shape} with {len(rows)} rows and {len(columns)} columns by name")
+    top = limit or float(np.nanmax(np.abs(values), initial=0.0)) or 1.0
+    drawn = ax.imshow(values, cmap=SIGNED if signed else MAGNITUDE, vmin=-top if signed else 0.0, vmax=top, aspect="auto")
+    for (i, j), value in np.ndenumerate(values):
+        if np.isfinite(value):
+            red, green, blue, _ = drawn.cmap(drawn.norm(value))
+            dark = 0.3 * red + 0.6 * green + 0.1 * blue < 0.5
+            ax.text(j, i, form.format(value), ha="center", va="center", fontsize=8, color="white" if dark else "black")
+    ax.set_xticks(range(len(columns)), columns, rotation=30, ha="right", fontsize=8)
+    ax.set_yticks(range(len(rows)), rows, fontsize=8)
+    ax.set_title(title)
+    ax.grid(False)
+
+
+def mark(ax: Axes, right: bool, colour: str = "white") -> None:
+    """✓ or ✗ in the corner of a picture: is the prediction right?"""
+    ax.text(0.03, 0.97, "✓" if right else "✗", transform=ax.transAxes, va="top", color=colour, fontsize=8)
+
+
+def same_height(ax: Axes, value: float, label: str | None = None) -> None:
+    """A dotted grey line across: what chance, or an even map, would give."""
+    ax.axhline(value, color="gray", linestyle=":", label=label)

@@ -1,0 +1,90 @@
+"""Charts draw the intervals they are given: positions, ends of scales, numbers in cells."""
+
+import math
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+import pytest
+
+from lib.claims.intervals import Interval
+from lib.figures import charts
+from lib.figures.style import COLOURS
+
+FOUND = [Interval(0.2, 0.1, 0.3, "8 images"), Interval(0.9, 0.7, 1.1, "8 images")]
+
+
+@pytest.fixture
+def ax():
+    fig, ax = plt.subplots()
+    yield ax
+    plt.close(fig)
+
+
+def test_a_row_and_a_cell_tell_the_interval():
+    assert charts.row(FOUND[0], arm="adv") == {"arm": "adv", "value": 0.2, "low": 0.1, "high": 0.3, "n": "8 images"}
+    assert charts.cell(FOUND[0]) == "0.20±0.10" and charts.cell(FOUND[1], 1) == "0.9±0.2"
+    assert charts.cell(Interval(0.5, math.nan, math.nan, "")) == "0.50"
+    assert charts.cell(Interval(math.nan, math.nan, math.nan, "")) == "–"
+
+
+def test_panels_hide_what_is_spare():
+    fig, axes = charts.panels(5, columns=3, width=2, height=1)
+    assert len(axes) == 5 and [a.get_visible() for a in fig.axes] == [True] * 5 + [False]
+    assert fig.get_size_inches().tolist() == [6, 2]
+    plt.close(fig)
+    with pytest.raises(ValueError, match="one at least"):
+        charts.panels(0)
+
+
+def test_a_band_ends_with_its_scale(ax):
+    charts.band(ax, [1, 2], FOUND, "a", 1, within=(0, 1))
+    line, fill = ax.lines[0], ax.collections[0]
+    assert line.get_ydata().tolist() == [0.2, 0.9] and line.get_color() == COLOURS[1] and line.get_label() == "a"
+    ys = fill.get_paths()[0].vertices[:, 1]
+    assert ys.min() == pytest.approx(0.1) and ys.max() == pytest.approx(1.0)
+    with pytest.raises(ValueError, match="2 values at 3 points"):
+        charts.band(ax, [1, 2, 3], FOUND, "a", 1)
+
+
+def test_a_table_draws_as_its_intervals_do(ax):
+    charts.band(ax, [1, 2], pd.DataFrame({"value": [0.2, 0.9], "low": [0.1, 0.7], "high": [0.3, 1.1]}, index=[7, 9]), "a", 0)
+    assert ax.lines[0].get_ydata().tolist() == [0.2, 0.9]
+
+
+def test_levels_have_a_tick_each(ax):
+    charts.levels(ax, [0.01, 0.1], "eps, pixels in [0, 1]")
+    assert [t.get_text() for t in ax.get_xticklabels()] == ["0.01", "0.1"] and ax.get_xscale() == "log"
+    assert ax.get_xlabel() == "eps, pixels in [0, 1]"
+
+
+def test_bars_stand_in_the_order_of_their_names(ax):
+    charts.bars(ax, ["a", "b"], FOUND, "title")
+    assert [p.get_width() for p in ax.patches] == [0.2, 0.9] and ax.get_ylim() == (1.5, -0.5)
+    assert ax.lines[1].get_xdata().tolist() == [0.7, 1.1]
+    with pytest.raises(ValueError, match="2 values for 1 names"):
+        charts.bars(ax, ["a"], FOUND)
+
+
+@pytest.mark.parametrize("upright", [True, False])
+def test_points_have_their_intervals(ax, upright):
+    charts.points(ax, [0, 1], FOUND, "a", 2, upright=upright, within=(0, 1))
+    (bars,) = ax.containers[0].lines[2]
+    spans = [s[:, 1 if upright else 0].tolist() for s in bars.get_segments()]
+    assert np.allclose(spans, [[0.1, 0.3], [0.7, 1.0]])
+
+
+def test_a_matrix_shows_its_numbers(ax):
+    charts.matrix(ax, np.array([[0.5, np.nan], [-1.0, 0.25]]), ["a", "b"], ["c", "d"], signed=True)
+    assert [t.get_text() for t in ax.texts] == ["0.50", "-1.00", "0.25"]
+    assert ax.images[0].norm.vmin == -1 and ax.images[0].norm.vmax == 1
+    with pytest.raises(ValueError, match="by name"):
+        charts.matrix(ax, np.zeros((1, 2)), ["a", "b"], ["c", "d"])
+    charts.matrix(ax, np.full((1, 1), np.nan), ["a"], ["b"])  # nothing to show is no error
+
+
+def test_marks(ax):
+    charts.mark(ax, True)
+    charts.mark(ax, False)
+    charts.same_height(ax, 0.1, "chance")
+    assert [t.get_text() for t in ax.texts] == ["✓", "✗"] and ax.lines[0].get_ydata() == [0.1, 0.1]
