@@ -115,7 +115,7 @@ def grad_cam() -> None:
     record(
         "Grad-CAM, all stages, three classes",
         "one forward + one backward a class to the first stage",
-        pairs(lambda: activation_maps.gradcam(model, x, classes, list(model.stages)), floor_all),
+        pairs(lambda: activation_maps.gradcams(model, x, classes, list(model.stages)), floor_all),
         1.15,
     )
 
@@ -210,7 +210,9 @@ def attention() -> None:
             direction, _ = single_step.fgsm_direction(model, x, y)
 
             def explain(images: torch.Tensor, y: torch.Tensor = y) -> dict[str, torch.Tensor]:
-                return activation_maps.gradcam(model, images, lambda logits: torch.stack([logits.argmax(1), y], 1), layers).maps
+                return activation_maps.gradcams(
+                    model, images, lambda logits: torch.stack([logits.argmax(1), y], 1), layers
+                ).maps
 
             clean = explain(x)
             for e in grid:
@@ -388,11 +390,11 @@ def interpretability() -> None:
 
     with hooks.frozen(model):
         with torch.no_grad():
-            _, maps = discrepancy.all_cams(model, x)
+            maps, _ = activation_maps.all_cams(model, x)
 
         def moved() -> None:
             z = x.clone().requires_grad_()
-            logits, now = discrepancy.all_cams(model, z, check=False)
+            now, logits = activation_maps.all_cams(model, z, check=False)
             torch.autograd.grad(discrepancy.all_class(maps, now, y, logits).sum(), z)
 
         record(
@@ -463,8 +465,8 @@ def relevance() -> None:
 
     net, layer = models.create("plain", classes=10).eval(), by_name.Settings("into:stage3.3")
     images, labels = torch.rand(200, 3, 32, 32), torch.randint(0, 10, (200,))
-    names = (*by_name.AT_LAYER, "lrp")
-    before = {n: by_name.explain(n, net, images, labels, layer).maps for n in names}
+    names = ("gradcam", "lrp_t", "simple_t", "lrp")
+    before = {n: by_name.explain(n, net, images, labels, layer).values for n in names}
 
     def maps() -> None:
         for n in names:
@@ -472,7 +474,7 @@ def relevance() -> None:
 
     def rates() -> None:
         for n in names:
-            h = by_name.explain(n, net, images, labels, layer).maps
+            h = by_name.explain(n, net, images, labels, layer).values
             for kind in manipulation.PASSIVE:
                 manipulation.succeeded(kind, manipulation.test(kind, h, before[n]).t)
 

@@ -152,7 +152,7 @@ def drive_attention_shift(d: Driver) -> None:
     d.slide("eps")
     d.slide("image")
     d.choose("network", "deep (residual)")
-    d.choose("attack", "PGD (10 steps)")
+    d.choose("attack", "PGD")
     d.choose("method", "Grad-CAM++")
 
 
@@ -173,7 +173,7 @@ def drive_interpretability(d: Driver) -> None:
     d.choose("attack", "AAI, L1 form (map)")
     d.choose("attack", "JPEG L1")
     d.choose("attack", "snow")
-    d.choose("attack", "PGD (decision)")
+    d.choose("attack", "PGD")
     d.slide("eps, L∞")
     d.slide("steps")
     d.slide("image")

@@ -23,6 +23,14 @@ def close(name: str, known: Iterable[str], n: int = 4) -> list[str]:
     return difflib.get_close_matches(name, list(known), n=n, cutoff=0.4)
 
 
+def unknown(what: str, name: str, known: Iterable[str]) -> ValueError:
+    """The refusal of a name, with the close matches and all names."""
+    known = list(known)
+    found = close(name, known)
+    meant = f"did you mean {' or '.join(found)}? " if found else ""
+    return ValueError(f"unknown {what} {name!r}; {meant}There are {', '.join(known)}")
+
+
 class Table(Generic[Row]):
     """Rows by name, in order; `what` is what a row is called where a name is refused."""
 
@@ -35,6 +43,9 @@ class Table(Generic[Row]):
     def __iter__(self) -> Iterator[str]:
         return iter(self._by_name)
 
+    def __len__(self) -> int:
+        return len(self.rows)
+
     def __contains__(self, name: object) -> bool:
         return name in self._by_name
 
@@ -42,9 +53,7 @@ class Table(Generic[Row]):
         """The row of a name. Raises ValueError for an unknown one, with the close matches and all names."""
         if name in self._by_name:
             return self._by_name[name]
-        found = close(name, self._by_name)
-        meant = f"did you mean {' or '.join(found)}? " if found else ""
-        raise ValueError(f"unknown {self.what} {name!r}; {meant}There are {', '.join(self._by_name)}")
+        raise unknown(self.what, name, self._by_name)
 
     def labels(self, *names: str) -> dict[str, str]:
         """Some rows' labels by name, in the order given. Raises ValueError as `find`."""

@@ -40,7 +40,7 @@ def twin(model, x, c, layer, method="gradcam"):
 
 @pytest.mark.parametrize("method", ["gradcam", "gradcam++"])
 def test_equals_the_slow_twin(model, x, y, method):
-    found = activation_maps.gradcam(model, x, y, LAYERS, method=method, sign="signed")
+    found = activation_maps.gradcams(model, x, y, LAYERS, method=method, sign="signed")
     for layer in LAYERS:
         for i in range(len(x)):
             expected = twin(model, x[i], int(y[i]), layer, method)
@@ -56,32 +56,30 @@ def test_hand_computed():
         net[3].weight.copy_(torch.tensor([[1.0, -1.0], [0.5, 0.25]]))
     x = torch.tensor([[[[0.0, 0.4], [0.8, 1.0]]]])
     # class 0: weights (1, -1) / 4, so S = (x - 2 x) / 4; class 1: (0.5 x + 0.25 * 2 x) / 4
-    found = activation_maps.gradcam(net, x, torch.tensor([[0, 1]]), "0", sign="signed").maps["0"]
+    found = activation_maps.gradcam(net, x, torch.tensor([[0, 1]]), "0", sign="signed").values
     assert torch.allclose(found[0, 0], -x[0, 0] / 4)
     assert torch.allclose(found[0, 1], x[0, 0] / 4)
 
 
 def test_cam_over_z_is_signed_gradcam_exactly(model, x):
     classes = torch.arange(4).expand(len(x), 4)
-    a = activation_maps.cam(model, x, classes, "act2").maps["act2"]
-    b = activation_maps.gradcam(model, x, classes, "act2", sign="signed").maps["act2"]
+    a = activation_maps.cam(model, x, classes, "act2").values
+    b = activation_maps.gradcam(model, x, classes, "act2", sign="signed").values
     assert torch.allclose(a / a[0, 0].numel(), b, rtol=1e-12, atol=1e-16)
 
 
 def test_cam_of_the_networks_with_heads(small_plain):
     x = torch.rand(2, 3, 32, 32)
     a = activation_maps.cam(small_plain, x, 3, "stage3")
-    b = activation_maps.gradcam(small_plain, x, 3, "stage3", sign="signed").maps["stage3"] * 64
-    assert torch.allclose(a.maps["stage3"], b, rtol=1e-4, atol=1e-6)
+    b = activation_maps.gradcam(small_plain, x, 3, "stage3", sign="signed").values * 64
+    assert torch.allclose(a.values, b, rtol=1e-4, atol=1e-6)
     # completeness: the mean of the map and the bias are the logit
     bias = small_plain.net.head.bias[3]
-    assert torch.allclose(a.maps["stage3"].mean((1, 2)) + bias, a.logits[:, 3], atol=1e-5)
+    assert torch.allclose(a.values.mean((1, 2)) + bias, a.logits[:, 3], atol=1e-5)
 
 
 def test_positive_less_counterfactual_is_signed_and_they_never_meet(model, x, y):
-    s, p, c = (
-        activation_maps.gradcam(model, x, y, "act2", sign=k).maps["act2"] for k in ("signed", "positive", "counterfactual")
-    )
+    s, p, c = (activation_maps.gradcam(model, x, y, "act2", sign=k).values for k in ("signed", "positive", "counterfactual"))
     assert torch.equal(p - c, s)
     assert torch.equal(p * c, torch.zeros_like(p))
     assert (p >= 0).all() and (c >= 0).all() and c.any()
@@ -96,14 +94,14 @@ def test_counterfactual_is_gradcam_of_negated_logits(model, x, y):
         def forward(self, x):
             return -self.net(x)
 
-    a = activation_maps.gradcam(model, x, y, "act2", sign="counterfactual").maps["act2"]
-    b = activation_maps.gradcam(Negated(model), x, y, "act2").maps["act2"]
+    a = activation_maps.gradcam(model, x, y, "act2", sign="counterfactual").values
+    b = activation_maps.gradcam(Negated(model), x, y, "act2").values
     assert torch.allclose(a, b, rtol=1e-12)
 
 
 def test_the_logit_is_explained_not_the_probability(model, x):
-    a = activation_maps.gradcam(model, x, 1, "act2", sign="signed").maps["act2"]
-    b = activation_maps.gradcam(nn.Sequential(model, nn.Softmax(1)), x, 1, "0.act2", sign="signed").maps["0.act2"]
+    a = activation_maps.gradcam(model, x, 1, "act2", sign="signed").values
+    b = activation_maps.gradcam(nn.Sequential(model, nn.Softmax(1)), x, 1, "0.act2", sign="signed").values
     assert not torch.allclose(a, b, rtol=1e-2)
 
 
@@ -113,7 +111,7 @@ def test_captum_agrees(model, x, y):
     for layer in LAYERS:
         theirs = LayerGradCam(model, getattr(model, layer)).attribute(x, y)[:, 0]
         assert torch.allclose(
-            activation_maps.gradcam(model, x, y, layer, sign="signed").maps[layer], theirs.detach(), rtol=1e-10, atol=1e-15
+            activation_maps.gradcam(model, x, y, layer, sign="signed").values, theirs.detach(), rtol=1e-10, atol=1e-15
         )
 
 
@@ -126,30 +124,30 @@ def test_pytorch_grad_cam_agrees(x, y, method):
     kind = {"gradcam": GradCAM, "gradcam++": GradCAMPlusPlus}[method]
     with kind(model=net, target_layers=[net.act2]) as theirs:
         expected = theirs(input_tensor=x, targets=[ClassifierOutputTarget(int(c)) for c in y])
-    ours = activation_maps.upsample(activation_maps.gradcam(net, x, y, "act2", method=method).maps["act2"], 8)
+    ours = activation_maps.upsample(activation_maps.gradcam(net, x, y, "act2", method=method).values, 8)
     assert np.abs(activation_maps.normalise(ours).numpy() - expected).max() < (1e-5 if method == "gradcam" else 2e-3)
 
 
 def test_several_classes_and_layers_equal_one_at_a_time(model, x):
     classes = torch.tensor([[0, 2], [1, 3], [2, 0], [3, 1], [0, 1], [1, 1]])
-    together = activation_maps.gradcam(model, x, classes, LAYERS).maps
+    together = activation_maps.gradcams(model, x, classes, LAYERS).maps
     for k in range(2):
         for layer in LAYERS:
-            alone = activation_maps.gradcam(model, x, classes[:, k], layer).maps[layer]
+            alone = activation_maps.gradcam(model, x, classes[:, k], layer).values
             assert torch.allclose(together[layer][:, k], alone, rtol=1e-12, atol=1e-16)
 
 
 def test_a_batch_equals_its_images(model, x, y):
-    together = activation_maps.gradcam(model, x, y, "conv2", sign="signed").maps["conv2"]
+    together = activation_maps.gradcam(model, x, y, "conv2", sign="signed").values
     alone = torch.cat(
-        [activation_maps.gradcam(model, x[i : i + 1], y[i : i + 1], "conv2", sign="signed").maps["conv2"] for i in range(6)]
+        [activation_maps.gradcam(model, x[i : i + 1], y[i : i + 1], "conv2", sign="signed").values for i in range(6)]
     )
     assert torch.allclose(together, alone, rtol=1e-10, atol=1e-15)
 
 
 def test_targets_may_be_a_function_of_the_logits(model, x):
-    a = activation_maps.gradcam(model, x, contract.predicted, "act2").maps["act2"]
-    b = activation_maps.gradcam(model, x, model(x).argmax(1), "act2").maps["act2"]
+    a = activation_maps.gradcam(model, x, contract.predicted, "act2").values
+    b = activation_maps.gradcam(model, x, model(x).argmax(1), "act2").values
     assert torch.equal(a, b)
 
 
@@ -171,7 +169,7 @@ def test_differentiable_twice_in_parameters_and_input(smooth, x):
             def forward(self, x):
                 return torch.func.functional_call(self.inner, values, (x,))
 
-        return activation_maps.gradcam(Bound(), x, 1, "inner.act2", sign="signed", create_graph=True).maps["inner.act2"]
+        return activation_maps.gradcam(Bound(), x, 1, "inner.act2", sign="signed", create_graph=True).values
 
     weight = weight.detach().clone().requires_grad_()
     assert torch.autograd.gradcheck(of, (x, weight), atol=1e-6)
@@ -180,7 +178,7 @@ def test_differentiable_twice_in_parameters_and_input(smooth, x):
 
 def test_create_graph_reaches_the_head_through_the_channel_weights(model, x, y):
     """Trap: captum's default drops this path (peers: fc weight gradient None)."""
-    maps = activation_maps.gradcam(model, x, y, "act2", create_graph=True).maps["act2"]
+    maps = activation_maps.gradcam(model, x, y, "act2", create_graph=True).values
     (gradient,) = torch.autograd.grad(maps.sum(), model.head.weight)
     assert gradient.abs().sum() > 0
 
@@ -190,7 +188,7 @@ def test_leaves_the_model_as_it_was(model, x, y, create_graph):
     model.train()
     model.conv1.weight.grad = torch.ones_like(model.conv1.weight)
     before, images = state_of(model), x.clone()
-    activation_maps.gradcam(model, x, y, LAYERS, create_graph=create_graph)
+    activation_maps.gradcams(model, x, y, LAYERS, create_graph=create_graph)
     activation_maps.cam(model, x, y, "act2")
     assert same_state(before, state_of(model))
     assert torch.equal(images, x) and not x.requires_grad
@@ -216,7 +214,7 @@ def test_flops_are_one_forward_and_the_backward_of_what_lies_above(small_plain):
     stage1 = flops(lambda: net.stage1(x))
     above = forward - stage1
     classes = torch.arange(3).expand(4, 3)
-    assert flops(lambda: activation_maps.gradcam(small_plain, x, classes, list(small_plain.stages))) == forward + 3 * (
+    assert flops(lambda: activation_maps.gradcams(small_plain, x, classes, list(small_plain.stages))) == forward + 3 * (
         above + sum(combine.values())
     )
 
@@ -227,7 +225,7 @@ def test_flops_are_one_forward_and_the_backward_of_what_lies_above(small_plain):
         (lambda m, x: activation_maps.gradcam(m, x, 9, "act2"), r"range over \[9, 9\], but there are 4"),
         (lambda m, x: activation_maps.gradcam(m, x, torch.zeros(2, dtype=torch.long), "act2"), "expected one class for all"),
         (lambda m, x: activation_maps.gradcam(m, x, 0, "act3"), "did you mean act"),
-        (lambda m, x: activation_maps.gradcam(m, x, 0, []), "no layer named"),
+        (lambda m, x: activation_maps.gradcams(m, x, 0, []), "no layer named"),
         (lambda m, x: activation_maps.gradcam(m, x * 3, 0, "act2"), "normalise inside"),
         (lambda m, x: activation_maps.gradcam(m, x, 0, "act2", sign="negative"), "unknown sign"),
         (lambda m, x: activation_maps.gradcam(m, x, 0, "act2", method="scorecam"), "unknown method"),
@@ -250,7 +248,7 @@ def test_a_class_that_ignores_the_layer_gives_a_map_of_zeros(model, x):
             return torch.stack([x.mean((1, 2, 3)), self.net(x)[:, 0]], 1)
 
     # with parameters frozen, the image cut off and class 0 untouched by act2, nothing of it reaches the layer
-    found = activation_maps.gradcam(Ignoring(), x, torch.tensor([[1, 0]]).expand(6, 2), "act2", sign="signed").maps["act2"]
+    found = activation_maps.gradcam(Ignoring(), x, torch.tensor([[1, 0]]).expand(6, 2), "act2", sign="signed").values
     assert found[:, 0].abs().sum() > 0 and not found[:, 1].any()
 
 
@@ -273,5 +271,5 @@ def test_the_zoo_of_small_families_has_maps_at_every_stage():
     x = torch.rand(2, 3, 32, 32)
     for arch in models.SMALL_NETWORKS:
         net = models.create(arch, classes=10).eval()
-        found = activation_maps.gradcam(net, x, contract.predicted, list(net.stages))
+        found = activation_maps.gradcams(net, x, contract.predicted, list(net.stages))
         assert list(found.maps) == list(net.stages)

@@ -4,8 +4,9 @@ import pytest
 import torch
 from torch import nn
 
-from lib.explanations import by_name, gradients, guided, relevance
-from lib.explanations.by_name import AT_LAYER, DIFFERENTIABLE, NAMES, Settings
+from lib.explanations import activation_maps, by_name, gradients, guided, relevance
+from lib.explanations.by_name import METHODS, Method, Settings
+from lib.explanations.explanation import Explanation
 from lib.fooling import manipulation
 from lib.measures import comparison
 from lib.networks import contract
@@ -13,11 +14,20 @@ from tests.conftest import Breaks, same_state, state_of, toy
 from tests.flops import flops
 
 D = torch.float64
+NAMES = tuple(METHODS)
+AT_LAYER = tuple(m.name for m in METHODS.rows if m.where == "layer")
+DIFFERENTIABLE = tuple(m.name for m in METHODS.rows if m.differentiable)
+FOOLED = ("gradcam", "lrp_t", "simple_t", "lrp", "gradient", "ig")  # their scaled maps through losses of fooling
 UNMOVED = {
     "simple_t": {"conv1", "x"},
-    "simple": {"x"},
+    "gradient": {"x"},
 }  # a ReLU network is linear around x: these gradients do not depend on it
-INTO = Settings("into:conv2", smooth_n=2, ig_steps=2)
+INTO = Settings("into:conv2", n=2, steps=2)
+
+
+def at(name, settings=INTO):
+    """Settings as a method can be asked for: CAM is of the last maps alone."""
+    return settings._replace(layer="act2") if name == "cam" else settings
 
 
 @pytest.fixture
@@ -67,16 +77,38 @@ def twin_gradcam(net, x, y, s):
     return torch.stack(maps)
 
 
+def twin_guided_gradcam(net, x, y, s):
+    c = minmax(activation_maps.gradcam(net, x, y, s.layer, method="gradcam++", sign="signed").values)
+    c = nn.functional.interpolate(c[:, None], x.shape[2:], mode="bilinear")
+    g = guided.guided_backpropagation(net, x, y).values.sign()
+    return pixels(torch.where(g > 0, c, torch.where(g < 0, -1.0, (c - 1) / 2)))
+
+
+def twin_cam(net, x, y, s):
+    a = forward(net, x, "act2")[0].detach()
+    maps = torch.stack([sum(net.head.weight[c, k] * row[k] for k in range(len(row))) for row, c in zip(a, y, strict=True)])
+    maps = maps.detach().relu()
+    return maps / maps.amax((1, 2), keepdim=True).clamp_min(1e-30)
+
+
+def twin_gradcam_pp(net, x, y, s):
+    maps = activation_maps.gradcam(net, x, y, s.layer, method="gradcam++").values
+    return maps / maps.amax((1, 2), keepdim=True).clamp_min(1e-30)
+
+
 TWINS = {
+    "gradcam++": twin_gradcam_pp,
+    "cam": twin_cam,
+    "guided-gradcam++": twin_guided_gradcam,
     "gradcam": twin_gradcam,
     "simple_t": lambda net, x, y, s: pixels(by_hand(net, x, y, s.layer)[1]),
     "lrp_t": lambda net, x, y, s: minmax(
         relevance.lrp(net, x, y, s.layer, composite=s.composite).values[s.layer].sum(1).relu()
     ),
     "lrp": lambda net, x, y, s: minmax(relevance.lrp(net, x, y, composite=s.composite).values[relevance.PIXELS].sum(1).relu()),
-    "simple": lambda net, x, y, s: pixels(gradients.gradient(net, x, y).values),
-    "smoothgrad": lambda net, x, y, s: pixels(gradients.smoothgrad(net, x, y, n=s.smooth_n, spread=s.smooth_spread).values),
-    "ig": lambda net, x, y, s: pixels(gradients.integrated_gradients(net, x, y, steps=s.ig_steps).values),
+    "gradient": lambda net, x, y, s: pixels(gradients.gradient(net, x, y).values),
+    "smoothgrad": lambda net, x, y, s: pixels(gradients.smoothgrad(net, x, y, n=s.n, spread=s.spread).values),
+    "ig": lambda net, x, y, s: pixels(gradients.integrated_gradients(net, x, y, steps=s.steps).values),
     "guided": lambda net, x, y, s: pixels(guided.guided_backpropagation(net, x, y).values),
 }
 
@@ -84,20 +116,20 @@ TWINS = {
 @pytest.mark.parametrize("name", NAMES)
 @pytest.mark.parametrize("s", [Settings("into:conv2"), Settings("conv2", "epsilon", 3, 0.3, 4)], ids=["defaults", "others"])
 def test_maps_are_the_formula(model, x, y, name, s):
+    s = at(name, s)
     found = by_name.explain(name, model, x, y, s)
-    torch.testing.assert_close(found.maps, TWINS[name](model, x, y, s))
+    torch.testing.assert_close(found.values, TWINS[name](model, x, y, s))
     torch.testing.assert_close(found.logits, model(x))
-    assert not found.maps.requires_grad and not found.logits.requires_grad
-    assert found.maps.shape == (6, *((8, 8) if name not in AT_LAYER or s.layer == "into:conv2" else (4, 4)))
-    alive = ~comparison.degenerate(found.maps)
-    assert alive.any() and found.maps[alive].amax((1, 2)).eq(1).all() and found.maps.min() >= 0
-    assert found.maps[~alive].eq(0).all()
-    assert name == "gradcam" or found.maps[alive].amin((1, 2)).eq(0).all()
+    assert not found.values.requires_grad and not found.logits.requires_grad
+    assert found.values.shape == (6, *((8, 8) if name not in AT_LAYER or s.layer == "into:conv2" else (4, 4)))
+    alive = ~comparison.degenerate(found.values)
+    assert alive.any() and found.values[alive].amax((1, 2)).eq(1).all() and found.values.min() >= 0
+    assert found.values[~alive].eq(0).all()
+    assert METHODS.find(name).scale == "max" or found.values[alive].amin((1, 2)).eq(0).all()
 
 
 def test_the_defaults_are_the_published_ones():
-    assert Settings("conv") == ("conv", "heo", 16, 0.1, 16)
-    assert set(DIFFERENTIABLE) == {"gradcam", "lrp_t", "simple_t", "lrp", "simple"} and set(AT_LAYER) < set(DIFFERENTIABLE)
+    assert Settings("conv")[:5] == ("conv", "heo", 16, 0.1, 16) and Settings().of == "score"
 
 
 def test_gradcam_is_scaled_by_its_maximum_alone():
@@ -105,48 +137,48 @@ def test_gradcam_is_scaled_by_its_maximum_alone():
     with torch.no_grad():
         net.conv1.weight.abs_(), net.conv1.bias.abs_(), net.conv2.weight.abs_(), net.head.weight.abs_()
     x = 0.5 + torch.rand(2, 3, 8, 8, dtype=D) / 2
-    maps = by_name.explain("gradcam", net, x, torch.tensor([0, 1]), INTO).maps
+    maps = by_name.explain("gradcam", net, x, torch.tensor([0, 1]), INTO).values
     assert maps.amin((1, 2)).min() > 0.05 and maps.amax((1, 2)).eq(1).all()
 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_many_classes_are_the_single_ones_stacked(model, x, y, name):
     classes = torch.stack([y, (y + 1) % 4, (y + 3) % 4], 1)
-    many = by_name.explain(name, model, x, classes, INTO)
-    single = [by_name.explain(name, model, x, c, INTO) for c in classes.T]
-    torch.testing.assert_close(many.maps, torch.stack([s.maps for s in single], 1))
+    many = by_name.explain(name, model, x, classes, at(name))
+    single = [by_name.explain(name, model, x, c, at(name)) for c in classes.T]
+    torch.testing.assert_close(many.values, torch.stack([s.values for s in single], 1))
     torch.testing.assert_close(many.logits, single[0].logits)
-    assert not many.maps.requires_grad and not many.logits.requires_grad
-    rows = torch.cat([by_name.explain(name, model, x[n : n + 1], y[n : n + 1], INTO).maps for n in range(2)])
-    assert name == "smoothgrad" or torch.allclose(rows, many.maps[:2, 0])  # whose noise depends on the batch
+    assert not many.values.requires_grad and not many.logits.requires_grad
+    rows = torch.cat([by_name.explain(name, model, x[n : n + 1], y[n : n + 1], at(name)).values for n in range(2)])
+    assert name == "smoothgrad" or torch.allclose(rows, many.values[:2, 0])  # whose noise depends on the batch
 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_a_class_that_nothing_speaks_for_has_a_map_of_zeros(loud, x, y, name):
-    found = by_name.explain(name, loud, x, torch.stack([y * 0 + 3, y * 0], 1), INTO)
-    assert found.maps[:, 0].eq(0).all() and found.maps[:, 1].gt(0).any()
-    assert comparison.degenerate(found.maps[:, 0]).all()
+    found = by_name.explain(name, loud, x, torch.stack([y * 0 + 3, y * 0], 1), at(name))
+    assert found.values[:, 0].eq(0).all() and found.values[:, 1].gt(0).any()
+    assert comparison.degenerate(found.values[:, 0]).all()
 
 
 @pytest.mark.parametrize("name", DIFFERENTIABLE)
 def test_with_a_graph_parameters_and_images_get_gradients(loud, x, name):
     y = torch.tensor([0, 1, 2, 0, 1, 2])
     x.requires_grad_()
-    found = by_name.explain(name, loud, x, y, INTO, create_graph=True)
+    found = by_name.explain(name, loud, x, y, at(name), create_graph=True)
     wanted = {"conv1": loud.conv1.weight, "conv2": loud.conv2.weight, "head": loud.head.weight, "x": x}
-    for value, still in ((found.maps.sum(), UNMOVED.get(name, set())), (found.logits.sum(), set())):
+    for value, still in ((found.values.sum(), UNMOVED.get(name, set())), (found.logits.sum(), set())):
         for n, t in wanted.items():
             (g,) = torch.autograd.grad(value, t, retain_graph=True, allow_unused=True)
             assert (g is None or g.eq(0).all()) if n in still else (g.isfinite().all() and g.ne(0).any())
-    plain = by_name.explain(name, loud, x, y, INTO)
-    torch.testing.assert_close(found.maps, plain.maps)
-    assert not plain.maps.requires_grad and not plain.logits.requires_grad
+    plain = by_name.explain(name, loud, x, y, at(name))
+    torch.testing.assert_close(found.values, plain.values)
+    assert not plain.values.requires_grad and not plain.logits.requires_grad
 
 
-@pytest.mark.parametrize("name", DIFFERENTIABLE)
+@pytest.mark.parametrize("name", FOOLED)
 def test_dead_maps_among_others_spoil_no_gradient(loud, x, name):
-    h = by_name.explain(name, loud, x, torch.tensor([0, 3, 1, 3, 2, 0]), INTO, create_graph=True).maps
-    h0 = by_name.explain(name, raised(toy(3)), x, torch.tensor([0, 1, 2, 3, 0, 1]), INTO).maps
+    h = by_name.explain(name, loud, x, torch.tensor([0, 3, 1, 3, 2, 0]), at(name), create_graph=True).values
+    h0 = by_name.explain(name, raised(toy(3)), x, torch.tensor([0, 1, 2, 3, 0, 1]), at(name)).values
     dead = comparison.degenerate(h)
     assert dead.tolist() == [False, True, False, True, False, False]
     weight = loud.conv2.weight
@@ -173,16 +205,16 @@ class Chain(nn.Module):
         self.net, self.name, self.loss, self.classes, self.h0 = net, name, loss, classes, h0
 
     def forward(self, x):
-        h = by_name.explain(self.name, self.net, x, self.classes, INTO, create_graph=True).maps
+        h = by_name.explain(self.name, self.net, x, self.classes, INTO, create_graph=True).values
         return LOSSES[self.loss](h, self.h0)
 
 
-@pytest.mark.parametrize("name", DIFFERENTIABLE)
+@pytest.mark.parametrize("name", FOOLED)
 @pytest.mark.parametrize("loss", LOSSES)
 def test_the_whole_chain_is_differentiated(loud, name, loss):
     """From weights, and from pixels, through the map and its scaling to the loss; first and second order."""
     x, classes = torch.rand(2, 3, 6, 6, dtype=D, generator=torch.Generator().manual_seed(3)), torch.tensor([[0, 1], [1, 0]])
-    h, h0 = (by_name.explain(name, net, x, classes, INTO).maps for net in (loud, raised(toy(5))))
+    h, h0 = (by_name.explain(name, net, x, classes, INTO).values for net in (loud, raised(toy(5))))
     assert not comparison.degenerate(h).any() and not comparison.degenerate(h0).any()
     chain = Chain(loud, name, loss, classes, h0)
     for layer in {"conv1", "conv2", "head"} - UNMOVED.get(name, set()):
@@ -214,10 +246,10 @@ def test_the_model_is_left_as_it_was(model, x, y, name, graph):
     model.conv1.weight.grad = torch.ones_like(model.conv1.weight)
     broken = Breaks(model)
     before, pixels, graph = state(broken), x.clone(), graph and name in DIFFERENTIABLE
-    by_name.explain(name, model, x, y, INTO, create_graph=graph)
+    by_name.explain(name, model, x, y, at(name), create_graph=graph)
     assert same(before, state(broken)) and torch.equal(x, pixels) and not x.requires_grad
     with pytest.raises(RuntimeError, match="forced"):
-        by_name.explain(name, broken, x, y, INTO, create_graph=graph)
+        by_name.explain(name, broken, x, y, at(name), create_graph=graph)
     assert same(before, state(broken))
 
 
@@ -248,14 +280,19 @@ def test_the_gradient_at_a_layer_costs_what_is_above_it(model, x, y):
 
 
 def test_what_does_not_fit_is_refused(model, x, y):
-    for name, options, message in (
-        ("grad-cam", {}, "unknown interpreter 'grad-cam'; choose one of gradcam, lrp_t, simple_t, lrp"),
-        ("smoothgrad", {"create_graph": True}, "SmoothGrad is not differentiated here; choose one of gradcam"),
-        ("ig", {"create_graph": True}, "integrated gradients is not differentiated here"),
-        ("guided", {"create_graph": True}, "guided backprop is not differentiated here"),
+    for name, settings, options, message in (
+        ("grad-cam", INTO, {}, "unknown explanation 'grad-cam'; did you mean gradcam or .*There are gradcam, gradcam"),
+        ("xyz", INTO, {}, "unknown explanation 'xyz'; There are gradcam"),
+        ("smoothgrad", INTO, {"create_graph": True}, "SmoothGrad is not differentiated here; choose one of gradcam"),
+        ("guided", INTO, {"create_graph": True}, "guided backpropagation is not differentiated here"),
+        ("gradcam", INTO._replace(of="loss"), {}, "Grad-CAM is of the logit alone, of='loss' is not defined here"),
+        ("guided-gradcam++", INTO._replace(of="loss"), {}, "is of the logit alone"),
+        ("gradcam", Settings(), {}, "name the layer: this network does not say which its last stage is"),
+        ("cam", INTO, {}, "CAM is not defined here; use gradcam"),
     ):
-        with pytest.raises(ValueError, match=message):
-            by_name.explain(name, model, x, y, INTO, **options)
+        for asked in (by_name.explain, by_name.raw):
+            with pytest.raises(ValueError, match=message):
+                asked(name, model, x, y, settings, **options)
     for name in NAMES:
         for images, classes, message in (
             (2 * x, y, "images range over"),
@@ -263,11 +300,75 @@ def test_what_does_not_fit_is_refused(model, x, y):
             (x, y[:3], "targets"),
         ):
             with pytest.raises(ValueError, match=message):
-                by_name.explain(name, model, images, classes, INTO)
+                by_name.explain(name, model, images, classes, at(name))
     for name in AT_LAYER:
         for layer, message in (("conv3", "no layer 'conv3'"), ("into:conv3", "no layer 'conv3'"), ("head", "'head' puts out")):
             with pytest.raises(ValueError, match=message):
                 by_name.explain(name, model, x, y, Settings(layer))
     model.aside = nn.Conv2d(3, 2, 1)
-    with pytest.raises(ValueError, match="layer 'aside' did not run"):
-        gradients.layer_gradient(model, x, y, "aside")
+    for name in AT_LAYER:
+        with pytest.raises(ValueError, match="layer 'aside' did not run"):
+            by_name.explain(name, model, x, y, Settings("aside"))
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_raw_values_are_the_functions_own(model, x, y, name):
+    """Of one class and of two; K classes stack in the second dimension."""
+    method, s = METHODS.find(name), at(name)
+    own = method(model, x, y, s)
+    found = by_name.raw(name, model, x, y, s)
+    assert torch.equal(found.values, own.values) and torch.equal(found.logits, own.logits)
+    both = by_name.raw(name, model, x, torch.stack([y, (y + 1) % 4], 1), s)
+    torch.testing.assert_close(both.values[:, 0], own.values)
+    assert both.values.shape == (len(x), 2, *own.values.shape[1:])
+    taken = by_name.raw(name, model, x, contract.predicted, s)
+    torch.testing.assert_close(taken.values, by_name.raw(name, model, x, model(x).argmax(1), s).values)
+
+
+def test_what_a_method_takes_reaches_it(model, x, y):
+    expected = {
+        "gradcam": {"layer", "sign"},
+        "cam": {"layer", "sign", "head"},
+        "lrp_t": {"layer", "composite"},
+        "simple_t": {"layer"},
+        "lrp": {"composite"},
+        "gradient": {"of"},
+        "smoothgrad": {"n", "spread", "of", "generator"},
+        "ig": {"steps", "of"},
+        "guided": {"of"},
+        "guided-gradcam++": {"layer"},
+    }
+    assert {name: set(METHODS.find(name).takes) for name in expected} == expected
+
+    def drawn(seed):
+        return torch.Generator().manual_seed(seed)
+
+    other = {"n": 3, "spread": 0.3, "steps": 5, "of": "loss", "sign": "signed", "composite": "epsilon", "generator": drawn(1)}
+    for name, fields in expected.items():
+        plain = by_name.raw(name, model, x, y, at(name)).values
+        for field in fields & other.keys():
+            changed = by_name.raw(name, model, x, y, at(name)._replace(**{field: other[field]})).values
+            assert not torch.equal(plain, changed), (name, field)
+    ours = by_name.raw("smoothgrad", model, x, y, INTO._replace(generator=drawn(4))).values
+    assert torch.equal(ours, gradients.smoothgrad(model, x, y, n=2, spread=0.1, generator=drawn(4)).values)
+
+
+def test_a_layer_that_is_not_named_is_the_last_stage(model, x, y):
+    model.stages = ("conv1", "act2")
+    for name in ("cam", "gradcam", "guided-gradcam++"):
+        found = by_name.explain(name, model, x, y, Settings()).values
+        assert torch.equal(found, by_name.explain(name, model, x, y, Settings("act2")).values)
+
+
+def test_a_method_costs_one_function_and_one_row(model, x, y):
+    def times(model, x, targets, *, spread):
+        values, logits = gradients.gradient(model, x, targets)
+        return Explanation(spread * x * values, logits)
+
+    table = METHODS.plus(Method("times", "gradient times input", times, "pixels"))
+    found = table.find("times")(model, x, y, INTO)
+    torch.testing.assert_close(found.values, 0.1 * x * gradients.gradient(model, x, y).values)
+    assert table.menu("times", "ig") == {"gradient times input": "times", "integrated gradients": "ig"}
+    assert table.labels("ig") == {"ig": "integrated gradients"} and "times" in table and "times" not in METHODS
+    with pytest.raises(ValueError, match="two rows of the table of explanations have one name"):
+        table.plus(Method("ig", "again", times, "pixels"))

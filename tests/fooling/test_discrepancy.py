@@ -6,7 +6,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from lib.attacks import projected
-from lib.explanations import gradients
+from lib.explanations import activation_maps, gradients
 from lib.fooling import discrepancy
 from lib.networks import models
 from tests.conftest import Breaks, same_state, state_of, toy
@@ -66,21 +66,21 @@ def twin_all(before, after, y, logits):
 
 
 def test_cams_are_the_formula(headed, x):
-    logits, maps = discrepancy.all_cams(headed, x)
+    maps, logits = activation_maps.all_cams(headed, x)
     expected = torch.stack([torch.stack([twin_cam(headed, row, c) for c in range(4)]) for row in x])
     torch.testing.assert_close(maps, expected)
     torch.testing.assert_close(logits, headed(x))
     classes = torch.tensor([[c % 4, (c + 2) % 4] for c in range(len(x))])
-    torch.testing.assert_close(discrepancy.cam(headed, x, classes).maps[3], expected[3, classes[3]])
+    torch.testing.assert_close(discrepancy.cam(headed, x, classes).values[3], expected[3, classes[3]])
 
 
 def test_cam_is_complete(headed, x):
     """A map adds up to its logit, less the head's bias."""
-    logits, maps = discrepancy.all_cams(headed, x)
+    maps, logits = activation_maps.all_cams(headed, x)
     torch.testing.assert_close(maps.sum((2, 3)), logits - headed.net.head.bias)
     small = models.create("small", classes=10, channels=1).eval().double()
     z = torch.rand(3, 1, 28, 28, dtype=torch.float64)
-    logits, maps = discrepancy.all_cams(small, z)
+    maps, logits = activation_maps.all_cams(small, z)
     assert maps.shape == (3, 10, 7, 7)
     torch.testing.assert_close(maps.sum((2, 3)), logits)
 
@@ -108,8 +108,8 @@ def test_discrepancies_by_hand():
 
 def test_the_training_loss_against_its_twin(headed, x, y):
     x_adv = (x + 0.1 * torch.randn(x.shape, generator=torch.Generator().manual_seed(3), dtype=x.dtype)).clamp(0, 1)
-    _, before = discrepancy.all_cams(headed, x)
-    logits, after = discrepancy.all_cams(headed, x_adv)
+    before, _ = activation_maps.all_cams(headed, x)
+    after, logits = activation_maps.all_cams(headed, x_adv)
     found = discrepancy.all_class(before, after, y, logits)
     for n in range(len(x)):
         u = before[0, 0].numel()
@@ -119,12 +119,12 @@ def test_the_training_loss_against_its_twin(headed, x, y):
 
 
 def test_no_change_no_discrepancy(headed, x, y):
-    logits, maps = discrepancy.all_cams(headed, x)
+    maps, logits = activation_maps.all_cams(headed, x)
     assert discrepancy.all_class(maps, maps, y, logits).eq(0).all()
     weights = discrepancy.other_weights(logits, y)
     torch.testing.assert_close(weights.sum(1), torch.ones_like(weights[:, 0]))
     assert weights.gather(1, y[:, None]).eq(0).all() and (weights >= 0).all()
-    moved = discrepancy.all_cams(headed, (x + 0.05).clamp(0, 1))[1]
+    moved = activation_maps.all_cams(headed, (x + 0.05).clamp(0, 1)).values
     assert (discrepancy.all_class(maps, moved, y, logits) > 0).all()
 
 
@@ -140,7 +140,7 @@ def test_first_and_second_derivatives():
         def both(image):
             return torch.func.functional_call(wrapped, {f"model.{name}": w}, (image,))
 
-        (_, before), (logits, after) = both(a), both(b)
+        (before, _), (after, logits) = both(a), both(b)
         return discrepancy.all_class(before, after, y, logits)
 
     class Wrapped(nn.Module):
@@ -149,7 +149,7 @@ def test_first_and_second_derivatives():
             self.model = model
 
         def forward(self, image):
-            return discrepancy.all_cams(self.model, image, check=False)
+            return activation_maps.all_cams(self.model, image, check=False)
 
     wrapped = Wrapped()
     inputs = tuple(t.requires_grad_() for t in (x, z, weight))
@@ -157,7 +157,7 @@ def test_first_and_second_derivatives():
 
     def integrated(a, b):
         classes = torch.stack([y, (y + 1) % 4], 1)
-        maps = [discrepancy.integrated(model, t, classes, steps=2).maps for t in (a, b)]
+        maps = [discrepancy.integrated(model, t, classes, steps=2).values for t in (a, b)]
         return discrepancy.two_class(*maps)
 
     assert torch.autograd.gradcheck(integrated, inputs[:2])
@@ -205,7 +205,7 @@ def test_maps_cost_no_second_backward(headed, x, y):
     for p in small.parameters():
         p.requires_grad_(False)
     z = torch.rand(4, 1, 28, 28)
-    _, clean = discrepancy.all_cams(small, z)
+    clean, _ = activation_maps.all_cams(small, z)
 
     def logit():
         a = (z * 0.5).requires_grad_()
@@ -213,7 +213,7 @@ def test_maps_cost_no_second_backward(headed, x, y):
 
     def moved():
         a = (z * 0.5).requires_grad_()
-        maps = discrepancy.all_cams(small, a, check=False)[1]
+        maps = activation_maps.all_cams(small, a, check=False).values
         torch.autograd.grad(discrepancy.l1(maps, clean).sum(), a)
 
     head = 2 * 4 * 100 * 10  # the logits' own matrix, once: the maps' loss does not go back through it
@@ -224,21 +224,21 @@ def test_maps_cost_no_second_backward(headed, x, y):
 def test_state_is_left_alone(headed, x, y):
     before = state_of(headed)
     discrepancy.proposition(headed, x, (x + 0.1).clamp(0, 1), y)
-    discrepancy.all_cams(headed, x)
+    activation_maps.all_cams(headed, x)
     assert same_state(before, state_of(headed))
     broken = Breaks(toy())
     broken.stages = ("act2",)
     before = state_of(broken)
     with pytest.raises(RuntimeError, match="forced"):
-        discrepancy.all_cams(broken, x)
+        activation_maps.all_cams(broken, x)
     assert same_state(before, state_of(broken))
 
 
 def test_what_is_not_a_cam_network_is_refused(x, y):
     with pytest.raises(ValueError, match="do not give the model's logits, so CAM is not defined here"):
-        discrepancy.all_cams(Deep().double(), x)
+        activation_maps.all_cams(Deep().double(), x)
     with pytest.raises(ValueError, match="head 'conv1' is a Conv2d"):
-        discrepancy.linear_head(toy(), "conv1")
+        activation_maps.linear_head(toy(), "conv1")
     with pytest.raises(ValueError, match="there is one class"):
         discrepancy.other_weights(torch.zeros(2, 1), torch.zeros(2, dtype=torch.long))
     with pytest.raises(ValueError, match="D2 takes two classes"):

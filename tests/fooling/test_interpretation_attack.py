@@ -5,7 +5,8 @@ import torch
 
 from lib.attacks import single_step
 from lib.attacks import steps as steps_
-from lib.fooling import discrepancy, interpretation_attack
+from lib.explanations import activation_maps
+from lib.fooling import interpretation_attack
 from lib.fooling.interpretation_attack import aai
 from lib.measures import comparison
 from tests.conftest import same_state, state_of
@@ -18,7 +19,7 @@ def headed():
 
 
 def own_map(model, x, y):
-    _, maps = discrepancy.all_cams(model, x, check=False)
+    maps, _ = activation_maps.all_cams(model, x, check=False)
     return maps[torch.arange(len(x)), y]
 
 

@@ -126,6 +126,38 @@ def test_capture_refuses_what_does_not_go_into_a_layer_as_a_map(model, x):
         model.conv2(input=torch.rand(1, 5, 4, 4).double())
 
 
+class Aside(nn.Module):
+    """Two layers, of which one does not run."""
+
+    def __init__(self):
+        super().__init__()
+        self.one, self.two = nn.Conv2d(3, 4, 1), nn.Conv2d(3, 4, 1)
+
+    def forward(self, x):
+        return self.one(x)
+
+
+@pytest.mark.parametrize("name", ["two", "into:two"])
+def test_capture_says_that_a_layer_did_not_run_at_the_end_of_the_forward_pass(name):
+    net, x, reached = Aside(), torch.rand(2, 3, 6, 6), []
+    with (
+        pytest.raises(ValueError, match=f"layer '{name}' did not run in the forward pass; name one that does"),
+        hooks.capture(net, ["one", name], cut=False) as seen,
+    ):
+        net(x)
+        reached.append(seen[name])  # a KeyError, were it not for the check
+    assert not reached and not any(m._forward_hooks or m._forward_pre_hooks for m in net.modules())
+    with pytest.raises(ValueError, match="'one' did not run"), hooks.capture(net, ["one"], cut=False):
+        net.two(x)  # a part of the model: noticed at the end of the block
+
+
+def test_capture_masks_no_exception_of_the_block():
+    net = Aside()
+    with pytest.raises(RuntimeError, match="forced"), hooks.capture(net, ["two"], cut=False):
+        raise RuntimeError("forced")
+    assert not any(m._forward_hooks for m in net.modules())
+
+
 @pytest.mark.parametrize(
     ("x", "message"),
     [

@@ -15,7 +15,7 @@ def test_every_network_has_maps_at_its_stages(arch):
     net = models.create(arch, classes=7).eval()
     size = 96 if arch != "inception_v3" else 112
     x = torch.rand(2, 3, size, size)
-    found = activation_maps.gradcam(net, x, contract.predicted, list(net.stages))
+    found = activation_maps.gradcams(net, x, contract.predicted, list(net.stages))
     sides = [m.shape[-1] for m in found.maps.values()]
     assert found.logits.shape == (2, 7)
     assert len(sides) >= 4 and sides == sorted(sides, reverse=True)
@@ -64,5 +64,5 @@ def test_xception_comes_from_timm_or_says_how_to_get_it():
             models.create("xception", classes=5)
     else:
         net = models.create("xception", classes=5).eval()
-        found = activation_maps.gradcam(net, torch.rand(1, 3, 96, 96), 0, list(net.stages))
+        found = activation_maps.gradcams(net, torch.rand(1, 3, 96, 96), 0, list(net.stages))
         assert len(found.maps) == 4

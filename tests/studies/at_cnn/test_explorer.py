@@ -46,7 +46,7 @@ def test_every_control_is_labelled_and_there_is_a_picture(explore):
         ("how", "Fourier amplitude of the style"),
         ("eps", 4 / 255),
         ("method", "guided"),
-        ("method", "integrated"),
+        ("method", "ig"),
         ("arm", "l2-1.14"),
     ],
 )

@@ -150,7 +150,7 @@ def small_home(tmp_path_factory):
 def measured(small_home):
     data = plan.evaluation_set(SMOKE)
     model = plan.network(SMOKE, "linf-4", 0).model
-    return model, data, measure_.measure_network(SMOKE, "linf-4", 0)
+    return model, data, measure_.measure(SMOKE, "linf-4", 0)
 
 
 def values(table, measure, level=0.0):
@@ -403,7 +403,7 @@ def test_underfit_is_judged_on_the_seeds_that_have_one():
 def test_grey_images_go_all_the_way(home):
     p = SMOKE.model_copy(update={"channels": 1})
     data = plan.evaluation_set(p)
-    tables = [measure_.measure_network(p, arm, 0) for arm in p.arms]
+    tables = [measure_.measure(p, arm, 0) for arm in p.arms]
     table = pd.concat([*tables, measure_.measure_style(p)])
     assert np.isfinite(table.value[~table.measure.str.contains("/")]).all()
     assert len(claims_.judge(table, p, test=False)) > 30

@@ -97,7 +97,7 @@ def test_classes_that_are_none(home):
 def test_attacks_have_the_length_of_their_strength(attack):
     net = models.create("plain", classes=4)
     x = 0.3 + 0.4 * torch.rand(4, 3, 16, 16)
-    moved = measure.attacked(net, x, torch.full((4,), 2), attack, 0.5, steps=4)
+    moved = measure.attacked(net, x, torch.full((4,), 2), 0.5, name=attack, steps=4)
     length = (moved - x).flatten(1).norm(dim=1)
     assert length.max() <= 0.5 + 1e-4
     if attack != "pgd":  # far from the borders of [0, 1] nothing is cut
@@ -113,12 +113,12 @@ def test_targeted_attacks_raise_the_target_and_noise_is_drawn_once():
             return net(images).log_softmax(1)[:, 2]
 
     for attack in ("pgd", "fgsm"):
-        assert (score(measure.attacked(net, x, y, attack, 1.0)) > score(x)).all()
-    a, b = (measure.attacked(net, x, y, "noise", s) - x for s in (0.01, 0.02))
+        assert (score(measure.attacked(net, x, y, 1.0, name=attack, steps=20)) > score(x)).all()
+    a, b = (measure.attacked(net, x, y, s, name="noise", steps=20) - x for s in (0.01, 0.02))
     inside = (x > 0.05) & (x < 0.95)
     assert torch.allclose((2 * a)[inside], b[inside], atol=1e-5)
-    with pytest.raises(ValueError, match="choose one of pgd"):
-        measure.attacked(net, x, y, "cw", 1.0)
+    with pytest.raises(ValueError, match=r"unknown attack 'cw-l2'; .*There are none, noise, fgsm, pgd"):
+        measure.attacked(net, x, y, 1.0, name="cw", steps=20)
 
 
 # -- measurement and claims --------------------------------------------------------------------------------------------
@@ -135,7 +135,7 @@ def test_scores_are_those_of_the_attacked_images(table):
     model = plan.network(SMOKE, "plain", 1).model
     pair = plan.pair_of(SIMILAR, data.classes)
     x = plan.of_class(data, pair.source, SMOKE.images)
-    moved = measure.attacked(model, x, torch.full((len(x),), pair.target), "pgd", 1.5, steps=SMOKE.steps)
+    moved = measure.attacked(model, x, torch.full((len(x),), pair.target), 1.5, name="pgd", steps=SMOKE.steps)
     expected = neurons_.scores(model, moved, ["stage3.3"])
     part = table.query("seed == 1 and attack == 'pgd' and strength == 1.5 and layer == 'stage3.3' and pair == @SIMILAR")
     part = part.sort_values("image_id")
@@ -280,7 +280,7 @@ def test_the_graph_is_what_the_kernels_say(graph):
     layers = [layer.name for layer in graph.layers]
     shown = {layer.name: layer.groups.shown for layer in graph.layers}
     y = torch.full((len(x),), pair.target)
-    for k, moved in enumerate((x, measure.attacked(model, x, y, "fgsm", SMOKE.strengths[0]))):
+    for k, moved in enumerate((x, measure.attacked(model, x, y, SMOKE.strengths[0], name="fgsm", steps=SMOKE.steps))):
         for found, expected in zip(graph.edges["fgsm"], influences.influence(model, moved, layers, shown), strict=True):
             np.testing.assert_allclose(found[k], expected, atol=1e-5)
     assert set(graph.success) == {"pgd", "fgsm"} and graph.images == len(x)

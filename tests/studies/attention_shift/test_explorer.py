@@ -54,8 +54,8 @@ def test_starts_with_a_picture_and_its_numbers(explore):
     [
         ("image", 7),
         ("eps", 0.1),
-        ("attack", "PGD (10 steps)"),
-        ("attack", "random signs"),
+        ("attack", "pgd"),
+        ("attack", "noise"),
         ("stage", 1),
         ("method", "gradcam++"),
         ("explain", "true class"),
@@ -74,7 +74,7 @@ def test_each_control_changes_picture_and_numbers_together(explore, control, val
 def test_without_attack_nothing_moves(explore):
     explore.controls["attack"].value = "none"
     assert "NISSIM <b>0.000</b>" in explore.status.value
-    explore.controls["attack"].value = "FGSM"
+    explore.controls["attack"].value = "fgsm"
 
 
 def test_cam_is_refused_where_it_is_not_defined_and_the_picture_stays(explore):
@@ -103,12 +103,16 @@ def test_upload(explore):
 def test_render_is_pure():
     model = models.create("plain", classes=10).eval()
     data = plan.evaluation_set(plan.Parameters(images=8))
-    options = {"attack": "FGSM", "eps": 0.05, "layer": "stage3", "method": "gradcam", "explain": "predicted class"}
+    options = {"attack": "fgsm", "eps": 0.05, "layer": "stage3", "method": "gradcam", "explain": "predicted class"}
     drawn = [explorer.draw(model, data.images[:1], 0, data.classes, **options) for _ in range(2)]
     pictures, texts = zip(*drawn, strict=True)
     assert texts[0] == texts[1] and widgets.png(pictures[0]) == widgets.png(pictures[1])
-    with pytest.raises(ValueError, match="unknown attack"):
-        explorer.attacked(model, data.images[:1], data.labels[:1], "CW", 0.1)
+    for wrong, message in (
+        ({"attack": "fgms"}, "unknown attack 'fgms'; did you mean fgsm"),
+        ({"method": "grad-cam"}, "unknown explanation 'grad-cam'; did you mean gradcam"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            explorer.draw(model, data.images[:1], 0, data.classes, **options | wrong)
 
 
 def test_text_from_class_names_is_escaped():

@@ -45,7 +45,7 @@ def test_every_column_equals_the_paper_s_formula_image_by_image(measured, target
             maps = []
             for image in (x, x_adv):
                 c = y if target == "true" else model(image).argmax(1)
-                m = activation_maps.gradcam(model, image, c, layer).maps[layer][0]
+                m = activation_maps.gradcam(model, image, c, layer).values[0]
                 m = (m - m.min()) / (m.max() - m.min()) if m.max() > m.min() else m * 0
                 maps.append(torch.nn.functional.interpolate(m[None, None], (32, 32), mode="bilinear")[0, 0].numpy())
             expected = structural_similarity(*maps, data_range=1.0)
@@ -74,7 +74,7 @@ def test_class_change_without_attack_is_zero_where_the_class_stayed(measured):
     for row in changed.head(3).itertuples():
         x = data.images[row.image_id : row.image_id + 1]
         maps = [
-            measure_.shown(activation_maps.gradcam(model, x, int(c), "stage3").maps["stage3"], 32)
+            measure_.shown(activation_maps.gradcam(model, x, int(c), "stage3").values, 32)
             for c in (row.pred_clean, row.pred_adv)
         ]
         expected = structural_similarity(*(m[0].numpy() for m in maps), data_range=1.0)

@@ -8,6 +8,7 @@ import torch
 from PIL import Image
 
 from lib.explanations import activation_maps
+from lib.explanations.explanation import Explanation
 from lib.networks import classifier, models, zoo
 from lib.runs import profiles
 from lib.studies.attention_shift import plan
@@ -50,7 +51,7 @@ def test_identity_notices_a_map_that_is_not_cam(net, monkeypatch):
 
     def summed(*a, **k):
         found = original(*a, **k)
-        return activation_maps.Maps({n: 2 * m for n, m in found.maps.items()}, found.logits)
+        return Explanation(2 * found.values, found.logits)
 
     monkeypatch.setattr(activation_maps, "gradcam", summed)
     assert measure_.identity(net, images(), torch.zeros(5, dtype=torch.long))["cam"].min() > 0.5
@@ -149,7 +150,7 @@ def test_the_papers_networks_have_two_layers(arch):
     """Random weights: published ones cannot be had here."""
     model = models.create(arch, classes=5)
     names = plan_.layers_of(model, arch)
-    maps = activation_maps.gradcam(model, images(1, 64).float(), 0, list(names.values())).maps
+    maps = activation_maps.gradcams(model, images(1, 64).float(), 0, list(names.values())).maps
     assert tuple(names.values()) == {"resnet50": ("layer3", "layer4"), "vgg16": ("features.25", "features.29")}[arch]
     found = measure_.identity(model, images(1, 64).float(), torch.zeros(1, dtype=torch.long), zoo.NETWORKS[arch].head)
     assert ("cam" in found) == (arch == "resnet50") and all(v.max() < 1e-4 for k, v in found.items() if k != "softmax")
@@ -171,7 +172,7 @@ class TestExplorer:
             ("method", "gradcam++"),
             ("sign", "signed"),
             ("sign", "counterfactual"),
-            ("attack", "random signs"),
+            ("attack", "noise"),
             ("eps", SMOKE.eps[1]),
         ],
     )
@@ -200,7 +201,7 @@ class TestExplorer:
         own = Image.linear_gradient("L").convert("RGB")
         render = explorer.explorer(SMOKE).render
         options = {"arch": "plain", "show": "one object", "image": 0, "of": 0, "layer": "last", "method": "gradcam"}
-        fig, told = render(own=own, sign="positive", attack="targeted PGD", aimed=1, eps=0.05, **options)
+        fig, told = render(own=own, sign="positive", attack="pgd", aimed=1, eps=0.05, **options)
         plt.close(fig)
         assert "before" in told and "after" in told
 

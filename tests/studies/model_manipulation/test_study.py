@@ -42,16 +42,16 @@ def home(tmp_path_factory):
 @pytest.mark.parametrize(
     ("given", "message"),
     [
-        ({"archs": ("plain", "small")}, "networks small: choose of plain"),
-        ({"archs": ("plain", "plain")}, "named twice"),
+        ({"architectures": ("plain", "small")}, "networks small: choose of plain"),
+        ({"architectures": ("plain", "plain")}, "named twice"),
         ({"fooled": ("gradcam", "ig")}, "interpreters ig: training differentiates gradcam, lrp_t"),
         ({"headline": ("location-lrp",)}, "headline 'location-lrp' is no passive fooling of this study"),
         ({"headline": ("active-gradcam",)}, "no passive fooling"),
-        ({"archs": ("resnet18",), "size": 224}, "set tile = half"),
+        ({"architectures": ("resnet18",), "size": 224}, "set tile = half"),
         ({"published_rates": True}, "the released scripts have vgg19"),
         ({"train_probe": 161}, "train_probe = 161 is more than images .160. or tune_images"),
         ({"k": 65}, "size = 32, k = 65: the smallest maps at T have 8 x 8 positions"),
-        ({"archs": ("resnet50",), "size": 64, "tile": "half"}, "the smallest maps at T have 2 x 2 positions"),
+        ({"architectures": ("resnet50",), "size": 64, "tile": "half"}, "the smallest maps at T have 2 x 2 positions"),
         ({"composite": "gamma"}, "unknown composite 'gamma'"),
         ({"location_weight": 0}, "location_weight = 0: Input should be greater than 0"),
         ({"kinds": ("sideways",)}, "Input should be 'location', 'topk', 'centre' or 'active'"),
@@ -106,7 +106,7 @@ def batch():
 
 
 @pytest.mark.parametrize("kind", manipulation.PASSIVE)
-@pytest.mark.parametrize("name", by_name.AT_LAYER)
+@pytest.mark.parametrize("name", plan.AT_LAYER)
 def test_the_loss_is_cross_entropy_plus_the_weighted_fooling(net, batch, monkeypatch, kind, name):
     x, y = batch
     before, layer = copy.deepcopy(net), plan.LAYERS["residual"]
@@ -116,7 +116,7 @@ def test_the_loss_is_cross_entropy_plus_the_weighted_fooling(net, batch, monkeyp
     flags = state_of(net)
     found = objective.fool(net, x, y, MOMENT, kind=kind, interpreter=name, weight=0.7, layer=layer)
     assert same_state(flags, state_of(net)) and net.training  # it looked in evaluation mode and put the flags back
-    h, h0 = (by_name.explain(name, m, x, y, Settings(layer)).maps for m in (net, before))
+    h, h0 = (by_name.explain(name, m, x, y, Settings(layer)).values for m in (net, before))
     term = (
         manipulation.location(h)
         if kind == "location"
@@ -152,7 +152,7 @@ def test_the_active_loss_takes_mosaics_beside_the_batch(net, batch, monkeypatch)
     )
     index = torch.randint(6, (2,), generator=torch.Generator().manual_seed(5))
     both = torch.tensor([[7, 3], [7, 3]])
-    h = by_name.explain("gradcam", net, shown[index], both, Settings(layer)).maps
+    h = by_name.explain("gradcam", net, shown[index], both, Settings(layer)).values
     with torch.no_grad():
         expected = F.cross_entropy(net.eval()(x), y, reduction="none") + 2 * manipulation.swap(h, h0[index]).mean()
     torch.testing.assert_close(found.detach(), expected)
@@ -185,7 +185,7 @@ def test_one_step_of_each_fooling_on_the_papers_networks(arch, monkeypatch):
         model.net.classifier[6] = nn.Linear(32, 4)
     x, y, layer = torch.rand(2, 3, 64, 64), torch.tensor([0, 1]), plan.LAYERS[arch]
     before = copy.deepcopy(model)
-    h0 = by_name.explain("gradcam", before, x, y[:, None] * 0 + torch.tensor([[0, 1]]), Settings(layer)).maps
+    h0 = by_name.explain("gradcam", before, x, y[:, None] * 0 + torch.tensor([[0, 1]]), Settings(layer)).values
     monkeypatch.setattr(objective, "_original", lambda *_: before)
     monkeypatch.setattr(objective, "_pairs", lambda *_: (x, h0))
     buffers = {k: v.clone() for k, v in model.named_buffers()}
@@ -240,7 +240,7 @@ def test_fooling_fools_a_small_network():
     with torch.no_grad():
         y = model(x).argmax(1)
     settings = Settings(plan.LAYERS["plain"])
-    for name in by_name.AT_LAYER:
+    for name in plan.AT_LAYER:
         tuned = copy.deepcopy(model)
         optimizer = torch.optim.Adam(tuned.parameters(), lr=2e-3)
         for _ in range(12):
@@ -248,7 +248,7 @@ def test_fooling_fools_a_small_network():
             loss = objective.fool(tuned, x, y, MOMENT, kind="location", interpreter=name, weight=4.0, layer=settings.layer)
             loss.mean().backward()
             optimizer.step()
-        before, after = (manipulation.location(by_name.explain(name, m, x, y, settings).maps).mean() for m in (model, tuned))
+        before, after = (manipulation.location(by_name.explain(name, m, x, y, settings).values).mean() for m in (model, tuned))
         assert after < 0.8 * before, name
 
 
@@ -265,7 +265,7 @@ def test_deleting_takes_the_highest_cells_first():
 @pytest.fixture(scope="module")
 def measured(home):
     arms = ("base", "none", "location-gradcam", "active-lrp_t", "washed-location-lrp_t")
-    return {arm: measure_.measure_network(SMOKE, "plain", arm, 0) for arm in arms}
+    return {arm: measure_.measure(SMOKE, "plain", arm, 0) for arm in arms}
 
 
 def test_the_original_measured_against_itself(measured):
@@ -281,7 +281,7 @@ def test_what_is_measured_is_what_the_kernels_say(measured):
     found = Cubes.of(measured["location-gradcam"])
     data = plan.evaluation_set(SMOKE)
     model = plan.network(SMOKE, "plain", "location-gradcam", 0)
-    h = by_name.explain("gradcam", model, data.images, data.labels, plan.settings(SMOKE, "plain")).maps
+    h = by_name.explain("gradcam", model, data.images, data.labels, plan.settings(SMOKE, "plain")).values
     for measure, level in (("t/location/gradcam", 0.0), ("steps-t", float(SMOKE.tune_epochs))):
         np.testing.assert_allclose(
             found.values["plain/location-gradcam", measure, level][0], manipulation.location(h), atol=1e-5
@@ -298,7 +298,7 @@ def test_costly_measures_are_kept_for_those_that_need_them(measured):
     assert not {m for m in measured["washed-location-lrp_t"].measure if m.startswith("steps")}
 
 
-P = Parameters(archs=("plain",), seeds=3, images=50, train_probe=50)
+P = Parameters(architectures=("plain",), seeds=3, images=50, train_probe=50)
 
 
 def synthetic(fsr: dict[tuple[str, str], float], right: dict[str, float], lower: float = 0.5) -> pd.DataFrame:
@@ -310,7 +310,7 @@ def synthetic(fsr: dict[tuple[str, str], float], right: dict[str, float], lower:
         own = plan.parsed(arm)
         values = {"right": np.arange(50) < 50 * right.get(arm, 0.9), "top5": np.ones(50), "agrees": np.ones(50)}
         values |= {"confidence": np.full(50, 0.9), "robust": rng.random(50) < 0.5}
-        for name in by_name.NAMES:
+        for name in plan.INTERPRETERS:
             values[f"dead/{name}"] = np.zeros(50)
             for kind in manipulation.PASSIVE:
                 share = fsr.get((arm, name), 0.0) if own.kind in (kind, "none", "base") else 0.0

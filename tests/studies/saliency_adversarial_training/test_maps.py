@@ -9,10 +9,13 @@ from torch import nn
 from torch.nn import functional as F
 
 from lib.data import datasets
-from lib.explanations import gradients, guided
+from lib.explanations import by_name, gradients, guided
+from lib.explanations.by_name import Method, Settings
+from lib.explanations.explanation import Explanation
 from lib.networks import contract, models
 from lib.studies.saliency_adversarial_training import maps as maps_
 from lib.studies.saliency_adversarial_training.objective import perturbation
+from lib.system.names import Table
 from tests.conftest import same_state, state_of, toy
 
 D = torch.float64
@@ -22,6 +25,11 @@ HAND = torch.tensor([[-2.0, 0, 1, 5], [6, 1, 0, 2]], dtype=D).view(2, 2, 1, 2)  
 
 def generator(seed=0):
     return torch.Generator().manual_seed(seed)
+
+
+def attribution(model, x, y, kind, *, of="score", n=10, spread=0.15, ig_steps=100, layer="", generator=None):
+    settings = Settings(layer, n=n, spread=spread, steps=ig_steps, of=of, generator=generator)
+    return by_name.raw(kind, model, x, y, settings).values
 
 
 def plain(classes=4):
@@ -121,7 +129,7 @@ def slope(model, z, label, of):
 @pytest.mark.parametrize("of", ["score", "loss"])
 def test_attributions_are_their_definitions_row_by_row(model, x, y, of):
     def found(kind, **options):
-        return maps_.attribution(model, x, y, kind, of=of, **options)
+        return attribution(model, x, y, kind, of=of, **options)
 
     rows = list(zip(x, y, strict=True))
     torch.testing.assert_close(found("gradient"), torch.stack([slope(model, row, c, of) for row, c in rows]))
@@ -136,7 +144,7 @@ def test_attributions_are_their_definitions_row_by_row(model, x, y, of):
 
 def test_guided_backpropagation_is_captum_s():
     data, net = images_of(2, 16), plain()
-    found, loss = (maps_.attribution(net, data.images, data.labels, "guided", of=of) for of in ("score", "loss"))
+    found, loss = (attribution(net, data.images, data.labels, "guided", of=of) for of in ("score", "loss"))
     assert torch.equal(loss, guided.guided_backpropagation(net, data.images, data.labels, of="loss").values)
     for module in net.modules():
         if isinstance(module, nn.ReLU):
@@ -150,7 +158,7 @@ def test_guided_grad_cam_is_the_map_where_guided_is_positive_and_minus_one_where
     """On a network whose last stage is not rectified, so that raw maps have both signs."""
     data, net = images_of(3, 16), models.create("small", classes=4).double()
     x, y = data.images, data.labels
-    found = maps_.attribution(net, x, y, "guided-gradcam++")
+    found = attribution(net, x, y, "guided-gradcam++")
     kept = {}
     handle = net.net.conv3.register_forward_hook(lambda _m, _a, out: kept.update(a=out.clone()) or kept["a"])
     for n, c in enumerate(y):
@@ -160,7 +168,7 @@ def test_guided_grad_cam_is_the_map_where_guided_is_positive_and_minus_one_where
         alpha = g**2 / (2 * g**2 + g**3 * a.sum((2, 3), keepdim=True) + 1e-6)
         cam = ((alpha * g.relu()).sum((2, 3), keepdim=True) * a).sum(1)[0]
         cam = F.interpolate(((cam - cam.min()) / (cam.max() - cam.min()))[None, None], (16, 16), mode="bilinear")[0]
-        sign = maps_.attribution(net, x[n : n + 1], y[n : n + 1], "guided")[0].sign()
+        sign = attribution(net, x[n : n + 1], y[n : n + 1], "guided")[0].sign()
         expected = torch.where(sign > 0, cam, torch.where(sign < 0, -1.0, (cam - 1) / 2))
         torch.testing.assert_close(found[n], expected)
         assert (sign > 0).any() and (sign < 0).any() and a.min() < 0
@@ -175,10 +183,10 @@ def test_guided_grad_cam_is_the_map_where_guided_is_positive_and_minus_one_where
 
 def test_directions_are_signs_of_the_true_class_s_map(model, x, y):
     short = maps_.directions(model, x, y, kind="ig", how="none", ig_steps=3)
-    assert torch.equal(short, maps_.attribution(model, x, y, "ig", ig_steps=3))
+    assert torch.equal(short, attribution(model, x, y, "ig", ig_steps=3))
     for kind in KINDS:
-        raw = maps_.attribution(model, x, y, kind, n=10, spread=0.15, ig_steps=100, generator=generator())
-        assert torch.equal(raw, maps_.attribution(model, x, y, kind))
+        raw = attribution(model, x, y, kind, n=10, spread=0.15, ig_steps=100, generator=generator())
+        assert torch.equal(raw, by_name.raw(kind, model, x, y, maps_.settings()).values)
         found = maps_.directions(model, x, y, kind=kind, generator=generator())
         assert torch.equal(found, raw.sign()) and set(found.unique().tolist()) <= {-1, 0, 1}
         median = maps_.directions(model, x, y, kind=kind, how="median", generator=generator())
@@ -189,12 +197,12 @@ def test_released_maps_are_made_as_the_code_did(model, x, y):
     def released(kind, **options):
         return maps_.directions(model, x, y, kind=kind, released=True, generator=generator(), **options)
 
-    gradient = maps_.attribution(model, x, y, "gradient").sign()
+    gradient = attribution(model, x, y, "gradient").sign()
     assert torch.equal(released("guided"), gradient) and torch.equal(released("gradient"), gradient)
     assert not torch.equal(maps_.directions(model, x, y, kind="guided"), gradient)
     raw = {
-        "smoothgrad": maps_.attribution(model, x, y, "smoothgrad", generator=generator()),
-        "ig": maps_.attribution(model, x, y, "ig", of="loss"),
+        "smoothgrad": attribution(model, x, y, "smoothgrad", generator=generator()),
+        "ig": attribution(model, x, y, "ig", of="loss"),
     }
     for kind, values in raw.items():
         found = released(kind)
@@ -209,16 +217,16 @@ def test_the_predicted_class_differs_where_the_prediction_is_wrong(model, x, y):
     for kind in ("gradient", "ig"):
         true, predicted = (maps_.directions(model, x, y, kind=kind, of_class=c) for c in ("true", "predicted"))
         assert ((true == predicted).flatten(1).all(1) == right).all()
-        torch.testing.assert_close(predicted, maps_.attribution(model, x, contract.predicted, kind).sign())
+        torch.testing.assert_close(predicted, attribution(model, x, contract.predicted, kind).sign())
 
 
 @pytest.mark.parametrize("kind", [*KINDS, "guided-gradcam++"])
 def test_a_batch_is_its_rows(kind):
     """But for SmoothGrad's noise, which is drawn for the batch."""
     data, net = images_of(4, 16), plain()
-    whole = maps_.attribution(net, data.images, data.labels, kind, n=2, ig_steps=3)
+    whole = attribution(net, data.images, data.labels, kind, n=2, ig_steps=3)
     rows = zip(data.images.split(1), data.labels.split(1), strict=True)
-    each = [maps_.attribution(net, x, y, kind, n=2, ig_steps=3) for x, y in rows]
+    each = [attribution(net, x, y, kind, n=2, ig_steps=3) for x, y in rows]
     assert torch.allclose(whole, torch.cat(each)) == (kind != "smoothgrad")
 
 
@@ -231,8 +239,6 @@ def test_what_is_no_map_is_refused(model, x, y):
     ):
         with pytest.raises(ValueError, match=message):
             maps_.directions(model, x, y, **options)
-    with pytest.raises(ValueError, match="unknown attribution 'lime'"):
-        maps_.attribution(model, x, y, "lime")
     with pytest.raises(ValueError, match="gradient maps come from a teacher, and none was given"):
         maps_.maps(images_of(), None, kind="gradient")
 
@@ -300,7 +306,7 @@ def test_of_two_opposed_classes_minus_the_gradient_is_the_shortest_way_out(seed)
     w = torch.randn(12, generator=generator(seed), dtype=D)
     model, x = Linear(torch.stack([-w, w])), torch.rand(1, 3, 2, 2, generator=generator(seed), dtype=D)
     label = model(x).argmax(1)
-    s = maps_.attribution(model, x, label, "gradient")
+    s = attribution(model, x, label, "gradient")
     gap = model(x).abs()[0, 0].item()
     others = torch.randn(4000, 12, generator=generator(9), dtype=D)
     directions = {2: -s / s.norm(), math.inf: perturbation(s.sign(), 0.0, generator())}
@@ -317,7 +323,7 @@ def test_where_classes_compete_minus_the_gradient_is_not():
     weight = torch.tensor([[1.0, 0, 0, 0], [0, 4, 0, 0], [-9, 0, 0, 0]], dtype=D)
     model, x = Linear(weight), torch.tensor([0.9, 0.55, 0.5, 0.5], dtype=D).view(1, 1, 2, 2)
     label = model(x).argmax(1)
-    s = maps_.attribution(model, x, label, "gradient")
+    s = attribution(model, x, label, "gradient")
     along = -s / s.norm()
     best = (weight[1] - weight[0]).view(1, 1, 2, 2) / (weight[1] - weight[0]).norm()
     reach = 1.0001 * (model(x)[0, 0] - model(x)[0, 1]) / (weight[1] - weight[0]).norm()
@@ -330,7 +336,7 @@ def test_integrated_gradients_of_the_loss_point_the_other_way(seed):
     w = torch.randn(12, generator=generator(seed), dtype=D)
     model, x = Linear(torch.stack([-w, w])), torch.rand(5, 3, 2, 2, generator=generator(seed), dtype=D)
     y = torch.tensor([0, 1, 0, 1, 1])
-    score, loss = (maps_.attribution(model, x, y, "ig", of=of, ig_steps=5) for of in ("score", "loss"))
+    score, loss = (attribution(model, x, y, "ig", of=of, ig_steps=5) for of in ("score", "loss"))
     torch.testing.assert_close(score, x * (w.view(3, 2, 2) * (2 * y - 1).view(-1, 1, 1, 1)))
     assert torch.equal(loss.sign(), -score.sign()) and (score != 0).all()
 
@@ -344,7 +350,8 @@ def test_a_map_that_its_median_does_not_part_is_refused():
 def test_images_are_named_by_their_place_in_the_data_set(monkeypatch):
     """Not by their place in a batch."""
     monkeypatch.setattr(maps_, "BATCH", 4)
-    monkeypatch.setattr(maps_, "attribution", lambda model, x, *a, **k: x)
+    row = Method("gradient", "gradient", lambda model, x, targets: Explanation(x, x), "pixels")
+    monkeypatch.setattr(maps_, "ATTRIBUTIONS", Table("attribution", [row]))
     data = images_of(6)
     data.images[5] = 0
     with pytest.raises(ValueError, match=r"1 of 6 maps are zero everywhere .* \(images 5\)"):
@@ -353,4 +360,4 @@ def test_images_are_named_by_their_place_in_the_data_set(monkeypatch):
 
 def test_guided_gradcam_is_of_the_logit_alone(model, x, y):
     with pytest.raises(ValueError, match="of the logit alone"):
-        maps_.attribution(model, x, y, "guided-gradcam++", of="loss", layer="act2")
+        attribution(model, x, y, "guided-gradcam++", of="loss", layer="act2")

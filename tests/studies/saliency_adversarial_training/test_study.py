@@ -146,7 +146,7 @@ def test_a_measurement_is_what_a_slow_twin_measures(home):
     p = SMOKE.model_copy(update={"images": 10, "strong_images": 8, "headline": ("original", "pgd", "sat-std-gradient")})
     model = plan.network(p, "sat-std-gradient", 0).model
     before = state_of(model)
-    table = measure_.measure_network(p, "sat-std-gradient", 0)
+    table = measure_.measure(p, "sat-std-gradient", 0)
     assert same_state(before, state_of(model))
     cubes, data = Cubes.of(table), plan.evaluation_set(p)
     x, y = data.images, data.labels
