@@ -1,1 +1,80 @@
 """Attacks on decisions."""
+
+from lib.attacks.by_name import ATTACKS, Attack
+from lib.attacks.jpeg import Coefficients, compressed, decode, encode
+from lib.attacks.losses import cross_entropy, kl, margin
+from lib.attacks.projected import ascend, pgd
+from lib.attacks.robustness import RobustAccuracy, constant_step, robust_accuracy, shrinking_step
+from lib.attacks.single_step import fgsm, fgsm_direction, random_sign, step_along
+from lib.attacks.steps import (
+    AttackResult,
+    Trace,
+    ascent,
+    default_step,
+    fooled,
+    input_gradient,
+    per_row,
+    project,
+    random_point,
+    weaknesses,
+)
+from lib.attacks.unforeseen import (
+    ATA_CIFAR10,
+    CALIBRATED,
+    gabor,
+    gabor_kernels,
+    gabor_noise,
+    jpeg_attack,
+    l1_vertex,
+    snow,
+    snow_kernels,
+    snowflakes,
+    whitened,
+    within_budget,
+    wrong_classes,
+)
+
+__all__ = [
+    "ATA_CIFAR10",
+    "ATTACKS",
+    "CALIBRATED",
+    "Attack",
+    "AttackResult",
+    "Coefficients",
+    "RobustAccuracy",
+    "Trace",
+    "ascend",
+    "ascent",
+    "compressed",
+    "constant_step",
+    "cross_entropy",
+    "decode",
+    "default_step",
+    "encode",
+    "fgsm",
+    "fgsm_direction",
+    "fooled",
+    "gabor",
+    "gabor_kernels",
+    "gabor_noise",
+    "input_gradient",
+    "jpeg_attack",
+    "kl",
+    "l1_vertex",
+    "margin",
+    "per_row",
+    "pgd",
+    "project",
+    "random_point",
+    "random_sign",
+    "robust_accuracy",
+    "shrinking_step",
+    "snow",
+    "snow_kernels",
+    "snowflakes",
+    "step_along",
+    "weaknesses",
+    "whitened",
+    "within_budget",
+    "wrong_classes",
+]
