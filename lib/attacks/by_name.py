@@ -78,6 +78,7 @@ def _noise(
 def _fgsm(
     model: nn.Module, x: Tensor, y: Tensor, *, eps: float, targets: Tensor | None = None, norm: Norm = "linf"
 ) -> AttackResult:
+    check_input(x, y, eps, norm)
     direction, _ = single_step.fgsm_direction(model, x, y if targets is None else targets)
     length = eps if norm == "linf" else eps / x[0].numel() ** 0.5
     return _only(single_step.step_along(x, direction if targets is None else -direction, length))
