@@ -483,14 +483,19 @@ def relevance() -> None:
 
 MEMORY = """
 import dataclasses, resource, sys, torch
-from lib import attention_shift, datasets, models, robustness, training
+from lib.attacks import robustness
+from lib.data import datasets
+from lib.networks import models
+from lib.studies.attention_shift import measure, plan
+from lib.training import cache
 n = int(sys.argv[1])
 model = models.create("plain", classes=10).eval()
-training.trained = lambda config, device_name: training.Trained(model, config, None, [])
-p = attention_shift.Parameters(eps=(0.01, 0.1))
+cache.trained = lambda config, device_name: cache.Trained(model, config, None, [])
+p = plan.Parameters(eps=(0.01, 0.1))
 data = datasets.load("shapes", "test", limit=60)
 data = data.select(torch.arange(n) % 60)
-attention_shift.measure_network(p, attention_shift.networks(p)[0], data)
+measure.evaluation_set = lambda p: data
+measure.measure(p, "plain", 0)
 robustness.robust_accuracy(model, data.images, data.labels, eps=(0.01,), steps=5)
 print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
 """

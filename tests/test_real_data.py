@@ -49,7 +49,7 @@ def test_faces_of_forty_people(home):
     config = plan.networks(p)[0].model_copy(update={"epochs": 25, "threads": 2})
     network = trained(config)
     assert evaluate.accuracy(network.model, data) > 0.8
-    table = measure.measure(network.model, data.images, data.labels, eps=(0.01, 0.05))
+    table = measure.measure_images(network.model, data.images, data.labels, eps=(0.01, 0.05))
     by = (
         table[(table.layer == "stage3") & (table.target_mode == "pred")].groupby(["attack", "eps"], observed=True).nissim.mean()
     )

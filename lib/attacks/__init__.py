@@ -1,4 +1,31 @@
-"""Attacks on decisions."""
+"""Attacks on decisions.
+
+The index of this folder, a line a name: what it is, its source, its equation. Where no equation is named, the source has it
+in the text of the section, or prints none; what has no source is of this study.
+
+* `ATTACKS`, `Attack`: every attack by name, called in one way.
+* `fgsm`: the fast gradient sign method. Goodfellow et al. 2015, arXiv:1412.6572, sec. 4.
+* `fgsm_direction`, `step_along`: its sign, and a step along it. Likewise.
+* `random_sign`: random signs, the control of the same size.
+* `pgd`: projected gradient descent. Madry et al. 2018, arXiv:1706.06083, sec. 2.1.
+* `ascend`: the same on any objective of the images.
+* `project`, `ascent`, `random_point`, `default_step`: its parts, under L-infinity and L2. Likewise.
+* `robust_accuracy`, `RobustAccuracy`: accuracy under PGD over a grid of radii, balls being nested.
+* `constant_step`: 2.5 eps / steps. Madry et al. 2018, arXiv:1706.06083.
+* `shrinking_step`: from eps down to eps / steps.
+* `cross_entropy`: of logits, a value a sample.
+* `margin`: the largest other logit less that of y. Carlini and Wagner 2017, arXiv:1608.04644, sec. V.
+* `kl`: the divergence that TRADES adds. Zhang et al. 2019, arXiv:1901.08573.
+* `gabor`, `gabor_kernels`, `gabor_noise`: Gabor noise. Kang et al. 2019, arXiv:1908.08016.
+* `snow`, `snow_kernels`, `snowflakes`, `whitened`, `within_budget`: snow. Kang et al. 2019, arXiv:1908.08016.
+* `jpeg_attack`: steps in JPEG's coefficients. Kang et al. 2019, arXiv:1908.08016.
+* `l1_vertex`: the linear step of Frank and Wolfe 1956, doi:10.1002/nav.3800030109, in an L1 ball and a box.
+* `wrong_classes`: random targets, as Kang et al. have them.
+* `CALIBRATED`, `ATA_CIFAR10`: their radii, and the accuracies of their score UAR.
+* `encode`, `decode`, `compressed`, `Coefficients`: JPEG without rounding, and with it. ITU-T T.81, annexes A and K; JFIF.
+* `AttackResult`, `Trace`: what an attack gives.
+* `input_gradient`, `fooled`, `per_row`, `weaknesses`: what every attack is made of.
+"""
 
 from lib.attacks.by_name import ATTACKS, Attack
 from lib.attacks.jpeg import Coefficients, compressed, decode, encode

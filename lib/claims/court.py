@@ -74,12 +74,13 @@ class Court:
         gate: str = "",
         unknown: str = "",
         theorem: bool = False,
+        n: str = "",
     ) -> None:
         """State a claim: `compute` is its statistic, `statistic` says in words what it is.
 
         It is resampled `over` the images of a measure (or so many images), and the training runs that all `arms` have (or
-        `seeds`). A `gate` that is not passed is said in words, and the claim is not tested then. A `theorem` holds for any
-        network, however it was trained: one run is enough.
+        `seeds`); `n` says in other words what it rests on. A `gate` that is not passed is said in words, and the claim is not
+        tested then. A `theorem` holds for any network, however it was trained: one run is enough.
 
         Raises ValueError where neither the claim nor the court says what is resampled.
         """
@@ -105,7 +106,7 @@ class Court:
                 value=found.value,
                 ci_low=found.low,
                 ci_high=found.high,
-                n=found.n,
+                n=n or found.n,
                 rule=str(rule),
                 verdict=verdict,
                 note=noted(lost, gate, note, few),

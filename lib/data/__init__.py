@@ -1,4 +1,16 @@
-"""Data sets, images, and what is done to them."""
+"""Data sets, images, and what is done to them.
+
+The index of this folder, a line a name: what it is, its source, its equation. What has no source is of this study.
+
+* `load`, `ImageSet`, `ImageFiles`: data sets by name.
+* `draw`, `texture`, `SHAPES`, `TEXTURES`, `CUES`: drawn shapes with real textures.
+* `saturation`: saturation of pixels. Zhang and Zhu 2019, arXiv:1905.09797.
+* `patch_shuffle`, `permutations`: shuffled patches. Likewise.
+* `amplitude_swap`: the phase of one image with the amplitude of another. Oppenheim and Lim 1981, doi:10.1109/PROC.1981.12022.
+* `Mosaics`: two objects in one image, as active fooling asks. Heo et al. 2019, arXiv:1902.02041.
+* `open_image`, `to_tensor`, `from_tensor`, `luma`: files and uploads; grey values by ITU-R BT.601.
+* `check_images`, `check_labels`: what kernels take.
+"""
 
 from lib.data.checks import check_images, check_labels
 from lib.data.datasets import ImageFiles, ImageSet, load

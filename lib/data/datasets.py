@@ -109,6 +109,11 @@ class ImageSet:
         return hashlib.sha256(b"".join(v.contiguous().numpy().tobytes() for v in found)).hexdigest()[:16] if found else ""
 
 
+def has_cue_conflict(name: str) -> bool:
+    """Whether a data set has two cues, shape and texture, with splits of its own: NAME-shape, NAME-texture, NAME-conflict."""
+    return name == "shapes"
+
+
 def load(
     name: str, split: Split = "train", *, size: int | None = None, channels: int | None = None, limit: int | None = None
 ) -> ImageSet:

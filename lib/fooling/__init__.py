@@ -1,4 +1,22 @@
-"""Explanations under attack: how far a map moves, attacks on maps, manipulated networks."""
+"""Explanations under attack: how far a map moves, attacks on maps, manipulated networks.
+
+The index of this folder, a line a name: what it is, its source, its equation. Neither paper's equation numbers are cited:
+the quantities have names there, and these are given.
+
+* `l1`: the L1 distance of maps. Boopathy et al. 2020, arXiv:2006.14748.
+* `one_class`: the 1-class discrepancy. Likewise.
+* `two_class`: the 2-class discrepancy. Likewise.
+* `all_class`, `other_weights`: the discrepancy that training lowers, over all classes. Likewise.
+* `proposition`, `Bound`: both sides of Proposition 1. Likewise.
+* `cam`, `integrated`: the complete maps that these compare. Likewise; integrated gradients, arXiv:1703.01365, sec. 3.
+* `aai`, `attacks`, `Shifted`: the attack against interpretability, in the form printed and in that of the code. Likewise.
+* `location`, `frame`: location fooling, and its mask. Heo et al. 2019, arXiv:1902.02041.
+* `topk`: top-k fooling. Likewise.
+* `centre`: center-mass fooling. Likewise.
+* `swap`, `swapped`: active fooling: its loss, and its test loss by rank correlation. Likewise.
+* `ternary`: the maps of signs that their code correlates.
+* `test`, `Test`, `succeeded`, `INTERVALS`, `KINDS`, `PASSIVE`: test losses and the fooling success rate. Likewise.
+"""
 
 from lib.fooling.discrepancy import Bound, all_class, cam, integrated, l1, one_class, other_weights, proposition, two_class
 from lib.fooling.interpretation_attack import Shifted, aai, attacks

@@ -33,7 +33,6 @@ from lib.explanations.by_name import Settings
 from lib.explanations.explanation import Explanation
 from lib.networks import hooks
 
-
 # (model, x, classes (N, K)) -> Explanation
 Interpreter = Callable[[nn.Module, Tensor, Tensor], Explanation]
 

@@ -1,4 +1,24 @@
-"""Networks under one contract, and what looks inside them."""
+"""Networks under one contract, and what looks inside them.
+
+The index of this folder, a line a name: what it is and its source. What has no source is of this study.
+
+* `create`, `names`, `parameter_count`, `Classifier`: networks by name, under the contract.
+* `SMALL_NETWORKS`, `CIFAR_RESNETS`, `NETWORKS`: the names: small ones, those of papers, those of torchvision and timm.
+* `plain`: six convolutions in the manner of VGG. Simonyan and Zisserman 2015, arXiv:1409.1556.
+* `residual`: residual blocks. He et al. 2016, arXiv:1512.03385, eqs. 1 and 2.
+* `inception`: branches side by side. Szegedy et al. 2015, arXiv:1409.4842.
+* `STAGES`: what their stages are called.
+* `SmallNet`: Small. Boopathy et al. 2020, arXiv:2006.14748.
+* `WResNet`, `wresnet`: WResnet. Likewise.
+* `build`, `Entry`: torchvision's networks, each with its stages and head.
+* `adain`, `statistics`: adaptive instance normalisation. Huang and Belongie 2017, arXiv:1703.06868, eq. 8.
+* `StyleNet`, `vgg19`: its encoder and decoder. Likewise, sec. 6.
+* `stylize`: an image painted in a style, alpha between both. Likewise, sec. 7.
+* `style_distance`: how far statistics are from a style's.
+* `capture`, `find_layer`, `frozen`: activations, layers by name, and a model left as it was.
+* `check_logits`, `looks_like_probabilities`, `predicted`, `target_classes`: what a network must give.
+* `Tape`, `Step`, `bound`, `Normalisation`, `normalisation`: a forward pass, operation by operation.
+"""
 
 from lib.networks.classifier import Classifier
 from lib.networks.contract import check_logits, looks_like_probabilities, predicted, target_classes

@@ -10,6 +10,7 @@ from lib.networks import zoo
 from lib.networks.classifier import Classifier
 from lib.networks.papers import CIFAR_RESNETS, small, wresnet
 from lib.networks.small import inception, plain, residual
+from lib.system.names import close
 
 SMALL_NETWORKS: dict[str, Callable[[int, int], Classifier]] = {
     "plain": plain,
@@ -26,6 +27,14 @@ def names() -> tuple[str, ...]:
     return (*SMALL_NETWORKS, *CIFAR_RESNETS, *zoo.NETWORKS)
 
 
+def check_name(arch: str) -> None:
+    """Raises ValueError for a name that `create` does not know, with those that come close."""
+    if arch not in names():
+        found = close(arch, names())
+        meant = f" (did you mean {' or '.join(found)}?)" if found else ""
+        raise ValueError(f"unknown network {arch!r}; choose one of {', '.join(names())}{meant}")
+
+
 def create(
     arch: str, *, classes: int, channels: int = 3, seed: int = 0, weights: Literal["none", "imagenet"] = "none"
 ) -> Classifier:
@@ -35,8 +44,7 @@ def create(
     not 1000 the head is new. Raises ValueError for an unknown name, RuntimeError where weights cannot be had.
     """
 
-    if arch not in names():
-        raise ValueError(f"unknown network {arch!r}; choose one of {', '.join(names())}")
+    check_name(arch)
     if classes < 2 or channels < 1:
         raise ValueError(f"a network needs 2 classes and 1 channel at least, got {classes} and {channels}")
     with torch.random.fork_rng(devices=[]):

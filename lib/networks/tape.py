@@ -39,6 +39,7 @@ KEEPING = {
     "to",
     "dropout",
 }
+WEIGHTED = {"conv2d", "linear"}  # layers with weights that rules know
 _SUMS = {"add", "__add__", "__radd__"}
 _CONSTANT = {
     "zeros_like",
@@ -94,6 +95,7 @@ class Tape(TorchFunctionMode):
         self.readers: dict[int, int] = {}  # how many kept steps read a tensor
         self.reached: set[int] = set()  # depends on a tensor that was asked for
         self.nonnegative: set[int] = set()  # known to hold no negative value, without a look at them
+        self.weighted: set[int] = set()  # depends on the image by way of a layer with weights
         self.layers: list[str] = []
         self._followed: dict[int, Tensor] = {}  # by identity; holding the tensors keeps identities unique
         self._changed: dict[int, Tensor] = {}  # by storage: what an in-place operation would have overwritten
@@ -141,8 +143,11 @@ class Tape(TorchFunctionMode):
         if written is not None and found is not written:  # dropout in evaluation mode returns its input
             self._changed[_storage(written)] = written
         outputs = tuple(t for t in pytree.tree_leaves(found) if isinstance(t, Tensor) and t.is_floating_point())
+        weighted = func.__name__ in WEIGHTED or any(id(t) in self.weighted for t in sources)
         for t in outputs:
             self.follow(t)
+            if weighted:
+                self.weighted.add(id(t))
         if outputs and any(id(t) in self.reached for t in sources):
             args, kwargs = pytree.tree_map(lambda a: a, (args, kwargs))  # DenseNet appends to the lists it has passed on
             self._keep(Step(func.__name__, func, args, kwargs, sources, outputs, layer), given)

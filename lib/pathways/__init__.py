@@ -1,4 +1,21 @@
-"""Attack pathways through a network: neurons, what influences them, and the graph."""
+"""Attack pathways through a network: neurons, what influences them, and the graph.
+
+The index of this folder, a line a name: what it is and its source. Das, Park et al. 2020 (Bluff), arXiv:2009.02608, print no
+numbered equations that are cited here; the quantities have names.
+
+* `scores`, `Scores`, `median`, `percentile`, `top`: a neuron's score, medians over images, ranks. Bluff, arXiv:2009.02608.
+* `groups`, `Groups`: original, both, target, exploited by the attack. Likewise.
+* `change`, `CHANGES`: most activated, changed, excited, inhibited. Likewise.
+* `vulnerability`: how far percentiles move over strength; in their code alone.
+* `influence`, `slices`: influence of a neuron on one of the next layer. Likewise.
+* `strongest`: of paths the strongest, of a path its weakest step. Likewise.
+* `build`, `Graph`, `Layer`, `Attack`, `top_count`: the graph of a network, two classes and attacks.
+* `cut`, `patches`, `Patch`: pictures of a neuron. Erhan et al. 2009; Olah et al. 2017,
+  doi:10.23915/distill.00007.
+* `card`, `card_uri`: both in one picture.
+* `placed`, `shares`, `GROUPS`: where neurons stand.
+* `page`, `specification`, `tables`, `still`: the graph to explore, and as a figure.
+"""
 
 from lib.pathways.cards import card, card_uri
 from lib.pathways.features import Patch, cut, patches

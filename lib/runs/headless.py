@@ -64,7 +64,7 @@ def _execute(begun: Run, notebook: Path) -> Path:
     part.replace(done)
     failed.unlink(missing_ok=True)
     tables = {p.name: files.digest(p) for p in sorted(folder.glob("*.parquet"))}
-    record = begun.card() | {"seconds": round(time.perf_counter() - clock, 1), "tables": tables}
+    record = begun.record() | {"seconds": round(time.perf_counter() - clock, 1), "tables": tables}
     if begun.is_study:
         claimed = begun.figures / "claims.csv"
         if not claimed.exists() or claimed.stat().st_mtime < began:

@@ -19,12 +19,14 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import pandas as pd
+from IPython.display import HTML, Image
 
 from lib.claims import claim
 from lib.figures import style
 from lib.runs import profiles, sources
 from lib.runs.pictures import plainer, smaller
 from lib.runs.record import commit, versions
+from lib.runs.shown import card_html, claims_html
 from lib.system import devices, files, paths
 from lib.system.progress import say
 from lib.training.cache import key_of
@@ -146,7 +148,6 @@ class Run:
         The index's gallery shows the `hero` of each run.
         """
         import matplotlib.pyplot as plt
-        from IPython.display import Image
 
         if not alt.strip():
             raise ValueError(f"figure {name!r} needs alt text: what a reader who cannot see it should know")
@@ -165,15 +166,18 @@ class Run:
         files.write_json(self.figures / "figures.json", self.manifest)
         return Image(png, metadata={"alt": alt, "file": f"{self.name}/{name}.png"})
 
-    def claims(self, found: Sequence[claim.Claim]) -> pd.DataFrame:
-        """Store the claims of this run beside its figures."""
+    def claims(self, found: Sequence[claim.Claim]) -> HTML:
+        """Store the claims of this run beside its figures; returns them as a table for people."""
         data = claim.table(found)
         files.write_bytes(self.figures / "claims.csv", data.to_csv(index=False, float_format="%.6g").encode())
-        return data
+        return HTML(claims_html(data))
 
-    def card(self) -> dict[str, Any]:
-        """The run card: what was run, with what, on what."""
+    def judged(self, table: pd.DataFrame) -> HTML:
+        """The study's claims, judged from its measurements, stored and shown."""
+        return self.claims(self.study("claims").judge(table, self.parameters, test=self.judges))
 
+    def record(self) -> dict[str, Any]:
+        """What was run, with what, on what."""
         return {
             "run": self.name,
             "profile": self.profile,
@@ -183,6 +187,10 @@ class Run:
             "started": self.started.isoformat(timespec="seconds"),
             **commit(),
         }
+
+    def card(self) -> HTML:
+        """The run card: the record as a table for people."""
+        return HTML(card_html(self.record()))
 
 
 def start(name: str, given: Mapping[str, Any]) -> Run:

@@ -1,8 +1,12 @@
-"""What the parameters of every study have in common."""
+"""What the parameters of the studies have in common: of all, of those on images, of those that train networks."""
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, field_validator
+
+from lib.data.datasets import ImageSet
+from lib.networks import models
+from lib.training.config import Augmentation, TrainConfig
 
 
 class Parameters(BaseModel):
@@ -13,3 +17,62 @@ class Parameters(BaseModel):
     profile: str = "laptop"
     variant: Annotated[str, Field(description="a second run of the same study, on other data", pattern="^[a-z0-9_-]*$")] = ""
     device: Annotated[Literal["auto", "cpu", "cuda", "mps"], Field(description="auto: the fastest there is")] = "auto"
+
+
+class OnImages(Parameters):
+    """Which images a study looks at."""
+
+    dataset: Annotated[str, Field(description="any name that lib.data.datasets.load knows")] = "shapes"
+    size: Annotated[int, Field(ge=16, description="image size, pixels")] = 32
+    channels: Annotated[Literal[1, 3], Field(description="1 grey, 3 colour")] = 3
+    images: Annotated[int, Field(ge=8, description="test images")] = 300
+
+
+class Trained(OnImages):
+    """Which networks a study trains, and how; a study gives its own defaults where they differ."""
+
+    architectures: Annotated[tuple[str, ...], Field(min_length=1, description="names that lib.networks.models knows")] = (
+        "plain",
+        "residual",
+    )
+    seeds: Annotated[int, Field(ge=1, description="networks trained for each architecture or arm")] = 3
+    epochs: Annotated[int, Field(ge=0, description="0: published weights as they are")] = 8
+    train_images: Annotated[int | None, Field(ge=1, description="None: all there are")] = 2000
+    batch_size: Annotated[int, Field(ge=2, description="images in a training step")] = 64
+    learning_rate: Annotated[float, Field(gt=0, description="peak of the schedule")] = 0.1
+    augment: Annotated[tuple[Augmentation, ...], Field(description="of training images")] = ("flip",)
+    weights: Annotated[Literal["none", "imagenet"], Field(description="start from random or published weights")] = "none"
+
+    @field_validator("architectures")
+    @classmethod
+    def _known_networks(cls, names: tuple[str, ...]) -> tuple[str, ...]:
+        for name in names:
+            models.check_name(name)
+        return names
+
+    def train_config(self, arch: str, seed: int, **changes: Any) -> TrainConfig:
+        """The standard training of one network, with `changes`."""
+        given = {
+            "dataset": self.dataset,
+            "size": self.size,
+            "channels": self.channels,
+            "limit": self.train_images,
+            "arch": arch,
+            "weights": self.weights,
+            "seed": seed,
+            "epochs": self.epochs,
+            "batch_size": self.batch_size,
+            "lr": self.learning_rate,
+            "augment": self.augment,
+        }
+        return TrainConfig(**(given | changes))
+
+
+def by_architecture(p: Trained) -> list[tuple[str, int]]:
+    """(architecture, seed) of every network of a study that trains each architecture from several seeds."""
+    return [(arch, seed) for arch in p.architectures for seed in range(p.seeds)]
+
+
+def fingerprints(*sets: ImageSet) -> list[str]:
+    """What images, labels, masks and boxes a measurement looks at, as digests."""
+    return [data.fingerprint + data.marks for data in sets]

@@ -54,6 +54,7 @@ class TrainConfig(BaseModel):
     teacher: Annotated["TrainConfig | None", Field(description="a network that maps or the objective ask")] = None
     maps: Annotated[str | None, Field(description="module:function within lib, a map an image for the objective")] = None
     maps_options: Annotated[dict[str, Any], Field(description="arguments of that function")] = {}
+    label: Annotated[str, Field(description="what people call this training; it decides nothing")] = ""
     maps_follow: Annotated[bool, Field(description="augmentation moves the maps with their images")] = True
 
     @field_validator("arch")
@@ -67,7 +68,7 @@ class TrainConfig(BaseModel):
         # fields that came later are left out where they are not used, so that older networks keep their keys
         later = ("start", "snapshots", "teacher", "maps", "maps_options")
         unused = {name for name in later if not getattr(self, name)} | ({"maps_follow"} if self.maps_follow else set())
-        deciding = self.model_dump(exclude=unused)
+        deciding = self.model_dump(exclude={*unused, "label"})
         return deciding | {n: c._deciding() for n in ("start", "teacher") if (c := getattr(self, n)) is not None}
 
     @property
@@ -90,8 +91,7 @@ class TrainConfig(BaseModel):
         return files.digest_of([RECIPE, self._deciding(), fingerprint])
 
     def __str__(self) -> str:
-        named = "-".join(str(self.options[k]) for k in ("arm", "kind", "interpreter") if k in self.options)
-        objective = "" if self.objective == "standard" else f" {named or self.objective}"
+        objective = "" if self.objective == "standard" else f" {self.label or self.objective}"
         if "eps" in self.options:
             objective += f" {self.options.get('norm', 'linf')} {self.options['eps']:.3g}"
         stop = f" to step {self.stop}" if self.stop else ""

@@ -253,7 +253,7 @@ def test_the_command_says_what_is_wrong_in_a_line(home, assignment, message):
 
 
 def test_the_record_says_what_was_run(home):
-    card = run_.start("01-attention-shift", {"profile": "laptop"}).card()
+    card = run_.start("01-attention-shift", {"profile": "laptop"}).record()
     assert {"run", "profile", "parameters", "device", "versions", "started"} <= set(card)
     assert json.loads(json.dumps(card)) == card and set(record.VERSIONS_OF) <= set(card["versions"])
     assert files.digest_of(card["parameters"]) == files.digest_of(plan.Parameters().model_dump(mode="json"))

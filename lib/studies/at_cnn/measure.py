@@ -24,7 +24,7 @@ from lib.measures import appearance, comparison
 from lib.networks import contract
 from lib.networks.classifier import Classifier
 from lib.networks.style import StyleNet, style_distance, stylize
-from lib.studies.at_cnn.plan import Parameters, evaluation_set, network, style_config
+from lib.studies.at_cnn.plan import EDGES, Parameters, conflict_set, edges_set, evaluation_set, network, style_config
 from lib.system import devices
 from lib.system.progress import say
 from lib.training import cache, evaluate
@@ -64,15 +64,10 @@ def views(p: Parameters, ids: Tensor) -> list[View]:
     painted = stylize(painter(p), x.to(where), style.to(where), alpha=p.alpha).cpu()
     swapped = transforms.amplitude_swap(x, style if p.channels == 3 else luma(style))
     found += [View("style", p.alpha, painted, y), View("fourier", 1, swapped, y)]
-    if p.dataset == "shapes":
-        conflict = _conflict(p).select(ids)
+    if datasets.has_cue_conflict(p.dataset):
+        conflict = conflict_set(p).select(ids)
         found.append(View("conflict", 1, conflict.images, conflict.attributes["shape"], conflict.attributes["texture"]))
     return found
-
-
-@functools.lru_cache(maxsize=1)
-def _conflict(p: Parameters) -> datasets.ImageSet:
-    return datasets.load("shapes-conflict", "test", size=p.size, channels=p.channels, limit=p.images)
 
 
 def batches(n: int, size: int, pixels: int = 4_000_000) -> list[Tensor]:
@@ -165,8 +160,10 @@ def saliency_rows(model: Classifier, arm: str, seed: int, p: Parameters) -> list
     return found
 
 
-def measure_network(p: Parameters, arm: str, seed: int) -> pd.DataFrame:
-    """Everything about one network, a row a measurement."""
+def measure(p: Parameters, arm: str, seed: int) -> pd.DataFrame:
+    """Everything about one network, a row a measurement; of EDGES the check of the stylised images."""
+    if arm == EDGES:
+        return measure_style(p)
     model = network(p, arm, seed).model
     parts = [*decisions(model, arm, seed, p), *robustness_rows(model, arm, seed, p)]
     return pd.concat([*parts, *saliency_rows(model, arm, seed, p)], ignore_index=True)
@@ -189,8 +186,7 @@ def measure_style(p: Parameters) -> pd.DataFrame:
     """
     from sklearn.svm import LinearSVC
 
-    source = "shapes-shape" if p.dataset == "shapes" else p.dataset
-    train = datasets.load(source, "train", size=p.size, channels=p.channels, limit=min(p.train_images or 4000, 4000))
+    train = edges_set(p)
     classifier = LinearSVC(C=0.1, random_state=0).fit(edge_features(train.images[:]), train.labels.numpy())
     where, found = next(painter(p).parameters()).device, []
     for ids, shown in prepared(p):

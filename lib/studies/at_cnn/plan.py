@@ -14,7 +14,7 @@ from typing import Annotated, Any, Literal, NamedTuple
 import pandas as pd
 from pydantic import Field, field_validator, model_validator
 
-from lib.data import datasets
+from lib.data import datasets, styles
 from lib.explanations import gradients
 from lib.networks import models, style
 from lib.studies import parameters
@@ -26,12 +26,9 @@ from lib.training.config import TrainConfig
 TITLE = "Adversarially trained CNNs"
 
 
-class Parameters(parameters.Parameters):
+class Parameters(parameters.OnImages):
     """What the study varies; the defaults are the laptop profile."""
 
-    dataset: Annotated[str, Field(description="any name that lib.datasets.load knows")] = "shapes"
-    size: Annotated[int, Field(ge=16, description="image size, pixels")] = 32
-    channels: Annotated[Literal[1, 3], Field(description="1 grey, 3 colour")] = 3
     arch: Annotated[str, Field(description="any name that lib.models.create knows")] = "plain"
     weights: Annotated[Literal["none", "imagenet"], Field(description="start from random or published weights")] = "none"
     arms: Annotated[tuple[str, ...], Field(min_length=2, description="see the module's docstring")] = (
@@ -221,10 +218,45 @@ def style_config(p: Parameters) -> TrainConfig:
     )
 
 
-def networks(p: Parameters) -> list[TrainConfig]:
-    """Every network that can be named before training: all but `underfit`, whose length depends on the others."""
-    trained = [config_of(p, arm, seed) for arm in p.arms if arm != "underfit" for seed in range(seeds_of(p, arm))]
-    return [style_config(p), *trained]
+EDGES = "edges"  # the job that checks the stylised images by a classifier of edges alone
+
+
+def jobs(p: Parameters) -> list[tuple[str, int]]:
+    """(arm, seed) of every network, and the check of the stylised images."""
+    return [*((arm, seed) for arm in p.arms for seed in range(seeds_of(p, arm))), (EDGES, 0)]
+
+
+def networks(p: Parameters, *job: Any) -> list[TrainConfig]:
+    """Every network that can be named before training, or those that decide one job.
+
+    `underfit` is none: its length depends on the standard network and on the first headline arm.
+    """
+    found = {c.digest: c for one in ([job] if job else jobs(p)) for c in _networks(p, *one)}
+    return list(found.values())
+
+
+def _networks(p: Parameters, arm: str, seed: int) -> list[TrainConfig]:
+    deciding = {EDGES: (), "underfit": ("standard", p.headline[0])}.get(arm, (arm,))
+    return [style_config(p), *(config_of(p, one, seed) for one in deciding)]
+
+
+def seen(p: Parameters, *job: Any) -> list[str]:
+    """The images that a job looks at: those that are transformed, and the styles that they get."""
+    conflict = [conflict_set(p)] if datasets.has_cue_conflict(p.dataset) else []
+    train = [edges_set(p)] if job[:1] == (EDGES,) else []
+    return [*parameters.fingerprints(evaluation_set(p), *conflict, *train), styles.fingerprint(p.style_source)]
+
+
+@functools.lru_cache(maxsize=2)
+def conflict_set(p: Parameters) -> datasets.ImageSet:
+    return datasets.load(f"{p.dataset}-conflict", "test", size=p.size, channels=p.channels, limit=p.images)
+
+
+@functools.lru_cache(maxsize=2)
+def edges_set(p: Parameters) -> datasets.ImageSet:
+    """Training images of the classifier of edges; of two cues, with textures that tell nothing."""
+    name = f"{p.dataset}-shape" if datasets.has_cue_conflict(p.dataset) else p.dataset
+    return datasets.load(name, "train", size=p.size, channels=p.channels, limit=min(p.train_images or 4000, 4000))
 
 
 @functools.lru_cache(maxsize=2)

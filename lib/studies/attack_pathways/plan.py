@@ -11,7 +11,7 @@ direction of the same L2 size.
 """
 
 import functools
-from typing import Annotated, Literal, NamedTuple
+from typing import Annotated, Any, Literal, NamedTuple
 
 from pydantic import Field, field_validator, model_validator
 from torch import Tensor, nn
@@ -21,7 +21,7 @@ from lib.data import datasets
 from lib.networks import classifier, hooks
 from lib.studies import parameters
 from lib.training import cache
-from lib.training.config import Augmentation, TrainConfig
+from lib.training.config import TrainConfig
 
 TITLE = "Attack pathways"
 ATTACKS = ("pgd", "fgsm", "noise")
@@ -36,25 +36,12 @@ class Pair(NamedTuple):
     target: int
 
 
-class Parameters(parameters.Parameters):
+class Parameters(parameters.Trained):
     """What the study varies; the defaults are the laptop profile."""
 
-    dataset: Annotated[str, Field(description="any name that lib.datasets.load knows")] = "shapes"
-    size: Annotated[int, Field(ge=16, description="image size, pixels")] = 32
-    channels: Annotated[Literal[1, 3], Field(description="1 grey, 3 colour")] = 3
-    architectures: Annotated[tuple[str, ...], Field(min_length=1)] = ("plain", "residual")
     layers: Annotated[
         tuple[str, ...], Field(description="convolutional layers by name, in order; none: the blocks of the network")
     ] = ()
-    seeds: Annotated[int, Field(ge=1, description="networks trained for each architecture")] = 3
-    epochs: Annotated[int, Field(ge=0, description="0: published weights as they are")] = 8
-    train_images: Annotated[int | None, Field(ge=1, description="None: all there are")] = 2000
-    batch_size: Annotated[int, Field(ge=2, description="images in a training step")] = 64
-    learning_rate: Annotated[float, Field(gt=0, description="peak of the schedule")] = 0.1
-    optimizer: Literal["sgd", "adam"] = "sgd"
-    weight_decay: Annotated[float, Field(ge=0)] = 5e-4
-    augment: Annotated[tuple[Augmentation, ...], Field(description="of training images")] = ("flip",)
-    weights: Annotated[Literal["none", "imagenet"], Field(description="start from random or published weights")] = "none"
     similar: Annotated[tuple[str, ...], Field(min_length=1, description="pairs SOURCE>TARGET that look alike")] = (
         "square/grass>cross/lawn",
     )
@@ -110,32 +97,23 @@ class Parameters(parameters.Parameters):
         return (*self.similar, *self.dissimilar)
 
 
-def networks(p: Parameters) -> list[TrainConfig]:
-    """Every network the study needs, architecture by architecture; on `shapes` those of study 1."""
-    return [
-        TrainConfig(
-            dataset=p.dataset,
-            size=p.size,
-            channels=p.channels,
-            limit=p.train_images,
-            arch=arch,
-            weights=p.weights,
-            seed=seed,
-            epochs=p.epochs,
-            batch_size=p.batch_size,
-            optimizer=p.optimizer,
-            lr=p.learning_rate,
-            weight_decay=p.weight_decay,
-            augment=p.augment,
-        )
-        for arch in p.architectures
-        for seed in range(p.seeds)
-    ]
+def jobs(p: Parameters) -> list[tuple[str, int]]:
+    """(architecture, seed) of every network."""
+    return parameters.by_architecture(p)
+
+
+def networks(p: Parameters, *job: Any) -> list[TrainConfig]:
+    """Every network the study needs, or that of one job; on `shapes` those of study 1."""
+    return [p.train_config(*one) for one in ([job] if job else jobs(p))]
 
 
 def network(p: Parameters, arch: str, seed: int) -> cache.Trained:
-    config = next(c for c in networks(p) if (c.arch, c.seed) == (arch, seed))
-    return cache.trained(config, device_name=p.device)
+    return cache.trained(*networks(p, arch, seed), device_name=p.device)
+
+
+def seen(p: Parameters, *job: Any) -> list[str]:
+    """The images that a job looks at."""
+    return parameters.fingerprints(evaluation_set(p))
 
 
 def layers_of(model: classifier.Classifier, named: tuple[str, ...] = ()) -> tuple[str, ...]:

@@ -9,14 +9,11 @@ import torch
 from torch import Tensor
 
 from lib.attacks import single_step
-from lib.data import datasets
 from lib.explanations import activation_maps
 from lib.measures import comparison
 from lib.measures.similarity import ssim
 from lib.networks import classifier
-from lib.studies.attention_shift.plan import ATTACKS, TARGETS, Parameters
-from lib.training import cache
-from lib.training.config import TrainConfig
+from lib.studies.attention_shift.plan import ATTACKS, TARGETS, Parameters, evaluation_set, network
 
 
 def shown(maps: Tensor, size: int) -> Tensor:
@@ -43,7 +40,7 @@ def compare(clean: Tensor, other: Tensor, size: int, window: str) -> dict[str, n
     return {k: v.cpu().numpy() for k, v in columns.items()}
 
 
-def measure(
+def measure_images(
     model: classifier.Classifier,
     x: Tensor,
     y: Tensor,
@@ -110,17 +107,17 @@ def _generator(seed: int, image: int) -> torch.Generator:
     return torch.Generator().manual_seed(seed * 1_000_003 + image)
 
 
-def measure_network(p: Parameters, config: TrainConfig, data: datasets.ImageSet, batch_size: int = 60) -> pd.DataFrame:
+def measure(p: Parameters, arch: str, seed: int, batch_size: int = 60) -> pd.DataFrame:
     """The measurement of one trained network, in batches of about one size."""
-    network = cache.trained(config, device_name=p.device)
-    where = next(network.model.parameters()).device
+    model, data = network(p, arch, seed).model, evaluation_set(p)
+    where = next(model.parameters()).device
     parts = []
     for index in torch.arange(len(data)).tensor_split(-(-len(data) // batch_size)):
         x, y = data.images[index].to(where), data.labels[index].to(where)
-        parts.append(measure(network.model, x, y, eps=p.eps, window=p.window, first_image=int(index[0])))
+        parts.append(measure_images(model, x, y, eps=p.eps, window=p.window, first_image=int(index[0])))
     table = pd.concat(parts, ignore_index=True)
-    table.insert(0, "model", config.arch)
-    table.insert(1, "seed", config.seed)
+    table.insert(0, "model", arch)
+    table.insert(1, "seed", seed)
     return table.astype(dict.fromkeys(("model", "layer", "attack", "target_mode"), "category"))
 
 

@@ -8,6 +8,7 @@ from torch import Tensor
 
 from lib.attacks import projected, single_step
 from lib.claims.cubes import rows
+from lib.data import datasets
 from lib.explanations import activation_maps
 from lib.measures import comparison
 from lib.networks import classifier
@@ -93,8 +94,8 @@ def measure(p: Parameters, arch: str, seed: int) -> pd.DataFrame:
     pair = two_objects(p)
     for images, on_first in zip(pair.images.split(BATCH // 4), pair.first.split(BATCH // 4), strict=True):
         _two_objects(model, p, images.to(where), on_first.to(where), keep)
-    if p.dataset == "shapes":
-        conflict = evaluation_set(p, "shapes-conflict")
+    if datasets.has_cue_conflict(p.dataset):
+        conflict = evaluation_set(p, f"{p.dataset}-conflict")
         decided = evaluate.predictions(model, conflict.images[:])
         for cue in ("shape", "texture"):
             keep(f"by/{cue}", 0, (decided == conflict.attributes[cue]).float())

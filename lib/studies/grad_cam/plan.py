@@ -7,14 +7,15 @@ whether the network goes by shape or by texture where they disagree.
 """
 
 import functools
-from typing import Annotated, Literal
+from typing import Annotated, Any
 
 from pydantic import Field, model_validator
 
 from lib.data import datasets, mosaics
 from lib.networks import classifier, zoo
 from lib.studies import parameters
-from lib.training import cache, config
+from lib.training import cache
+from lib.training.config import TrainConfig
 
 TITLE = "Grad-CAM tour"
 FAMILY = {"plain": "plain (VGG-like)", "residual": "residual"}
@@ -23,20 +24,9 @@ MIDDLE = {"vgg16": "features.25"}  # of the presentation, beside features.29
 Positive = Annotated[float, Field(gt=0)]
 
 
-class Parameters(parameters.Parameters):
+class Parameters(parameters.Trained):
     """What the study varies; the defaults are the laptop profile."""
 
-    dataset: Annotated[str, Field(description="any name that lib.datasets.load knows")] = "shapes"
-    size: Annotated[int, Field(ge=16, description="image size, pixels")] = 32
-    channels: Annotated[Literal[1, 3], Field(description="1 grey, 3 colour")] = 3
-    architectures: Annotated[tuple[str, ...], Field(min_length=1)] = ("plain", "residual")
-    seeds: Annotated[int, Field(ge=1, description="networks trained for each architecture")] = 3
-    epochs: Annotated[int, Field(ge=0, description="0: published weights as they are")] = 8
-    train_images: Annotated[int | None, Field(ge=1, description="None: all there are")] = 2000
-    batch_size: Annotated[int, Field(ge=2, description="images in a training step")] = 64
-    learning_rate: Annotated[float, Field(gt=0, description="peak of the schedule")] = 0.1
-    augment: Annotated[tuple[config.Augmentation, ...], Field(description="of training images")] = ("flip",)
-    weights: Annotated[Literal["none", "imagenet"], Field(description="start from random or published weights")] = "none"
     images: Annotated[int, Field(ge=8, description="test images")] = 200
     first: Annotated[str, Field(description="a class, of the images of two objects")] = "star/print"
     second: Annotated[str, Field(description="the other one")] = "ring/stars"
@@ -56,29 +46,24 @@ class Parameters(parameters.Parameters):
         return self
 
 
-def networks(p: Parameters) -> list[config.TrainConfig]:
-    """Every network the study needs, architecture by architecture; on `shapes` those of study 1."""
-    return [
-        config.TrainConfig(
-            dataset=p.dataset,
-            size=p.size,
-            channels=p.channels,
-            limit=p.train_images,
-            arch=arch,
-            weights=p.weights,
-            seed=seed,
-            epochs=p.epochs,
-            batch_size=p.batch_size,
-            lr=p.learning_rate,
-            augment=p.augment,
-        )
-        for arch in p.architectures
-        for seed in range(p.seeds)
-    ]
+def jobs(p: Parameters) -> list[tuple[str, int]]:
+    """(architecture, seed) of every network."""
+    return parameters.by_architecture(p)
+
+
+def networks(p: Parameters, *job: Any) -> list[TrainConfig]:
+    """Every network the study needs, or that of one job; on `shapes` those of study 1."""
+    return [p.train_config(*one) for one in ([job] if job else jobs(p))]
 
 
 def network(p: Parameters, arch: str, seed: int) -> cache.Trained:
-    return cache.trained(next(c for c in networks(p) if (c.arch, c.seed) == (arch, seed)), device_name=p.device)
+    return cache.trained(*networks(p, arch, seed), device_name=p.device)
+
+
+def seen(p: Parameters, *job: Any) -> list[str]:
+    """The images that a job looks at."""
+    conflict = [evaluation_set(p, f"{p.dataset}-conflict")] if datasets.has_cue_conflict(p.dataset) else []
+    return parameters.fingerprints(evaluation_set(p), pool(p), *conflict)
 
 
 def layers_of(model: classifier.Classifier, arch: str) -> dict[str, str]:
@@ -92,6 +77,12 @@ def evaluation_set(p: Parameters, name: str = "") -> datasets.ImageSet:
 
 
 @functools.lru_cache(maxsize=2)
+def pool(p: Parameters) -> datasets.ImageSet:
+    """All test images: a few may show neither class of the images of two objects."""
+    return datasets.load(p.dataset, "test", size=p.size, channels=p.channels)
+
+
+@functools.lru_cache(maxsize=2)
 def two_objects(p: Parameters) -> mosaics.Mosaics:
     """Images of two objects: 2 x 2 mosaics of images of the two classes, each on a diagonal."""
     data = evaluation_set(p)
@@ -99,8 +90,7 @@ def two_objects(p: Parameters) -> mosaics.Mosaics:
     if missing:
         raise ValueError(f"{missing[0]!r} is none of the classes {', '.join(data.classes)}; set first and second")
     pair = (data.classes.index(p.first), data.classes.index(p.second))
-    whole = datasets.load(p.dataset, "test", size=p.size, channels=p.channels)  # a few images may show neither class
-    return mosaics.mosaics(whole, pair, max(8, p.images // 2), seed=0)
+    return mosaics.mosaics(pool(p), pair, max(8, p.images // 2), seed=0)
 
 
 def head_of(arch: str) -> str:

@@ -30,7 +30,7 @@ from lib.fooling.interpretation_attack import Form
 from lib.measures import comparison
 from lib.networks import classifier, hooks
 from lib.studies.interpretability_aware_training import released
-from lib.studies.interpretability_aware_training.plan import Parameters, evaluation_set, network
+from lib.studies.interpretability_aware_training.plan import RELEASED, Parameters, evaluation_set, network
 from lib.system.progress import say
 
 
@@ -205,7 +205,7 @@ def calibration_rows(
     return found
 
 
-def measure(model: classifier.Classifier, arm: str, seed: int, p: Parameters, x: Tensor, y: Tensor) -> pd.DataFrame:
+def measure_model(model: classifier.Classifier, arm: str, seed: int, p: Parameters, x: Tensor, y: Tensor) -> pd.DataFrame:
     """Everything about one network on images x with labels y, a row a measurement."""
     part = slice(0, p.aai_images)
     found = accuracy_rows(model, x, y, arm, seed, p)
@@ -218,11 +218,14 @@ def measure(model: classifier.Classifier, arm: str, seed: int, p: Parameters, x:
     return pd.concat(found, ignore_index=True)
 
 
-def measure_network(p: Parameters, arm: str, seed: int) -> pd.DataFrame:
-    """Everything about one of the study's networks."""
+def measure(p: Parameters, arm: str, seed: int) -> pd.DataFrame:
+    """Everything about one of the study's networks, or by the paper's protocol about one of the authors'."""
+    if arm.startswith(RELEASED):
+        own = arm.removeprefix(RELEASED)
+        return measure_released(own, p.pgd_steps).assign(arm=arm)
     model, data = network(p, arm, seed).model, evaluation_set(p)
     where = next(model.parameters()).device
-    return measure(model, arm, seed, p, data.images[:].to(where), data.labels.to(where))
+    return measure_model(model, arm, seed, p, data.images[:].to(where), data.labels.to(where))
 
 
 # The paper's protocol on its own networks: MNIST radii, sign steps of .01, the last iterate.

@@ -5,7 +5,7 @@ trained once, and their intervals say so.
 """
 
 import functools
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, field_validator, model_validator
 
@@ -13,8 +13,9 @@ from lib.attacks import unforeseen
 from lib.data import datasets
 from lib.networks import models
 from lib.studies import parameters
-from lib.studies.interpretability_aware_training import objective
+from lib.studies.interpretability_aware_training import objective, released
 from lib.studies.interpretability_aware_training.objective import ARMS
+from lib.system import files
 from lib.training import cache, config, objectives
 from lib.training.cache import Trained
 from lib.training.config import TrainConfig
@@ -176,12 +177,29 @@ def config_of(p: Parameters, arm: str, seed: int) -> TrainConfig:
         augment=(),
         objective=objectives.name_of(objective.train),
         options=options,
+        label=label(arm),
     )
 
 
-def networks(p: Parameters) -> list[TrainConfig]:
-    """Every network of the study."""
-    return [config_of(p, arm, seed) for arm in p.arms for seed in range(seeds_of(p, arm))]
+RELEASED = "released:"  # before the names of the authors' own networks, where they are measured
+
+
+def jobs(p: Parameters) -> list[tuple[str, int]]:
+    """(arm, seed) of every network, and the authors' own where they are asked for and lie beside the data."""
+    trained = [(arm, seed) for arm in p.arms for seed in range(seeds_of(p, arm))]
+    return trained + ([(f"{RELEASED}{arm}", 0) for arm in released.available()] if p.published_networks else [])
+
+
+def networks(p: Parameters, *job: Any) -> list[TrainConfig]:
+    """Every network that is trained for the study, or that of one job."""
+    return [config_of(p, arm, seed) for arm, seed in ([job] if job else jobs(p)) if not arm.startswith(RELEASED)]
+
+
+def seen(p: Parameters, *job: Any) -> list[str]:
+    """The images that a job looks at; of the authors' networks their file."""
+    if job and job[0].startswith(RELEASED):
+        return [files.digest(released.available()[job[0].removeprefix(RELEASED)])]
+    return parameters.fingerprints(evaluation_set(p))
 
 
 def network(p: Parameters, arm: str, seed: int) -> Trained:

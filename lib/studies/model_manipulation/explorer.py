@@ -75,7 +75,7 @@ def draw(
 def explorer(p: Parameters) -> widgets.Explorer:
     """The explorer of a run; networks that are not in the cache are trained when they are first chosen."""
     data = plan.evaluation_set(p)
-    foolings = [a for a in plan.arms(p, p.archs[0]) if a != "base" and "@" not in a and not a.startswith("washed")]
+    foolings = [a for a in plan.arms(p, p.architectures[0]) if a != "base" and "@" not in a and not a.startswith("washed")]
 
     @functools.lru_cache(maxsize=32)
     def network(arch: str, arm: str, epoch: int | None) -> torch.nn.Module:
@@ -123,7 +123,7 @@ def explorer(p: Parameters) -> widgets.Explorer:
         return fig, "; ".join(words) + f"<br>{counted(arch, arm, epoch, name)}"
 
     controls = {
-        "arch": widgets.choice("network", p.archs, p.archs[0]),
+        "arch": widgets.choice("network", p.architectures, p.architectures[0]),
         "arm": widgets.choice("fooling", {plan.label(a): a for a in foolings}, p.headline[0]),
         "epoch": widgets.integer("tuned epochs", 0, p.tune_epochs, p.tune_epochs),
         "name": widgets.choice("look with", by_name.METHODS.menu(*plan.INTERPRETERS), plan.parsed(p.headline[0]).interpreter),

@@ -214,7 +214,7 @@ def _steps(m: Measured) -> None:
         m.add("steps-right", logits_of(model, m.x[:ALONG]).argmax(1) == m.y[:ALONG], epoch)
 
 
-def measure_network(p: Parameters, arch: str, arm: str, seed: int) -> pd.DataFrame:
+def measure(p: Parameters, arch: str, arm: str, seed: int) -> pd.DataFrame:
     """Everything about one of the study's networks."""
     m = Measured(p, arch, arm, seed)
     for step in (_foolings, _decisions, _swaps, _consistency, _deletion, _steps):

@@ -8,7 +8,7 @@ forward pass; the active one explains a batch of mosaics. The frozen network w0 
 """
 
 import functools
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -19,39 +19,30 @@ from lib.data.mosaics import Tile, mosaics
 from lib.explanations import by_name
 from lib.explanations.by_name import Settings
 from lib.fooling import manipulation
-from lib.networks import hooks, models
-from lib.system import devices
-from lib.training import cache
-from lib.training.config import TrainConfig
+from lib.networks import hooks
 from lib.training.objectives import Moment
-
-
-def original(config: TrainConfig, device_name: str = "auto") -> Any:
-    """The network that fine-tuning starts from, w0: trained here, or published (`weights="imagenet"`)."""
-    if config.weights == "imagenet":
-        classes = len(datasets.load(config.dataset, "test", size=config.size, channels=config.channels, limit=1).classes)
-        network = models.create(config.arch, classes=classes, channels=config.channels, weights="imagenet")
-        return network.to(devices.device(device_name)).eval()
-    return cache.trained(config, device_name=device_name).model
-
-
-@functools.lru_cache(maxsize=4)
-def _original(config: str, device: str) -> nn.Module:
-    return original(TrainConfig.model_validate_json(config), device)
 
 
 @functools.lru_cache(maxsize=4)
 def _pairs(
-    config: str, device: str, pair: tuple[int, int], n: int, tile: Tile, interpreter: str, settings: Settings
+    teacher: nn.Module,
+    name: str,
+    size: int,
+    channels: Literal[1, 3],
+    limit: int | None,
+    pair: tuple[int, int],
+    n: int,
+    tile: Tile,
+    interpreter: str,
+    settings: Settings,
 ) -> tuple[Tensor, Tensor]:
     """Mosaics of training images, and the original maps of both classes, (n, 2, l, l)."""
-    c = TrainConfig.model_validate_json(config)
-    data = datasets.load(c.dataset, "train", size=c.size, channels=c.channels, limit=c.limit)
+    data = datasets.load(name, "train", size=size, channels=channels, limit=limit)
+    device = next(teacher.parameters()).device
     shown = mosaics(data, pair, n, tile=tile).images.to(device)
     classes = torch.tensor([pair], device=device).expand(len(shown), 2)
-    model = _original(config, device)
     maps = [
-        by_name.explain(interpreter, model, x, y, settings).values
+        by_name.explain(interpreter, teacher, x, y, settings).values
         for x, y in zip(shown.split(64), classes.split(64), strict=True)
     ]
     return shown, torch.cat(maps)
@@ -66,7 +57,6 @@ def fool(
     kind: str,
     interpreter: str = "gradcam",
     weight: float = 0.0,
-    original: str = "",
     layer: str = "",
     composite: str = "heo",
     k: int | None = None,
@@ -75,10 +65,12 @@ def fool(
     pairs: int = 1100,
     pair_batch: int = 8,
     tile: Tile = "native",
+    data: dict[str, Any] | None = None,
 ) -> Tensor:
     """Cross-entropy plus `weight` times the fooling loss of `kind` (`lib.fooling`), per sample.
 
-    `original` is the configuration of w0 as JSON; `mask` that of `location`, by rows at the resolution of `layer` (the frame
+    w0 is the moment's teacher; `data` says which training images the mosaics of `active` are made of (name, size, channels,
+    limit); `mask` is that of `location`, by rows at the resolution of `layer` (the frame
     unless given), `k` that of `topk`. Kind `none` is the control: the same fine-tuning without a fooling term;
     it takes no weight, and the others need one: ValueError otherwise.
     """
@@ -88,13 +80,16 @@ def fool(
         )
     if kind == "none" and weight:
         raise ValueError(f"the control 'none' has no fooling term, so its weight must be 0, not {weight:g}")
+    if kind in ("topk", "centre", "active") and moment.teacher is None:
+        raise ValueError(f"fooling {kind!r} compares with the original network; name it as the configuration's teacher")
     settings = Settings(layer, composite)
     with hooks.frozen(model, parameters=True):
         if kind == "none":
             return F.cross_entropy(model(x), y, reduction="none")
-        device = str(x.device)
         if kind == "active":
-            shown, h0 = _pairs(original, device, tuple(pair), pairs, tile, interpreter, settings)
+            shown, h0 = _pairs(
+                moment.teacher, **(data or {}), pair=tuple(pair), n=pairs, tile=tile, interpreter=interpreter, settings=settings
+            )
             index = torch.randint(len(shown), (pair_batch,), generator=moment.generator).to(x.device)
             both = torch.tensor([tuple(pair)], device=x.device).expand(pair_batch, 2)
             h = by_name.explain(interpreter, model, shown[index], both, settings, create_graph=True).values
@@ -103,6 +98,6 @@ def fool(
         if kind == "location":
             loss = manipulation.location(h, None if mask is None else torch.tensor(mask))
         else:
-            h0 = by_name.explain(interpreter, _original(original, device), x, y, settings).values
+            h0 = by_name.explain(interpreter, moment.teacher, x, y, settings).values
             loss = manipulation.topk(h, h0, k) if kind == "topk" else manipulation.centre(h, h0)
         return F.cross_entropy(logits, y, reduction="none") + weight * loss

@@ -88,13 +88,10 @@ PUBLISHED = {
 PUBLISHED_ACTIVE = (1e-5, 10)
 
 
-class Parameters(parameters.Parameters):
+class Parameters(parameters.OnImages):
     """What the study varies; the defaults are the laptop profile."""
 
-    dataset: Annotated[str, Field(description="any name that lib.datasets.load knows")] = "shapes"
-    size: Annotated[int, Field(ge=16, description="image size, pixels")] = 32
-    channels: Annotated[Literal[1, 3], Field(description="1 grey, 3 colour")] = 3
-    archs: Annotated[tuple[str, ...], Field(min_length=1, description="networks with a layer T, see LAYERS")] = (
+    architectures: Annotated[tuple[str, ...], Field(min_length=1, description="networks with a layer T, see LAYERS")] = (
         "plain",
         "residual",
     )
@@ -150,13 +147,13 @@ class Parameters(parameters.Parameters):
         0.5,
     )
 
-    @field_validator("archs")
+    @field_validator("architectures")
     @classmethod
-    def _known_archs(cls, archs: tuple[str, ...]) -> tuple[str, ...]:
-        unknown = [a for a in archs if a not in LAYERS]
-        if unknown or len(set(archs)) < len(archs):
+    def _known_archs(cls, architectures: tuple[str, ...]) -> tuple[str, ...]:
+        unknown = [a for a in architectures if a not in LAYERS]
+        if unknown or len(set(architectures)) < len(architectures):
             raise ValueError(f"networks {', '.join(unknown) or 'named twice'}: choose of {', '.join(LAYERS)}, each once")
-        return archs
+        return architectures
 
     @field_validator("composite")
     @classmethod
@@ -184,7 +181,7 @@ class Parameters(parameters.Parameters):
         if stray:
             passive = ", ".join(a for a in known if not a.startswith("active"))
             raise ValueError(f"headline {stray[0]!r} is no passive fooling of this study; choose of {passive}")
-        smallest = min(self.size // SHRINKS[a] for a in self.archs)
+        smallest = min(self.size // SHRINKS[a] for a in self.architectures)
         if smallest < 3 or (self.k or 0) > smallest**2:
             raise ValueError(
                 f"size = {self.size}, k = {self.k}: the smallest maps at T have {smallest} x {smallest} positions; a frame "
@@ -192,10 +189,10 @@ class Parameters(parameters.Parameters):
             )
         if self.train_probe > min(self.images, self.tune_images or self.images):
             raise ValueError(f"train_probe = {self.train_probe} is more than images ({self.images}) or tune_images")
-        if self.tile == "native" and any(a not in models.SMALL_NETWORKS for a in self.archs):
+        if self.tile == "native" and any(a not in models.SMALL_NETWORKS for a in self.architectures):
             raise ValueError("torchvision's networks take images of one size; set tile = half")
         if self.published_rates and any(
-            (a, k, i) not in PUBLISHED for a in self.archs for k in self.kinds for i in self.fooled if k != "active"
+            (a, k, i) not in PUBLISHED for a in self.architectures for k in self.kinds for i in self.fooled if k != "active"
         ):
             raise ValueError(
                 "published_rates: the released scripts have vgg19, resnet50 and densenet121 with gradcam and lrp_t"
@@ -247,7 +244,7 @@ def settings(p: Parameters, arch: str) -> Settings:
 
 
 def base_config(p: Parameters, arch: str, seed: int) -> TrainConfig:
-    """The original's training."""
+    """The original's training; published weights are taken as they are."""
     return TrainConfig(
         dataset=p.dataset,
         size=p.size,
@@ -256,7 +253,7 @@ def base_config(p: Parameters, arch: str, seed: int) -> TrainConfig:
         arch=arch,
         weights=p.weights,
         seed=seed,
-        epochs=p.epochs,
+        epochs=0 if p.weights == "imagenet" else p.epochs,
         batch_size=p.batch_size,
         augment=p.augment,
         shift=p.shift,
@@ -274,17 +271,12 @@ def config_of(p: Parameters, arch: str, arm: str, seed: int) -> TrainConfig:
         rate, weight = PUBLISHED_ACTIVE if kind == "active" else PUBLISHED[arch, kind, interpreter]
     options: dict[str, Any] = {"kind": kind}
     if kind != "none":
-        options |= {
-            "interpreter": interpreter,
-            "weight": weight * factor,
-            "original": base.model_dump_json(),
-            "layer": LAYERS[arch],
-            "composite": p.composite,
-        }
+        options |= {"interpreter": interpreter, "weight": weight * factor, "layer": LAYERS[arch], "composite": p.composite}
     if kind == "topk":
         options["k"] = p.k
     if kind == "active":
-        options |= {"pair": p.pair, "pairs": p.mosaics, "pair_batch": p.pair_batch, "tile": p.tile}
+        data = {"name": p.dataset, "size": p.size, "channels": p.channels, "limit": p.train_images}
+        options |= {"pair": p.pair, "pairs": p.mosaics, "pair_batch": p.pair_batch, "tile": p.tile, "data": data}
     tuned = TrainConfig(
         dataset=p.dataset,
         size=p.size,
@@ -302,19 +294,28 @@ def config_of(p: Parameters, arch: str, arm: str, seed: int) -> TrainConfig:
         augment=(),
         objective=objectives.name_of(objective.fool),
         options=options,
-        start=None if p.weights == "imagenet" else base,
+        start=base,
+        teacher=None if kind == "none" else base,
         snapshots=True,
+        label=label(arm.removeprefix("washed-")),
     )
     if not washed:
         return tuned
-    honest = {"options": {"kind": "none"}, "epochs": p.wash_epochs, "start": tuned, "snapshots": False}
-    return tuned.model_copy(update=honest)
+    honest = {"options": {"kind": "none"}, "epochs": p.wash_epochs, "start": tuned, "teacher": None, "snapshots": False}
+        "options": {"kind": "none"},
+        "epochs": p.wash_epochs,
+        "start": tuned,
+        "teacher": None,
+        "snapshots": False,
+        "label": label(arm),
+    }
+    return tuned.model_copy(update=honest | {"label": label(arm)})
 
 
 def arms(p: Parameters, arch: str) -> list[str]:
     """All arms of an architecture; other weights and washing are those of the first."""
     found = ["base", "none", *(f"{kind}-{name}" for kind in p.kinds for name in p.fooled)]
-    if arch == p.archs[0]:
+    if arch == p.architectures[0]:
         found += [f"{arm}@{factor:g}" for arm in p.headline for factor in p.factors]
         found += [f"washed-{arm}" for arm in p.headline]
     return found
@@ -322,28 +323,34 @@ def arms(p: Parameters, arch: str) -> list[str]:
 
 def seeds_of(p: Parameters, arch: str, arm: str) -> int:
     several = ("base", "none", *p.headline, *(f"washed-{a}" for a in p.headline))
-    return p.seeds if arch == p.archs[0] and arm in several else 1
+    return p.seeds if arch == p.architectures[0] and arm in several else 1
 
 
 def jobs(p: Parameters) -> list[tuple[str, str, int]]:
     """(architecture, arm, seed) of every network."""
-    return [(arch, arm, seed) for arch in p.archs for arm in arms(p, arch) for seed in range(seeds_of(p, arch, arm))]
+    return [(arch, arm, seed) for arch in p.architectures for arm in arms(p, arch) for seed in range(seeds_of(p, arch, arm))]
 
 
-def networks(p: Parameters) -> list[TrainConfig]:
-    """Every network that is trained here."""
-    return [
-        base_config(p, arch, seed) if arm == "base" else config_of(p, arch, arm, seed)
-        for arch, arm, seed in jobs(p)
-        if arm != "base" or p.weights == "none"
-    ]
+def networks(p: Parameters, *job: Any) -> list[TrainConfig]:
+    """Every network of the study, or the original and the fine-tuned one of a job."""
+    found = [c for one in ([job] if job else jobs(p)) for c in _networks(p, *one)]
+    return list({c.digest: c for c in found}.values())
+
+
+def _networks(p: Parameters, arch: str, arm: str, seed: int) -> list[TrainConfig]:
+    base = base_config(p, arch, seed)
+    return [base] if arm == "base" else [base, config_of(p, arch, arm, seed)]
+
+
+def seen(p: Parameters, *job: Any) -> list[str]:
+    """The images that a job looks at."""
+    pool = datasets.load(p.dataset, "test", size=p.size, channels=p.channels)  # of the mosaics
+    return parameters.fingerprints(evaluation_set(p), decision_set(p), probe_set(p), pool)
 
 
 def network(p: Parameters, arch: str, arm: str, seed: int, epoch: int | None = None) -> Any:
     """The network of an arm, as it is at the end or was after an epoch of fine-tuning."""
-    if arm == "base":
-        return objective.original(base_config(p, arch, seed), p.device)
-    found = cache.trained(config_of(p, arch, arm, seed), device_name=p.device)
+    found = cache.trained(_networks(p, arch, arm, seed)[-1], device_name=p.device)
     return found.model if epoch is None else found.after(epoch)
 
 

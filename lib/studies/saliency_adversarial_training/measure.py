@@ -106,7 +106,7 @@ def cosine(a: Tensor, b: Tensor) -> Tensor:
     return torch.nn.functional.cosine_similarity(a.flatten(1), b.flatten(1))
 
 
-def measure_network(p: Parameters, arm: str, seed: int) -> pd.DataFrame:
+def measure(p: Parameters, arm: str, seed: int) -> pd.DataFrame:
     """Everything about one network."""
     model, data = network(p, arm, seed).model, evaluation_set(p)
     where = next(model.parameters()).device

@@ -16,7 +16,7 @@ A teacher has another seed than its student: the next one, in a circle.
 import functools
 import itertools
 import re
-from typing import Annotated, Any, Literal, NamedTuple
+from typing import Annotated, Any, NamedTuple
 
 from pydantic import Field, field_validator, model_validator
 
@@ -167,12 +167,9 @@ def label(arm: str) -> str:
     return f"{name}, {', '.join(told)}" if told else name
 
 
-class Parameters(parameters.Parameters):
+class Parameters(parameters.OnImages):
     """What the study varies; the defaults are the laptop profile."""
 
-    dataset: Annotated[str, Field(description="any name that lib.datasets.load knows")] = "shapes"
-    size: Annotated[int, Field(ge=16, description="image size, pixels")] = 32
-    channels: Annotated[Literal[1, 3], Field(description="1 grey, 3 colour")] = 3
     arch: Annotated[str, Field(description="a network that lib.models.create knows")] = "plain"
     teacher_arch: Annotated[str, Field(description="of the teachers; empty: the same")] = ""
     arms: Annotated[
@@ -315,7 +312,7 @@ def config_of(p: Parameters, arm: str, seed: int, arch: str = "") -> TrainConfig
     found = parsed(arm, p.mix_maps)
     changes: dict[str, Any] = {}
     eps = (p.eps if found.eps0 is None else found.eps0) / 255
-    options: dict[str, Any] = {"arm": arm, "base": found.base, "mix": "sat" if found.mix == "sign" else found.mix, "eps": eps}
+    options: dict[str, Any] = {"base": found.base, "mix": "sat" if found.mix == "sign" else found.mix, "eps": eps}
     if found.base != "plain":
         options |= {"steps": p.steps, "step": p.step / 255}
     if found.base == "trades":
@@ -334,7 +331,7 @@ def config_of(p: Parameters, arm: str, seed: int, arch: str = "") -> TrainConfig
         else:
             changes |= {"maps": MAPS, "maps_options": maps, "maps_follow": "unflipped" not in found.changes}
     if arm != "original":
-        changes |= {"objective": OBJECTIVE, "options": options}
+        changes |= {"objective": OBJECTIVE, "options": options, "label": arm}
     return TrainConfig(
         dataset=p.dataset,
         size=p.size,
@@ -359,12 +356,19 @@ def jobs(p: Parameters) -> list[tuple[str, int]]:
     return [(arm, seed) for arm in p.every for seed in range(seeds_of(p, arm))]
 
 
-def networks(p: Parameters) -> list[TrainConfig]:
-    """Every network, the teachers first: those that have another architecture, or a seed that no student has, too."""
-    students = [config_of(p, *job) for job in jobs(p)]
+def networks(p: Parameters, *job: Any) -> list[TrainConfig]:
+    """Every network, or those that decide a job, the teachers first: those that have another architecture, or a seed that no
+    student has, too."""
+    students = [config_of(p, *one) for one in ([job] if job else jobs(p))]
     teachers = [c.teacher for c in students if c.teacher is not None]
-    teachers += [config_of(p, "original", teacher_seed(p, s)) for s in range(p.seeds)]  # whose attacks are transferred
+    seeds = [job[1]] if job else range(p.seeds)
+    teachers += [config_of(p, "original", teacher_seed(p, s)) for s in seeds]  # whose attacks are transferred
     return list({c.digest: c for c in itertools.chain(teachers, students)}.values())
+
+
+def seen(p: Parameters, *job: Any) -> list[str]:
+    """The images that a job looks at."""
+    return parameters.fingerprints(evaluation_set(p))
 
 
 def network(p: Parameters, arm: str, seed: int) -> cache.Trained:

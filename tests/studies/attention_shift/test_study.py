@@ -12,7 +12,7 @@ from lib.explanations import activation_maps
 from lib.networks import models
 from lib.studies.attention_shift import claims, plan
 from lib.studies.attention_shift import measure as measure_
-from lib.studies.attention_shift.measure import measure, summary
+from lib.studies.attention_shift.measure import measure_images, summary
 from lib.studies.attention_shift.plan import Parameters
 
 EPS = (0.02, 0.1)
@@ -22,7 +22,7 @@ EPS = (0.02, 0.1)
 def measured():
     model = models.create("plain", classes=10, seed=3).eval()
     data = datasets.load("shapes", "test", limit=12)
-    return model, data, measure(model, data.images, data.labels, eps=EPS)
+    return model, data, measure_images(model, data.images, data.labels, eps=EPS)
 
 
 def row_of(table, **chosen):
@@ -83,7 +83,7 @@ def test_class_change_without_attack_is_zero_where_the_class_stayed(measured):
 
 def test_noise_belongs_to_the_image_not_to_the_batch(measured):
     model, data, table = measured
-    second = measure(model, data.images[6:], data.labels[6:], eps=EPS, first_image=6)
+    second = measure_images(model, data.images[6:], data.labels[6:], eps=EPS, first_image=6)
     whole = table[(table.image_id >= 6) & (table.attack == "noise")].sort_values(["layer", "eps", "target_mode", "image_id"])
     part = second[second.attack == "noise"].sort_values(["layer", "eps", "target_mode", "image_id"])
     assert np.allclose(whole.nissim, part.nissim, atol=1e-4)
@@ -209,7 +209,7 @@ def test_the_last_stage_is_each_networks_own(measured):
     assert set(table.layer[table["last"]]) == {"stage3"}
     other = models.create("small", classes=10, seed=1).eval()
     x = torch.rand(4, 3, 32, 32)
-    small = measure(other, x, torch.arange(4), eps=EPS)
+    small = measure_images(other, x, torch.arange(4), eps=EPS)
     assert set(small.layer[small["last"]]) == {"conv3"}
     both = pd.concat([table.head(0).assign(model="plain", seed=0), small.assign(model="small", seed=0)])
     assert claims.judge(both, Parameters(architectures=("small",), eps=EPS))
@@ -226,7 +226,7 @@ def test_masked_gradients_are_recorded():
         def forward(self, x):
             return self.conv(x).mean((2, 3)) * 0 + torch.tensor([1.0, 0.0])
 
-    table = measure(Constant(), torch.rand(3, 3, 16, 16), torch.tensor([0, 1, 0]), eps=(0.1,))
+    table = measure_images(Constant(), torch.rand(3, 3, 16, 16), torch.tensor([0, 1, 0]), eps=(0.1,))
     assert table.masked.all()
 
 

@@ -1,6 +1,7 @@
 """Study 4: parameters, fine-tuning that fools, measurements, claims, explorer."""
 
 import copy
+import dataclasses
 import hashlib
 
 import numpy as np
@@ -17,7 +18,7 @@ from lib.explanations.by_name import Settings
 from lib.fooling import manipulation
 from lib.networks import hooks, models
 from lib.runs import profiles
-from lib.studies.model_manipulation import claims, explorer, objective, plan
+from lib.studies.model_manipulation import claims, explorer, objective, plan, statistics
 from lib.studies.model_manipulation import measure as measure_
 from lib.studies.model_manipulation.plan import Parameters
 from lib.system import paths
@@ -35,7 +36,6 @@ def home(tmp_path_factory):
     """One home for the file: its small networks are trained once."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("STUDY_HOME", str(tmp_path_factory.mktemp("home")))
-        objective._original.cache_clear()
         yield
 
 
@@ -87,11 +87,23 @@ def test_a_network_is_shared_between_settings_that_do_not_touch_it():
 def test_the_paper_profile_has_the_released_settings():
     p = profiles.parameters("04-model-manipulation", "paper")
     tuned = plan.config_of(p, "resnet50", "topk-gradcam", 0)
-    assert (tuned.lr, tuned.options["weight"], tuned.batch_size, tuned.weights, tuned.start) == (3e-6, 6, 8, "imagenet", None)
+    assert (tuned.lr, tuned.options["weight"], tuned.batch_size, tuned.weights, tuned.start.epochs) == (
+        3e-6,
+        6,
+        8,
+        "imagenet",
+        0,
+    )
     assert plan.config_of(p, "vgg19", "active-lrp_t", 0).options["weight"] == 10
     assert plan.config_of(p, "vgg19", "none", 0).lr == 1e-5  # the control has the largest of the foolings' rates
-    assert not [c for c in plan.networks(p) if c.objective == "standard"]  # originals are published, not trained
+    originals = [c for c in plan.networks(p) if c.objective == "standard"]
+    assert len(originals) == 3 and all(c.epochs == 0 for c in originals)  # published, not trained
     assert p.pair == (386, 555) and plan.LAYERS["vgg19"] == "into:features.34"
+
+
+def asking(teacher):
+    """A moment of a training that asks the original network."""
+    return dataclasses.replace(MOMENT, teacher=teacher)
 
 
 @pytest.fixture
@@ -112,9 +124,8 @@ def test_the_loss_is_cross_entropy_plus_the_weighted_fooling(net, batch, monkeyp
     before, layer = copy.deepcopy(net), plan.LAYERS["residual"]
     with torch.no_grad():
         net.net.stage3[1].conv1[0].weight *= 1.3
-    monkeypatch.setattr(objective, "_original", lambda *_: before)
     flags = state_of(net)
-    found = objective.fool(net, x, y, MOMENT, kind=kind, interpreter=name, weight=0.7, layer=layer)
+    found = objective.fool(net, x, y, asking(before), kind=kind, interpreter=name, weight=0.7, layer=layer)
     assert same_state(flags, state_of(net)) and net.training  # it looked in evaluation mode and put the flags back
     h, h0 = (by_name.explain(name, m, x, y, Settings(layer)).values for m in (net, before))
     term = (
@@ -127,6 +138,12 @@ def test_the_loss_is_cross_entropy_plus_the_weighted_fooling(net, batch, monkeyp
     torch.testing.assert_close(found.detach(), expected)
     found.sum().backward()
     assert all(p.grad is not None and p.grad.isfinite().all() for p in net.parameters())
+
+
+@pytest.mark.parametrize("kind", ["topk", "centre", "active"])
+def test_fooling_that_compares_needs_the_original(net, batch, kind):
+    with pytest.raises(ValueError, match=f"fooling '{kind}' compares with the original network"):
+        objective.fool(net, *batch, MOMENT, kind=kind, weight=1.0, layer=plan.LAYERS["residual"])
 
 
 def test_location_takes_any_mask_of_the_maps_size(net, batch):
@@ -144,9 +161,9 @@ def test_location_takes_any_mask_of_the_maps_size(net, batch):
 def test_the_active_loss_takes_mosaics_beside_the_batch(net, batch, monkeypatch):
     x, y = batch
     shown, h0 = torch.rand(6, 3, 64, 64, dtype=torch.float64), torch.rand(6, 2, 16, 16, dtype=torch.float64)
-    monkeypatch.setattr(objective, "_pairs", lambda *_: (shown, h0))
+    monkeypatch.setattr(objective, "_pairs", lambda *_, **__: (shown, h0))
     layer = plan.LAYERS["residual"]
-    moment = MOMENT.__class__(0, 0, 1, 0.0, torch.Generator().manual_seed(5))
+    moment = dataclasses.replace(asking(net), generator=torch.Generator().manual_seed(5))
     found = objective.fool(
         net, x, y, moment, kind="active", interpreter="gradcam", weight=2.0, layer=layer, pair=(7, 3), pair_batch=2
     )
@@ -186,13 +203,12 @@ def test_one_step_of_each_fooling_on_the_papers_networks(arch, monkeypatch):
     x, y, layer = torch.rand(2, 3, 64, 64), torch.tensor([0, 1]), plan.LAYERS[arch]
     before = copy.deepcopy(model)
     h0 = by_name.explain("gradcam", before, x, y[:, None] * 0 + torch.tensor([[0, 1]]), Settings(layer)).values
-    monkeypatch.setattr(objective, "_original", lambda *_: before)
-    monkeypatch.setattr(objective, "_pairs", lambda *_: (x, h0))
+    monkeypatch.setattr(objective, "_pairs", lambda *_, **__: (x, h0))
     buffers = {k: v.clone() for k, v in model.named_buffers()}
     for kind, name in zip(manipulation.KINDS, ("lrp_t", "simple_t", "gradcam", "gradcam"), strict=True):
         model.zero_grad()
         options = {"pair_batch": 1} if kind == "active" else {}
-        loss = objective.fool(model, x, y, MOMENT, kind=kind, interpreter=name, weight=1.0, layer=layer, **options)
+        loss = objective.fool(model, x, y, asking(before), kind=kind, interpreter=name, weight=1.0, layer=layer, **options)
         loss.sum().backward()
         reached = [p.grad.abs().sum() > 0 for p in model.parameters() if p.dim() == 4]
         assert loss.isfinite().all() and sum(reached) > 0.9 * len(reached), (kind, name)
@@ -386,16 +402,28 @@ def test_a_dead_map_counts_by_the_formula_and_not_among_the_living():
     t, dead = np.array([[0.0, 0.0, 0.5, 0.9]]), np.array([[1.0, 0.0, 0.0, 0.0]])
     table = Cubes({("a", "t/topk/gradcam", 0.0): t, ("a", "dead/gradcam", 0.0): dead})
     every, one = np.arange(4), np.array([0])
-    assert claims.fsr(table, "a", "topk", "gradcam")(every, one) == 0.5
-    assert claims.fsr(table, "a", "topk", "gradcam", living=True)(every, one) == pytest.approx(1 / 3)
+    assert statistics.fsr(table, "a", "topk", "gradcam")(every, one) == 0.5
+    assert statistics.fsr(table, "a", "topk", "gradcam", living=True)(every, one) == pytest.approx(1 / 3)
 
 
 def test_a_swap_succeeds_by_class():
     t = {("active-gradcam", "c1"): 0.0, ("active-gradcam", "c2"): 0.9, ("none", "c1"): 0.0, ("none", "c2"): 0.1}
     values = {(f"plain/{arm}", f"swap-{c}/gradcam", 0.0): np.full((1, 4), v) for (arm, c), v in t.items()}
-    court = claims.Judge(Cubes(values), P, True, [])
-    assert court.succeeded("plain", "active-gradcam") and court.succeeded("plain", "active-gradcam:c2")
-    assert not court.succeeded("plain", "active-gradcam:c1")
+    table = Cubes(values)
+    assert statistics.succeeded(table, "plain", "active-gradcam") and statistics.succeeded(table, "plain", "active-gradcam:c2")
+    assert not statistics.succeeded(table, "plain", "active-gradcam:c1")
+
+
+def test_claims_of_dead_maps_and_of_foolings_that_failed_say_why():
+    table = synthetic({("location-gradcam", "gradcam"): 1.0, ("location-lrp_t", "lrp_t"): 0.4}, {})
+    table.loc[(table.measure == "dead/gradcam") & (table.arm == "plain/location-gradcam"), "value"] = 1.0
+    found = {c.id: c for c in claims.judge(table, P)}
+    dead, missed = found["living/location-gradcam/plain"], found["agrees/location-lrp_t/plain"]
+    assert dead.verdict == missed.verdict == "not tested"
+    assert dead.note == "not defined: every map concerned is dead"
+    assert missed.note == "not tested, since fooling location through LRP_T did not succeed; the .05 is ours"
+    smoke = {c.id: c for c in claims.judge(table, P, test=False)}
+    assert smoke["living/location-gradcam/plain"].note == "" and smoke["agrees/location-lrp_t/plain"].note == missed.note
 
 
 def test_calibration_error_and_auc_by_hand():
@@ -409,13 +437,13 @@ def test_calibration_error_and_auc_by_hand():
     )
     every, one = np.arange(4), np.array([0])
     # bins: two at .55 of which one is right (gap .1), two near 1 that are right (gap .05)
-    assert claims.calibration_error(table, "a")(every, one) == pytest.approx((0.1 + 0.05) / 4)
+    assert statistics.calibration_error(table, "a")(every, one) == pytest.approx((0.1 + 0.05) / 4)
     more = {("h", "robust", 0.0): [[1, 0, 1, 1]], ("h", "right", 0.0): [[1, 0, 1, 1]], ("m", "robust", 0.0): [[0, 0, 1, 1]]}
     more |= {("m", "right", 0.0): [[1, 1, 1, 0]]}
-    lost = claims.robustness_lost(Cubes({k: np.array(v, float) for k, v in more.items()}), "h", "m")
+    lost = statistics.robustness_lost(Cubes({k: np.array(v, float) for k, v in more.items()}), "h", "m")
     assert lost(every, one) == 0.5  # of the two that both get right, one
     pairs = [(v > u) + 0.5 * (v == u) for u in (0.1, 0.3, 0.3) for v in (0.3, 0.5, 0.6, 0.2)]
-    assert claims.auc(table, "a", "b", "m")(every, one) == pytest.approx(np.mean(pairs))
+    assert statistics.auc(table, "a", "b", "m")(every, one) == pytest.approx(np.mean(pairs))
 
 
 def test_the_published_tables_are_whole():

@@ -39,7 +39,10 @@ def home(tmp_path_factory):
 @pytest.mark.parametrize(
     ("given", "message"),
     [
-        ({"arms": ("original", "uniform", "sign", "sat-edges")}, "unknown arm 'sat-edges'; did you mean sat-masks or .* There are original"),
+        (
+            {"arms": ("original", "uniform", "sign", "sat-edges")},
+            "unknown arm 'sat-edges'; did you mean sat-masks or .* There are original",
+        ),
         ({"arms": ("original", "uniform", "sign", "sat-masks@sideways")}, "unknown arm 'sat-masks@sideways'"),
         ({"arms": ("original", "uniform", "sign", "sat-masks@a")}, "unknown arm"),
         ({"arms": ("original", "uniform", "sign", "sign")}, "named twice: sign"),
