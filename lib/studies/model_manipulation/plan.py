@@ -302,13 +302,6 @@ def config_of(p: Parameters, arch: str, arm: str, seed: int) -> TrainConfig:
     if not washed:
         return tuned
     honest = {"options": {"kind": "none"}, "epochs": p.wash_epochs, "start": tuned, "teacher": None, "snapshots": False}
-        "options": {"kind": "none"},
-        "epochs": p.wash_epochs,
-        "start": tuned,
-        "teacher": None,
-        "snapshots": False,
-        "label": label(arm),
-    }
     return tuned.model_copy(update=honest | {"label": label(arm)})
 
 
