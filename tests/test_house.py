@@ -1,7 +1,9 @@
 """The house: which folder of `lib` may import which, what kernels stand on, and that all studies are alike."""
 
 import ast
+import importlib
 import inspect
+import re
 
 import pytest
 
@@ -145,6 +147,15 @@ def test_faces_define_nothing(file):
         handed |= {a.name for a in node.names} if isinstance(node, ast.ImportFrom) else set()
     twice = handed & {p.stem for p in file.parent.glob("*.py")}
     assert not twice, f"{name(file)}: {', '.join(twice)} is a file and a name that its folder hands on"
+
+
+@pytest.mark.parametrize("folder", [*KERNELS, "data"])
+def test_faces_of_kernels_are_indexes(folder):
+    """One line a name, `* `name`: what it is. Its source.`; every name that is handed on, and no other."""
+    text = ast.get_docstring(ast.parse((LIB / folder / "__init__.py").read_text(encoding="utf-8")))
+    lines = [line for line in text.splitlines() if line.startswith("*")]
+    named = [n for line in lines for n in re.findall(r"`(\w+)`", line.partition(":")[0])]
+    assert sorted(named) == sorted(importlib.import_module(f"lib.{folder}").__all__)
 
 
 SIGNATURES = {"plan": {"networks": ["p"]}, "claims": {"judge": None}, "explorer": {"explorer": ["p"]}}

@@ -14,7 +14,7 @@ in the text of the section, or prints none; what has no source is of this study.
 * `constant_step`: 2.5 eps / steps. Madry et al. 2018, arXiv:1706.06083.
 * `shrinking_step`: from eps down to eps / steps.
 * `cross_entropy`: of logits, a value a sample.
-* `margin`: the largest other logit less that of y. Carlini and Wagner 2017, arXiv:1608.04644, sec. V.
+* `margin`: the largest other logit less that of y. Carlini and Wagner 2017, arXiv:1608.04644.
 * `kl`: the divergence that TRADES adds. Zhang et al. 2019, arXiv:1901.08573.
 * `gabor`, `gabor_kernels`, `gabor_noise`: Gabor noise. Kang et al. 2019, arXiv:1908.08016.
 * `snow`, `snow_kernels`, `snowflakes`, `whitened`, `within_budget`: snow. Kang et al. 2019, arXiv:1908.08016.

@@ -14,7 +14,7 @@ in the text of the section; what has no source is of this study.
 * `last_stage`, `linear_head`: the layer and the head of a CAM.
 * `gradient`: the gradient. Simonyan et al. 2014, arXiv:1312.6034, sec. 3.
 * `layer_gradient`: the same at a layer; SimpleGrad_T is its magnitude. Heo et al. 2019, arXiv:1902.02041.
-* `smoothgrad`: SmoothGrad. Smilkov et al. 2017, arXiv:1706.03825, sec. 3.
+* `smoothgrad`: SmoothGrad. Smilkov et al. 2017, arXiv:1706.03825.
 * `integrated_gradients`: integrated gradients. Sundararajan et al. 2017, arXiv:1703.01365, sec. 3; as a sum, sec. 5.
 * `completeness_gap`: how far it is from complete. Likewise, prop. 1.
 * `guided_backpropagation`: guided backpropagation. Springenberg et al. 2015, arXiv:1412.6806, fig. 1.

@@ -10,13 +10,13 @@ The index of this folder, a line a name: what it is, its source, its equation. W
 * `kendall`: Kendall's tau-b. Kendall 1945, doi:10.1093/biomet/33.3.239.
 * `topk_iou`: intersection over union of the highest pixels.
 * `centroid`, `centroid_shift`: centres of mass, and how far they are apart.
-* `overlap`: energy inside a mask, and the pointing game. Zhang et al. 2016, arXiv:1608.00507, sec. 4.
+* `overlap`: energy inside a mask, and the pointing game. Zhang et al. 2016, arXiv:1608.00507.
 * `psnr`: peak signal-to-noise ratio.
 * `degenerate`: maps without contrast.
 * `sensitivity`: a map for the eye. Smilkov et al. 2017, arXiv:1706.03825, as Zhang and Zhu 2019, arXiv:1905.09797, draw it.
 * `edges`, `edge_agreement`: Sobel's gradient magnitude, and how a map's order agrees with it.
 * `total_variation`, `scatter`: roughness of a map, and that over the roughness of its shuffled values.
-* `gini`: Gini's index of sparsity. Hurley and Rickard 2009, doi:10.1109/TIT.2009.2027527.
+* `gini`: Gini's index of sparsity. Hurley and Rickard 2009, arXiv:0811.4706.
 * `alignment`: alignment of image and gradient. Etmann et al. 2019, arXiv:1905.04172.
 """
 
