@@ -1,12 +1,8 @@
 r"""Layer-wise relevance propagation (Bach et al. 2015): how much of a logit each activation, or each pixel, stands for.
 
-Relevance starts at the logit of the class (its value; all other logits get none) and is handed back layer by layer. For a
-layer :math:`z_j = \sum_i x_i w_{ij} + b_j` (convolution, dense layer, average pooling, sum of branches):
-
-* epsilon: :math:`R_i = \sum_j \frac{x_i w_{ij}}{z_j + \epsilon\,\mathrm{sign}\,z_j} R_j` with sign 0 = 1; epsilon = 0 is the
-  vanilla rule (z), which on ReLU networks without biases is gradient times input;
-* alpha-beta: :math:`R_i = \sum_j (\alpha \frac{(x_i w_{ij})^+}{z_j^+} - \beta \frac{(x_i w_{ij})^-}{z_j^-}) R_j` with
-  :math:`\alpha - \beta = 1` and z+, z- the sums of the positive and of the negative parts, stabilised in the same way.
+Relevance starts at the logit of the class (its value; all other logits get none) and is handed back layer by layer. What share
+of R_j goes to which input of a layer :math:`z_j = \sum_i x_i w_{ij} + b_j` (convolution, dense layer, average pooling, sum of
+branches) says a rule; which rule each layer takes says a composite. `relevance_rules` has both, with their equations.
 
 Activations hand relevance through unchanged, max-pooling to the winner, concatenation to the pieces; constants that are
 added or multiplied (normalisation of the images) are passed by. Where the divisor is zero nothing is handed on.
@@ -25,22 +21,14 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.utils import _pytree as pytree
 
 from lib.data import checks
-from lib.explanations.relevance_rules import (
-    _WAYS_OUT,
-    _WEIGHTED,
-    Composite,
-    _folded,
-    _pooled,
-    _routed,
-    _summed,
-    _through,
-    composite_of,
-)
+from lib.explanations.linear_maps import linear_map, over
+from lib.explanations.relevance_rules import Composite, Rule, composite_of
 from lib.networks import contract, hooks
 from lib.networks.contract import Targets
-from lib.networks.tape import KEEPING, Step, Tape, normalisation
+from lib.networks.tape import KEEPING, WEIGHTED, Step, Tape, normalisation
 
 PIXELS = "pixels"  # the layer name of the input
 
@@ -82,6 +70,44 @@ _PASSED = {
 _POOLED = {"avg_pool2d", "adaptive_avg_pool2d", "mean"}
 _ROUTED = KEEPING - _POOLED - {"dropout"} | {"pad", "view_as"}
 _SUMMED = {"add", "__add__", "__radd__"}
+_WAYS_OUT = (
+    "replace it by a layer that has one (convolution, dense, BatchNorm, pooling, ReLU and its kin, sum, concatenation), or "
+    "stop the relevance at a layer above it"
+)
+
+
+def _routed(step: Step, sources: list[Tensor], relevance: list[Tensor | None]) -> list[Tensor]:
+    """Relevance along an operation that moves values about, or picks some: its transpose."""
+    with torch.enable_grad():
+        fresh = {id(t): t.detach().requires_grad_() for t in sources}
+        args, kwargs = pytree.tree_map(lambda a: fresh.get(id(a), a) if isinstance(a, Tensor) else a, (step.args, step.kwargs))
+        outputs = pytree.tree_leaves(step.function(*args, **kwargs))
+    known = [(o, r) for o, r in zip(outputs, relevance, strict=False) if r is not None]
+    graph = any(r.requires_grad for _, r in known)
+    found = torch.autograd.grad(
+        [o for o, _ in known], list(fresh.values()), [r for _, r in known], create_graph=graph, allow_unused=True
+    )
+    return [torch.zeros_like(t) if g is None else g for t, g in zip(fresh.values(), found, strict=True)]
+
+
+def _pooled(rule: Rule, step: Step, x: Tensor, relevance: Tensor) -> Tensor:
+    """Average pooling: the share of each value's part that counts."""
+    part = rule.part(x)
+    args, kwargs = pytree.tree_map(lambda a: part if a is x else a, (step.args, step.kwargs))
+    z = step.function(*args, **kwargs)
+    return part * _routed(step, [x], [over(relevance, z, rule.eps)])[0]
+
+
+def _summed(composite: Composite, step: Step, sources: list[Tensor], relevance: Tensor) -> list[Tensor]:
+    """A sum of two branches: the share of each value's part that counts. A constant that is added is passed by."""
+    if step.kwargs.get("alpha", 1) != 1 or any(t.shape != relevance.shape for t in sources) or len(sources) > 2:
+        raise ValueError(f"layer {step.layer!r} adds with a factor or across shapes, which LRP has no rule for; {_WAYS_OUT}")
+    if len(sources) == 1:
+        return [relevance]
+    (a, b), rule = sources, composite.total
+    a, b = rule.part(a + b if composite.overwritten else a), rule.part(b)
+    share = over(relevance, a + b, rule.eps)
+    return [a * share, b * share]
 
 
 def _foldings(record: Tape) -> dict[int, Step]:
@@ -90,7 +116,7 @@ def _foldings(record: Tape) -> dict[int, Step]:
     for step in (s for s in record.steps if s.name == "batch_norm"):
         t = step.sources[0]
         while record.readers[id(t)] == 1 and (before := record.producer.get(id(t))):
-            if before.name in _WEIGHTED:
+            if before.name in WEIGHTED:
                 found[id(t)] = step
             elif before.name in ("clone", "view"):  # what `hooks.capture` puts between
                 t = before.sources[0]
@@ -113,12 +139,14 @@ class _Sweep(NamedTuple):
             return
         whole, first = relevance[0], step.sources[0]
         assert whole is not None  # operations below have one output
-        if step.name in _WEIGHTED and len(step.sources) == 1:
-            layer, above = _WEIGHTED[step.name](step), self.foldings.get(id(step.outputs[0]))
+        if step.name in WEIGHTED and len(step.sources) == 1:
+            layer, above = linear_map(step, id(first) in self.tape.nonnegative), self.foldings.get(id(step.outputs[0]))
             if above and self.composite.fold:
-                layer = _folded(layer, above)
+                layer = layer.folded(above)
             rule = self.composite.conv if layer.groups else self.composite.dense
-            yield first, _through(rule, layer, whole, id(first) in self.tape.nonnegative or bool((first >= 0).all()))
+            if self.composite.first and id(first) not in self.tape.weighted:
+                rule = self.composite.first
+            yield first, rule.through(layer, whole)
         elif step.name == "batch_norm" and len(step.sources) == 1:
             normalisation(step)  # refuses the batch's own statistics
             yield first, whole

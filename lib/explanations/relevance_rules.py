@@ -1,29 +1,69 @@
-"""The rules of layer-wise relevance propagation, one a kind of layer, and the composites that say which layer takes which."""
+r"""The rules of layer-wise relevance propagation, one object each, and the composites that say which layer takes which.
 
-from collections.abc import Callable
+A rule hands the relevance :math:`R_j` of a layer's outputs :math:`z_j = \sum_i x_i w_{ij} + b_j` on to its inputs. Sources:
+Bach et al. 2015 (doi 10.1371/journal.pone.0130140), Montavon et al. 2017 (deep Taylor decomposition, arXiv:1512.02479),
+Montavon et al. 2019 (an overview, doi 10.1007/978-3-030-28954-6_10, where table 10.1 has them all). Written here without
+the stabiliser: every divisor d stands for :math:`d + \epsilon\,\mathrm{sign}\,d`, and where it is zero nothing is handed on.
+:math:`t^+` and :math:`t^-` are positive and negative parts.
+"""
+
+from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from typing import Any, Literal, NamedTuple
+from typing import Literal
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
-from torch.utils import _pytree as pytree
 
-from lib.networks import tape
-from lib.networks.tape import Step
+from lib.explanations.linear_maps import LinearMap, minus, plus
+from lib.system import names
+
+
+class Rule(ABC):
+    """One rule: a frozen dataclass with its equation in the docstring and in `through`. Nothing else knows it by type.
+
+    A new rule is a subclass here and an oracle in the tests; a row of RULES, where it is to be had by name.
+    """
+
+    eps: float
+
+    @abstractmethod
+    def through(self, layer: LinearMap, relevance: Tensor) -> Tensor:
+        """R_i, in the shape of `layer.x`, from R_j, in that of `layer.z`."""
+
+    def part(self, x: Tensor) -> Tensor:
+        r"""The part p of the values that counts where all weights are alike, in pooling and sums:
+        :math:`R_i = p_i / \sum_{i'} p_{i'}\, R`.
+
+        Raises ValueError for a rule that has none.
+        """
+        raise ValueError(f"{self} is no rule of pooling and sums; theirs are Epsilon, AlphaBeta with beta = 0, WSquare, Flat")
 
 
 @dataclass(frozen=True)
-class Epsilon:
-    """The epsilon rule; 0 is the vanilla rule. The bias is part of z and absorbs its share."""
+class Epsilon(Rule):
+    r"""LRP-epsilon: :math:`R_i = \sum_j \frac{x_i w_{ij}}{z_j} R_j` (Bach et al., eq. 58).
+
+    eps = 0 is the vanilla rule, LRP-0 or z (eq. 56). The bias is part of z and absorbs its share.
+    """
 
     eps: float = 1e-6
 
+    def through(self, layer: LinearMap, relevance: Tensor) -> Tensor:
+        return layer.share(layer.own, relevance, self.eps, z=layer.z)
+
+    def part(self, x: Tensor) -> Tensor:
+        return x
+
 
 @dataclass(frozen=True)
-class AlphaBeta:
-    """The alpha-beta rule. `bias`: left out of z+ and z- (none), its positive part in z+ and its negative in z- (signed), or
-    whole and twice in the one divisor of alpha = 1, beta = 0 (twice), as in the code that Heo et al. published."""
+class AlphaBeta(Rule):
+    r"""LRP-alpha-beta: :math:`R_i = \sum_j (\alpha \frac{(x_i w_{ij})^+}{\sum_{i'} (x_{i'} w_{i'j})^+} -
+    \beta \frac{(x_i w_{ij})^-}{\sum_{i'} (x_{i'} w_{i'j})^-}) R_j` with :math:`\alpha - \beta = 1`.
+
+    Bach et al., eq. 60, who write their beta with the other sign; alpha = 1, beta = 0 is z+ (Montavon et al. 2017). `bias`:
+    left out of both divisors (none), its positive part in the first and its negative in the second (signed, as eq. 60), or
+    whole and twice in the one divisor of alpha = 1, beta = 0 (twice), as in the code that Heo et al. published.
+    """
 
     alpha: float = 1.0
     beta: float = 0.0
@@ -36,28 +76,163 @@ class AlphaBeta:
         if self.bias == "twice" and self.beta:
             raise ValueError("a bias counted twice belongs to alpha = 1, beta = 0")
 
+    def through(self, layer: LinearMap, relevance: Tensor) -> Tensor:
+        w, b = layer.w, layer.b
+        up = plus(w)
+        down = minus(w) if self.beta or not layer.nonnegative else up  # else nothing reads it
+        signed = self.bias == "signed" and b is not None
+        bias = None if b is None or self.bias == "none" else plus(b) if signed else 2 * b
+        found = layer.share(layer.by_sign(up, down), relevance, self.eps, bias=bias)
+        if not self.beta:
+            return found
+        other = layer.share(layer.by_sign(down, up), relevance, self.eps, bias=minus(b) if signed else None)
+        return self.alpha * found - self.beta * other
 
-Rule = Epsilon | AlphaBeta
+    def part(self, x: Tensor) -> Tensor:
+        return super().part(x) if self.beta else plus(x)
+
+
+@dataclass(frozen=True)
+class Gamma(Rule):
+    r"""LRP-gamma: :math:`R_i = \sum_j \frac{x_i w_{ij} + \gamma (x_i w_{ij})^\pm}
+    {\sum_{i'} x_{i'} w_{i'j} + \gamma (x_{i'} w_{i'j})^\pm} R_j`, + where :math:`z_j > 0`, - where :math:`z_j < 0`.
+
+    Montavon et al. 2019, sec. 10.2.3, for inputs and outputs that are not negative (between ReLUs); with both signs Andéol
+    et al. 2021 (arXiv:2106.04923). The bias is one more weight, of the input 1. gamma = 0 is LRP-epsilon.
+    """
+
+    gamma: float = 0.25
+    eps: float = 1e-6
+
+    def __post_init__(self) -> None:
+        if self.gamma < 0:
+            raise ValueError(f"gamma = {self.gamma:g}: it takes gamma >= 0")
+
+    def through(self, layer: LinearMap, relevance: Tensor) -> Tensor:
+        w, b = layer.w, layer.b
+        up, down = w + self.gamma * plus(w), w + self.gamma * minus(w)
+        more, less = (None, None) if b is None else (b + self.gamma * plus(b), b + self.gamma * minus(b))
+        above = layer.share(layer.by_sign(up, down), relevance * (layer.z > 0), self.eps, bias=more)
+        return above + layer.share(layer.by_sign(down, up), relevance * (layer.z < 0), self.eps, bias=less)
+
+
+Bounds = float | tuple[float, ...]
+
+
+@dataclass(frozen=True)
+class ZBox(Rule):
+    r"""z^B, for a layer that reads pixels: :math:`R_i = \sum_j \frac{x_i w_{ij} - l_i w_{ij}^+ - h_i w_{ij}^-}
+    {\sum_{i'} x_{i'} w_{i'j} - l_{i'} w_{i'j}^+ - h_{i'} w_{i'j}^-} R_j` with :math:`l \le x \le h`.
+
+    Montavon et al. 2017, on constrained input spaces. `low` and `high` are one number or one a channel, in the layer's own
+    units: where the model normalises images in [0, 1], (0 - mean) / std and (1 - mean) / std. The bias has no part in it.
+    Raises ValueError for values outside.
+    """
+
+    low: Bounds
+    high: Bounds
+    eps: float = 1e-6
+
+    def __post_init__(self) -> None:
+        if not bool((torch.tensor(self.low) < torch.tensor(self.high)).all()):
+            raise ValueError(f"low = {self.low} is not below high = {self.high}")
+
+    def through(self, layer: LinearMap, relevance: Tensor) -> Tensor:
+        x, w = layer.x, layer.w
+        low, high = (layer.by_channel(x.new_tensor(bound)) for bound in (self.low, self.high))
+        slack = 1e-5 * (high - low)  # for rounding
+        if bool(((x < low - slack) | (x > high + slack)).any()):
+            raise ValueError(
+                f"the input of layer {layer.name!r} ranges over {x.min():.3g} to {x.max():.3g}, outside {self}; give the "
+                "bounds in its own units: (0 - mean) / std and (1 - mean) / std where the model normalises"
+            )
+        # x w - l w+ - h w-, written so that no term is negative and nothing cancels
+        return layer.share(layer.beside((x - low, plus(w)), (x - high, minus(w))), relevance, self.eps)
+
+
+@dataclass(frozen=True)
+class WSquare(Rule):
+    r"""w²: :math:`R_i = \sum_j \frac{w_{ij}^2}{\sum_{i'} w_{i'j}^2} R_j`, whatever the values.
+
+    Montavon et al. 2017, on the unconstrained input space. The bias has no part in it.
+    """
+
+    eps: float = 1e-6
+
+    def through(self, layer: LinearMap, relevance: Tensor) -> Tensor:
+        terms = layer.own._replace(x=torch.ones_like(layer.x), w=layer.w.square())
+        return layer.share(terms, relevance, self.eps)
+
+    def part(self, x: Tensor) -> Tensor:
+        return torch.ones_like(x)
+
+
+@dataclass(frozen=True)
+class Flat(Rule):
+    r"""Flat: :math:`R_i = \sum_j \frac{1}{\sum_{i'} 1} R_j` over the inputs i' that j reads.
+
+    Lapuschkin et al. 2019 (arXiv:1902.10178): w² with all weights alike.
+    """
+
+    eps: float = 1e-6
+
+    def through(self, layer: LinearMap, relevance: Tensor) -> Tensor:
+        terms = layer.own._replace(x=torch.ones_like(layer.x), w=torch.ones_like(layer.w))
+        return layer.share(terms, relevance, self.eps)
+
+    def part(self, x: Tensor) -> Tensor:
+        return torch.ones_like(x)
+
+
+# Those that need no more to be said; z^B does: its bounds.
+RULES: dict[str, Rule] = {
+    "z": Epsilon(0),
+    "epsilon": Epsilon(),
+    "z-plus": AlphaBeta(),
+    "alpha2-beta1": AlphaBeta(2, 1),
+    "gamma": Gamma(),
+    "w-square": WSquare(),
+    "flat": Flat(),
+}
+
+
+def rule_of(which: str | Rule) -> Rule:
+    """A rule by name, or itself. Raises ValueError for an unknown one, with the close matches."""
+    if isinstance(which, Rule):
+        return which
+    if not isinstance(which, str):
+        raise ValueError(f"{which!r} is no rule; give a Rule, such as ZBox(low, high), or one of {', '.join(RULES)}")
+    if which not in RULES:
+        raise names.unknown("rule", which, RULES)
+    return RULES[which]
 
 
 @dataclass(frozen=True)
 class Composite:
-    """A rule for each kind of layer: convolutions, dense layers, average pooling, sums of branches.
+    """A rule for each kind of layer: convolutions, dense layers, average pooling, sums of branches; given by name too.
 
-    `fold`: BatchNorm is folded into the layer before it; otherwise relevance passes it unchanged. `overwritten`: shares of
-    a residual sum as in the published code of Heo et al., where the main branch had been overwritten by the sum.
+    `first`: the rule of layers with weights that read the image, with no such layer below; None: as all others. `fold`:
+    BatchNorm is folded into the layer before it; otherwise relevance passes it unchanged. `overwritten`: shares of a
+    residual sum as in the published code of Heo et al., where the main branch had been overwritten by the sum.
+
+    Raises ValueError for an unknown rule, and for one that pooling and sums do not have.
     """
 
     conv: Rule
     dense: Rule
     pool: Rule
     total: Rule
+    first: Rule | None = None
     fold: bool = True
     overwritten: bool = False
 
     def __post_init__(self) -> None:
-        if any(isinstance(rule, AlphaBeta) and rule.beta for rule in (self.pool, self.total)):
-            raise ValueError("pooling and sums have no negative weights: their rule is Epsilon, or AlphaBeta with beta = 0")
+        for kind in ("conv", "dense", "pool", "total", "first"):
+            given = getattr(self, kind)
+            if kind != "first" or given is not None:
+                object.__setattr__(self, kind, rule_of(given))
+        for rule in (self.pool, self.total):
+            rule.part(torch.zeros(()))
 
 
 _PLUS = AlphaBeta()
@@ -71,155 +246,12 @@ COMPOSITES = {
     "heo": Composite(AlphaBeta(eps=0.01), *_HEO, fold=False),
     "heo-released": Composite(AlphaBeta(eps=0.01, bias="twice"), *_HEO, fold=False, overwritten=True),
 }
-_WAYS_OUT = (
-    "replace it by a layer that has one (convolution, dense, BatchNorm, pooling, ReLU and its kin, sum, concatenation), or "
-    "stop the relevance at a layer above it"
-)
-
-
-def _over(relevance: Tensor, z: Tensor, eps: float) -> Tensor:
-    """R / (z + eps sign z), and 0 where that divides by zero."""
-    if eps:
-        away = torch.copysign(z.new_tensor(eps), z.detach())
-        return relevance / (z + away) if torch.is_grad_enabled() else torch.div(relevance, away.add_(z), out=away)
-    zero = z == 0
-    return torch.where(zero, 0.0, relevance / torch.where(zero, 1.0, z))
-
-
-def _product(a: Tensor, fresh: Tensor) -> Tensor:
-    """a * fresh, in the second's memory where nothing is differentiated."""
-    return a * fresh if torch.is_grad_enabled() else fresh.mul_(a)
-
-
-class _Linear(NamedTuple):
-    """A layer with weights: x, w, b, its output z, and the map x, w -> x w and its transpose."""
-
-    x: Tensor
-    w: Tensor
-    b: Tensor | None
-    z: Tensor
-    forward: Callable[[Tensor, Tensor], Tensor]
-    transposed: Callable[[Tensor, Tensor, torch.Size], Tensor]
-    groups: int = 0  # of a convolution; 0: a dense layer
-
-    def doubled(self, a: Tensor, b: Tensor) -> Tensor:
-        """Two inputs as one with twice the channels, group by group."""
-        if not self.groups:
-            return torch.cat([a, b], -1)
-        return torch.stack([a.unflatten(1, (self.groups, -1)), b.unflatten(1, (self.groups, -1))], 2).flatten(1, 3)
-
-    def summed(self, both: Tensor) -> Tensor:
-        """Back to one: the sum of the two."""
-        if not self.groups:
-            return both.unflatten(-1, (2, -1)).sum(-2)
-        return both.unflatten(1, (self.groups, 2, -1)).sum(2).flatten(1, 2)
-
-
-def _convolution(step: Step) -> _Linear:
-    x, w, b, stride, padding, dilation, groups = tape.bound(
-        step, ("input", "weight", "bias", "stride", "padding", "dilation", "groups")
-    )
-    stride, dilation, groups = stride or 1, dilation or 1, groups or 1
-    if isinstance(padding, str):
-        dilated = [d * (k - 1) for d, k in zip(_pair(dilation), w.shape[2:], strict=True)]
-        if padding == "same" and any(d % 2 for d in dilated):
-            raise ValueError(f"layer {step.layer!r} pads 'same' with an even kernel; give its padding as numbers for LRP")
-        padding = [d // 2 for d in dilated] if padding == "same" else 0
-    options = (stride, padding or 0, dilation, groups)
-
-    def transposed(s: Tensor, w: Tensor, shape: torch.Size) -> Tensor:
-        return torch.nn.grad.conv2d_input(shape, w, s, *options)
-
-    return _Linear(x, w, b, step.outputs[0], lambda x, w: F.conv2d(x, w, None, *options), transposed, groups)
-
-
-def _pair(value: Any) -> tuple[int, int]:
-    return (value, value) if isinstance(value, int) else tuple(value)
-
-
-def _dense(step: Step) -> _Linear:
-    x, w, b = tape.bound(step, ("input", "weight", "bias"))
-    return _Linear(x, w, b, step.outputs[0], lambda x, w: x @ w.T, lambda s, w, _: s @ w)
-
-
-_WEIGHTED = {"conv2d": _convolution, "linear": _dense}
-
-
-def _folded(layer: _Linear, step: Step) -> _Linear:
-    """The layer and the BatchNorm that follows it as one layer."""
-    n = tape.normalisation(step)
-    scale = n.weight * torch.rsqrt(n.variance + n.eps)
-    shift = n.bias + ((0 if layer.b is None else layer.b) - n.mean) * scale
-    w = layer.w * scale.view(-1, *[1] * (layer.w.dim() - 1))
-    return layer._replace(w=w, b=shift, z=step.outputs[0])
-
-
-def _through(rule: Rule, layer: _Linear, relevance: Tensor, above_zero: bool) -> Tensor:
-    """Relevance of a weighted layer's input from that of its output; `above_zero`: the input has no negative value."""
-    x, w, b = layer.x, layer.w, layer.b
-    if isinstance(rule, Epsilon):
-        return _product(x, layer.transposed(_over(relevance, layer.z, rule.eps), w, x.shape))
-    # parts of x beside parts of w whose products are all positive; x is mostly a ReLU's output and has one part
-    up = w.clamp(min=0)
-    down = w.clamp(max=0) if rule.beta or not above_zero else up  # else nothing reads it
-    parts = x if above_zero else layer.doubled(x.clamp(min=0), x.clamp(max=0))
-
-    def share(v: Tensor, bias: Tensor | None) -> Tensor:
-        z = layer.forward(parts, v)
-        if bias is not None:
-            z = z + (bias.view(-1, 1, 1) if layer.groups else bias)
-        found = _product(parts, layer.transposed(_over(relevance, z, rule.eps), v, parts.shape))
-        return found if above_zero else layer.summed(found)
-
-    signed = rule.bias == "signed" and b is not None
-    bias = None if b is None or rule.bias == "none" else b.clamp(min=0) if signed else 2 * b
-    found = share(up if above_zero else torch.cat([up, down], 1), bias)
-    if not rule.beta:
-        return found
-    other = share(down if above_zero else torch.cat([down, up], 1), b.clamp(max=0) if signed else None)
-    return rule.alpha * found - rule.beta * other
-
-
-def _routed(step: Step, sources: list[Tensor], relevance: list[Tensor | None]) -> list[Tensor]:
-    """Relevance along an operation that moves values about, or picks some: its transpose."""
-    with torch.enable_grad():
-        fresh = {id(t): t.detach().requires_grad_() for t in sources}
-        args, kwargs = pytree.tree_map(lambda a: fresh.get(id(a), a) if isinstance(a, Tensor) else a, (step.args, step.kwargs))
-        outputs = pytree.tree_leaves(step.function(*args, **kwargs))
-    known = [(o, r) for o, r in zip(outputs, relevance, strict=False) if r is not None]
-    graph = any(r.requires_grad for _, r in known)
-    found = torch.autograd.grad(
-        [o for o, _ in known], list(fresh.values()), [r for _, r in known], create_graph=graph, allow_unused=True
-    )
-    return [torch.zeros_like(t) if g is None else g for t, g in zip(fresh.values(), found, strict=True)]
-
-
-def _pooled(rule: Rule, step: Step, x: Tensor, relevance: Tensor) -> Tensor:
-    """Average pooling: the share of each value, or of its positive part."""
-    eps = rule.eps
-    part = x if isinstance(rule, Epsilon) else x.clamp(min=0)
-    args, kwargs = pytree.tree_map(lambda a: part if a is x else a, (step.args, step.kwargs))
-    z = step.function(*args, **kwargs)
-    return part * _routed(step, [x], [_over(relevance, z, eps)])[0]
-
-
-def _summed(composite: Composite, step: Step, sources: list[Tensor], relevance: Tensor) -> list[Tensor]:
-    """A sum of two branches: the share of each value, or of its positive part. A constant that is added is passed by."""
-    if step.kwargs.get("alpha", 1) != 1 or any(t.shape != relevance.shape for t in sources) or len(sources) > 2:
-        raise ValueError(f"layer {step.layer!r} adds with a factor or across shapes, which LRP has no rule for; {_WAYS_OUT}")
-    if len(sources) == 1:
-        return [relevance]
-    a, b = sources
-    if isinstance(composite.total, AlphaBeta):
-        a, b = (a + b if composite.overwritten else a).clamp(min=0), b.clamp(min=0)
-    share = _over(relevance, a + b, composite.total.eps)
-    return [a * share, b * share]
 
 
 def composite_of(which: str | Composite) -> Composite:
-    """A composite by name. Raises ValueError for an unknown one."""
+    """A composite by name, or itself. Raises ValueError for an unknown one, with the close matches."""
     if isinstance(which, Composite):
         return which
     if which not in COMPOSITES:
-        raise ValueError(f"unknown composite {which!r}; choose one of {', '.join(COMPOSITES)}, or make a Composite")
+        raise names.unknown("composite", which, COMPOSITES)
     return COMPOSITES[which]
