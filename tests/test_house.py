@@ -3,6 +3,7 @@
 import ast
 import importlib
 import inspect
+import itertools
 import re
 
 import pytest
@@ -156,6 +157,23 @@ def test_faces_of_kernels_are_indexes(folder):
     lines = [line for line in text.splitlines() if line.startswith("*")]
     named = [n for line in lines for n in re.findall(r"`(\w+)`", line.partition(":")[0])]
     assert sorted(named) == sorted(importlib.import_module(f"lib.{folder}").__all__)
+
+
+@pytest.mark.parametrize("study", STUDIES)
+def test_studies_open_with_a_table_of_their_equations(study):
+    """`equation | symbol | function`: the last is a dotted path, from the study's own folder or from lib down."""
+    text = ast.get_docstring(ast.parse((LIB / "studies" / study / "__init__.py").read_text(encoding="utf-8")))
+    lines = text.splitlines()
+    bars = [i for i, line in enumerate(lines) if line.startswith("===")]
+    starts = [m.start() for m in re.finditer("=+", lines[bars[0]])]
+    rows = [[line[a:b].strip() for a, b in itertools.pairwise([*starts, None])] for line in lines[bars[0] : bars[2]]]
+    assert bars[0] == 2 and rows[1] == ["equation", "symbol", "function"] and len(rows) > 4
+    for equation, symbol, function in rows[3:]:
+        assert equation and symbol
+        file, _, found = function.rpartition(".")
+        own = (LIB / "studies" / study / f"{file}.py").exists()
+        module = importlib.import_module(f"lib.studies.{study}.{file}" if own else f"lib.{file}")
+        assert callable(getattr(module, found)), f"{study}: {function}"
 
 
 SIGNATURES = {"plan": {"networks": ["p"]}, "claims": {"judge": None}, "explorer": {"explorer": ["p"]}}
