@@ -5,11 +5,10 @@ import pandas as pd
 from scipy.stats import rankdata
 
 from lib.claims.claim import Claim, Rule
-from lib.claims.court import Book
+from lib.claims.court import OURS, Court
 from lib.studies.attention_shift.plan import FAMILY, Parameters
 
 SOURCE = "Chakraborty et al. 2022"
-OURS = "control of this study"
 Cube = dict[str, np.ndarray]  # by architecture: (seed, eps, image)
 
 
@@ -49,20 +48,9 @@ def pooled(parts: list[np.ndarray]) -> float:
 def judge(table: pd.DataFrame, p: Parameters, *, test: bool = True) -> list[Claim]:
     """All claims from the table of measurements; the headline layer is each network's last stage."""
     table = table[table["last"]]
-    book = Book("01", table.image_id.nunique(), table.seed.nunique(), p.variant, test)
-    _shift(book, table, p)
-    _failure(book, table, p)
-    if {"plain", "residual", "inception"} <= set(p.architectures):
-        _architectures(book, table)
-    return book.rows
-
-
-def _shift(book: Book, table: pd.DataFrame, p: Parameters) -> None:
-    """Claims 1 and 2: maps move, and more than under noise."""
-    eps = sorted(table.eps.unique())
-    nissim, noise = cube(table, "nissim"), cube(table, "nissim", attack="noise")
-    shift, shift_noise = (cube(table, "centroid_shift", attack=a) for a in ("fgsm", "noise"))
-    book.add(
+    court = Court("01", p, test=test, seeds=table.seed.nunique(), over=table.image_id.nunique())
+    nissim = cube(table, "nissim")
+    court.add(
         "mod-zero",
         "control",
         "Without attack nothing moves: MOD(0) = 0",
@@ -72,65 +60,91 @@ def _shift(book: Book, table: pd.DataFrame, p: Parameters) -> None:
         source=OURS,
     )
     for m in p.architectures:
-        name = FAMILY.get(m, m)
-        book.add(
-            f"mod-rises/{m}",
-            "claim",
-            f"MOD rises with eps: {name}",
-            lambda i, s, a=nissim[m]: by_eps(a, i, s)[-1] - by_eps(a, i, s)[1],
-            Rule("above", 0.0),
-            statistic=f"MOD({eps[-1]:g}) - MOD({eps[1]:g})",
-            source=f"{SOURCE}, claim 1",
-        )
-        book.add(
-            f"mod-monotone/{m}",
-            "claim",
-            f"MOD never falls by 0.01 or more from one eps to the next: {name}",
-            lambda i, s, a=nissim[m]: np.diff(by_eps(a, i, s)).min(),
-            Rule("above", -0.01),
-            statistic="smallest step of MOD along eps",
-            source=f"{SOURCE}, claim 1; the tolerance is ours",
-            note="biased downwards by noise; where contradicted, the report's table of commonest answers gives the reason",
-        )
-        book.add(
-            f"attack-over-noise/{m}",
-            "control",
-            f"FGSM moves the map more than random signs of the same size, at every eps: {name}",
-            lambda i, s, a=nissim[m], b=noise[m]: (by_eps(a, i, s) - by_eps(b, i, s))[1:].min(),
-            Rule("above", 0.0),
-            statistic="smallest MOD(FGSM) - MOD(random signs) over eps",
-            source=OURS,
-        )
-        book.add(
-            f"attack-over-noise-mean/{m}",
-            "control",
-            f"The same on average over eps: {name}",
-            lambda i, s, a=nissim[m], b=noise[m]: (by_eps(a, i, s) - by_eps(b, i, s))[1:].mean(),
-            Rule("above", 0.0),
-            statistic="mean over eps of MOD(FGSM) - MOD(random signs)",
-            source=OURS,
-        )
-        book.add(
-            f"region-moves/{m}",
-            "claim",
-            f"The attended region moves: its centre of mass shifts farther than under noise at eps {eps[-1]:g}: {name}",
-            lambda i, s, a=shift[m], b=shift_noise[m]: pooled([pick(a, i, s)[:, -1]]) - pooled([pick(b, i, s)[:, -1]]),
-            Rule("above", 0.0),
-            statistic="mean centroid shift, FGSM - random signs (pixels)",
-            source=f"{SOURCE}, claim 2",
-        )
-        book.add(
-            f"region-moves-mean/{m}",
-            "claim",
-            f"The same on average over eps: {name}",
-            lambda i, s, a=shift[m], b=shift_noise[m]: pooled([pick(a, i, s)[:, 1:]]) - pooled([pick(b, i, s)[:, 1:]]),
-            Rule("above", 0.0),
-            statistic="mean centroid shift over eps, FGSM - random signs (pixels)",
-            source=f"{SOURCE}, claim 2",
-        )
+        _shift(court.within(m, f": {FAMILY.get(m, m)}"), table, m)
+    _failure(court, table)
+    if {"plain", "residual", "inception"} <= set(p.architectures):
+        _architectures(court, table)
+    return court.rows
 
 
-def _failure(book: Book, table: pd.DataFrame, p: Parameters) -> None:
+def _shift(court: Court, table: pd.DataFrame, m: str) -> None:
+    """Claims 1 and 2, of one network: maps move, and more than under noise."""
+    eps = sorted(table.eps.unique())
+    nissim, noise = (cube(table, "nissim", attack=a)[m] for a in ("fgsm", "noise"))
+    shift, shift_noise = (cube(table, "centroid_shift", attack=a)[m] for a in ("fgsm", "noise"))
+
+    def over_noise(i: np.ndarray, s: np.ndarray) -> np.ndarray:
+        return (by_eps(nissim, i, s) - by_eps(noise, i, s))[1:]
+
+    def farther(i: np.ndarray, s: np.ndarray, which: slice) -> float:
+        return pooled([pick(shift, i, s)[:, which]]) - pooled([pick(shift_noise, i, s)[:, which]])
+
+    for id, kind, statement, compute, least, statistic, source, note in (
+        (
+            "mod-rises",
+            "claim",
+            "MOD rises with eps",
+            lambda i, s: by_eps(nissim, i, s)[-1] - by_eps(nissim, i, s)[1],
+            0.0,
+            f"MOD({eps[-1]:g}) - MOD({eps[1]:g})",
+            f"{SOURCE}, claim 1",
+            "",
+        ),
+        (
+            "mod-monotone",
+            "claim",
+            "MOD never falls by 0.01 or more from one eps to the next",
+            lambda i, s: np.diff(by_eps(nissim, i, s)).min(),
+            -0.01,
+            "smallest step of MOD along eps",
+            f"{SOURCE}, claim 1; the tolerance is ours",
+            "biased downwards by noise; where contradicted, the report's table of commonest answers gives the reason",
+        ),
+        (
+            "attack-over-noise",
+            "control",
+            "FGSM moves the map more than random signs of the same size, at every eps",
+            lambda i, s: over_noise(i, s).min(),
+            0.0,
+            "smallest MOD(FGSM) - MOD(random signs) over eps",
+            OURS,
+            "",
+        ),
+        (
+            "attack-over-noise-mean",
+            "control",
+            "The same on average over eps",
+            lambda i, s: over_noise(i, s).mean(),
+            0.0,
+            "mean over eps of MOD(FGSM) - MOD(random signs)",
+            OURS,
+            "",
+        ),
+        (
+            "region-moves",
+            "claim",
+            f"The attended region moves: its centre of mass shifts farther than under noise at eps {eps[-1]:g}",
+            lambda i, s: farther(i, s, slice(-1, None)),
+            0.0,
+            "mean centroid shift, FGSM - random signs (pixels)",
+            f"{SOURCE}, claim 2",
+            "",
+        ),
+        (
+            "region-moves-mean",
+            "claim",
+            "The same on average over eps",
+            lambda i, s: farther(i, s, slice(1, None)),
+            0.0,
+            "mean centroid shift over eps, FGSM - random signs (pixels)",
+            f"{SOURCE}, claim 2",
+            "",
+        ),
+    ):
+        court.add(id, kind, statement, compute, Rule("above", least), statistic=statistic, source=source, note=note)
+
+
+def _failure(court: Court, table: pd.DataFrame) -> None:
     """Claim 3: larger shifts go with more failures; and what a mere change of the explained class makes of it."""
     nissim, class_only = cube(table, "nissim"), cube(table, "nissim_class")
     same_class = cube(table, "nissim", target="true")
@@ -139,67 +153,71 @@ def _failure(book: Book, table: pd.DataFrame, p: Parameters) -> None:
     flipped = {m: pred[m] != clean[m] for m in pred}
 
     def mod_and_error(i: np.ndarray, s: np.ndarray) -> float:
-        shifts, errors = ([by_eps(a[m], i, s)[1:] for m in p.architectures] for a in (nissim, wrong))
+        shifts, errors = ([by_eps(a[m], i, s)[1:] for m in court.p.architectures] for a in (nissim, wrong))
         a, b = rankdata(np.concatenate(shifts)), rankdata(np.concatenate(errors))
         return float(np.corrcoef(a, b)[0, 1]) if a.std() > 0 and b.std() > 0 else float("nan")
 
     def gap(values: Cube, i: np.ndarray, s: np.ndarray) -> float:
         """NISSIM of flipped less not-flipped images, within (architecture, seed, eps), where both exist."""
         parts = []
-        for m in p.architectures:
+        for m in court.p.architectures:
             v, f = pick(values[m], i, s)[:, 1:], pick(flipped[m], i, s)[:, 1:]
             parts.append(mean_where(v, f) - mean_where(v, ~f))
         return pooled(parts)
 
     def beyond_class(i: np.ndarray, s: np.ndarray) -> float:
         parts = []
-        for m in p.architectures:
+        for m in court.p.architectures:
             difference = pick(nissim[m], i, s)[:, 1:] - pick(class_only[m], i, s)[:, 1:]
             parts.append(difference[pick(flipped[m], i, s)[:, 1:]])
         return pooled(parts)
 
-    book.add(
-        "mod-with-error",
-        "claim",
-        "Larger MOD goes with more failures, over architectures and eps",
-        mod_and_error,
-        Rule("above", 0.5),
-        statistic="Spearman correlation of MOD and error rate over (architecture, eps)",
-        source=f"{SOURCE}, claim 3; the threshold is ours",
-        note="both rise with eps, which alone makes them correlate",
-    )
-    book.add(
-        "flipped-move-more",
-        "claim",
-        "Within one eps, maps of images whose prediction flipped moved more than the others'",
-        lambda i, s: gap(nissim, i, s),
-        Rule("above", 0.0),
-        statistic="mean NISSIM, flipped - not flipped, within (architecture, seed, eps)",
-        source=f"{SOURCE}, claim 3",
-        note="explains the predicted class, which a flip changes: see the next two",
-    )
-    book.add(
-        "flipped-move-more/true-class",
-        "control",
-        "The same with the label's class explained before and after",
-        lambda i, s: gap(same_class, i, s),
-        Rule("above", 0.0),
-        statistic="mean NISSIM, flipped - not flipped, target true",
-        source=OURS,
-    )
-    book.add(
-        "more-than-class-change",
-        "control",
-        "Of flipped images, the map moves more than explaining the new class on the clean image would move it",
-        beyond_class,
-        Rule("above", 0.0),
-        statistic="mean NISSIM(clean, attacked) - NISSIM(clean: old class, clean: new class), flipped images",
-        source=OURS,
-        note="where this is contradicted, asking for another class moves the map as much without any attack",
-    )
+    for id, kind, statement, compute, least, statistic, source, note in (
+        (
+            "mod-with-error",
+            "claim",
+            "Larger MOD goes with more failures, over architectures and eps",
+            mod_and_error,
+            0.5,
+            "Spearman correlation of MOD and error rate over (architecture, eps)",
+            f"{SOURCE}, claim 3; the threshold is ours",
+            "both rise with eps, which alone makes them correlate",
+        ),
+        (
+            "flipped-move-more",
+            "claim",
+            "Within one eps, maps of images whose prediction flipped moved more than the others'",
+            lambda i, s: gap(nissim, i, s),
+            0.0,
+            "mean NISSIM, flipped - not flipped, within (architecture, seed, eps)",
+            f"{SOURCE}, claim 3",
+            "explains the predicted class, which a flip changes: see the next two",
+        ),
+        (
+            "flipped-move-more/true-class",
+            "control",
+            "The same with the label's class explained before and after",
+            lambda i, s: gap(same_class, i, s),
+            0.0,
+            "mean NISSIM, flipped - not flipped, target true",
+            OURS,
+            "",
+        ),
+        (
+            "more-than-class-change",
+            "control",
+            "Of flipped images, the map moves more than explaining the new class on the clean image would move it",
+            beyond_class,
+            0.0,
+            "mean NISSIM(clean, attacked) - NISSIM(clean: old class, clean: new class), flipped images",
+            OURS,
+            "where this is contradicted, asking for another class moves the map as much without any attack",
+        ),
+    ):
+        court.add(id, kind, statement, compute, Rule("above", least), statistic=statistic, source=source, note=note)
 
 
-def _architectures(book: Book, table: pd.DataFrame) -> None:
+def _architectures(court: Court, table: pd.DataFrame) -> None:
     """Claims 4 and 5, from one training run an architecture in the paper: reported, not asserted."""
     nissim, ceiling = (cube(table, c) for c in ("nissim", "nissim_ceiling"))
     pred, truth = (cube(table, c) for c in ("pred_adv", "true"))
@@ -258,14 +276,6 @@ def _architectures(book: Book, table: pd.DataFrame) -> None:
             f"{SOURCE}, claim 5",
         ),
     )
+    note = "architecture and sparsity decide this; the paper had one training run an architecture"
     for id, statement, statistic, compute, source in rows:
-        book.add(
-            id,
-            "open question",
-            statement,
-            compute,
-            Rule("above", 0.0),
-            statistic=statistic,
-            source=source,
-            note="architecture and sparsity decide this; the paper had one training run an architecture",
-        )
+        court.add(id, "open question", statement, compute, Rule("above", 0.0), statistic=statistic, source=source, note=note)
