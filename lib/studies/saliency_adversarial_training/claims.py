@@ -2,106 +2,27 @@
 
 import functools
 import itertools
-from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
 
 from lib.claims.claim import Claim, Kind, Rule
-from lib.claims.court import Book, noted
+from lib.claims.court import ONE_SEED, OURS, QUESTION, Court, noted
 from lib.claims.cubes import Cubes
 from lib.claims.intervals import Statistic, minus, over
+from lib.studies.saliency_adversarial_training import statistics
 from lib.studies.saliency_adversarial_training.plan import NAMES, TEACHERS, Parameters, label, parsed, seeds_of, source_label
 from lib.system import paths
 
 SOURCE = "Mangla et al. 2020"
 ABLATION = f"{SOURCE}, ablations in the history of their code"
-OURS = "control of this study"
-QUESTION = "a question of this study"
 UP = Rule("above", 0.0)
-ONE_SEED = "one training run an arm: the spread over seeds is unknown"
+TABLES = f"{SOURCE}, its tables"
 SMALL = (
     "Flower-17's published test set seems to have 136 images, where one is .007: every such gap is within 1.5 standard errors"
 )
 MISPRINT = "without the published 5.43 % at 2/255: below the 7.28 % at 3/255 it must be a misprint"
 ONE_BOX = "boxes here are the middle two thirds of every image, one and the same for all"
-FIRST = 3  # radii that robustness is averaged over; the poster's tables of weak maps have three
-
-
-@dataclass
-class Judge:
-    """The table, the study's parameters, and the claims judged so far."""
-
-    cubes: Cubes
-    p: Parameters
-    test: bool
-    rows: list[Claim]
-
-    def add(
-        self,
-        id: str,
-        kind: Kind,
-        statement: str,
-        compute: Statistic,
-        rule: Rule,
-        *,
-        arms: tuple[str, ...],
-        statistic: str,
-        source: str,
-        note: str = "",
-        over_images: str = "pgd",
-    ) -> None:
-        """A claim about `arms`, over the images of a measure and the seeds that all these arms have."""
-        seeds = min(seeds_of(self.p, arm) for arm in arms)
-        book = Book("05", self.cubes.images(over_images), seeds, self.p.variant, self.test, self.rows)
-        few = ONE_SEED if seeds == 1 and kind != "control" else ""
-        named = [parsed(arm, self.p.mix_maps).source for arm in arms]
-        told = [
-            ONE_BOX if "boxes" in named and self.one_box else "",
-            MISPRINT if "sat-std-ig" in arms and "published" in note else "",
-        ]
-        mixed = f"with maps: {source_label(self.p.mix_maps)}" if any("+sat" in arm for arm in arms) else ""
-        book.add(id, kind, statement, compute, rule, statistic=statistic, source=source, note=noted(note, mixed, *told, few))
-
-    @functools.cached_property
-    def one_box(self) -> bool:
-        """Whether all boxes are the same: then an image's own and another's make no difference at all."""
-        return any(self.same(arm) for arm in self.p.arms if parsed(arm).source == "boxes")
-
-    def same(self, arm: str) -> bool:
-        values = [self.cubes.values.get((arm, m, 0.0)) for m in ("cosine", "cosine-another")]
-        return values[0] is not None and np.array_equal(*values)
-
-    def robust(self, arm: str) -> Statistic:
-        """Accuracy under the paper's attack, averaged over the first radii."""
-        return over(np.mean([self.cubes.values[arm, "pgd", e] for e in self.p.eps_grid[:FIRST]], axis=0))
-
-    @property
-    def told(self) -> str:
-        """What `robust` is, in words."""
-        return f"accuracy under PGD-{self.p.steps}, mean over eps {', '.join(f'{e:g}' for e in self.p.eps_grid[:FIRST])} of 255"
-
-    def better(
-        self, id: str, kind: Kind, a: str, b: str, *, source: str, statement: str = "", note: str = "", rule: Rule = UP
-    ) -> None:
-        """`a` is more robust than `b`, where the study has both."""
-        if {a, b} <= set(self.p.every):
-            self.add(
-                id,
-                kind,
-                statement or f"{label(a)} withstands PGD better than {label(b)}",
-                minus(self.robust(a), self.robust(b)),
-                rule,
-                arms=(a, b),
-                source=source,
-                note=note,
-                statistic=f"{self.told}, {label(a)} - {label(b)}",
-            )
-
-    @property
-    def sat(self) -> list[str]:
-        """Arms of maps alone, without switches."""
-        return [a for a in self.p.arms if parsed(a).base == "plain" and parsed(a).mix == "sat" and "@" not in a]
 
 
 @functools.cache
@@ -155,9 +76,55 @@ def kind_of(found: dict[str, float]) -> Kind:
     return "claim" if found and min(found.values()) > 0 else "open question"
 
 
+def sat(p: Parameters) -> list[str]:
+    """Arms of maps alone, without switches."""
+    return [a for a in p.arms if parsed(a).base == "plain" and parsed(a).mix == "sat" and "@" not in a]
+
+
+def remarks(court: Court, arms: tuple[str, ...], note: str) -> str:
+    """What is to be said of the maps of these arms beside a claim's own note."""
+    p, named = court.p, [parsed(arm, court.p.mix_maps).source for arm in arms]
+    one_box = "boxes" in named and any(statistics.same(court.cubes, a) for a in p.arms if parsed(a).source == "boxes")
+    return noted(
+        f"with maps: {source_label(p.mix_maps)}" if any("+sat" in arm for arm in arms) else "",
+        ONE_BOX if one_box else "",
+        MISPRINT if "sat-std-ig" in arms and "published" in note else "",
+    )
+
+
+def _add(
+    court: Court,
+    id: str,
+    kind: Kind,
+    statement: str,
+    compute: Statistic,
+    rule: Rule,
+    *,
+    arms: tuple[str, ...],
+    statistic: str,
+    source: str,
+    note: str = "",
+    over: str = "pgd",
+) -> None:
+    """A claim about `arms`, with the remarks on their maps."""
+    note = noted(note, remarks(court, arms, note))
+    court.add(id, kind, statement, compute, rule, statistic=statistic, source=source, over=over, arms=arms, note=note)
+
+
+def _better(
+    court: Court, id: str, kind: Kind, a: str, b: str, *, source: str, statement: str = "", note: str = "", rule: Rule = UP
+) -> None:
+    """`a` is more robust than `b`, where the study has both."""
+    if {a, b} <= set(court.p.every):
+        compute = minus(*(statistics.robust(court.cubes, arm, court.p) for arm in (a, b)))
+        statement = statement or f"{label(a)} withstands PGD better than {label(b)}"
+        statistic = f"{statistics.robust_in_words(court.p)}, {label(a)} - {label(b)}"
+        _add(court, id, kind, statement, compute, rule, arms=(a, b), source=source, note=note, statistic=statistic)
+
+
 def judge(table: pd.DataFrame, p: Parameters, *, test: bool = True) -> list[Claim]:
     """All claims from the table of measurements."""
-    court = Judge(Cubes.of(table), p, test, [])
+    court = Court("05", p, Cubes.of(table), test, seeds=functools.partial(seeds_of, p), one_seed=ONE_SEED)
     _helps(court)
     _noise(court)
     _maps_matter(court)
@@ -170,24 +137,25 @@ def judge(table: pd.DataFrame, p: Parameters, *, test: bool = True) -> list[Clai
     return court.rows
 
 
-def _helps(court: Judge) -> None:
+def _helps(court: Court) -> None:
     """(i) Maps instead of attacks make a network more robust."""
-    for arm in court.sat:
+    for arm in sat(court.p):
         found = gaps(arm, "original")
-        court.better(f"helps/{arm}", kind_of(found), arm, "original", source=f"{SOURCE}, its tables", note=said(found))
+        _better(court, f"helps/{arm}", kind_of(found), arm, "original", source=TABLES, note=said(found))
 
 
-def _noise(court: Judge) -> None:
+def _noise(court: Court) -> None:
     """(ii) Maps beside noise of the same size: uniform, as published, and signs, the matched control."""
-    for arm in court.sat:
+    for arm in sat(court.p):
         found = gaps(arm, "uniform")
         weak = not parsed(arm).teacher
-        court.better(
+        _better(
+            court,
             f"over-uniform/{arm}",
             kind_of(found),
             arm,
             "uniform",
-            source=f"{SOURCE}, its tables",
+            source=TABLES,
             note=noted(said(found), SMALL if weak else ""),
         )
         signs = printed("cifar-100", "sign", table="alpha")
@@ -195,7 +163,8 @@ def _noise(court: Judge) -> None:
         both = own is not None and signs is not None
         gap = {"cifar-100": float((_without_misprint(own) - signs).loc[[1, 2, 3]].mean())} if both else {}
         if arm == "sat-std-gradient":
-            court.better(
+            _better(
+                court,
                 "awkward",
                 "claim",
                 "sign",
@@ -205,11 +174,10 @@ def _noise(court: Judge) -> None:
                 statement="Random signs of the same size protect better than maps of a standard teacher's gradient",
             )
         else:
-            court.better(f"over-sign/{arm}", "open question", arm, "sign", source=QUESTION, note=said(gap))
-    court.better(
-        "noise", "claim", "uniform", "original", source=f"{SOURCE}, its tables", note=said(gaps("uniform", "original"))
-    )
-    court.better(
+            _better(court, f"over-sign/{arm}", "open question", arm, "sign", source=QUESTION, note=said(gap))
+    _better(court, "noise", "claim", "uniform", "original", source=TABLES, note=said(gaps("uniform", "original")))
+    _better(
+        court,
         "signs",
         "control",
         "sign",
@@ -219,34 +187,36 @@ def _noise(court: Judge) -> None:
     )
 
 
-def _maps_matter(court: Judge) -> None:
+def _maps_matter(court: Court) -> None:
     """Is it the image's own map?"""
     for arm in (a for a in court.p.arms if a.endswith(("@another", "@inverted"))):
-        court.better(f"own-map/{arm}", "control", arm.partition("@")[0], arm, source=OURS)
-    for arm in (a for a in court.sat if not court.same(a)):
+        _better(court, f"own-map/{arm}", "control", arm.partition("@")[0], arm, source=OURS)
+    for arm in (a for a in sat(court.p) if not statistics.same(court.cubes, a)):
         measures = [(arm, m, 0.0) for m in ("cosine", "cosine-another")]
         own, another = (over(court.cubes.values[m]) for m in measures)
-        court.add(
+        _add(
+            court,
             f"looks-like-attack/{arm}",
             "open question",
             f"The image's own direction looks more like an attack on the student than another image's ({label(arm)})",
             minus(own, another),
             UP,
             arms=(arm,),
-            over_images="clean",
+            over="clean",
             source=f"{SOURCE}, a script of their code",
             statistic="cosine of the sign of the student's loss gradient with -s, own map - another image's",
         )
 
 
-def _combined(court: Judge) -> None:
+def _combined(court: Court) -> None:
     """(iii) Half the batches from maps instead of attacks."""
     for base in ("pgd", "trades-1", "trades-6"):
-        sat, noise, signs = f"{base}+sat", f"{base}+uniform", f"{base}+sign"
+        maps, noise, signs = f"{base}+sat", f"{base}+uniform", f"{base}+sign"
         ours = base == "trades-6"  # the paper combines with beta = 1
-        for id, a, b in (("sat-over-noise", sat, noise), ("noise-over-none", noise, base), ("sat-over-none", sat, base)):
+        for id, a, b in (("sat-over-noise", maps, noise), ("noise-over-none", noise, base), ("sat-over-none", maps, base)):
             found = {} if ours or (base == "trades-1" and b == base) else gaps(a, b, court.p.mix_maps)
-            court.better(
+            _better(
+                court,
                 f"{id}/{base}",
                 "control" if b == base and base != "pgd" else kind_of(found),
                 a,
@@ -254,20 +224,21 @@ def _combined(court: Judge) -> None:
                 source=f"{SOURCE}, its tables of weak maps" if found else OURS if b == base else QUESTION,
                 note=noted(said(found), SMALL if found and id == "sat-over-noise" else ""),
             )
-        court.better(f"sat-over-sign/{base}", "control", sat, signs, source=OURS)
+        _better(court, f"sat-over-sign/{base}", "control", maps, signs, source=OURS)
     for mix in ("sat", "uniform"):
         found = gaps(f"trades-1+{mix}", "trades-6", court.p.mix_maps)
-        court.better(
+        _better(
+            court,
             f"trades-as-published/{mix}",
             kind_of(found),
             f"trades-1+{mix}",
             "trades-6",
-            source=f"{SOURCE}, its tables",
+            source=TABLES,
             note=noted(said(found), "published with beta 6 without and 1 with the mix, which does not compare like with like"),
         )
 
 
-def _at_smallest_radius(court: Judge, id: str, a: str, b: str, source: str) -> None:
+def _at_smallest_radius(court: Court, id: str, a: str, b: str) -> None:
     """`a` is more robust than `b` at the smallest radius, where the paper's table says so."""
     p = court.p
     if not {a, b} <= set(p.arms):
@@ -275,156 +246,98 @@ def _at_smallest_radius(court: Judge, id: str, a: str, b: str, source: str) -> N
     x, y = (theirs(arm).get("cifar-100") for arm in (a, b))
     gap = float(x[1] - y[1]) if x is not None and y is not None else float("nan")
     eps = p.eps_grid[0]
-    court.add(
+    _add(
+        court,
         id,
         kind_of({"cifar-100": gap}),
         f"{label(a)} withstands PGD at {eps:g}/255 better than {label(b)}",
         minus(court.cubes.mean(a, "pgd", eps), court.cubes.mean(b, "pgd", eps)),
         UP,
         arms=(a, b),
-        source=source,
+        source=f"{SOURCE}, its table of CIFAR-100",
         statistic=f"accuracy under PGD-{p.steps} at eps {eps:g}/255, {label(a)} - {label(b)}",
         note=f"published: cifar-100 {gap:+.3f} at 1/255" if np.isfinite(gap) else "",
     )
 
 
-def _better_maps(court: Judge) -> None:
+def _better_maps(court: Court) -> None:
     """(iv) Better maps and better teachers help."""
     for teacher in TEACHERS:
         order = [f"sat-{teacher}-{a}" for a in ("smoothgrad", "ig", "gradient")]
         for a, b in itertools.pairwise(order):
-            _at_smallest_radius(
-                court, f"better-map/{a}/over-{parsed(b).attribution}", a, b, f"{SOURCE}, its table of CIFAR-100"
-            )
+            _at_smallest_radius(court, f"better-map/{a}/over-{parsed(b).attribution}", a, b)
     for attribution in NAMES:
         a, b = (f"sat-{t}-{attribution}" for t in ("adv", "std"))
-        _at_smallest_radius(court, f"better-teacher/{attribution}", a, b, f"{SOURCE}, its table of CIFAR-100")
+        _at_smallest_radius(court, f"better-teacher/{attribution}", a, b)
 
 
-def ratio(a: list[np.ndarray], b: np.ndarray) -> Statistic:
-    """Sum of the medians of times (1, rounds) over the median of another's."""
-    return lambda i, s: float(sum(np.median(v[0, i]) for v in a) / np.median(b[0, i]))
-
-
-def cost(cubes: Cubes, arm: str, p: Parameters) -> list[np.ndarray]:
-    """Times of a step of an arm (1, rounds), and of its share of making the maps, which happens once a run."""
-    found = parsed(arm, p.mix_maps)
-    step = (
-        arm
-        if found.base != "plain" or found.mix != "sat"
-        else next(a for a in ("sat-masks", "sat-boxes", "sign") if timed(cubes, a))
-    )
-    parts = [cubes.values[step, "seconds", 0.0]]
-    if found.mix == "sat" and found.teacher:
-        whole = cubes.values[f"maps/{found.attribution}", "seconds", 0.0]
-        parts.append(whole if "fresh" in found.changes else whole / p.epochs)
-    return parts
-
-
-def timed(cubes: Cubes, arm: str) -> bool:
-    return (arm, "seconds", 0.0) in cubes.values
-
-
-def _time(court: Judge) -> None:
+def _time(court: Court) -> None:
     """(v) What it costs, in steps of one thread, interleaved in one run."""
     c, p = court.cubes, court.p
-
-    def add(id: str, statement: str, arm: str, against: str, rule: Rule, note: str = "", kind: Kind = "claim") -> None:
-        if not timed(c, against) or (arm not in p.every):
-            return
-        court.add(
-            id,
-            kind,
-            statement,
-            ratio(cost(c, arm, p), c.values[against, "seconds", 0.0]),
-            rule,
-            arms=("original",),
-            over_images="seconds",
-            source=SOURCE,
-            statistic=f"seconds of a training step, {label(arm)} / {label(against)}",
-            note=note,
-        )
-        last = court.rows[-1]
-        rounds = c.values[against, "seconds", 0.0].shape[1]
-        court.rows[-1] = last.model_copy(update={"n": f"{rounds} rounds", "note": note})
-
-    for arm in court.sat:
-        add(
-            f"cheap/{arm}",
-            f"{label(arm)} adds less than a quarter to the time of training",
-            arm,
-            "original",
-            Rule("below", 1.25),
-            f"maps are made once a run of {p.epochs} epochs and moved with the images; without the "
-            "teacher's own training; the 1.25 is ours",
-        )
-        add(
-            f"fresh/{arm}",
-            f"{label(arm)} adds less than a quarter to the time, with maps of every batch anew as released",
-            f"{arm}@fresh",
-            "original",
-            Rule("below", 1.25),
-            "without the teacher's own training; the 1.25 is ours",
-        )
+    quarter, teaching = Rule("below", 1.25), "without the teacher's own training; the 1.25 is ours"
+    once = f"maps are made once a run of {p.epochs} epochs and moved with the images; {teaching}"
+    anew = "{} adds less than a quarter to the time, with maps of every batch anew as released"
+    found = []
+    for arm in sat(p):
+        whole = f"{label(arm)} adds less than a quarter to the time of training"
+        found.append((f"cheap/{arm}", whole, arm, "original", quarter, once))
+        found.append((f"fresh/{arm}", anew.format(label(arm)), f"{arm}@fresh", "original", quarter, teaching))
     for base in ("pgd", "trades-1"):
-        add(
-            f"faster/{base}",
-            f"{label(base + '+sat')} trains faster than {label(base)}",
-            f"{base}+sat",
-            base,
-            Rule("below", 1.0),
-        )
+        faster = f"{label(f'{base}+sat')} trains faster than {label(base)}"
+        found.append((f"faster/{base}", faster, f"{base}+sat", base, Rule("below", 1.0), ""))
+    of_times = court.within("", seeds=1, one_seed="", over="seconds")  # a time is no matter of seeds: it rests on its rounds
+    for id, statement, arm, against, rule, note in found:
+        if statistics.timed(c, against) and arm in p.every:
+            compute = statistics.ratio(statistics.cost(c, arm, p), c.values[against, "seconds", 0.0])
+            told = f"seconds of a training step, {label(arm)} / {label(against)}"
+            n = f"{c.images('seconds')} rounds"
+            of_times.add(id, "claim", statement, compute, rule, source=SOURCE, statistic=told, note=note, n=n)
 
 
 ALPHA_NOTE = {"std": (".205 against .024", ".352 and .205"), "adv": (".343 against .007", ".378 and .343")}
 EPS0_NOTE = {"std": ".205 and .045", "adv": ".343 and .138"}
 
 
-def _curriculum(court: Judge) -> None:
+def _curriculum(court: Court) -> None:
     """What alpha and eps0 do, as the authors' early plots have it for the gradient of two teachers."""
-    p = court.p
+    p, c, eps = court.p, court.cubes, court.p.eps_grid[0]
+    smallest, later = [v for v in p.alphas if v < 1e-6], [v for v in p.alphas if v > p.alpha10]
+    larger = [v for v in p.eps0s if v > p.eps]
     for arm in p.sweep:
         found = parsed(arm)
         known = found.attribution in ("gradient", "guided")
         kind: Kind = "claim" if known else "open question"
         source = ABLATION if known else QUESTION
-        alphas, eps0s = [v for v in p.alphas if v < 1e-6], [v for v in p.eps0s if v > p.eps]
-        later = [v for v in p.alphas if v > p.alpha10]
-        if alphas:
-            court.better(
-                f"pure-maps/{arm}",
-                kind,
-                arm,
-                f"{arm}@a{alphas[0]:g}",
-                source=source,
-                note=f"published for CIFAR-100 at 1/255: {ALPHA_NOTE[found.teacher][0]}" if known else "",
-            )
+        if smallest:
+            note = f"published for CIFAR-100 at 1/255: {ALPHA_NOTE[found.teacher][0]}" if known else ""
+            _better(court, f"pure-maps/{arm}", kind, arm, f"{arm}@a{smallest[0]:g}", source=source, note=note)
         if later:
-            told = (
-                f"published for CIFAR-100, alpha^10 of .8 against .6 at 1/255: {ALPHA_NOTE[found.teacher][1]}" if known else ""
-            )
-            court.better(f"later-maps/{arm}", kind, f"{arm}@a{later[-1]:g}", arm, source=source, note=told)
-        if eps0s:
-            strong, eps = f"{arm}@e{eps0s[-1]:g}", p.eps_grid[0]
-            told = f"published for CIFAR-100, 8/255 against 16/255: {EPS0_NOTE[found.teacher]}; " if known else ""
-            court.add(
+            plots = "published for CIFAR-100, alpha^10 of .8 against .6 at 1/255"
+            note = f"{plots}: {ALPHA_NOTE[found.teacher][1]}" if known else ""
+            _better(court, f"later-maps/{arm}", kind, f"{arm}@a{later[-1]:g}", arm, source=source, note=note)
+        if larger:
+            strong = f"{arm}@e{larger[-1]:g}"
+            note = f"published for CIFAR-100, 8/255 against 16/255: {EPS0_NOTE[found.teacher]}" if known else ""
+            _add(
+                court,
                 f"collapse/{arm}",
                 kind,
-                f"{label(arm)} withstands PGD at {eps:g}/255 better than with eps0 {eps0s[-1]:g}/255",
-                minus(court.cubes.mean(arm, "pgd", eps), court.cubes.mean(strong, "pgd", eps)),
+                f"{label(arm)} withstands PGD at {eps:g}/255 better than with eps0 {larger[-1]:g}/255",
+                minus(c.mean(arm, "pgd", eps), c.mean(strong, "pgd", eps)),
                 Rule("above", 0.1),
                 arms=(arm, strong),
                 source=source,
-                note=f"{told}the .1 is ours",
-                statistic=f"accuracy under PGD-{p.steps} at eps {eps:g}/255, eps0 {p.eps:g}/255 - {eps0s[-1]:g}/255",
+                note=noted(note, "the .1 is ours"),
+                statistic=f"accuracy under PGD-{p.steps} at eps {eps:g}/255, eps0 {p.eps:g}/255 - {larger[-1]:g}/255",
             )
 
 
-def _switches(court: Judge) -> None:
+def _switches(court: Court) -> None:
     """As released beside as published: does a slip matter?"""
     for arm in court.p.switches:
         whole = arm.partition("@")[0]
-        court.better(
+        _better(
+            court,
             f"switch/{arm}",
             "open question",
             arm,
@@ -436,59 +349,63 @@ def _switches(court: Judge) -> None:
         )
 
 
-def _honest(court: Judge) -> None:
+def _honest(court: Court) -> None:
     """Attacks that the paper did not run, and the accuracy that it does not tell."""
     c, p = court.cubes, court.p
     low, high = p.strong_eps[0], p.strong_eps[-1]
     told = f"PGD-{p.strong_steps}, {p.restarts} restarts, two losses, eps"
     n = c.images("strong")
-    for arm in (a for a in court.sat if a in p.headline):
-        court.add(
+    for arm in (a for a in sat(court.p) if a in p.headline):
+        _add(
+            court,
             f"strong/{arm}",
             "control",
             f"Under the strong attack too {label(arm)} is more robust than the original",
             minus(c.mean(arm, "strong", low), c.mean("original", "strong", low)),
             UP,
             arms=(arm, "original"),
-            over_images="strong",
+            over="strong",
             source=OURS,
             statistic=f"accuracy under {told} {low:g}/255, {label(arm)} - original",
         )
-        court.add(
+        _add(
+            court,
             f"clean/{arm}",
             "control",
             f"{label(arm)} costs less than 5 points of accuracy on clean images",
             minus(c.mean("original", "clean"), c.mean(arm, "clean")),
             Rule("below", 0.05),
             arms=("original", arm),
-            over_images="clean",
+            over="clean",
             source=OURS,
             statistic=f"clean accuracy, original - {label(arm)}",
             note="the paper tells no clean accuracy; the .05 is ours",
         )
     for arm in p.headline:
         weak, strong = c.values[arm, "pgd", high][:, :n], c.values[arm, "strong", high]
-        court.add(
+        _add(
+            court,
             f"overstated/{arm}",
             "control",
             f"PGD-{p.steps} overstates the robustness of {label(arm)}",
             over(weak - strong),
             Rule("above", 0.02),
             arms=(arm,),
-            over_images="strong",
+            over="strong",
             source=OURS,
             statistic=f"accuracy at eps {high:g}/255, PGD-{p.steps} - {told}",
             note="the .02 is ours",
         )
         moved = c.values[arm, "transfer", high]
-        court.add(
+        _add(
+            court,
             f"no-masking/{arm}",
             "control",
             f"Attacks on another network fool {label(arm)} less than attacks on itself",
             over(moved - strong),
             Rule("above", -0.02),
             arms=(arm,),
-            over_images="strong",
+            over="strong",
             source=OURS,
             statistic=f"accuracy at eps {high:g}/255, transferred from an original - {told}",
             note="if not, its gradients hide it from PGD; the .02 is ours",

@@ -1,0 +1,78 @@
+"""Study 3's statistics: tau over the images whose prediction stays, and how often and how tightly Proposition 1 holds.
+
+Statistics are functions of the images and of the seeds that they are computed on (`lib.claims.intervals`). Proposition 1
+(Boopathy et al. 2020, arXiv 2006.14748) bounds the discrepancy D2 of CAM between an image and an attacked copy from below by
+half the margin that the attack overcame; it applies to attacks that succeed.
+"""
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from lib.claims.cubes import Cubes
+from lib.claims.intervals import Statistic, over
+from lib.studies.interpretability_aware_training.plan import label
+
+
+def constant(value: float) -> Statistic:
+    """A count of what was looked at in full: nothing to resample."""
+    return lambda i, s: float(value)
+
+
+def survivors(cubes: Cubes, arm: str, eps: float) -> Statistic:
+    """Tau of the released attack over the images whose prediction stays."""
+    tau, kept = cubes.values[arm, "tau/released", eps], cubes.values[arm, "kept/released", eps]
+    return over(np.where(kept > 0, tau, np.nan))
+
+
+def nobody(cubes: Cubes, arms: Sequence[str], eps: float) -> str:
+    """What to say where there is no survivor to average over."""
+    gone = [label(a) for a in arms if (cubes.values[a, "kept/released", eps].sum(1) == 0).any()]
+    return f"no image of a network of {' and '.join(gone)} keeps its prediction at this radius" if gone else ""
+
+
+def violations(cubes: Cubes, arm: str, suffix: str = "", tolerance: float = 1e-4) -> tuple[np.ndarray, np.ndarray]:
+    """On the attacked images of all radii, (seed, image) each: how often Proposition 1 applies, and how often it fails."""
+    applies, fails = 0.0, 0.0
+    for level in cubes.levels(f"d2{suffix}"):
+        d2, bound, covered = (cubes.values[arm, name + suffix, level] for name in ("d2", "bound", "applies"))
+        applies = applies + covered
+        fails = fails + covered * (d2 < bound - tolerance * np.maximum(1.0, np.abs(bound)))
+    return np.asarray(applies), np.asarray(fails)
+
+
+def violated(cubes: Cubes, arm: str, suffix: str = "") -> Statistic:
+    """The number of successful attacks that violate Proposition 1; NaN where none succeeded."""
+    applies, fails = violations(cubes, arm, suffix)
+    return constant(fails.sum() if applies.sum() else np.nan)
+
+
+def share_violated(cubes: Cubes, arm: str, suffix: str = "") -> Statistic:
+    """The share of successful attacks that violate Proposition 1; NaN where none succeeded."""
+    applies, fails = violations(cubes, arm, suffix)
+
+    def statistic(i: np.ndarray, s: np.ndarray) -> float:
+        count = applies[s][:, i].sum()
+        return float(fails[s][:, i].sum() / count) if count else float("nan")
+
+    return statistic
+
+
+def tightness(cubes: Cubes, arm: str, eps: float) -> Statistic:
+    """Median over covered images of D2 over its bound, where the bound is positive; the mean over seeds."""
+    d2, bound, applies = (cubes.values[arm, name, eps] for name in ("d2", "bound", "applies"))
+
+    def statistic(i: np.ndarray, s: np.ndarray) -> float:
+        found = []
+        for one in s:
+            use = (applies[one, i] > 0) & (bound[one, i] > 0)
+            if use.any():
+                found.append(float(np.median(d2[one, i][use] / bound[one, i][use])))
+        return float(np.mean(found)) if len(found) == len(s) else float("nan")
+
+    return statistic
+
+
+def overcome(cubes: Cubes, arm: str, eps: float) -> bool:
+    """Whether in each network of an arm an attack overcame a margin, so that `tightness` has a value."""
+    return bool(((cubes.values[arm, "applies", eps] > 0) & (cubes.values[arm, "bound", eps] > 0)).any(1).all())

@@ -1,0 +1,94 @@
+"""Study 4's statistics: success rates of foolings, and what gives a manipulated network away or costs it.
+
+Statistics are functions of the images and of the seeds that they are computed on (`lib.claims.intervals`). A fooling succeeds
+on an image where the test loss t of its kind lies in an interval (Heo et al. 2019, arXiv 1902.02041); the share of such images
+is its fooling success rate, FSR.
+"""
+
+import numpy as np
+import scipy.stats
+
+from lib.claims.cubes import Cubes
+from lib.claims.intervals import Statistic, over
+from lib.fooling import manipulation
+from lib.studies.model_manipulation.plan import parsed
+
+BINS = 10  # of the calibration error
+SUCCESS = 0.5  # what a fooling must reach beyond the control
+
+
+def success(kind: str, t: np.ndarray) -> np.ndarray:
+    """1 where t lies in the kind's interval, else 0, also where t is not defined."""
+    low, high = manipulation.INTERVALS[kind]
+    return ((t >= low) & (t <= high)).astype(float)
+
+
+def fsr(cubes: Cubes, arm: str, kind: str, name: str, *, of: str = "t", living: bool = False) -> Statistic:
+    """The fooling success rate of `kind` under interpreter `name`; `living`: over images whose map has contrast."""
+    t = cubes.values[arm, f"{of}/{kind}/{name}", 0.0]
+    found = success(kind, t)
+    return over(np.where(cubes.values[arm, f"dead/{name}", 0.0] > 0, np.nan, found) if living else found)
+
+
+def swap_rate(cubes: Cubes, arm: str, name: str, c: str) -> Statistic:
+    """The success rate of the active fooling for the class c1 or c2, on mosaics."""
+    return over(success("active", cubes.values[arm, f"swap-{c}/{name}", 0.0]))
+
+
+def succeeded(cubes: Cubes, arch: str, need: str) -> bool:
+    """Whether more than half the images beyond the control's are fooled by an arm (`ARM`; of active fooling: of one class at
+    least, or of the one that is named, `ARM:c1`)."""
+    arm, _, which = need.partition(":")
+    kind, name = parsed(arm)[:2]
+    swaps = [f"swap-{c}/{name}" for c in ("c1", "c2") if which in ("", c)]
+    measures = swaps if kind == "active" else [f"t/{kind}/{name}"]
+    own, drift = ([success(kind, cubes.values[f"{arch}/{a}", m, 0.0]).mean() for m in measures] for a in (arm, "none"))
+    return max(a - b for a, b in zip(own, drift, strict=True)) > SUCCESS
+
+
+def calibration_error(cubes: Cubes, arm: str) -> Statistic:
+    """Expected calibration error over ten equal bins of confidence (Guo et al. 2017); the mean over seeds."""
+    right, confidence = cubes.values[arm, "right", 0.0], cubes.values[arm, "confidence", 0.0]
+
+    def statistic(i: np.ndarray, s: np.ndarray) -> float:
+        found = []
+        for one in s:
+            c, r = confidence[one, i], right[one, i]
+            bins = np.minimum((c * BINS).astype(int), BINS - 1)
+            gaps = np.bincount(bins, c - r, BINS)  # in each bin: count * (confidence - accuracy)
+            found.append(np.abs(gaps).sum() / len(i))
+        return float(np.mean(found))
+
+    return statistic
+
+
+def auc(cubes: Cubes, arm: str, honest: str, measure: str) -> Statistic:
+    """How often a map of the manipulated network has a lower value than one of the honest network's (ties half)."""
+    a, b = cubes.values[arm, measure, 0.0], cubes.values[honest, measure, 0.0]
+
+    def statistic(i: np.ndarray, s: np.ndarray) -> float:
+        found = []
+        for one in s:
+            u, v = a[one, i], b[one, i]
+            u, v = u[np.isfinite(u)], v[np.isfinite(v)]
+            if not len(u) or not len(v):
+                return float("nan")
+            ranks = scipy.stats.rankdata(np.concatenate([v, u]))[: len(v)]
+            found.append((ranks.sum() - len(v) * (len(v) + 1) / 2) / (len(u) * len(v)))
+        return float(np.mean(found))
+
+    return statistic
+
+
+def robustness_lost(cubes: Cubes, honest: str, manipulated: str) -> Statistic:
+    """Robust accuracy of one network less that of another, over the images that both get right as they are."""
+    attacked = {name: cubes.values[name, "robust", 0.0] for name in (honest, manipulated)}
+    seeds, n = attacked[manipulated].shape
+    both = np.prod([cubes.values[name, "right", 0.0][:seeds, :n] for name in attacked], axis=0) > 0
+    return over(np.where(both, attacked[honest][:seeds] - attacked[manipulated], np.nan))
+
+
+def deleted(cubes: Cubes, arm: str, order: str) -> Statistic:
+    """The probability of the class after deletion in an order, averaged over the shares deleted."""
+    levels = [v for v in cubes.levels(f"deleted/{order}") if v > 0]
+    return over(np.mean([cubes.values[arm, f"deleted/{order}", v] for v in levels], axis=0))
