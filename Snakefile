@@ -1,4 +1,4 @@
-"""The graph of the study: train -> notebook -> report -> index.
+"""The graph of the study: train -> measure -> notebook -> report -> index.
 
 `python -m lib study --profile laptop` runs it, as `make report` does; what it depends on is files, so it resumes, and the
 same graph runs on a cluster (README, "Execute").
@@ -23,6 +23,7 @@ TOGETHER = int(config.get("together", 16))  # short networks of one depth in a j
 JOBS = {run: graph.jobs(graph.networks(run, PROFILE), TOGETHER) for run in RUNS}
 CONFIGS = {job: configs for found in JOBS.values() for job, configs in found.items()}
 JOB_OF = {c.digest: job for job, configs in CONFIGS.items() for c in configs}
+PARTS = {run: graph.measurements(run, PROFILE, TOGETHER // 2) for run in RUNS}
 PYTHON = sys.executable
 GPU = int(config.get("gpu", 0))  # what each job that computes asks for
 
@@ -30,6 +31,12 @@ GPU = int(config.get("gpu", 0))  # what each job that computes asks for
 def needed(job):
     """The jobs that train what this one's networks begin with or ask."""
     return sorted({JOB_OF[n.digest] for c in CONFIGS[job] for n in c.needs if n.digest in JOB_OF} - {job})
+
+
+def measured_on(run, part):
+    """The jobs that train the networks of one process that measures."""
+    configs = graph.asked(run, PROFILE, PARTS[run][f"{run}/{part}"])
+    return sorted({TRAINED / f"{JOB_OF[c.digest]}.json" for c in configs if c.digest in JOB_OF})
 
 
 rule all:
@@ -51,12 +58,31 @@ rule train:
         mem_mb=4000,
         runtime=240,
     shell:
-        "{PYTHON} -m lib train --config {params.config:q} --record {output:q}"
+        "{PYTHON:q} -m lib train --config {params.config:q} --record {output:q}"
+
+
+rule measure:
+    input:
+        networks=lambda wildcards: measured_on(wildcards.run, wildcards.part),
+        profile=lambda wildcards: os.path.relpath(profiles.profile_file(wildcards.run, PROFILE)),
+        code=lambda wildcards: [os.path.relpath(p) for p in sources.of_measurement(wildcards.run, graph.networks(wildcards.run, PROFILE))],
+    output:
+        RESULTS / "{run}" / "measured" / "{part}.json",
+    params:
+        jobs=lambda wildcards: json.dumps(PARTS[wildcards.run][f"{wildcards.run}/{wildcards.part}"]),
+    threads: 1
+    resources:
+        gpu=GPU,
+        mem_mb=4000,
+        runtime=240,
+    shell:
+        "{PYTHON:q} -m lib measure {wildcards.run:q} --profile {PROFILE} --jobs {params.jobs:q} --record {output:q}"
 
 
 rule notebook:
     input:
         networks=lambda wildcards: [TRAINED / f"{job}.json" for job in JOBS[wildcards.run]],
+        measured=lambda wildcards: [RESULTS / wildcards.run / "measured" / f"{Path(part).name}.json" for part in PARTS[wildcards.run]],
         notebook=lambda wildcards: os.path.relpath(profiles.notebook_of(wildcards.run)),
         profile=lambda wildcards: os.path.relpath(profiles.profile_file(wildcards.run, PROFILE)),
         code=lambda wildcards: [os.path.relpath(p) for p in sources.of_notebook(wildcards.run)],
@@ -71,7 +97,7 @@ rule notebook:
         mem_mb=8000,
         runtime=240,
     shell:
-        "{PYTHON} -m lib run {wildcards.run:q} --profile {PROFILE} --no-report"
+        "{PYTHON:q} -m lib run {wildcards.run:q} --profile {PROFILE} --no-report"
 
 
 rule report:
@@ -85,7 +111,7 @@ rule report:
         mem_mb=1000,
         runtime=10,
     shell:
-        "{PYTHON} -m lib report {wildcards.run:q} --profile {PROFILE}"
+        "{PYTHON:q} -m lib report {wildcards.run:q} --profile {PROFILE}"
 
 
 rule index:
@@ -97,4 +123,4 @@ rule index:
         # a mark, not the page: Snakemake removes an output before it is made anew
         RESULTS / "99-ledger" / "shown.json",
     shell:
-        "{PYTHON} -m lib report --index --profile {PROFILE}"
+        "{PYTHON:q} -m lib report --index --profile {PROFILE}"

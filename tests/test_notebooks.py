@@ -45,7 +45,7 @@ def test_stored_form(path):
 
 
 def test_no_colour_map_that_misleads():
-    sources = {p.name: p.read_text() for p in (paths.PROJECT / "lib").glob("*.py")}
+    sources = {p.name: p.read_text() for p in (paths.PROJECT / "lib").rglob("*.py")}
     for path in NOTEBOOKS:
         cells = nbformat.read(path, as_version=4).cells
         sources[path.name] = "\n".join(c.source for c in cells if c.cell_type == "code")

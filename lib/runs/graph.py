@@ -1,7 +1,8 @@
-"""Which process trains which networks."""
+"""Which process trains which networks, and which measures them."""
 
 import itertools
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from typing import Any
 
 from lib.runs import profiles
 from lib.system import files
@@ -36,3 +37,18 @@ def jobs(configs: Iterable[TrainConfig], together: int = 1) -> dict[str, list[Tr
         for part in (group[a:b] for a, b in itertools.pairwise(ends)):
             found[files.digest_of([c.digest for c in part]) if len(part) > 1 else part[0].digest] = part
     return found
+
+
+def measurements(run: str, profile: str, together: int = 1) -> dict[str, list[tuple[Any, ...]]]:
+    """The jobs of a run that one process measures, by its name: neighbours, alike in number, `together` at most."""
+    found = profiles.part(run, "plan").jobs(profiles.parameters(run, profile))
+    count = -(-len(found) // max(1, together))
+    ends = [i * len(found) // count for i in range(count + 1)]
+    return {f"{run}/{files.digest_of(found[a:b])}": found[a:b] for a, b in itertools.pairwise(ends)}
+
+
+def asked(run: str, profile: str, jobs: Sequence[tuple[Any, ...]]) -> list[TrainConfig]:
+    """The networks that jobs of a run ask, each once."""
+    p = profiles.parameters(run, profile)
+    needed = profiles.part(run, "plan").networks
+    return list({c.digest: c for job in jobs for c in needed(p, *job)}.values())

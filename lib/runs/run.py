@@ -127,13 +127,11 @@ class Run:
 
         The numbers do not depend on how many cores there are. On another device: one after the other.
         """
-        import torch
-
         on_cpu = devices.device(self.parameters.device).type == "cpu"
         workers = workers or (len(os.sched_getaffinity(0)) if on_cpu and hasattr(os, "sched_getaffinity") else 1)
         done: list[pd.DataFrame] = []
         begin = time.perf_counter()
-        with devices.threads(1 if on_cpu else torch.get_num_threads()), ThreadPoolExecutor(workers) as pool:
+        with devices.one_thread_on_cpu(self.parameters.device), ThreadPoolExecutor(workers) as pool:
             for data in pool.map(work, items):
                 done.append(data)
                 left = (time.perf_counter() - begin) / len(done) * (len(items) - len(done))

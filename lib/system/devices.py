@@ -23,3 +23,8 @@ def threads(n: int) -> Iterator[None]:
         yield
     finally:
         torch.set_num_threads(before)
+
+
+def one_thread_on_cpu(name: str = "auto") -> contextlib.AbstractContextManager[None]:
+    """One torch thread where the named device is the CPU, so that jobs share its cores and numbers do not depend on them."""
+    return threads(1 if device(name).type == "cpu" else torch.get_num_threads())
