@@ -83,6 +83,7 @@ def encode(x: Tensor) -> Coefficients:
     """Coefficients of colour images (N, 3, H, W) in [0, 1]; differentiable. Raises ValueError for grey images."""
     check_colour(x)
     height, width = x.shape[2:]
+    # deviation: images of any size are padded; the code of Kang et al. takes multiples of 16 alone.
     padded = F.pad(x, (0, -width % 16, 0, -height % 16), mode="replicate") * 255
     y, cb, cr = torch.einsum("kc,nchw->knhw", _TO_YCBCR.to(x), padded)  # chroma without its offset of 128
     chroma = F.avg_pool2d(torch.stack([cb, cr], 1), 2)

@@ -112,6 +112,8 @@ class _Attacker:
             reached[slot] = torch.maximum(reached[slot], margin(logits, target))
             if now.any():
                 check_result(x[rows[slot[now]]], x_adv[now], eps, self.norm)
+                # deviation: any iterate at this radius or a smaller one breaks an image; Boopathy et al. judge the last iterate
+                # alone.
                 broken[slot[now]] = True
             stay = ~now & ~last
             slot, age, x_adv = slot[stay], age[stay], x_adv[stay]

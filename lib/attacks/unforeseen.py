@@ -28,6 +28,8 @@ from lib.attacks.steps import AttackResult, check_input, fooled, project
 from lib.data import checks, images
 from lib.networks import contract, hooks
 
+# deviation: the step of Gabor and snow is the construction's own, as Kang et al. published it; Boopathy et al. 2020 took eps /
+# sqrt(200).
 FIXED_STEP = math.sqrt(0.001 / 200)  # of Gabor and snow, whose latents live in fixed boxes: it does not grow with eps
 # Radii that the authors calibrated: Gabor and snow on ImageNet-100 (there are none for CIFAR), JPEG on CIFAR-10.
 CALIBRATED = {
@@ -65,6 +67,7 @@ def _optimise(
     model: nn.Module, y: Tensor, latent: Tensor, draw: Drawn, update: Update, steps: int, targets: Tensor | None
 ) -> AttackResult:
     """`steps` updates of the latent, and the image that the last one draws."""
+    # deviation: untargeted unless `targets` are given; Kang et al. drive every image towards a random wrong class.
     goal, sign = (y, 1.0) if targets is None else (targets, -1.0)
     with hooks.frozen(model):
         for i in range(steps):
@@ -169,8 +172,6 @@ def gabor(
 ) -> AttackResult:
     """Gabor noise: x' = clip(x + eps n(v)), n in [0, 1]; sign steps in v, kept sparse and in [-1, 1].
 
-    (The released code has its mask the wrong way round: from the first step on, the pixels that started at zero move.)
-
     `x` (N, 3, H, W) in [0, 1], any H and W; eps in the same units (`CALIBRATED`). Cost: `steps` passes forward and back.
     Raises ValueError for grey images and bad input.
     """
@@ -185,6 +186,8 @@ def gabor(
         return (x + eps * gabor_noise(v, kernels)).clamp(0, 1)
 
     def update(v: Tensor, up: Tensor, i: int) -> Tensor:
+        # deviation: pixels outside the mask stay zero, as in the paper; in the code of Kang et al. the mask is inverted and
+        # they move.
         return (v + step * up.sign()).clamp(-1, 1) * mask
 
     return _optimise(model, y, latent, draw, update, steps, targets)
@@ -318,6 +321,8 @@ def jpeg_attack(
         latent = latent.clamp(-COEFFICIENT_BOX, COEFFICIENT_BOX)
 
     def draw(v: Tensor, i: int) -> Tensor:
+        # deviation: v moves the coefficients by v / 2 in every pass; the first pass of the code of Kang et al. moves them by
+        # eps v / 2.
         moved = (q + d / 2 for q, d in zip(clean, clean.like(v), strict=True))
         return jpeg.decode(jpeg.Coefficients(*moved), size)
 
@@ -327,6 +332,8 @@ def jpeg_attack(
         if norm == "l2":
             v = v + step * up / (up.norm(dim=1, keepdim=True) + 1e-8)
             return project(v, eps, "l2").clamp(-COEFFICIENT_BOX, COEFFICIENT_BOX)
+        # deviation: the vertices keep to the box; those in the code of Kang et al. measure the room from where v is and can
+        # leave it.
         return v + (l1_vertex(up, eps, COEFFICIENT_BOX) - v) / (i + 1)
 
     return _optimise(model, y, latent, draw, update, steps, targets)

@@ -49,6 +49,7 @@ def mosaics(data: ImageSet, pair: tuple[int, int], n: int, *, tile: Tile = "nati
             images = F.interpolate(images, scale_factor=0.5, mode="bilinear", antialias=True).clamp(0, 1)
         tiles.append(images.unflatten(0, (n, 2)))
     a, b = tiles
+    # deviation: two images of each class on the diagonals; how Heo et al. made their 1,300 images is not published.
     falling = torch.from_numpy(rng.random(n) < 0.5)  # the first class from upper left to lower right
     either = falling[:, None, None, None]
     corners = [

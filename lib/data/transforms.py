@@ -53,6 +53,7 @@ def patch_shuffle(x: Tensor, k: int, keys: Sequence[int] | Tensor, *, seed: int 
         )
     if len(keys) != n:
         raise ValueError(f"{n} images but {len(keys)} keys; a key names each image")
+    # deviation: a permutation belongs to the image, so all networks see one; the code of Zhang and Zhu draws anew in every run.
     order = permutations(keys, k, seed).to(x.device)
     h, w = height // k, width // k
     patches = x.view(n, c, k, h, k, w).permute(0, 2, 4, 1, 3, 5).reshape(n, k * k, c, h, w)

@@ -41,6 +41,7 @@ def _weights(gradient: Tensor, activation: Tensor, method: Method) -> Tensor:
     """Channel weights (N, C) of a map."""
     if method == "gradcam":
         return gradient.mean((2, 3))
+    # deviation: without the factor exp(score) of Chattopadhay et al., which only scales a map.
     g2 = gradient**2
     total = activation.sum((2, 3), keepdim=True)
     denominator = 2 * g2 + total * g2 * gradient + 1e-6

@@ -169,6 +169,7 @@ def smoothgrad(
         )
     generator = generator or torch.Generator().manual_seed(0)
     x = x.detach()
+    # deviation: noise is of the range of the pixels in [0, 1]; Zhang and Zhu 2019 add it after normalisation.
     sigma = spread * (x.flatten(1).amax(1) - x.flatten(1).amin(1)).view(-1, 1, 1, 1)
     with hooks.frozen(model):
         logits, classes = _clean(model, x, targets, batch_size)
@@ -183,6 +184,7 @@ def _path(steps: int, rule: Rule) -> tuple[list[float], list[float]]:
     """Places in [0, 1] along the path, and their weights, which sum to one."""
     if steps < 1:
         raise ValueError(f"steps={steps}: the path needs one point at least")
+    # deviation: midpoints unless asked otherwise; Sundararajan et al. sum right ends, whose error is larger for as many points.
     if rule == "midpoint":
         return [(i + 0.5) / steps for i in range(steps)], [1 / steps] * steps
     if rule == "right":

@@ -243,6 +243,8 @@ COMPOSITES = {
     "epsilon-plus": Composite(_PLUS, Epsilon(), Epsilon(), _PLUS),
     "alpha2-beta1": Composite(AlphaBeta(2, 1), Epsilon(), Epsilon(), _PLUS),
     # Heo et al. 2019: stabiliser .01, BatchNorm passed by; and with the two slips of their code
+    # deviation: without the two slips of the code of Heo et al. 2019: a bias counted twice, shares of a sum that had been
+    # overwritten.
     "heo": Composite(AlphaBeta(eps=0.01), *_HEO, fold=False),
     "heo-released": Composite(AlphaBeta(eps=0.01, bias="twice"), *_HEO, fold=False, overwritten=True),
 }

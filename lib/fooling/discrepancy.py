@@ -55,6 +55,8 @@ def integrated(model: nn.Module, x: Tensor, classes: Tensor, *, steps: int = 20)
 
     The authors average 100 right ends of a softplus network; here it is the network itself, `steps` midpoints.
     """
+    # deviation: the network itself and midpoints; the code of Boopathy et al. takes 100 right ends of a copy with softplus for
+    # ReLU.
     settings = Settings(steps=steps)
     return by_name.raw("ig", model, x, _rows(classes, len(x)), settings, create_graph=torch.is_grad_enabled())
 
@@ -80,6 +82,8 @@ def other_weights(logits: Tensor, y: Tensor) -> Tensor:
     """Softmax over the classes other than y, (N, classes): zero at y, a sum of one. Raises ValueError for one class."""
     if logits.shape[1] < 2:
         raise ValueError("there is one class; a discrepancy over other classes needs two at least")
+    # deviation: the softmax is over the classes other than y, as in the authors' code; the print does not show over which it
+    # runs.
     return logits.scatter(1, y[:, None], -torch.inf).softmax(1)
 
 

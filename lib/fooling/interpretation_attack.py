@@ -48,6 +48,7 @@ def _moved(form: Form, before: Tensor, after: Tensor, top: Tensor) -> Tensor:
     """How far a map went by the form's own measure, (N,): more is farther."""
     if form == "l1":
         return (after - before).flatten(1).abs().sum(1)
+    # deviation: `topk` is what the code of Boopathy et al. climbs and what their table 3 holds; the printed formula is `l1`.
     return -after.flatten(1).gather(1, top).sum(1)
 
 
@@ -101,9 +102,13 @@ def aai(
                 after = maps.gather(1, own)[:, 0]
                 moved = _moved(form, before, after, top)
                 if not last:
+                    # deviation: the hinge holds on to the class predicted for x, and in both forms; the print holds on to y,
+                    # the code has no hinge.
                     goal = moved - hinge * losses.margin(logits, predicted).clamp_min(0)
                     (gradient,) = torch.autograd.grad(goal.sum(), z)
             kept = logits.argmax(1) == predicted
+            # deviation: the farthest iterate that keeps the prediction counts, unless `keep=False`; the authors take the last
+            # one and drop images.
             if keep:
                 better = kept & (moved.detach() > farthest)
                 best = torch.where(per_row(better, x), x_adv, best)

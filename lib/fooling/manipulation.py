@@ -34,6 +34,7 @@ INTERVALS: dict[str, tuple[float, float]] = {"location": (0, 0.2), "topk": (0, 0
 
 def frame(l: int) -> Tensor:
     """The mask of the paper: ones on a border of width floor(l/7), at least 1; (l, l)."""
+    # deviation: at least 1, so that maps of fewer than 7 positions have a frame; the paper's maps have 7 and 14.
     width = max(1, l // 7)
     mask = torch.ones(l, l)
     mask[width : l - width, width : l - width] = 0
@@ -79,6 +80,8 @@ def topk(h: Tensor, h0: Tensor, k: int | None = None, form: Literal["code", "pri
     if form not in ("code", "printed"):
         raise ValueError(f"unknown form {form!r}; choose code or printed")
     chosen = top(activation_maps.normalise(h0), k)
+    # deviation: the mean of squares over P, as in the code of Heo et al., on which the interval of success makes sense; they
+    # print a sum.
     values = activation_maps.normalise(h).flatten(1) * chosen
     return (values**2).sum(1) / chosen.sum(1) if form == "code" else values.abs().sum(1)
 
@@ -95,6 +98,7 @@ def _shift(h: Tensor, h0: Tensor) -> Tensor:
 
 def centre(h: Tensor, h0: Tensor) -> Tensor:
     """-(|dy| + |dx|), (N,); it has no bound below that matters, so its weight must be small."""
+    # deviation: the centre in rows and columns, as in the code of Heo et al.; they print the centre of one running index.
     return -_shift(h, h0).abs().sum(1)
 
 
@@ -157,6 +161,8 @@ def swapped(h: Tensor, h0: Tensor, correlation: Literal["spearman", "ternary"] =
     def s(a: Tensor, b: Tensor) -> Tensor:
         return comparison.spearman(a, b) if correlation == "spearman" else _pearson(ternary(a), ternary(b))
 
+    # deviation: the second class mirrors the first; the print has s(c1, c2) in both. Ranks as printed, where the code
+    # correlates signs.
     return torch.stack([s(h[:, c], h0[:, 1 - c]) - s(h[:, c], h0[:, c]) for c in (0, 1)], 1)
 
 

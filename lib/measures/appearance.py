@@ -22,6 +22,7 @@ def sensitivity(values: Tensor, percentile: float = 99.0) -> Tensor:
     magnitude = values.abs().sum(1)
     flat = magnitude.flatten(1)
     top = torch.stack([row.quantile(percentile / 100) for row in flat])  # row by row: torch refuses large batches
+    # deviation: where the percentile is 0 the maximum takes its place; Zhang and Zhu divide by the percentile alone.
     top = torch.where(top > 0, top, flat.amax(1))
     scale = torch.where(top > 0, top, 1.0)
     return (magnitude / scale.view(-1, 1, 1)).clamp(max=1)

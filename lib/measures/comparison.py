@@ -20,6 +20,8 @@ def nissim(
 
     Chakraborty et al. 2022. Two maps of zeros are identical. The window is not stated in the paper: see `lib.ssim.ssim`.
     """
+    # deviation: the paper of Chakraborty et al. names no window; scikit-image's default is taken. Equal maps give 0, which its
+    # range leaves out.
     similar = ssim(a, b, window=window, size=size, sample_covariance=sample_covariance)
     return ((1 - similar) / 2).clamp(0, 1)
 

@@ -65,6 +65,7 @@ def ssim(
     if window == "global":
         sizes = (height, width)
     elif window in ("uniform", "gaussian"):
+        # deviation: a square window and n - 1 unless asked otherwise; Wang et al. weigh 11 x 11 by a Gaussian and divide by n.
         default = 7 if window == "uniform" else 2 * int(3.5 * sigma + 0.5) + 1
         sizes = (size or default,) * 2
     else:

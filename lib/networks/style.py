@@ -82,6 +82,7 @@ class StyleNet(nn.Module):
         return self.decoder(self.encoder(x)[-1])
 
 
+# deviation: two levels that are trained here; Huang and Belongie encode by VGG-19 to relu4_1, which is `vgg19` below.
 def small(classes: int, channels: int, weights: str) -> StyleNet:
     """Two levels of 16 and 32 channels, at full and half resolution; starts at random."""
 

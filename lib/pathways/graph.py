@@ -51,6 +51,7 @@ class Graph:
 
 def top_count(channels: int, share: float, least: int, most: int) -> int:
     """How many of a layer's channels are its top neurons: a share of them, within limits."""
+    # deviation: a share of a layer's channels, within limits; Bluff shows 10 of hundreds.
     return min(channels, most, max(least, round(share * channels)))
 
 
@@ -107,6 +108,8 @@ def build(
         for strength in strengths:
             parts = zip(source.split(neurons.BATCH), y.split(neurons.BATCH), strict=True)
             images = torch.cat([make(model, a, b, strength) for a, b in parts])
+            # deviation: the same images at every strength; Bluff keeps, at each, those whose attack succeeds, so that its sets
+            # differ.
             scored = neurons.scores(model, images, layers)
             moved[attack].append(images)
             success[attack].append(int((scored.logits.argmax(1) == target_class).sum()))

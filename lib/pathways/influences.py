@@ -231,6 +231,8 @@ def slices(step: Step, scale: Tensor | None, rows: Sequence[int], columns: Seque
     names = ("input", "weight", "bias", "stride", "padding", "dilation", "groups")
     x, weight, _, stride, padding, dilation, count = tape.bound(step, names)
     stride, padding, dilation, count = stride or 1, padding or 0, dilation or 1, count or 1
+    # deviation: as the network convolves, unless `released`; Bluff's code convolves in steps of 3, with 'same' padding, before
+    # pooling.
     if given is not None:
         x, stride, padding = given, 3, tuple(k // 2 for k in weight.shape[2:])
     if scale is not None:
@@ -329,5 +331,6 @@ def _scales(record: Tape) -> dict[int, Tensor]:
         below = record.producer.get(id(step.sources[0])) if step.name == "batch_norm" else None
         if below is not None and below.name == "conv2d":
             n = tape.normalisation(step)
+            # deviation: BatchNorm's scale belongs to the kernel; Bluff's network has no BatchNorm.
             found[order[id(below)]] = n.weight * torch.rsqrt(n.variance + n.eps)
     return found

@@ -3,7 +3,7 @@
 import html
 
 from lib.claims import claim
-from lib.reports.ledger import claims_of, finished, records, shown_figures
+from lib.reports.ledger import claims_of, deviations, finished, records, shown_figures
 from lib.runs import profiles
 from lib.runs.shown import card_html
 from lib.system import paths
@@ -45,6 +45,12 @@ def gallery(profile: str) -> str:
                 f"{html.escape(figure['alt'])}</p>"
             )
     return "".join(shown) or "<p>No study has finished yet.</p>"
+
+
+def deviations_html() -> str:
+    """Where the code departs from its papers, as HTML."""
+    rows = "".join(f"<tr><td>{html.escape(d.file)}</td><td>{html.escape(d.text)}</td></tr>" for d in deviations().itertuples())
+    return f"<table><thead><tr><th>file</th><th>deviation</th></tr></thead><tbody>{rows}</tbody></table>"
 
 
 def runs_html(profile: str) -> str:

@@ -77,6 +77,8 @@ def _moved(x: Tensor, maps: Tensor | None, config: TrainConfig, generator: torch
     maps = maps.to(x)
     if not config.maps_follow:
         return augmented(x, config, generator), maps
+    # deviation: maps move with their images unless told otherwise; the code of Mangla et al. flips images and leaves their
+    # boxes.
     both = augmented(torch.cat([x, maps], 1), config, generator)
     return both[:, : x.shape[1]], both[:, x.shape[1] :]
 

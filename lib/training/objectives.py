@@ -59,8 +59,11 @@ def adversarial(
     """
     if int(moment.batches * share) == 0:
         raise ValueError(f"share {share:g} of {moment.batches} batch(es) an epoch is none: nothing would be attacked")
+    # deviation: with `share` below 1 batches stay clean, as in the code of Zhang and Zhu (1/2); Madry et al. and their print
+    # attack all.
     if int((moment.batch + 1) * share) == int(moment.batch * share):
         return standard(model, x, y, moment)
+    # deviation: the radius grows over the warm-up; the papers train at the whole radius from the start.
     grown = min(1.0, moment.progress / warmup) if warmup else 1.0
     found = projected.pgd(
         model,

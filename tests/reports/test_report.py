@@ -152,6 +152,29 @@ def test_an_index_without_any_study_says_so(home):
     assert "not run yet" in text and "No study has finished yet" in text
 
 
+def test_deviations_are_collected_from_comments_and_shown(home, tmp_path):
+    (tmp_path / "a.py").write_text(
+        '"""# deviation: no comment."""\nx = 1  # deviation: beside code\n'
+        "def f():\n    # deviation: one <thing>;\n    # another.\n    return x\n"
+        "# deviation: last\n# deviation: and least\n# end\n"
+    )
+    rows = ledger.deviations(tmp_path).to_numpy().tolist()
+    assert rows == [["a.py", 4, "one <thing>; another."], ["a.py", 7, "last"], ["a.py", 8, "and least end"]]
+    found = ledger.deviations()
+    assert {"fooling/manipulation.py", "attacks/unforeseen.py"} <= set(found.file) and len(found) > 30
+    assert found.text.str.endswith(".").all() and not found.duplicated("text").any()
+    lines = (paths.PROJECT / "lib" / found.file[0]).read_text().splitlines()
+    assert lines[found.line[0] - 1].strip().startswith(ledger.DEVIATION)
+    text = index_.index("laptop").read_text()
+    assert found.text[0] in text
+
+
+def test_deviations_decide_the_index(home, monkeypatch):
+    before = ledger.signature("laptop")
+    monkeypatch.setattr(ledger, "deviations", lambda: pd.DataFrame([["a.py", 1, "new."]], columns=["file", "line", "text"]))
+    assert ledger.signature("laptop") != before
+
+
 def test_the_closing_lines(home, capsys):
     finish()
     index_.index("laptop")

@@ -82,6 +82,7 @@ def ig_norm(model: nn.Module, x: Tensor, x_adv: Tensor, y: Tensor, *, points: in
     loss = F.cross_entropy(model(along), y.repeat(points), reduction="sum")
     (gradient,) = torch.autograd.grad(loss, along, create_graph=create_graph)
     mean = gradient.view(points, *x.shape).mean(0)
+    # deviation: R is per sample; the gradient in the authors' code is of a batch mean, so that its weight is 1 / batch size.
     return (delta * mean).flatten(1).abs().sum(1)
 
 
@@ -105,6 +106,7 @@ def _see(model: nn.Module, x: Tensor, cams: bool, check: bool = False) -> _Seen:
     if not cams:
         return _Seen(model(x), None)
     maps, logits = all_cams(model, x, check=check)
+    # deviation: maps without 1/u, and below D~ without its halves, as in the authors' code: gamma is of that scale.
     return _Seen(logits, maps * maps[0, 0].numel())
 
 

@@ -59,6 +59,8 @@ def binarise(maps: Tensor, how: Binarise) -> Tensor:
     if not torch.isfinite(flat).all():
         raise ValueError("maps have values that are not finite; look at the teacher's gradients")
     _refuse((flat == 0).all(1), "are zero everywhere and say nothing", "train the teacher further, or use another attribution")
+    # deviation: maps become signs unless told otherwise, as printed; the code scales SmoothGrad and integrated gradients to [0,
+    # 1].
     if how == "sign":
         return maps.sign()
     if how == "none":
@@ -137,6 +139,8 @@ def directions(
     own = ATTRIBUTIONS.find(kind)
     if of_class not in get_args(OfClass):
         raise ValueError(f"unknown class {of_class!r}; maps are of the true or of the predicted one")
+    # deviation: maps of the true class's logit, guided where they are called so, unless `released`; see RELEASED for the code's
+    # own.
     method, of, chosen = RELEASED[kind] if released else (own, "score", default_binarise(kind))
     taken = settings(n, ig_steps, of=of, generator=generator)
     where = next(model.parameters()).device

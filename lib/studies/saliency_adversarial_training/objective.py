@@ -51,6 +51,7 @@ def share_random(epoch: int, epochs: int, alpha10: float) -> float:
         raise ValueError(f"alpha^10 = {alpha10}: it lies in (0, 1]; 0.6 is published, 1 is random signs throughout")
     if not 0 <= epoch < epochs:
         raise ValueError(f"epoch {epoch} of {epochs}: epochs count from 0")
+    # deviation: t counts in hundredths of the run, so that alpha means the same for any length; Mangla et al. train 100 epochs.
     return float(alpha10 ** (10 * epoch / epochs))
 
 
@@ -68,6 +69,7 @@ def perturbation(s: Tensor, share: float, generator: torch.Generator) -> Tensor:
     device = generator.device
     random = (torch.rand(s.shape, generator=generator, device=device) < share).to(s.device)
     signs = bool(((s == 0) | (s.abs() == 1)).all())
+    # deviation: an element without direction gets a random sign; in the code of Mangla et al. it is not perturbed.
     return torch.where(random | ((s == 0) & signs), single_step.random_sign(s, generator), -s)
 
 
@@ -107,6 +109,7 @@ def _mixed(
     moved = eps * perturbation(s, share, generator)
     if base == "pgd":
         moved = moved + random_point(x, eps, "linf", generator)
+        # deviation: x' is projected again, unless told otherwise; in the code of Mangla et al. it can be 2 eps away.
         moved = project(moved, eps, "linf") if reproject else moved
     return (x + moved).clamp(0, 1)
 
@@ -167,5 +170,6 @@ def train(
         x_new = x
     if base != "trades":
         return losses.cross_entropy(model(x_new), y)
+    # deviation: both copies in one pass, whose batch statistics are of both; the authors pass each on its own.
     clean, attacked = model(torch.cat([x, x_new])).split(len(x))  # both in one pass: batch statistics are of both
     return losses.cross_entropy(clean, y) + beta * kl(clean, attacked)
