@@ -5,6 +5,7 @@ target image of the same number are resampled together; a median is taken of the
 """
 
 import functools
+import itertools
 from collections.abc import Callable
 
 import numpy as np
@@ -197,3 +198,28 @@ def thirds(layers: list[str]) -> tuple[list[str], list[str]]:
 def by_strength(path: Pathways, make: Callable[[int], Statistic], draws: int = 100) -> list[Interval]:
     """A statistic's interval at each strength."""
     return [path.interval(make(j), draws) for j in range(len(path.p.strengths))]
+
+
+class _Held:
+    """A table as a key of `functools`: the same object is the same key, since a table has no hash."""
+
+    def __init__(self, table: pd.DataFrame) -> None:
+        self.table = table
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, _Held) and self.table is other.table
+
+    def __hash__(self) -> int:
+        return id(self.table)
+
+
+@functools.lru_cache(maxsize=1)
+def _measured(held: _Held, p: Parameters) -> dict[tuple[str, str], Pathways]:
+    scored = Scored(held.table, p)
+    return {(arch, pair): Pathways(scored, arch, pair) for arch, pair in itertools.product(p.architectures, p.pairs)}
+
+
+def measured(table: pd.DataFrame, p: Parameters) -> dict[tuple[str, str], Pathways]:
+    """The pathways of every network and pair. Those of the last table are kept, with the medians that were taken of them:
+    a notebook's pictures and its claims share them."""
+    return _measured(_Held(table), p)

@@ -181,14 +181,9 @@ def synthetic(seeds: int = 3, images: int = 40) -> tuple[pd.DataFrame, Parameter
     return pd.concat(rows, ignore_index=True), p
 
 
-def paths(table: pd.DataFrame, p: Parameters) -> dict[tuple[str, str], statistics.Pathways]:
-    scored = statistics.Scored(table, p)
-    return {("plain", pair): statistics.Pathways(scored, "plain", pair) for pair in p.pairs}
-
-
 def test_statistics_by_hand():
     table, p = synthetic()
-    path = paths(table, p)["plain", p.dissimilar[0]]
+    path = statistics.measured(table, p)["plain", p.dissimilar[0]]
     i, s = np.arange(40), np.arange(3)
     assert path.k == {"a": 3, "b": 3}
     assert path.shared("a")(i, s) == 1.0 and path.shared("b")(i, s) == 0.0
@@ -213,7 +208,7 @@ def test_successes_alone_are_other_images():
     table, p = synthetic()
     first = (table.attack == "pgd") & (table.image_id < 7) & (table.layer == "b")
     table.loc[first, "scores"] = table[first].scores.map(lambda v: v + np.array([0, 0, 0, 0, 0, 0, 20, 20]))
-    path = paths(table, p)["plain", p.dissimilar[0]]
+    path = statistics.measured(table, p)["plain", p.dissimilar[0]]
     i, s = np.arange(40), np.arange(3)
     assert path.new_among_successes("pgd", 0)(i, s) == pytest.approx(2 / 6)  # two of three, in one of two layers
     assert path.kept("pgd", 0, "new", ["a", "b"])(i, s) == 0
@@ -224,7 +219,7 @@ def test_successes_alone_are_other_images():
 
 def test_planted_effects_are_found_and_their_opposites():
     table, p = synthetic()
-    found = {c.id: c for c in claims.judge(paths(table, p), p, test=True)}
+    found = {c.id: c for c in claims.judge(table, p, test=True)}
     pair = p.dissimilar[0]
     for claim in (
         "success",
@@ -241,23 +236,35 @@ def test_planted_effects_are_found_and_their_opposites():
         assert found[f"{claim}/plain/{pair}"].verdict == "supported", claim
     assert found["similar-share-more/plain"].verdict == "supported"  # the similar pair was given the last layer in common
     swapped = table.assign(attack=table.attack.replace({"pgd": "noise", "noise": "pgd"}))
-    found = {c.id: c for c in claims.judge(paths(swapped, p), p, test=True)}
+    found = {c.id: c for c in claims.judge(swapped, p, test=True)}
     for claim in ("target-excited-over-noise", "source-inhibited-over-noise"):
         assert found[f"{claim}/plain/{pair}"].verdict == "contradicted", claim
-    assert {c.verdict for c in claims.judge(paths(table, p), p, test=False)} == {"not tested"}
+    assert {c.verdict for c in claims.judge(table, p, test=False)} == {"not tested"}
+
+
+def test_claims_and_pictures_share_the_pathways_of_a_table():
+    table, p = synthetic(images=10, seeds=2)
+    found = statistics.measured(table, p)
+    assert statistics.measured(table, p) is found
+    path = found["plain", p.pairs[0]]
+    path.medians("pgd", np.arange(10), np.arange(2))
+    other = table.assign(scores=table.scores.map(lambda v: v + 1.0))  # as large, other numbers
+    moved = statistics.measured(other, p)["plain", p.pairs[0]].medians("pgd", np.arange(10), np.arange(2))
+    for layer, before in path.medians("pgd", np.arange(10), np.arange(2)).items():
+        np.testing.assert_allclose(moved[layer], before + 1.0, atol=1e-5)
 
 
 def test_neurons_of_neither_are_not_those_of_both():
     """Attacked images of the similar pair keep the neurons of both classes; none of the top neurons is new."""
     table, p = synthetic()
-    path = paths(table, p)["plain", p.similar[0]]
+    path = statistics.measured(table, p)["plain", p.similar[0]]
     i, s = np.arange(40), np.arange(3)
     assert path.kept("noise", 0, "new", ["b"])(i, s) == 0.0 and path.kept("noise", 0, "both", ["b"])(i, s) > 0
 
 
 def test_an_attack_that_never_succeeds_is_judged_without_the_selection():
     table, p = synthetic()
-    found = [c.id for c in claims.judge(paths(table.assign(success=False), p), p, test=True)]
+    found = [c.id for c in claims.judge(table.assign(success=False), p, test=True)]
     assert not [c for c in found if c.startswith("selection")] and len(found) == len(set(found))
 
 
@@ -422,7 +429,7 @@ def test_what_a_graph_costs():
     net = models.create("plain", classes=10)
     net.register_forward_hook(lambda _m, args, _o: counted.update(images=counted["images"] + len(args[0])))
     x = torch.rand(10, 3, 32, 32)
-    attack = functools.partial(traced.as_attack, name="pgd", steps=20)
+    attack = functools.partial(measure.attacked, name="pgd", steps=20)
     graph_.build(
         net,
         x,
