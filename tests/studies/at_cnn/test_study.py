@@ -452,7 +452,7 @@ def test_shape_bias_by_hand():
         ],
         columns=["arm", "seed", "image_id", "measure", "level", "value"],
     )
-    statistic = claims_._shape_bias(claims_.Cubes.of(table, 1), "a")
+    statistic = claims_.shape_bias(claims_.Cubes.of(table, 1), "a")
     assert statistic(np.arange(4), np.arange(1)) == pytest.approx(2 / 3)
     assert np.isnan(statistic(np.array([3]), np.arange(1)))  # no decision for either cue
 
