@@ -1,6 +1,6 @@
 """How figures look."""
 
-from lib.figures.charts import band, bars, cell, levels, mark, matrix, panels, points, row, same_height, table
+from lib.figures.charts import band, bands, bars, cell, density, levels, mark, matrix, panels, points, row, same_height, table
 from lib.figures.pictures import blank, colour_bar, grid, heatmap, image, overlay, row_labels
 from lib.figures.style import COLOURS, LINES, MAGNITUDE, MARKERS, SIGNED, series, use_style
 from lib.figures.widgets import Explorer, choice, integer, png, slider, upload, uploaded
@@ -13,11 +13,13 @@ __all__ = [
     "SIGNED",
     "Explorer",
     "band",
+    "bands",
     "bars",
     "blank",
     "cell",
     "choice",
     "colour_bar",
+    "density",
     "grid",
     "heatmap",
     "image",

@@ -11,6 +11,7 @@ from typing import Any
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
+import scipy.stats
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
@@ -81,6 +82,23 @@ def band(
     style = series(number) | look
     ax.plot(x, values.value, label=label, **style)
     ax.fill_between(x, values.low.clip(*within), values.high.clip(*within), color=style["color"], alpha=alpha, linewidth=0)
+
+
+def bands(ax: Axes, found: pd.DataFrame, x: str, line: str, *, within: tuple[float, float] = ENDS, **look: Any) -> None:
+    """A band over the column x for each value of the column `line`, which is its label, in the order of the table."""
+    for number, (label, part) in enumerate(found.groupby(line, sort=False)):
+        band(ax, part[x], part, str(label), number, within=within, **look)
+
+
+def density(
+    ax: Axes, values: Sequence[float], label: str | None, number: int, *, within: tuple[float, float], **look: Any
+) -> None:
+    """The density of values `within` a scale, by Gaussian kernels of Scott's width; nothing where all values are equal."""
+    found = np.asarray(values, float)
+    if np.ptp(found) == 0:
+        return
+    at = np.linspace(max(within[0], found.min() - 1), min(within[1], found.max() + 1), 400)
+    ax.plot(at, scipy.stats.gaussian_kde(found)(at), label=label, **(series(number) | {"marker": ""} | look))
 
 
 def levels(ax: Axes, values: Sequence[float], label: str, *, base: float = 10, rotation: float = 60) -> None:

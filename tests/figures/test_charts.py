@@ -52,6 +52,29 @@ def test_a_table_draws_as_its_intervals_do(ax):
     assert ax.lines[0].get_ydata().tolist() == [0.2, 0.9]
 
 
+def test_bands_follow_the_order_of_the_table(ax):
+    rows = [("b", "early", 0.5), ("b", "late", 0.6), ("a", "early", 0.1), ("a", "late", 0.2)]
+    found = pd.DataFrame([(w, at, v, v - 0.1, v + 0.1) for w, at, v in rows], columns=["who", "at", "value", "low", "high"])
+    charts.bands(ax, found, "at", "who", within=(0.05, 1))
+    drawn = [(line.get_label(), line.get_color(), line.get_ydata().tolist()) for line in ax.lines]
+    assert drawn == [("b", COLOURS[0], [0.5, 0.6]), ("a", COLOURS[1], [0.1, 0.2])]
+    assert ax.collections[1].get_paths()[0].vertices[:, 1].min() == 0.05
+    assert [t.get_text() for t in ax.get_xticklabels()] == ["early", "late"]
+
+
+def test_a_density_is_the_mean_of_kernels_and_ends_with_its_scale(ax):
+    values = np.array([0.1, 0.2, 0.2, 0.6, 0.95])
+    charts.density(ax, values, "a", 2, within=(-1, 1))
+    (line,) = ax.lines
+    x, y = line.get_data()
+    assert (x[0], x[-1]) == (-0.9, 1) and line.get_color() == COLOURS[2] and line.get_label() == "a"
+    width = values.std(ddof=1) * len(values) ** -0.2
+    kernels = np.exp(-(((x[:, None] - values) / width) ** 2) / 2) / (width * math.sqrt(2 * math.pi))
+    np.testing.assert_allclose(y, kernels.mean(1), rtol=1e-6, atol=1e-12)
+    charts.density(ax, [1.0, 1.0], "b", 0, within=(-1, 1))
+    assert len(ax.lines) == 1  # no width, no density
+
+
 def test_levels_have_a_tick_each(ax):
     charts.levels(ax, [0.01, 0.1], "eps, pixels in [0, 1]")
     assert [t.get_text() for t in ax.get_xticklabels()] == ["0.01", "0.1"] and ax.get_xscale() == "log"

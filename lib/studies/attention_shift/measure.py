@@ -119,36 +119,3 @@ def measure(p: Parameters, arch: str, seed: int, batch_size: int = 60) -> pd.Dat
     table.insert(0, "model", arch)
     table.insert(1, "seed", seed)
     return table.astype(dict.fromkeys(("model", "layer", "attack", "target_mode"), "category"))
-
-
-def summary(table: pd.DataFrame) -> pd.DataFrame:
-    """By (model, seed, layer, attack, target, eps): MOD and its companions, accuracy, share of maps that are empty."""
-    data = table.assign(
-        correct=table.pred_adv == table.true,
-        flipped=table.pred_adv != table.pred_clean,
-        empty=table.degenerate_clean | table.degenerate_adv,
-    )
-    keys = ["model", "seed", "layer", "last", "attack", "target_mode", "eps"]
-    columns = [
-        "nissim",
-        "nissim_native",
-        "spearman",
-        "iou",
-        "centroid_shift",
-        "nissim_ceiling",
-        "correct",
-        "flipped",
-        "empty",
-        "masked",
-    ]
-    means = data.groupby(keys, observed=True)[columns].mean().reset_index()
-    means["mod_over_ceiling"] = means.nissim / means.nissim_ceiling
-    return means.rename(columns={"nissim": "mod", "nissim_native": "mod_native", "correct": "accuracy"})
-
-
-def vid(means: pd.DataFrame) -> pd.DataFrame:
-    """VID in reading A, by (model, seed, layer, target): the population standard deviation over eps > 0 of MOD under FGSM."""
-    under = means[(means.attack == "fgsm") & (means.eps > 0)].sort_values("eps")
-    keys = ["model", "seed", "layer", "last", "target_mode"]
-    wide = under.pivot_table(index=keys, columns="eps", values="mod", observed=True)
-    return wide.index.to_frame(index=False).assign(vid=comparison.vid_model(torch.tensor(wide.to_numpy())).numpy())

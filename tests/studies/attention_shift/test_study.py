@@ -12,7 +12,7 @@ from lib.explanations import activation_maps
 from lib.networks import models
 from lib.studies.attention_shift import claims, plan
 from lib.studies.attention_shift import measure as measure_
-from lib.studies.attention_shift.measure import measure_images, summary
+from lib.studies.attention_shift.measure import measure_images
 from lib.studies.attention_shift.plan import Parameters
 
 EPS = (0.02, 0.1)
@@ -87,29 +87,6 @@ def test_noise_belongs_to_the_image_not_to_the_batch(measured):
     whole = table[(table.image_id >= 6) & (table.attack == "noise")].sort_values(["layer", "eps", "target_mode", "image_id"])
     part = second[second.attack == "noise"].sort_values(["layer", "eps", "target_mode", "image_id"])
     assert np.allclose(whole.nissim, part.nissim, atol=1e-4)
-
-
-def test_summary_and_vid_by_hand():
-    rows = [
-        {"model": "plain", "seed": 0, "layer": "stage3", "attack": "fgsm", "target_mode": "pred", "eps": e, "nissim": v + d}
-        | {"nissim_native": 0.0, "spearman": 1.0, "iou": 1.0, "centroid_shift": 0.0, "nissim_ceiling": 0.5, "true": 1}
-        | {
-            "pred_clean": 1,
-            "pred_adv": 1 if e < 0.3 else 2,
-            "degenerate_clean": False,
-            "degenerate_adv": d > 0,
-            "image_id": i,
-            "masked": False,
-            "last": True,
-        }
-        for e, v in ((0.0, 0.0), (0.1, 0.1), (0.2, 0.2), (0.3, 0.3), (0.4, 0.4))
-        for i, d in enumerate((0.05, -0.05))
-    ]
-    means = summary(pd.DataFrame(rows)).set_index("eps")
-    assert means["mod"].to_list() == pytest.approx([0, 0.1, 0.2, 0.3, 0.4])
-    assert means.accuracy.to_list() == [1, 1, 1, 0, 0]
-    assert means["empty"].to_list() == [0.5] * 5 and means.mod_over_ceiling[0.4] == pytest.approx(0.8)
-    assert measure_.vid(means.reset_index()).vid.item() == pytest.approx(0.1118, abs=1e-4)
 
 
 def table_of(values, noise, *, archs=("plain", "residual", "inception"), seeds=3, images=40, flips=0.5):

@@ -1,0 +1,137 @@
+"""Study 1's numbers as tables: MOD and its companions, VID, what the networks answer, and the paper's numbers beside them."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+
+from lib.measures import comparison
+from lib.studies.attention_shift.plan import FAMILY, Parameters
+from lib.system import paths
+
+ATTACK_NAMES = {"fgsm": "FGSM", "noise": "random signs"}
+COMPANIONS = {
+    "spearman": "rank correlation",
+    "iou": "overlap of top 20 % (IoU)",
+    "centroid_shift": "centre of mass moved (pixels)",
+    "mod_over_ceiling": "MOD / ceiling",
+}
+# the paper's networks that ours are compared with
+PUBLISHED = {"vgg16": "plain", "resnet50": "residual", "resnet101": "residual101", "inception_v3": "inception"}
+
+
+def named(arch: str) -> str:
+    """What a network is called in tables and pictures."""
+    return FAMILY.get(arch, arch)
+
+
+def summary(table: pd.DataFrame) -> pd.DataFrame:
+    """By (model, seed, layer, attack, target, eps): MOD and its companions, accuracy, share of maps that are empty."""
+    data = table.assign(
+        correct=table.pred_adv == table.true,
+        flipped=table.pred_adv != table.pred_clean,
+        empty=table.degenerate_clean | table.degenerate_adv,
+    )
+    keys = ["model", "seed", "layer", "last", "attack", "target_mode", "eps"]
+    columns = [
+        "nissim",
+        "nissim_native",
+        "spearman",
+        "iou",
+        "centroid_shift",
+        "nissim_ceiling",
+        "correct",
+        "flipped",
+        "empty",
+        "masked",
+    ]
+    means = data.groupby(keys, observed=True)[columns].mean().reset_index()
+    means["mod_over_ceiling"] = means.nissim / means.nissim_ceiling
+    return means.rename(columns={"nissim": "mod", "nissim_native": "mod_native", "correct": "accuracy"})
+
+
+def where(table: pd.DataFrame, **columns: Any) -> pd.DataFrame:
+    """The rows that have these values in these columns."""
+    for column, value in columns.items():
+        table = table[table[column] == value]
+    return table
+
+
+def headline(table: pd.DataFrame, **columns: Any) -> pd.DataFrame:
+    """The rows of each network's last stage and the predicted class; further `columns` as in `where`."""
+    return where(table[table["last"]], target_mode="pred", **columns)
+
+
+def curve(means: pd.DataFrame, column: str, **columns: Any) -> pd.DataFrame:
+    """Rows (eps, value, low, high) over eps > 0: the mean over seeds, the lowest and the highest; `columns` as in `where`."""
+    part = where(means[means.eps > 0], **columns)
+    return part.groupby("eps")[column].agg(value="mean", low="min", high="max").reset_index()
+
+
+def accuracy_and_shift(means: pd.DataFrame, architectures: Sequence[str]) -> pd.DataFrame:
+    """Rows (network, eps, mod, value, low, high) under FGSM: value is the accuracy, the mean over seeds as MOD is; low and
+    high are the seeds' lowest and highest accuracy."""
+    found = []
+    for arch in architectures:
+        by = headline(means, model=arch, attack="fgsm").groupby("eps")
+        spread = by.accuracy.agg(value="mean", low="min", high="max")
+        found.append(spread.assign(network=named(arch), mod=by["mod"].mean()).reset_index())
+    return pd.concat(found, ignore_index=True)
+
+
+def commonest(table: pd.DataFrame) -> pd.DataFrame:
+    """The share of images that get a network's commonest answer, by (model, attack) and eps: the mean over seeds."""
+    answers = headline(table).groupby(["model", "seed", "attack", "eps"], observed=True).pred_adv
+    share = answers.agg(lambda v: v.value_counts(normalize=True).iloc[0])
+    by_eps = share.groupby(["model", "attack", "eps"], observed=True).mean().unstack("eps")
+    return by_eps.round(2).rename(columns="{:g}".format)
+
+
+def mode(values: pd.Series, bins: int = 40) -> float:
+    """Where values in [-1, 1] are densest: the middle of the bin with most, after smoothing with (1, 2, 3, 2, 1)."""
+    counts, edges = np.histogram(values, bins=bins, range=(-1, 1))
+    top = np.convolve(counts, [1, 2, 3, 2, 1], mode="same").argmax()
+    return float((edges[top] + edges[top + 1]) / 2)
+
+
+def beside_published(table: pd.DataFrame, p: Parameters, psnr: Mapping[float, float]) -> pd.DataFrame:
+    """The modes of the similarity of clean and attacked maps, the paper's and ours, at each eps that both have; and PSNR in
+    dB, ours as given by eps."""
+    published = pd.read_csv(paths.published() / "attention_shift.csv").set_index("eps")
+    rows = {}
+    for e in (e for e in published.index if e in p.eps):
+        row = {"PSNR published (dB)": published.psnr_db[e], "PSNR ours (dB)": psnr[e]}
+        for arch in p.architectures:
+            if (theirs := PUBLISHED.get(arch, arch)) in published:
+                own = headline(table, model=arch, attack="fgsm", eps=e).ssim
+                row |= {f"{arch} published": published[theirs][e], f"{arch} ours": mode(own)}
+        rows[f"{e:g}"] = row
+    return pd.DataFrame.from_dict(rows, orient="index").rename_axis("eps").round(2)
+
+
+def companions(means: pd.DataFrame, eps: float) -> pd.DataFrame:
+    """MOD and what stands beside it at one eps for the predicted class, by network, layer and attack: means over seeds."""
+    columns = ["mod", "mod_native", "mod_over_ceiling", "spearman", "iou", "centroid_shift", "empty", "accuracy"]
+    part = where(means, eps=eps, target_mode="pred")
+    return part.groupby(["model", "layer", "attack"], observed=True)[columns].mean().round(3)
+
+
+def vid(means: pd.DataFrame) -> pd.DataFrame:
+    """VID in reading A, by (model, seed, layer, target): the population standard deviation over eps > 0 of MOD under FGSM."""
+    under = where(means[means.eps > 0], attack="fgsm").sort_values("eps")
+    keys = ["model", "seed", "layer", "last", "target_mode"]
+    wide = under.pivot_table(index=keys, columns="eps", values="mod", observed=True)
+    return wide.index.to_frame(index=False).assign(vid=comparison.vid_model(torch.tensor(wide.to_numpy())).numpy())
+
+
+def vids(table: pd.DataFrame, means: pd.DataFrame) -> pd.DataFrame:
+    """VID of each network's last stage by target: reading A with its lowest and highest seed, and the mean over images of
+    reading B, the same deviation of one image's NISSIM."""
+    keys = ["model", "layer", "target_mode"]
+    of_seeds = where(vid(means), last=True).groupby(keys, observed=True).vid.agg(["mean", "min", "max"])
+    under = where(table[table.eps > 0], last=True, attack="fgsm")
+    of_images = under.groupby([*keys, "seed", "image_id"], observed=True).nissim.std(ddof=0)
+    found = of_seeds.rename(columns={"mean": "VID (A)", "min": "lowest seed", "max": "highest seed"})
+    return found.assign(**{"VID (B), mean over images": of_images.groupby(keys, observed=True).mean()}).round(4)

@@ -1,0 +1,97 @@
+"""Study 1's tables: means, spreads, modes and VID of measurements whose numbers are known."""
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from lib.studies.attention_shift import tables
+from lib.studies.attention_shift.plan import Parameters
+
+MOD = {0.0: 0.0, 0.1: 0.1, 0.2: 0.2, 0.3: 0.3, 0.4: 0.4}
+
+
+def measurements(*, models=("plain",), seeds=1, attack="fgsm", target="pred", last=True):
+    """Two images whose NISSIM is 0.05 above and below MOD (seed 1: MOD / 2); predictions flip from eps 0.3 on."""
+    rows = []
+    for model in models:
+        for seed in range(seeds):
+            for e, value in MOD.items():
+                for i, d in enumerate((0.05, -0.05)):
+                    which = {"model": model, "seed": seed, "layer": "stage3" if last else "stage1", "last": last}
+                    where = {"attack": attack, "target_mode": target, "eps": e, "image_id": i, "masked": False}
+                    found = {"nissim": value / (1 + seed) + d, "nissim_native": 0.0, "spearman": 1.0, "iou": 1.0, "ssim": 0.42}
+                    more = {"centroid_shift": 0.0, "nissim_ceiling": 0.5, "degenerate_clean": False, "degenerate_adv": d > 0}
+                    answers = {"true": 1, "pred_clean": 1, "pred_adv": 1 if e < 0.3 else 2 + i * (e > 0.3)}
+                    rows.append(which | where | found | more | answers)
+    return pd.DataFrame(rows)
+
+
+def test_summary_and_vid_by_hand():
+    means = tables.summary(measurements()).set_index("eps")
+    assert means["mod"].to_list() == pytest.approx([0, 0.1, 0.2, 0.3, 0.4])
+    assert means.accuracy.to_list() == [1, 1, 1, 0, 0]
+    assert means["empty"].to_list() == [0.5] * 5 and means.mod_over_ceiling[0.4] == pytest.approx(0.8)
+    assert tables.vid(means.reset_index()).vid.item() == pytest.approx(0.1118, abs=1e-4)
+
+
+def test_both_readings_of_vid_are_of_the_last_stage_under_fgsm():
+    table = measurements(seeds=2)
+    table.loc[(table.image_id == 1) & (table.eps > 0), "nissim"] = 0.3  # this image stays where it is
+    others = [measurements(last=False), measurements(attack="noise").assign(nissim=9.0)]
+    whole = pd.concat([table, *others], ignore_index=True)
+    found = tables.vids(whole, tables.summary(whole))
+    assert found.index.to_list() == [("plain", "stage3", "pred")]
+    row = found.iloc[0]
+    one = np.std([0.1, 0.2, 0.3, 0.4])
+    assert row["VID (A)"] == pytest.approx((one / 2 + one / 4) / 2, abs=1e-4)
+    assert (row["lowest seed"], row["highest seed"]) == pytest.approx((one / 4, one / 2), abs=1e-4)
+    assert row["VID (B), mean over images"] == pytest.approx((one + 0 + one / 2 + 0) / 4, abs=1e-4)
+
+
+def test_a_curve_has_the_mean_and_the_range_of_the_seeds():
+    table = pd.concat([measurements(seeds=2), measurements(target="true")], ignore_index=True)
+    found = tables.curve(tables.summary(table), "mod", model="plain", target_mode="pred")
+    assert found.eps.to_list() == [0.1, 0.2, 0.3, 0.4]
+    assert found.value.to_list() == pytest.approx([0.075, 0.15, 0.225, 0.3])
+    assert found.low.to_list() == pytest.approx([0.05, 0.1, 0.15, 0.2]) and found.high[3] == pytest.approx(0.4)
+
+
+def test_the_headline_is_the_last_stage_and_the_predicted_class():
+    parts = [measurements(), measurements(last=False), measurements(target="true"), measurements(attack="noise")]
+    table = pd.concat(parts, ignore_index=True)
+    assert len(tables.headline(table)) == 20 and len(tables.headline(table, attack="noise")) == 10
+
+
+def test_accuracy_and_shift_are_in_the_order_of_the_networks():
+    table = measurements(models=("inception", "plain"), seeds=2)
+    found = tables.accuracy_and_shift(tables.summary(table), ("plain", "inception"))
+    assert found.network.unique().tolist() == ["plain (VGG-like)", "wide (multi-branch)"]
+    assert found["mod"][:5].to_list() == pytest.approx([0, 0.075, 0.15, 0.225, 0.3])
+    assert found.value[:5].to_list() == found.high[:5].to_list() == [1, 1, 1, 0, 0]
+
+
+def test_the_commonest_answer():
+    found = tables.commonest(measurements(seeds=2))
+    assert found.columns.to_list() == ["0", "0.1", "0.2", "0.3", "0.4"]
+    assert found.loc[("plain", "fgsm")].to_list() == [1, 1, 1, 1, 0.5]
+
+
+def test_the_mode_is_where_most_values_are():
+    values = pd.Series([0.52] * 5 + [0.56] * 4 + [-0.9] * 6)
+    assert tables.mode(values) == pytest.approx(0.525)
+
+
+def test_the_papers_numbers_stand_beside_ours():
+    table = measurements(models=("plain", "small")).replace({"eps": {0.2: 0.05}})
+    p = Parameters(architectures=("plain", "small"), eps=(0.05, 0.1, 0.3))
+    found = tables.beside_published(table, p, {0.05: 26.0, 0.1: 20.0})
+    assert found.index.to_list() == ["0.05", "0.1"]  # 0.3 is not the paper's, its other eps are not ours
+    assert found.columns.to_list() == ["PSNR published (dB)", "PSNR ours (dB)", "plain published", "plain ours"]
+    assert found.loc["0.05"].to_list() == pytest.approx([25.97, 26.0, 0.82, 0.425], abs=0.0051)
+    nothing = p.model_copy(update={"eps": (0.3, 0.4)})
+    assert tables.beside_published(table, nothing, {}).empty
+
+
+def test_companions_are_those_of_one_eps():
+    found = tables.companions(tables.summary(measurements(seeds=2)), 0.4)
+    assert found.loc[("plain", "stage3", "fgsm"), ["mod", "mod_over_ceiling", "accuracy"]].to_list() == [0.3, 0.6, 0.0]
