@@ -1,7 +1,7 @@
 """Claims as data: a statistic, its interval, a rule, and the verdict that follows."""
 
 from lib.claims.claim import COLUMNS, Claim, Rule, table, tally
-from lib.claims.court import ONE_SEED, OURS, OURS_ALONE, Book, Court, noted
+from lib.claims.court import ONE_SEED, OURS, OURS_ALONE, Court, noted
 from lib.claims.cubes import Cubes, rows
 from lib.claims.intervals import Interval, interval, minus, over
 
@@ -10,7 +10,6 @@ __all__ = [
     "ONE_SEED",
     "OURS",
     "OURS_ALONE",
-    "Book",
     "Claim",
     "Court",
     "Cubes",

@@ -7,7 +7,6 @@ import scipy.stats
 
 from lib.claims import claim, intervals
 from lib.claims.claim import Rule
-from lib.claims.court import Book
 from lib.claims.intervals import Interval
 
 
@@ -64,17 +63,6 @@ def test_a_constant_has_no_width_and_nan_is_not_tested():
     assert math.isnan(found.low) and Rule("above", 0).judge(found) == "not tested"
     with pytest.raises(ValueError, match="2 images and 1 seed"):
         intervals.interval(lambda i, s: 0.0, images=1, seeds=1)
-
-
-def test_a_book_judges_as_it_is_written():
-    values = np.array([0.4, 0.5, 0.6] * 20)
-    for test, expected in ((True, "supported"), (False, "not tested")):
-        book = Book("07", images=60, seeds=1, variant="faces", test=test)
-        book.add("up", "claim", "It rises", lambda i, s: values[i].mean(), Rule("above", 0.0), statistic="mean", source="us")
-        (row,) = book.rows
-        assert (row.id, row.verdict) == ("up@faces", expected)
-        assert row.ci_low < row.value < row.ci_high
-    assert list(claim.table(book.rows).columns) == list(claim.COLUMNS)
 
 
 def test_the_tally_counts_claims_alone():

@@ -10,10 +10,11 @@ import pytest
 
 from lib.claims import claim, intervals
 from lib.claims.claim import Rule
-from lib.claims.court import Book
+from lib.claims.court import Court
 from lib.reports import index as index_
 from lib.reports import ledger, pages
 from lib.runs import profiles
+from lib.studies.parameters import Parameters
 from lib.system import files, paths
 
 
@@ -80,9 +81,9 @@ def finish(run=RUN, profile="laptop", verdicts=("up", "down"), widget=False):
     folder = paths.results(profile, run)
     folder.mkdir(parents=True, exist_ok=True)
     nbformat.write(content, folder / "executed.ipynb")
-    book = Book(run[:2], images=20, seeds=1, test=profile != "smoke")
+    court = Court(run[:2], Parameters(), test=profile != "smoke", over=20)
     for name in verdicts:
-        book.add(
+        court.add(
             name,
             "claim",
             f"It goes {name}",
@@ -91,7 +92,7 @@ def finish(run=RUN, profile="laptop", verdicts=("up", "down"), widget=False):
             statistic="x",
             source="y",
         )
-    files.write_bytes(figures / "claims.csv", claim.table(book.rows).to_csv(index=False).encode())
+    files.write_bytes(figures / "claims.csv", claim.table(court.rows).to_csv(index=False).encode())
     files.write_json(figures / "figures.json", [{"file": f"{run}/a.png", "alt": "A figure", "hero": True}])
     record = {
         "run": run,
