@@ -111,3 +111,15 @@ def test_marks(ax):
     charts.mark(ax, False)
     charts.same_height(ax, 0.1, "chance")
     assert [t.get_text() for t in ax.texts] == ["✓", "✗"] and ax.lines[0].get_ydata() == [0.1, 0.1]
+
+
+def test_one_legend_stands_below_all_panels():
+    with plt.rc_context({"figure.constrained_layout.use": True}):
+        fig, axes = charts.panels(2)
+    charts.bands(axes[0], pd.DataFrame({"who": ["a", "b"], "at": 1, "value": 1, "low": 0, "high": 2}), "at", "who")
+    charts.legend_below(fig, axes[0], columns=2)
+    fig.canvas.draw()
+    (legend,) = fig.legends
+    assert [t.get_text() for t in legend.get_texts()] == ["a", "b"]
+    assert legend.get_window_extent().y1 <= min(ax.get_tightbbox().y0 for ax in axes)
+    plt.close(fig)

@@ -192,7 +192,7 @@ def test_parameters_of_notebook_and_model_agree():
     for run in STUDIES:
         declared = papermill.inspect_notebook(str(profiles.notebook_of(run)))
         model = profiles.parameters_of(run)
-        assert list(declared) == list(model.model_fields), run
+        assert sorted(declared) == sorted(model.model_fields), run
         for name, found in declared.items():
             default = model.model_validate({name: eval(found["default"])})  # literals, checked in test_notebooks
             assert getattr(default, name) == model.model_fields[name].default, (run, name)

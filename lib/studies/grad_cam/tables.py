@@ -1,0 +1,95 @@
+"""Study 0's numbers as tables, a row a network and measure, with 95 % intervals over images and seeds."""
+
+import itertools
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from lib.claims.cubes import Cubes
+from lib.claims.intervals import Interval
+from lib.studies.grad_cam.plan import FAMILY, LEVELS, Parameters
+
+IDENTITIES = {
+    "cam": "CAM = Z · Grad-CAM without ReLU, last layer",
+    "sum": "without ReLU = Grad-CAM − counterfactual",
+    "product": "Grad-CAM · counterfactual = 0",
+    "softmax": "map of the probability = map of the score (it is not)",
+}
+SIGNS = {"positive": "for it", "counterfactual": "against it"}
+CUES = ("shape", "texture")
+
+
+def named(arch: str) -> str:
+    """What a network is called in tables and pictures."""
+    return FAMILY.get(arch, arch)
+
+
+def told(cubes: Cubes, p: Parameters, arch: str, measure: str, level: float = 0.0) -> Interval:
+    """A measure of one network: the mean over images and seeds, with its interval."""
+    return cubes.interval(cubes.mean(arch, measure, level), measure, p.seeds)
+
+
+def _row(found: Interval, value: str = "value", **about: Any) -> dict[str, Any]:
+    return about | {value: found.value, "low": found.low, "high": found.high}
+
+
+def right(cubes: Cubes, p: Parameters) -> pd.DataFrame:
+    """Rows (network, value, low, high): the share of test images that a network gets right."""
+    return pd.DataFrame([_row(told(cubes, p, a, "right"), network=named(a)) for a in p.architectures])
+
+
+def identities(cubes: Cubes, p: Parameters) -> pd.DataFrame:
+    """The largest relative difference of the two sides of each identity, of all images and seeds: a column a network."""
+
+    def apart(arch: str, which: str) -> str:
+        values = cubes.values.get((arch, f"identity/{which}", 0.0))
+        return "CAM not defined" if values is None else f"{np.nanmax(values):.2g}"
+
+    columns = {named(a): {says: apart(a, which) for which, says in IDENTITIES.items()} for a in p.architectures}
+    return pd.DataFrame(columns).rename_axis("largest relative difference, all images and seeds")
+
+
+def two_objects(cubes: Cubes, p: Parameters) -> pd.DataFrame:
+    """Rows (network, class, map, share, low, high): how much of a class's map lies on the class's own objects."""
+    classes = (("first", p.first), ("second", p.second))
+    return pd.DataFrame(
+        [
+            _row(told(cubes, p, a, f"two/{sign}/{word}"), "share", network=named(a), **{"class": own, "map": says})
+            for a, (word, own), (sign, says) in itertools.product(p.architectures, classes, SIGNS.items())
+        ]
+    )
+
+
+def by_layer(cubes: Cubes, p: Parameters) -> pd.DataFrame:
+    """Rows (network, layer, measure, value, low, high): the share of a map's mass, and of peaks, that lies on the object."""
+    return pd.DataFrame(
+        [
+            _row(told(cubes, p, a, f"{how}/{level}"), network=named(a), layer=level, measure=how)
+            for a, level, how in itertools.product(p.architectures, LEVELS, ("energy", "pointing"))
+        ]
+    )
+
+
+def under_attack(cubes: Cubes, p: Parameters) -> pd.DataFrame:
+    """Rows (measure, network, kind, eps, value, low, high): whether the class aimed at is reached, how far the map of the
+    true class moves, and, where there are masks, how much of it stays on the object; kind is `attack` or `noise`."""
+    there = {measure for _, measure, _ in cubes.values}
+    measures = [m for m in ("reached", "nissim", "energy") if f"{m}/attack" in there]
+    return pd.DataFrame(
+        [
+            _row(told(cubes, p, a, f"{measure}/{kind}", eps), measure=measure, network=a, kind=kind, eps=eps)
+            for measure, a, kind, eps in itertools.product(measures, p.architectures, ("attack", "noise"), p.eps)
+        ]
+    )
+
+
+def cues(cubes: Cubes, p: Parameters) -> pd.DataFrame:
+    """The share of decisions for the class of the shape, and of the texture, where they disagree: a column a network."""
+
+    def share(arch: str, cue: str) -> str:
+        found = told(cubes, p, arch, f"by/{cue}")
+        return f"{found.value:.2f} [{found.low:.2f}, {found.high:.2f}]"
+
+    columns = {named(a): {f"goes by {cue}": share(a, cue) for cue in CUES} for a in p.architectures}
+    return pd.DataFrame(columns).rename_axis("share of decisions, 95 % interval")
