@@ -1,6 +1,21 @@
 """How figures look."""
 
-from lib.figures.charts import band, bands, bars, cell, density, levels, mark, matrix, panels, points, row, same_height, table
+from lib.figures.charts import (
+    band,
+    bands,
+    bars,
+    cell,
+    density,
+    legend_below,
+    levels,
+    mark,
+    matrix,
+    panels,
+    points,
+    row,
+    same_height,
+    table,
+)
 from lib.figures.pictures import blank, colour_bar, grid, heatmap, image, overlay, row_labels
 from lib.figures.style import COLOURS, LINES, MAGNITUDE, MARKERS, SIGNED, series, use_style
 from lib.figures.widgets import Explorer, choice, integer, png, slider, upload, uploaded
@@ -24,6 +39,7 @@ __all__ = [
     "heatmap",
     "image",
     "integer",
+    "legend_below",
     "levels",
     "mark",
     "matrix",

@@ -192,3 +192,8 @@ def mark(ax: Axes, right: bool, colour: str = "white") -> None:
 def same_height(ax: Axes, value: float, label: str | None = None) -> None:
     """A dotted grey line across: what chance, or an even map, would give."""
     ax.axhline(value, color="gray", linestyle=":", label=label)
+
+
+def legend_below(fig: Figure, ax: Axes, columns: int) -> None:
+    """One legend for all panels, below them, of what `ax` shows."""
+    fig.legend(*ax.get_legend_handles_labels(), loc="outside lower center", ncols=columns, fontsize=8)

@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import torch
+from torch import Tensor
 
 from lib.measures import comparison
 from lib.studies.attention_shift.plan import FAMILY, Parameters
@@ -18,6 +19,7 @@ COMPANIONS = {
     "centroid_shift": "centre of mass moved (pixels)",
     "mod_over_ceiling": "MOD / ceiling",
 }
+CUES = ("shape", "texture")
 # the paper's networks that ours are compared with
 PUBLISHED = {"vgg16": "plain", "resnet50": "residual", "resnet101": "residual101", "inception_v3": "inception"}
 
@@ -25,6 +27,23 @@ PUBLISHED = {"vgg16": "plain", "resnet50": "residual", "resnet101": "residual101
 def named(arch: str) -> str:
     """What a network is called in tables and pictures."""
     return FAMILY.get(arch, arch)
+
+
+def accuracies(parameters: Mapping[str, int], accuracy: Mapping[tuple[str, int], float]) -> pd.DataFrame:
+    """A row a network: its number of parameters, and over its seeds the mean accuracy, the lowest and the highest;
+    `accuracy` is by (architecture, seed)."""
+    rows = [(named(arch), parameters[arch], value) for (arch, _), value in accuracy.items()]
+    by = pd.DataFrame(rows, columns=["network", "parameters", "accuracy"]).groupby("network", sort=False)
+    spread = by.accuracy.agg(seeds="count", accuracy="mean", lowest="min", highest="max")
+    return pd.concat([by.parameters.first(), spread], axis=1).round(3)
+
+
+def cues(answers: Mapping[tuple[str, int], Tensor], cue: Mapping[str, Tensor]) -> pd.DataFrame:
+    """How often the answers (N,) of each network, by (architecture, seed), are the class of a cue (N,): means over seeds."""
+    share = {f"answers with the {name}": [(a == cue[name]).float().mean().item() for a in answers.values()] for name in CUES}
+    return (
+        pd.DataFrame({"network": [named(arch) for arch, _ in answers]} | share).groupby("network", sort=False).mean().round(3)
+    )
 
 
 def summary(table: pd.DataFrame) -> pd.DataFrame:

@@ -3,6 +3,7 @@
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 
 from lib.studies.attention_shift import tables
 from lib.studies.attention_shift.plan import Parameters
@@ -24,6 +25,16 @@ def measurements(*, models=("plain",), seeds=1, attack="fgsm", target="pred", la
                     answers = {"true": 1, "pred_clean": 1, "pred_adv": 1 if e < 0.3 else 2 + i * (e > 0.3)}
                     rows.append(which | where | found | more | answers)
     return pd.DataFrame(rows)
+
+
+def test_accuracies_and_cues_are_means_over_seeds_in_the_order_of_the_networks():
+    found = tables.accuracies({"plain": 7, "small": 3}, {("plain", 0): 0.9, ("plain", 1): 0.8, ("small", 0): 0.5})
+    assert found.index.to_list() == ["plain (VGG-like)", "small"]
+    assert found.iloc[0].to_dict() == {"parameters": 7, "seeds": 2, "accuracy": 0.85, "lowest": 0.8, "highest": 0.9}
+    answers = {("plain", 0): torch.tensor([1, 2, 3, 4]), ("plain", 1): torch.tensor([1, 1, 1, 1])}
+    shape, texture = torch.tensor([1, 1, 1, 1]), torch.tensor([4, 2, 3, 4])
+    found = tables.cues(answers, {"shape": shape, "texture": texture, "other": shape})
+    assert found.loc["plain (VGG-like)"].to_list() == [0.625, 0.375]
 
 
 def test_summary_and_vid_by_hand():
