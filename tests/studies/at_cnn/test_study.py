@@ -12,7 +12,7 @@ from lib.measures import appearance, comparison
 from lib.networks import models
 from lib.runs import profiles
 from lib.studies.at_cnn import claims as claims_
-from lib.studies.at_cnn import explorer, plan
+from lib.studies.at_cnn import explorer, plan, statistics
 from lib.studies.at_cnn import measure as measure_
 from lib.studies.at_cnn.plan import Parameters
 from lib.training import cache, loop, objectives
@@ -452,7 +452,7 @@ def test_shape_bias_by_hand():
         ],
         columns=["arm", "seed", "image_id", "measure", "level", "value"],
     )
-    statistic = claims_.shape_bias(claims_.Cubes.of(table, 1), "a")
+    statistic = statistics.shape_bias(statistics.Cubes.of(table, 1), "a")
     assert statistic(np.arange(4), np.arange(1)) == pytest.approx(2 / 3)
     assert np.isnan(statistic(np.array([3]), np.arange(1)))  # no decision for either cue
 
@@ -468,8 +468,8 @@ def test_retention_by_hand_and_too_few_right_images():
         columns=["arm", "seed", "image_id", "measure", "level", "value"],
     )
     everything = np.arange(4), np.arange(2)
-    assert claims_.Cubes.of(table, 3).retention("a", "shuffle", 4.0)(*everything) == pytest.approx((1 / 3 + 1 / 2) / 2)
-    assert np.isnan(claims_.Cubes.of(table, 4).retention("a", "shuffle", 4.0)(*everything))
+    assert statistics.Cubes.of(table, 3).retention("a", "shuffle", 4.0)(*everything) == pytest.approx((1 / 3 + 1 / 2) / 2)
+    assert np.isnan(statistics.Cubes.of(table, 4).retention("a", "shuffle", 4.0)(*everything))
     p = Parameters(min_correct=290)
     found = verdicts(invented(0.25, p=p), p)
     assert found["saturated/linf-4"] == found["shuffled-4/linf-4"] == "not tested" and found["style/linf-4"] == "supported"
