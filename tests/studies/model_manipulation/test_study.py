@@ -3,6 +3,7 @@
 import copy
 import dataclasses
 import hashlib
+import itertools
 
 import numpy as np
 import pandas as pd
@@ -117,8 +118,10 @@ def batch():
     return torch.rand(4, 3, 32, 32, dtype=torch.float64, generator=generator), torch.tensor([0, 1, 2, 3])
 
 
-@pytest.mark.parametrize("kind", manipulation.PASSIVE)
-@pytest.mark.parametrize("name", plan.AT_LAYER)
+@pytest.mark.parametrize(
+    ("kind", "name"),
+    [*itertools.product(manipulation.PASSIVE, plan.AT_LAYER), *(("location", name) for name in ("lrp", "gradient", "ig"))],
+)
 def test_the_loss_is_cross_entropy_plus_the_weighted_fooling(net, batch, monkeypatch, kind, name):
     x, y = batch
     before, layer = copy.deepcopy(net), plan.LAYERS["residual"]

@@ -41,7 +41,7 @@ def home(tmp_path_factory):
     [
         (
             {"arms": ("original", "uniform", "sign", "sat-edges")},
-            "unknown arm 'sat-edges'; did you mean sat-masks or .* There are original",
+            "unknown arm 'sat-edges'; did you mean sat-boxes or .* or sat-masks. There are original",
         ),
         ({"arms": ("original", "uniform", "sign", "sat-masks@sideways")}, "unknown arm 'sat-masks@sideways'"),
         ({"arms": ("original", "uniform", "sign", "sat-masks@a")}, "unknown arm"),
