@@ -176,7 +176,12 @@ def test_studies_open_with_a_table_of_their_equations(study):
         assert callable(getattr(module, found)), f"{study}: {function}"
 
 
-SIGNATURES = {"plan": {"networks": ["p"]}, "claims": {"judge": ["table", "p", "test"]}, "explorer": {"explorer": ["p"]}}
+SIGNATURES = {
+    "plan": {"networks": ["p", "job"], "jobs": ["p"], "seen": ["p", "job"]},
+    "measure": {"measure": ["p"]},
+    "claims": {"judge": ["table", "p", "test"]},
+    "explorer": {"explorer": ["p"]},
+}
 
 
 @pytest.mark.parametrize("study", STUDIES)

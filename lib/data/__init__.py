@@ -3,6 +3,7 @@
 The index of this folder, a line a name: what it is, its source, its equation. What has no source is of this study.
 
 * `load`, `ImageSet`, `ImageFiles`: data sets by name.
+* `EMBEDDED`, `PUBLIC`: the names, beside folders of your own.
 * `draw`, `texture`, `SHAPES`, `TEXTURES`, `CUES`: drawn shapes with real textures.
 * `saturation`: saturation of pixels. Zhang and Zhu 2019, arXiv:1905.09797.
 * `patch_shuffle`, `permutations`: shuffled patches. Likewise.
@@ -13,7 +14,7 @@ The index of this folder, a line a name: what it is, its source, its equation. W
 """
 
 from lib.data.checks import check_images, check_labels
-from lib.data.datasets import ImageFiles, ImageSet, load
+from lib.data.datasets import EMBEDDED, PUBLIC, ImageFiles, ImageSet, load
 from lib.data.images import from_tensor, luma, open_image, to_tensor
 from lib.data.mosaics import Mosaics
 from lib.data.shapes import CUES, SHAPES, TEXTURES, draw, texture
@@ -21,6 +22,8 @@ from lib.data.transforms import amplitude_swap, patch_shuffle, permutations, sat
 
 __all__ = [
     "CUES",
+    "EMBEDDED",
+    "PUBLIC",
     "SHAPES",
     "TEXTURES",
     "ImageFiles",

@@ -66,6 +66,13 @@ class Table(Generic[Row]):
             raise ValueError(f"two of {', '.join(names)} are called alike, so that a menu could not tell them apart")
         return found
 
+    def add(self, row: Row) -> None:
+        """A further row below the others. Raises ValueError for a name that is taken."""
+        if row.name in self._by_name:
+            raise ValueError(f"there is {self.what} {row.name!r} already; call yours something else")
+        self.rows = (*self.rows, row)
+        self._by_name[row.name] = row
+
     def plus(self, *rows: Row) -> "Table[Row]":
         """This table and further rows below it."""
         return Table(self.what, (*self.rows, *rows))

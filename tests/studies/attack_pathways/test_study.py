@@ -11,6 +11,7 @@ import pytest
 import torch
 from torch import nn
 
+from lib import pathways
 from lib.networks import models
 from lib.pathways import graph as graph_
 from lib.pathways import influences, interactive, layout, still_picture
@@ -476,11 +477,11 @@ def test_the_explorer_says_what_is_wrong(graph, change, message):
 def test_the_readmes_example_runs(tmp_path, monkeypatch):
 
     readme = (paths_.PROJECT / "README.md").read_text()
-    (code,) = [part.partition("```")[0] for part in readme.split("```python\n")[1:]]
+    code = readme.partition("## Explore")[2].partition("```python\n")[2].partition("```")[0]
     monkeypatch.chdir(tmp_path)
     model = models.create("resnet18", classes=4)
     source, target = torch.rand(2, 2, 3, 32, 32, generator=torch.Generator().manual_seed(0))
-    monkeypatch.setattr(graph_, "build", functools.partial(graph_.build, features=1, patches=1))
+    monkeypatch.setattr(pathways, "build", functools.partial(pathways.build, features=1, patches=1))
     exec(code, {"model": model, "source_images": source, "target_images": target, "target_class": 1})
     spec = decoded((tmp_path / "pathways.html").read_text())
     assert {n["name"].partition(" ")[0] for n in spec["datasets"]["neurons"]} == {"layer1", "layer2", "layer3"}
