@@ -4,19 +4,21 @@ from lib.figures.charts import (
     band,
     bands,
     bars,
+    boxes,
     cell,
     density,
     legend_below,
     levels,
     mark,
     matrix,
+    outline_cell,
     panels,
     points,
     row,
     same_height,
     table,
 )
-from lib.figures.pictures import blank, colour_bar, grid, heatmap, image, overlay, row_labels
+from lib.figures.pictures import blank, colour_bar, grid, heatmap, image, outline, overlay, row_labels
 from lib.figures.style import COLOURS, LINES, MAGNITUDE, MARKERS, SIGNED, series, use_style
 from lib.figures.widgets import Explorer, choice, integer, png, slider, upload, uploaded
 
@@ -31,6 +33,7 @@ __all__ = [
     "bands",
     "bars",
     "blank",
+    "boxes",
     "cell",
     "choice",
     "colour_bar",
@@ -43,6 +46,8 @@ __all__ = [
     "levels",
     "mark",
     "matrix",
+    "outline",
+    "outline_cell",
     "overlay",
     "panels",
     "png",

@@ -14,9 +14,10 @@ import pandas as pd
 import scipy.stats
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
 
 from lib.claims.intervals import Interval
-from lib.figures.style import MAGNITUDE, SIGNED, series
+from lib.figures.style import COLOURS, MAGNITUDE, SIGNED, series
 
 ENDS = (-math.inf, math.inf)
 
@@ -49,8 +50,11 @@ def panels(
     height: float = 3.0,
     sharex: bool = False,
     sharey: bool = True,
+    xlabel: str = "",
+    ylabel: str = "",
 ) -> tuple[Figure, list[Axes]]:
-    """A figure of `count` axes in rows of `columns` (all in one row unless given), each `width` x `height` inches."""
+    """A figure of `count` axes in rows of `columns` (all in one row unless given), each `width` x `height` inches; the names
+    of the axes, where given, stand once for all of them."""
     if count < 1:
         raise ValueError(f"a figure of {count} panels; it needs one at least")
     across = min(count, columns or count)
@@ -61,6 +65,9 @@ def panels(
         spare.set_visible(False)
     for ax in axes.flat[:count][-across:]:  # the lowest of each column keeps its numbers, also above a spare
         ax.tick_params("x", labelbottom=True)
+    for name, put in ((xlabel, fig.supxlabel), (ylabel, fig.supylabel)):
+        if name:
+            put(name, fontsize=plt.rcParams["axes.labelsize"])
     return fig, list(axes.flat[:count])
 
 
@@ -182,6 +189,20 @@ def matrix(
     ax.set_yticks(range(len(rows)), rows, fontsize=8)
     ax.set_title(title)
     ax.grid(False)
+
+
+def outline_cell(ax: Axes, row: int, column: int) -> None:
+    """A border around a cell of a matrix that is pointed out."""
+    ax.add_patch(Rectangle((column - 0.46, row - 0.46), 0.92, 0.92, fill=False, edgecolor=COLOURS[1], linewidth=2))
+
+
+def boxes(ax: Axes, names: Sequence[str], values: Sequence[np.ndarray]) -> None:
+    """A box of quartiles for each name, its whiskers within 1.5 of the quartiles' distance; no values, no box."""
+    for at, one in zip(range(len(names)), values, strict=True):
+        if len(one):
+            ax.boxplot([one], positions=[at], widths=0.6, showfliers=False, medianprops={"color": COLOURS[1]})
+    ax.set_xticks(range(len(names)), names, fontsize=8)
+    ax.set_xlim(-0.5, len(names) - 0.5)
 
 
 def mark(ax: Axes, right: bool, colour: str = "white") -> None:

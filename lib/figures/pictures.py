@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 from lib.data.images import from_tensor
-from lib.figures.style import MAGNITUDE, SIGNED
+from lib.figures.style import COLOURS, MAGNITUDE, SIGNED
 
 
 def blank(ax: Axes) -> None:
@@ -52,6 +52,12 @@ def overlay(ax: Axes, x: Tensor, values: Tensor, title: str = "") -> mpl.image.A
     ax.set_title(title)
     blank(ax)
     return drawn
+
+
+def outline(ax: Axes) -> None:
+    """A border around a picture that is pointed out."""
+    for spine in ax.spines.values():
+        spine.set(visible=True, color=COLOURS[1], linewidth=2.5)
 
 
 def colour_bar(fig: Figure, drawn: mpl.image.AxesImage, axes: Any, label: str) -> None:

@@ -6,9 +6,10 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 
 from lib.claims.intervals import Interval
-from lib.figures import charts
+from lib.figures import charts, pictures
 from lib.figures.style import COLOURS
 
 FOUND = [Interval(0.2, 0.1, 0.3, "8 images"), Interval(0.9, 0.7, 1.1, "8 images")]
@@ -35,6 +36,15 @@ def test_panels_hide_what_is_spare():
     plt.close(fig)
     with pytest.raises(ValueError, match="one at least"):
         charts.panels(0)
+
+
+def test_panels_name_their_axes_once():
+    fig, _ = charts.panels(3, columns=2, xlabel="eps, L∞", ylabel="accuracy")
+    assert [t.get_text() for t in fig.texts] == ["eps, L∞", "accuracy"] and fig.texts[0].get_fontsize() == 10
+    plt.close(fig)
+    fig, _ = charts.panels(3)
+    assert not fig.texts
+    plt.close(fig)
 
 
 def test_a_band_ends_with_its_scale(ax):
@@ -123,3 +133,23 @@ def test_one_legend_stands_below_all_panels():
     assert [t.get_text() for t in legend.get_texts()] == ["a", "b"]
     assert legend.get_window_extent().y1 <= min(ax.get_tightbbox().y0 for ax in axes)
     plt.close(fig)
+
+
+def test_a_cell_and_a_picture_are_outlined(ax):
+    charts.matrix(ax, np.ones((2, 3)), ["a", "b"], ["x", "y", "z"])
+    charts.outline_cell(ax, 1, 2)
+    (border,) = ax.patches
+    assert (border.get_x(), border.get_y()) == pytest.approx((1.54, 0.54)) and not border.get_fill()
+    fig, other = plt.subplots()
+    pictures.image(other, torch.zeros(1, 4, 4))
+    assert not any(s.get_visible() for s in other.spines.values())
+    pictures.outline(other)
+    assert all(s.get_visible() and s.get_linewidth() == 2.5 for s in other.spines.values())
+    plt.close(fig)
+
+
+def test_boxes_have_the_quartiles_and_leave_a_place_empty(ax):
+    charts.boxes(ax, ["a", "none", "b"], [np.array([0.0, 1.0, 2.0, 3.0, 4.0]), np.array([]), np.array([5.0, 5.0])])
+    medians = [line for line in ax.lines if line.get_color() == COLOURS[1]]
+    assert [(np.mean(m.get_xdata()), m.get_ydata()[0]) for m in medians] == [(0, 2), (2, 5)]
+    assert [t.get_text() for t in ax.get_xticklabels()] == ["a", "none", "b"] and ax.get_xlim() == (-0.5, 2.5)
