@@ -22,6 +22,10 @@ in the text of the section; what has no source is of this study.
 * `lrp`, `Relevance`: layer-wise relevance propagation. Bach et al. 2015, doi:10.1371/journal.pone.0130140.
 * `Epsilon`: the rules 0 and epsilon. Likewise, eqs. 56 and 58.
 * `AlphaBeta`: the rule alpha-beta. Likewise, eq. 60; z+, its alpha = 1. Montavon et al. 2017, arXiv:1512.02479.
+* `Gamma`: the rule gamma. Montavon et al. 2019, doi:10.1007/978-3-030-28954-6_10, sec. 10.2.3; with both signs Andéol et al.
+  2021, arXiv:2106.04923.
+* `ZBox`, `WSquare`: the rules z^B and w² of a layer that reads pixels. Montavon et al. 2017, arXiv:1512.02479.
+* `Flat`: the flat rule. Lapuschkin et al. 2019, arXiv:1902.10178.
 * `Rule`, `Composite`, `COMPOSITES`: a rule; which layer takes which; those with a name, `heo`: Heo et al. 2019,
   arXiv:1902.02041.
 """
@@ -42,7 +46,7 @@ from lib.explanations.explanation import Explanation
 from lib.explanations.gradients import completeness_gap, gradient, integrated_gradients, layer_gradient, smoothgrad
 from lib.explanations.guided import guided_backpropagation, guided_gradcam
 from lib.explanations.relevance import Relevance, lrp
-from lib.explanations.relevance_rules import COMPOSITES, AlphaBeta, Composite, Epsilon, Rule
+from lib.explanations.relevance_rules import COMPOSITES, AlphaBeta, Composite, Epsilon, Flat, Gamma, Rule, WSquare, ZBox
 
 __all__ = [
     "COMPOSITES",
@@ -51,11 +55,15 @@ __all__ = [
     "Composite",
     "Epsilon",
     "Explanation",
+    "Flat",
+    "Gamma",
     "Maps",
     "Method",
     "Relevance",
     "Rule",
     "Settings",
+    "WSquare",
+    "ZBox",
     "all_cams",
     "cam",
     "completeness_gap",
