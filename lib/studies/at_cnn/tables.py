@@ -171,15 +171,16 @@ def counterpart(p: Parameters, arm: str, published: Iterable[str]) -> str | None
 def beside_published(cubes: Cubes, p: Parameters) -> pd.DataFrame:
     """Clean and stylised accuracy in per cent and their ratio, ours and the paper's for both of its data sets: a row an arm."""
     published = pd.read_csv(paths.published() / "at_cnn.csv").set_index("arm")
-    rows = {}
+    rows = []
     for arm in p.arms:
         theirs = counterpart(p, arm, published.index)
         clean, painted = (
             100 * whole(cubes, p, arm, cubes.mean(arm, *of)) for of in (("clean", 0.0), ("style", float(p.alpha)))
         )
-        row = {"seeds": seeds_of(p, arm), "clean": clean, "stylised": painted, "ratio": painted / max(clean, 1e-9)}
+        row = {"arm": label(arm), "seeds": seeds_of(p, arm)}
+        row |= {"clean": clean, "stylised": painted, "ratio": painted / max(clean, 1e-9)}
         for name in ("caltech", "tiny"):
             a, b = (published[f"{name}_{k}"].get(theirs, np.nan) for k in ("clean", "stylised"))
             row |= {f"{name} clean": a, f"{name} stylised": b, f"{name} ratio": b / a}
-        rows[label(arm)] = row
-    return pd.DataFrame.from_dict(rows, orient="index").rename_axis("arm").astype({"seeds": int})
+        rows.append(row)
+    return pd.DataFrame(rows).set_index("arm")

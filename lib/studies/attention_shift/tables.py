@@ -110,24 +110,24 @@ def commonest(table: pd.DataFrame) -> pd.DataFrame:
 
 def mode(values: pd.Series, bins: int = 40) -> float:
     """Where values in [-1, 1] are densest: the middle of the bin with most, after smoothing with (1, 2, 3, 2, 1)."""
-    counts, edges = np.histogram(values, bins=bins, range=(-1, 1))
+    counts, _ = np.histogram(values, bins=bins, range=(-1, 1))
     top = np.convolve(counts, [1, 2, 3, 2, 1], mode="same").argmax()
-    return float((edges[top] + edges[top + 1]) / 2)
+    return float(-1 + (2 * top + 1) / bins)
 
 
 def beside_published(table: pd.DataFrame, p: Parameters, psnr: Mapping[float, float]) -> pd.DataFrame:
     """The modes of the similarity of clean and attacked maps, the paper's and ours, at each eps that both have; and PSNR in
     dB, ours as given by eps."""
     published = pd.read_csv(paths.published() / "attention_shift.csv").set_index("eps")
-    rows = {}
+    rows = []
     for e in (e for e in published.index if e in p.eps):
-        row = {"PSNR published (dB)": published.psnr_db[e], "PSNR ours (dB)": psnr[e]}
+        row = {"eps": f"{e:g}", "PSNR published (dB)": published.psnr_db[e], "PSNR ours (dB)": psnr[e]}
         for arch in p.architectures:
             if (theirs := PUBLISHED.get(arch, arch)) in published:
                 own = headline(table, model=arch, attack="fgsm", eps=e).ssim
                 row |= {f"{arch} published": published[theirs][e], f"{arch} ours": mode(own)}
-        rows[f"{e:g}"] = row
-    return pd.DataFrame.from_dict(rows, orient="index").rename_axis("eps").round(2)
+        rows.append(row)
+    return pd.DataFrame(rows, columns=None if rows else ["eps"]).set_index("eps").round(3)
 
 
 def companions(means: pd.DataFrame, eps: float) -> pd.DataFrame:
