@@ -11,8 +11,7 @@ from lib.claims.court import ONE_SEED, OURS, Court, noted
 from lib.claims.cubes import Cubes
 from lib.claims.intervals import Statistic, minus
 from lib.studies.interpretability_aware_training import statistics
-from lib.studies.interpretability_aware_training.plan import RELEASED, Parameters, label, seeds_of
-from lib.system import paths
+from lib.studies.interpretability_aware_training.plan import Parameters, label, seeds_of
 
 SOURCE = "Boopathy et al. 2020"
 TABLE_1 = f"{SOURCE}, table 1"
@@ -25,9 +24,8 @@ INTERPRETED = ("int-one-class", "int", "int-adv", "int2", "int2-adv")  # arms tr
 
 def judge(table: pd.DataFrame, p: Parameters, *, test: bool = True) -> list[Claim]:
     """All claims from the table of measurements; of the authors' networks, where it has rows of arms `released:ARM`."""
-    arms = table.arm.astype(str)
-    theirs = arms.str.startswith(RELEASED)
-    cubes = Cubes.of(table[~theirs])
+    ours, theirs = statistics.apart(table)
+    cubes = Cubes.of(ours)
     court = Court("03", p, cubes, test, seeds=functools.partial(seeds_of, p), one_seed=ONE_SEED)
     _robust(court)
     _beyond(court)
@@ -38,8 +36,8 @@ def judge(table: pd.DataFrame, p: Parameters, *, test: bool = True) -> list[Clai
     if p.unforeseen_images:
         _jpeg(court)
         _unforeseen(court)
-    if theirs.any():
-        own = Cubes.of(table[theirs].assign(arm=arms[theirs].str.removeprefix(RELEASED)))
+    if len(theirs):
+        own = Cubes.of(theirs)
         # What is said of these networks is said of them alone, not of a way of training: there are no seeds to ask for.
         _released(court.within("", cubes=own, seeds=1, one_seed="", over="paper"))
     return court.rows
@@ -357,18 +355,12 @@ def _unforeseen(court: Court) -> None:
         )
 
 
-def printed() -> pd.Series:
-    """The paper's table 1 for MNIST, accuracies by (arm, radius as text)."""
-    found = pd.read_csv(paths.published() / "interpretability_training.csv", dtype={"column": str})
-    return found[(found.table == 1) & (found.data == "mnist")].set_index(["arm", "column"]).value
-
-
 def _released(court: Court) -> None:
     """The authors' own networks: their table, and what random starts leave of it."""
-    cubes, table, radii = court.cubes, printed(), court.cubes.levels("paper")
+    cubes, table, radii = court.cubes, statistics.published(1, "mnist"), court.cubes.levels("paper")
     for arm in dict.fromkeys(a for a, _, _ in cubes.values):
         name = f"the authors' network {label(arm)}"
-        differ = sum(abs(cubes.values[arm, "paper", e].mean() - table[arm, f"{e:g}"]) > 0.0025 for e in radii)
+        differ = sum(abs(cubes.values[arm, "paper", e].mean() - table.at[arm, f"{e:g}"]) > 0.0025 for e in radii)
         applies, fails = statistics.violations(cubes, arm)
         court.add(
             f"published/table-1/{arm}",

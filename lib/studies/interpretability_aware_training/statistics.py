@@ -2,16 +2,42 @@
 
 Statistics are functions of the images and of the seeds that they are computed on (`lib.claims.intervals`). Proposition 1
 (Boopathy et al. 2020, arXiv 2006.14748) bounds the discrepancy D2 of CAM between an image and an attacked copy from below by
-half the margin that the attack overcame; it applies to attacks that succeed.
+half the margin that the attack overcame; it applies to attacks that succeed. Further what both claims and tables begin from:
+the measurements of the authors' networks apart from ours, and the numbers that the paper prints.
 """
 
 from collections.abc import Sequence
 
 import numpy as np
+import pandas as pd
 
 from lib.claims.cubes import Cubes
 from lib.claims.intervals import Statistic, over
-from lib.studies.interpretability_aware_training.plan import label
+from lib.studies.interpretability_aware_training.plan import RELEASED, label
+from lib.system import paths
+
+
+def apart(table: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """The measurements of the study's own networks, and those of the authors' (`released:ARM`), there by arm alone."""
+    arms = table.arm.astype(str)
+    theirs = arms.str.startswith(RELEASED)
+    return table[~theirs], table[theirs].assign(arm=arms[theirs].str.removeprefix(RELEASED))
+
+
+def printed(number: int, data: str) -> pd.DataFrame:
+    """The rows (table, data, network, arm, column, value) of one of the paper's tables 1 to 3 for `mnist`, `cifar10` or
+    `restricted-imagenet`. Raises ValueError where the paper has none."""
+    found = pd.read_csv(paths.published() / "interpretability_training.csv", dtype={"column": str})
+    part = found[(found.table == number) & (found.data == data)]
+    if part.empty:
+        raise ValueError(f"no table {number} for {data!r}; data/published/interpretability_training.csv has what is printed")
+    return part
+
+
+def published(number: int, data: str) -> pd.DataFrame:
+    """The same as it is printed: a row an arm, a column a radius or an attack."""
+    part = printed(number, data)
+    return part.pivot(index="arm", columns="column", values="value")[list(dict.fromkeys(part.column))]
 
 
 def constant(value: float) -> Statistic:

@@ -15,8 +15,7 @@ from lib.claims.intervals import Interval
 from lib.figures.charts import cell, row
 from lib.studies.interpretability_aware_training import released, statistics
 from lib.studies.interpretability_aware_training.objective import ARMS
-from lib.studies.interpretability_aware_training.plan import RELEASED, Parameters, label, seeds_of
-from lib.system import paths
+from lib.studies.interpretability_aware_training.plan import Parameters, label, seeds_of
 
 TERMS = {"one": "γ D1", "all": "γ D̃", "kl": "KL", "ig": "w R", "ce": "CE(x′)"}
 PGD = {"plain": "paper's PGD", "strong": "strongest"}
@@ -34,13 +33,6 @@ CALIBRATED = ("normal", "adv")  # whose radii are looked through
 STARTS = {"paper": "as published", "starts-1": "1 random start", "starts-3": "3 random starts"}
 
 History = Sequence[Mapping[str, float]]  # of a training: an epoch a row
-
-
-def apart(table: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """The measurements of the study's own networks, and those of the authors' (`released:ARM`), there by arm alone."""
-    arms = table.arm.astype(str)
-    theirs = arms.str.startswith(RELEASED)
-    return table[~theirs], table[theirs].assign(arm=arms[theirs].str.removeprefix(RELEASED))
 
 
 # what is trained --------------------------------------------------------------------------------------------------------
@@ -181,19 +173,6 @@ def costs(cubes: Cubes, p: Parameters, histories: Mapping[str, History]) -> pd.D
 # beside the paper -------------------------------------------------------------------------------------------------------
 
 
-def _printed(number: int, data: str) -> pd.DataFrame:
-    found = pd.read_csv(paths.published() / "interpretability_training.csv", dtype={"column": str})
-    return found[(found.table == number) & (found.data == data)]
-
-
-def published(number: int, data: str) -> pd.DataFrame:
-    """One of the paper's tables 1 to 3 for `mnist`, `cifar10` or `restricted-imagenet`: a row an arm, columns as printed."""
-    part = _printed(number, data)
-    if part.empty:
-        raise ValueError(f"no table {number} for {data!r}; data/published/interpretability_training.csv has what is printed")
-    return part.pivot(index="arm", columns="column", values="value")[list(dict.fromkeys(part.column))]
-
-
 def alike(p: Parameters, number: int) -> str:
     """The published data set that the run's is nearest to, of those that the table of this number holds."""
     if number == 2:  # for CIFAR-10 alone
@@ -206,8 +185,8 @@ def alike(p: Parameters, number: int) -> str:
 def _beside(ours: Mapping[str, Mapping[str, str]], number: int, p: Parameters) -> pd.DataFrame:
     """Our cells, by arm and column, and the published ones to the right of them."""
     data = alike(p, number)
-    theirs = published(number, data).reindex(list(ours)).map(lambda v: "–" if np.isnan(v) else f"{v:.3f}")
-    heading = f"published, {data}, {_printed(number, data).network.iloc[0]}"
+    theirs = statistics.published(number, data).reindex(list(ours)).map(lambda v: "–" if np.isnan(v) else f"{v:.3f}")
+    heading = f"published, {data}, {statistics.printed(number, data).network.iloc[0]}"
     both = pd.concat({f"ours, {p.dataset}": pd.DataFrame.from_dict(ours, orient="index"), heading: theirs}, axis=1)
     return both.rename(index=label)
 
@@ -254,8 +233,8 @@ def _mean(values: np.ndarray) -> float:
 
 
 def released_accuracy(theirs: pd.DataFrame) -> pd.DataFrame:
-    """Rows (arm, attack, eps, value, low, high, n) of the authors' networks (`apart`), attack one of STARTS: accuracy by their
-    own protocol, and under random starts where these were measured."""
+    """Rows (arm, attack, eps, value, low, high, n) of the authors' networks, attack one of STARTS: accuracy by their own
+    protocol, and under random starts where these were measured. Takes their measurements by arm alone (`statistics.apart`)."""
     cubes = Cubes.of(theirs)
     return pd.DataFrame(
         [
@@ -267,30 +246,31 @@ def released_accuracy(theirs: pd.DataFrame) -> pd.DataFrame:
 
 
 def released_table_1(curves: pd.DataFrame) -> pd.DataFrame:
-    """By (network, eps): the accuracies of a `released_accuracy`, and what is printed."""
+    """By (network, eps): the accuracies of a `released_accuracy`, and what is published."""
     wide = curves.pivot(index=["arm", "eps"], columns="attack", values="value")[list(STARTS.values())]
-    printed = published(1, "mnist")
-    wide.insert(1, "printed", [printed.at[arm, f"{eps:g}"] for arm, eps in wide.index])
+    wide = wide.loc[list(dict.fromkeys(curves.arm))].rename(columns={STARTS["paper"]: "measured"}).rename_axis(columns=None)
+    theirs = statistics.published(1, "mnist")
+    wide.insert(1, "published", [theirs.at[arm, f"{eps:g}"] for arm, eps in wide.index])
     return wide.rename(index=label, level=0).rename_axis(["network", "eps"])
 
 
 def agreement(found: pd.DataFrame) -> str:
-    """How many cells of a `released_table_1` come out as printed, and which do not."""
-    off = found[~np.isclose(found["as published"], found.printed)]
+    """How many cells of a `released_table_1` come out as published, and which do not."""
+    off = found[~np.isclose(found.measured, found.published)]
     told = [f"{name} at {eps:g}: {ours:.3f}, printed {theirs:.3f}" for (name, eps), ours, theirs, *_ in off.itertuples()]
     count = f"{len(found) - len(off)} of {len(found)} cells of table 1 come out to the digit"
     return f"{count}; not: {'; '.join(told)}" if told else count
 
 
 def released_table_3(theirs: pd.DataFrame) -> pd.DataFrame:
-    """By (network, eps): tau over survivors, what is printed, how many survive, and tau over all images."""
-    cubes, printed = Cubes.of(theirs), published(3, "mnist")
-    rows = {}
+    """By (network, eps): tau over survivors, what is published, how many survive, and tau over all images."""
+    cubes, printed = Cubes.of(theirs), statistics.published(3, "mnist")
+    rows: dict[tuple[str, float], dict[str, float]] = {}
     for arm, eps in itertools.product(theirs.arm.unique(), cubes.levels("tau")):
         values, kept = cubes.values[arm, "tau", eps], cubes.values[arm, "kept", eps]
         rows[label(arm), eps] = {
             "tau, survivors": _mean(values[kept > 0]),
-            "printed": printed.at[arm, f"{eps:g}"],
+            "published": printed.at[arm, f"{eps:g}"],
             f"survivors of {released.EVALUATED}": int(kept.sum()),
             "tau, all": _mean(values),
         }

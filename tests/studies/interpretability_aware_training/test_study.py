@@ -9,7 +9,7 @@ from lib.attacks import projected, robustness
 from lib.claims import cubes
 from lib.networks import models
 from lib.runs import profiles
-from lib.studies.interpretability_aware_training import claims, explorer, plan, released
+from lib.studies.interpretability_aware_training import claims, explorer, plan, released, statistics
 from lib.studies.interpretability_aware_training import measure as measure_
 from lib.studies.interpretability_aware_training.objective import ARMS
 from lib.studies.interpretability_aware_training.plan import Parameters
@@ -255,39 +255,52 @@ def test_unforeseen_attacks_are_judged():
     assert found["order/jpeg-linf-over-jpeg-l2/adv"].kind == "open question"
 
 
-@pytest.mark.parametrize("arm", ["adv"])
-def test_published_networks_by_the_papers_protocol(arm, tmp_path, monkeypatch):
-    """On a network of our own in their layout: the last iterate without a start, then fewer survivors with every start."""
+@pytest.fixture
+def published_adv(tmp_path, monkeypatch):
+    """A network of our own in the authors' layout and place, and images that it has right."""
     monkeypatch.setenv("STUDY_DATA", str(tmp_path))
     model = models.create("small", classes=10, channels=1, seed=3)
-    folder = released.folder()
-    folder.mkdir(parents=True)
+    released.folder().mkdir(parents=True)
     state = {k.replace("head", "linear"): v.numpy() for k, v in model.net.state_dict().items()}
-    np.savez(folder / f"mnist_small_{arm}.npz", **state)
+    np.savez(released.folder() / "mnist_small_adv.npz", **state)
     x = torch.rand(6, 1, 28, 28, generator=torch.Generator().manual_seed(0))
     y = model(x).argmax(1)
     monkeypatch.setattr(released, "evaluation_images", lambda: (x, y))
-    table = measure_.measure_released(arm, steps=3)
+    return model, x, y
+
+
+def test_published_networks_by_the_papers_protocol(published_adv):
+    """The last iterate without a start, then fewer survivors with every start."""
+    table = measure_.measure_released("adv", steps=3)
     by = table.groupby(["measure", "level"]).value.mean()
-    assert by["paper", 0.0] == 1 and set(table.measure) == {
-        "paper",
-        "starts-1",
-        "starts-3",
-        "tau",
-        "kept",
-        "d2",
-        "bound",
-        "applies",
-    }
+    measures = {"paper", "starts-1", "starts-3", "tau", "kept", "d2", "bound", "applies"}
+    assert by["paper", 0.0] == 1 and set(table.measure) == measures
     for eps in measure_.RESTARTED_EPS:
         assert by["starts-3", eps] <= by["starts-1", eps] <= by["paper", eps]
+    model, x, y = published_adv
     last = projected.pgd(model, x, y, eps=0.3, steps=3, step=0.01, random_start=False)
     assert by["paper", 0.3] == pytest.approx((~last.success).float().mean().item())
 
 
+def test_published_networks_are_jobs_whose_rows_say_so(published_adv):
+    """Their rows carry the prefix, which sets them apart from the study's own networks of the same arm."""
+    p = SMOKE.model_copy(update={"pgd_steps": 2, "published_networks": True})
+    job = (f"{plan.RELEASED}adv", 0)
+    asked = p.model_copy(update={"published_networks": False})
+    assert plan.jobs(p) == [*plan.jobs(asked), job] and plan.networks(p, *job) == []
+    table = measure_.measure(p, *job)
+    assert set(table.arm) == {"released:adv"}
+    own = pd.DataFrame({"arm": ["adv", "normal"], "value": [1.0, 2.0]})
+    ours, theirs = statistics.apart(pd.concat([own, table], ignore_index=True).astype({"arm": "category"}))
+    assert list(ours.arm) == ["adv", "normal"] and set(theirs.arm) == {"adv"}
+    pd.testing.assert_frame_equal(
+        theirs[table.columns].reset_index(drop=True), measure_.measure_released("adv", 2), check_dtype=False
+    )
+
+
 def test_claims_about_the_published_networks():
     """Their table to the digit, but for a cell that is not; an accuracy that a random start takes away."""
-    images, found, table = np.arange(200), [], claims.printed()
+    images, found, table = np.arange(200), [], statistics.published(1, "mnist")
 
     def put(arm, measure, level, share):
         rows = cubes.rows(f"{plan.RELEASED}{arm}", 0, measure, level, torch.as_tensor(images < round(200 * share)))
@@ -295,7 +308,7 @@ def test_claims_about_the_published_networks():
 
     for arm in ("normal", "adv", "int"):
         for e in (0.0, *measure_.PAPER_EPS):
-            put(arm, "paper", e, 0.6 if (arm, e) == ("int", 0.2) else table[arm, f"{e:g}"])  # printed: .84
+            put(arm, "paper", e, 0.6 if (arm, e) == ("int", 0.2) else table.at[arm, f"{e:g}"])  # printed: .84
             put(arm, "starts-3", e, 0.01 if arm == "adv" and e < 0.4 else 0.0)
             put(arm, "d2", e, 1.0)
             put(arm, "bound", e, 0.0 if arm == "adv" else 1.0)
