@@ -11,7 +11,7 @@ from typing import Any
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
-import scipy.stats
+import seaborn
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
@@ -100,12 +100,12 @@ def bands(ax: Axes, found: pd.DataFrame, x: str, line: str, *, within: tuple[flo
 def density(
     ax: Axes, values: Sequence[float], label: str | None, number: int, *, within: tuple[float, float], **look: Any
 ) -> None:
-    """The density of values `within` a scale, by Gaussian kernels of Scott's width; nothing where all values are equal."""
+    """The density of values `within` a scale (Gaussian kernels of Scott's width); nothing where all values are equal."""
     found = np.asarray(values, float)
     if np.ptp(found) == 0:
         return
-    at = np.linspace(max(within[0], found.min() - 1), min(within[1], found.max() + 1), 400)
-    ax.plot(at, scipy.stats.gaussian_kde(found)(at), label=label, **(series(number) | {"marker": ""} | look))
+    style = {k: v for k, v in (series(number) | look).items() if k != "marker"}
+    seaborn.kdeplot(x=found, ax=ax, label=label, clip=within, **style)
 
 
 def levels(ax: Axes, values: Sequence[float], label: str, *, base: float = 10, rotation: float = 60) -> None:
