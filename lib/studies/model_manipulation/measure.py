@@ -1,4 +1,4 @@
-"""Study 4's measurements: one network in, rows of (arm, seed, image_id, measure, level, value) out; see `lib.cubes`.
+"""Study 4's measurements: one network in, rows of (arm, seed, image_id, measure, level, value) out; see `lib.claims.cubes`.
 
 `arm` is `architecture/arm`. Measures, by image:
 

@@ -1,9 +1,10 @@
 """Study 4, fooling explanations by manipulating the model (Heo, Joo and Moon, NeurIPS 2019): parameters, arms, networks.
 
 An arm is a way of fine-tuning a trained network: `base` (not at all), `none` (without a fooling term, the control),
-`KIND-INTERPRETER` (`location-gradcam`, `active-lrp_t`, …; kinds in `lib.fooling`, interpreters in `lib.interpreters`), the
-same with another weight (`location-gradcam@0.25`: times .25), and `washed-KIND-INTERPRETER`, fooled and then fine-tuned
-without a fooling term. Arms in `headline`, with their controls, carry the contrasts over seeds on the first architecture.
+`KIND-INTERPRETER` (`location-gradcam`, `active-lrp_t`, …; kinds in `lib.fooling.manipulation`, interpreters in
+INTERPRETERS), the same with another weight (`location-gradcam@0.25`: times .25), and `washed-KIND-INTERPRETER`, fooled and
+then fine-tuned without a fooling term. Arms in `headline`, with their controls, carry the contrasts over seeds on the first
+architecture.
 """
 
 import functools
@@ -125,7 +126,7 @@ class Parameters(parameters.OnImages):
     factors: Annotated[tuple[Positive, ...], Field(description="other weights of the headline foolings, relative")] = (0.25,)
     wash_epochs: Annotated[int, Field(ge=1, description="honest fine-tuning after fooling")] = 2
     k: Annotated[int | None, Field(ge=1, description="positions of top-k; None: a tenth of the map")] = None
-    composite: Annotated[str, Field(description="of lib.lrp")] = "heo"
+    composite: Annotated[str, Field(description="of lib.explanations.relevance_rules")] = "heo"
     pair: Annotated[tuple[int, int], Field(description="the classes that active fooling swaps")] = (0, 1)
     mosaics: Annotated[int, Field(ge=1, description="training mosaics of the two classes; the paper: 1,100")] = 300
     pair_batch: Annotated[int, Field(ge=1, description="mosaics in a step; the paper: 4")] = 4
