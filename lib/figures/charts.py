@@ -6,7 +6,7 @@ Categories keep the colour, marker and line style of their number (`style.series
 
 import math
 from collections.abc import Iterable, Sequence
-from typing import Any
+from typing import Any, Literal
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -20,6 +20,7 @@ from lib.claims.intervals import Interval
 from lib.figures.style import COLOURS, MAGNITUDE, SIGNED, series
 
 ENDS = (-math.inf, math.inf)
+Share = Literal["row", "col"]  # of an axis: by rows or columns of panels, else by all or none
 
 
 def row(found: Interval, **about: Any) -> dict[str, Any]:
@@ -48,8 +49,8 @@ def panels(
     columns: int | None = None,
     width: float = 3.3,
     height: float = 3.0,
-    sharex: bool = False,
-    sharey: bool = True,
+    sharex: bool | Share = False,
+    sharey: bool | Share = True,
     xlabel: str = "",
     ylabel: str = "",
 ) -> tuple[Figure, list[Axes]]:
