@@ -7,6 +7,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from matplotlib.colors import same_color
 
 from lib.claims.intervals import Interval
 from lib.figures import charts, pictures
@@ -77,7 +78,7 @@ def test_a_density_is_the_mean_of_kernels_and_ends_with_its_scale(ax):
     charts.density(ax, values, "a", 2, within=(-1, 1))
     (line,) = ax.lines
     x, y = line.get_data()
-    assert -1 <= x[0] < 0 and x[-1] == 1 and line.get_color() == COLOURS[2] and line.get_label() == "a"
+    assert -1 <= x[0] < 0 and x[-1] == 1 and same_color(line.get_color(), COLOURS[2]) and line.get_label() == "a"
     width = values.std(ddof=1) * len(values) ** -0.2
     kernels = np.exp(-(((x[:, None] - values) / width) ** 2) / 2) / (width * math.sqrt(2 * math.pi))
     np.testing.assert_allclose(y, kernels.mean(1), rtol=1e-6, atol=1e-12)
