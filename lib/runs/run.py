@@ -33,6 +33,7 @@ from lib.training.cache import key_of
 from lib.training.config import TrainConfig
 
 T = TypeVar("T")
+Found = TypeVar("Found")
 LOADED = time.time()
 
 
@@ -123,20 +124,26 @@ class Run:
         return found
 
     def each(self, items: Sequence[T], work: Callable[[T], pd.DataFrame], *, workers: int | None = None) -> pd.DataFrame:
-        """One table from many pieces of work, side by side on the CPU's cores, one torch thread each.
+        """One table from many pieces of work, as `side_by_side` does them."""
+        return pd.concat(self.side_by_side(items, work, "measured", workers=workers), ignore_index=True)
+
+    def side_by_side(
+        self, items: Sequence[T], work: Callable[[T], Found], done: str, *, workers: int | None = None
+    ) -> list[Found]:
+        """Many pieces of work, side by side on the CPU's cores, one torch thread each; `done` says what was done to each.
 
         The numbers do not depend on how many cores there are. On another device: one after the other.
         """
         on_cpu = devices.device(self.parameters.device).type == "cpu"
         workers = workers or (len(os.sched_getaffinity(0)) if on_cpu and hasattr(os, "sched_getaffinity") else 1)
-        done: list[pd.DataFrame] = []
+        found: list[Found] = []
         begin = time.perf_counter()
         with devices.one_thread_on_cpu(self.parameters.device), ThreadPoolExecutor(workers) as pool:
-            for data in pool.map(work, items):
-                done.append(data)
-                left = (time.perf_counter() - begin) / len(done) * (len(items) - len(done))
-                say(f"  {self.name}: measured {len(done)} of {len(items)}, {left:.0f} s left")
-        return pd.concat(done, ignore_index=True)
+            for one in pool.map(work, items):
+                found.append(one)
+                left = (time.perf_counter() - begin) / len(found) * (len(items) - len(found))
+                say(f"  {self.name}: {done} {len(found)} of {len(items)}, {left:.0f} s left")
+        return found
 
     def show(
         self, fig: Any, name: str, alt: str, data: pd.DataFrame | None = None, *, line_art: bool = False, hero: bool = False
