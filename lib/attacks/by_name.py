@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from lib.attacks import projected, single_step, unforeseen
@@ -35,13 +36,13 @@ class Attack:
     def __call__(
         self,
         model: nn.Module,
-        x: Tensor,
-        y: Tensor,
+        x: Float[Tensor, "n c h w"],
+        y: Int[Tensor, " n"],
         *,
         eps: float,
         steps: int = 20,
         step: float | None = None,
-        targets: Tensor | None = None,
+        targets: Int[Tensor, " n"] | None = None,
         generator: torch.Generator | None = None,
     ) -> Any:
         """The function's own result, with `x_adv` (N, C, H, W): away from the classes y, or towards `targets`, (N,) both.

@@ -12,6 +12,7 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
+from jaxtyping import Float
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -34,15 +35,15 @@ _TO_YCBCR = torch.tensor(
 class Coefficients(NamedTuple):
     """Quantised coefficients, in quantisation steps: y (N, H/8, W/8, 8, 8), cb and cr (N, H/16, W/16, 8, 8), H, W padded."""
 
-    y: Tensor
-    cb: Tensor
-    cr: Tensor
+    y: Float[Tensor, "n rows columns 8 8"]
+    cb: Float[Tensor, "n rows2 columns2 8 8"]
+    cr: Float[Tensor, "n rows2 columns2 8 8"]
 
-    def flat(self) -> Tensor:
+    def flat(self) -> Float[Tensor, "n d"]:
         """As one row an image, (N, 1.5 H W)."""
         return torch.cat([t.flatten(1) for t in self], 1)
 
-    def like(self, rows: Tensor) -> "Coefficients":
+    def like(self, rows: Float[Tensor, "n d"]) -> "Coefficients":
         """`rows` (N, 1.5 H W) in these shapes."""
         parts = rows.split([t[0].numel() for t in self], 1)
         return Coefficients(*(p.reshape(t.shape) for p, t in zip(parts, self, strict=True)))
@@ -69,7 +70,7 @@ def _plane(blocks: Tensor) -> Tensor:
     return blocks.transpose(2, 3).reshape(n, 8 * rows, 8 * columns)
 
 
-def check_colour(x: Tensor) -> None:
+def check_colour(x: Float[Tensor, "n 3 h w"]) -> None:
     """ValueError for images that are not in colour."""
     checks.check_images(x)
     if x.shape[1] != 3:
@@ -79,7 +80,7 @@ def check_colour(x: Tensor) -> None:
         )
 
 
-def encode(x: Tensor) -> Coefficients:
+def encode(x: Float[Tensor, "n 3 h w"]) -> Coefficients:
     """Coefficients of colour images (N, 3, H, W) in [0, 1]; differentiable. Raises ValueError for grey images."""
     check_colour(x)
     height, width = x.shape[2:]
@@ -93,7 +94,7 @@ def encode(x: Tensor) -> Coefficients:
     return Coefficients(*(d @ _blocks(p) @ d.T / q for p, q in zip(planes, tables, strict=True)))
 
 
-def decode(c: Coefficients, size: tuple[int, int]) -> Tensor:
+def decode(c: Coefficients, size: tuple[int, int]) -> Float[Tensor, "n 3 h w"]:
     """Images (N, 3, *size) in [0, 1] from coefficients; differentiable, but where a value is cut to [0, 1]."""
     d = _cosines(c.y)
     tables = (LUMA_TABLE.to(c.y), CHROMA_TABLE.to(c.y), CHROMA_TABLE.to(c.y))
@@ -104,6 +105,6 @@ def decode(c: Coefficients, size: tuple[int, int]) -> Tensor:
     return (rgb[..., : size[0], : size[1]] / 255).clamp(0, 1)
 
 
-def compressed(x: Tensor) -> Tensor:
+def compressed(x: Float[Tensor, "n 3 h w"]) -> Float[Tensor, "n 3 h w"]:
     """Images as a codec at libjpeg's quality 50 stores them, 4:2:0."""
     return decode(encode(x).round(), tuple(x.shape[2:]))

@@ -3,23 +3,24 @@
 from collections.abc import Callable
 
 import torch
+from jaxtyping import Float, Int
 from torch import Tensor
 from torch.nn import functional as F
 
-Loss = Callable[[Tensor, Tensor], Tensor]  # (logits (N, classes), y (N,)) -> (N,)
+Loss = Callable[[Float[Tensor, "n classes"], Int[Tensor, " n"]], Float[Tensor, " n"]]  # (logits (N, classes), y (N,)) -> (N,)
 
 
-def cross_entropy(logits: Tensor, y: Tensor) -> Tensor:
+def cross_entropy(logits: Float[Tensor, "n classes"], y: Int[Tensor, " n"]) -> Float[Tensor, " n"]:
     """-log softmax(logits)_y, per sample."""
     return F.cross_entropy(logits, y, reduction="none")
 
 
-def margin(logits: Tensor, y: Tensor) -> Tensor:
+def margin(logits: Float[Tensor, "n classes"], y: Int[Tensor, " n"]) -> Float[Tensor, " n"]:
     """max_{j != y} f_j - f_y, per sample: positive where the prediction is wrong; does not vanish on confident models."""
     others = logits.scatter(1, y[:, None], -torch.inf)
     return others.amax(1) - logits.gather(1, y[:, None])[:, 0]
 
 
-def kl(clean: Tensor, attacked: Tensor) -> Tensor:
+def kl(clean: Float[Tensor, "n classes"], attacked: Float[Tensor, "n classes"]) -> Float[Tensor, " n"]:
     """KL(softmax clean || softmax attacked) of logits, per sample."""
     return F.kl_div(attacked.log_softmax(1), clean.log_softmax(1), reduction="none", log_target=True).sum(1)

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from dataclasses import replace
 
 import torch
+from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from lib.attacks.losses import Loss, cross_entropy
@@ -34,8 +35,8 @@ from lib.networks import hooks
 
 def pgd(
     model: nn.Module,
-    x: Tensor,
-    y: Tensor,
+    x: Float[Tensor, "n c h w"],
+    y: Int[Tensor, " n"],
     *,
     eps: float,
     steps: int,
@@ -104,17 +105,17 @@ def pgd(
 
 
 def ascend(
-    objective: Callable[[Tensor], Tensor],
-    x: Tensor,
+    objective: Callable[[Float[Tensor, "n c h w"]], Float[Tensor, " n"]],
+    x: Float[Tensor, "n c h w"],
     *,
     eps: float,
     steps: int,
     step: float,
     norm: Norm = "linf",
     random_start: bool = True,
-    start: Tensor | None = None,
+    start: Float[Tensor, "n c h w"] | None = None,
     generator: torch.Generator | None = None,
-) -> Tensor:
+) -> Float[Tensor, "n c h w"]:
     """Projected ascent on any per-sample objective of the images, (N, C, H, W) -> (N,): PGD's path, its last iterate.
 
     For objectives that need more than logits and labels, as discrepancies of explanations do; what they run belongs inside

@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
+from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from lib.attacks.losses import Loss, cross_entropy, margin
@@ -53,12 +54,12 @@ class RobustAccuracy:
     """
 
     eps: tuple[float, ...]
-    correct: Tensor
+    correct: Bool[Tensor, "levels n"]
     steps: tuple[int, ...]
     warnings: tuple[str, ...]
 
     @property
-    def accuracy(self) -> Tensor:
+    def accuracy(self) -> Float[Tensor, " levels"]:
         """(E+1,) in [0, 1]."""
         return self.correct.float().mean(1)
 
@@ -127,8 +128,8 @@ class _Attacker:
 
 def robust_accuracy(
     model: nn.Module,
-    x: Tensor,
-    y: Tensor,
+    x: Float[Tensor, "n c h w"],
+    y: Int[Tensor, " n"],
     *,
     eps: Sequence[float],
     steps: int = 40,

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 
 import torch
+from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from lib.attacks.losses import Loss, cross_entropy
@@ -10,7 +11,9 @@ from lib.attacks.steps import AttackResult, _judged, check_input, input_gradient
 from lib.networks import hooks
 
 
-def fgsm_direction(model: nn.Module, x: Tensor, y: Tensor, *, loss: Loss = cross_entropy) -> tuple[Tensor, Tensor]:
+def fgsm_direction(
+    model: nn.Module, x: Float[Tensor, "n c h w"], y: Int[Tensor, " n"], *, loss: Loss = cross_entropy
+) -> tuple[Float[Tensor, "n c h w"], Float[Tensor, "n classes"]]:
     """sign(grad_x loss(f(x), y)) and the clean logits (N, classes): one forward and one backward pass.
 
     Goodfellow et al. 2015. The direction serves every eps: `step_along(x, direction, eps)`.
@@ -21,20 +24,26 @@ def fgsm_direction(model: nn.Module, x: Tensor, y: Tensor, *, loss: Loss = cross
     return gradient.sign(), logits
 
 
-def random_sign(x: Tensor, generator: torch.Generator | None = None) -> Tensor:
+def random_sign(x: Float[Tensor, " n *s"], generator: torch.Generator | None = None) -> Float[Tensor, " n *s"]:
     """Independent fair signs in the shape of x: noise of the same L-infinity and L2 size as FGSM's step, the control."""
     draw = torch.randint(0, 2, x.shape, generator=generator, device=generator.device if generator else x.device)
     return draw.to(x) * 2 - 1
 
 
-def step_along(x: Tensor, direction: Tensor, eps: float) -> Tensor:
+def step_along(x: Float[Tensor, "n c h w"], direction: Float[Tensor, "n c h w"], eps: float) -> Float[Tensor, "n c h w"]:
     """clip(x + eps * direction, 0, 1)."""
     check_input(x, x, eps)
     return (x + eps * direction).clamp(0, 1)
 
 
 def fgsm(
-    model: nn.Module, x: Tensor, y: Tensor, *, eps: Sequence[float], loss: Loss = cross_entropy, targeted: bool = False
+    model: nn.Module,
+    x: Float[Tensor, "n c h w"],
+    y: Int[Tensor, " n"],
+    *,
+    eps: Sequence[float],
+    loss: Loss = cross_entropy,
+    targeted: bool = False,
 ) -> list[AttackResult]:
     """The fast gradient sign method for every eps from one gradient: x + eps sign(grad_x loss), clipped to [0, 1].
 

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 import torch
+from jaxtyping import Bool, Float, Int, Shaped
 from torch import Tensor, nn
 
 from lib.attacks.losses import Loss
@@ -17,8 +18,8 @@ Norm = Literal["linf", "l2"]
 class Trace:
     """What happened on the way, by step: loss (steps, N) before each step, and fooled (steps, N)."""
 
-    loss: Tensor
-    fooled: Tensor
+    loss: Float[Tensor, "steps n"]
+    fooled: Bool[Tensor, "steps n"]
 
 
 @dataclass(frozen=True)
@@ -30,16 +31,16 @@ class AttackResult:
     restart). warnings: reasons to distrust a robust accuracy built on this.
     """
 
-    x_adv: Tensor
-    success: Tensor | None
-    loss: Tensor | None
-    logits: Tensor | None
-    first_success: Tensor | None = None
+    x_adv: Float[Tensor, "n c h w"]
+    success: Bool[Tensor, " n"] | None
+    loss: Float[Tensor, " n"] | None
+    logits: Float[Tensor, "n classes"] | None
+    first_success: Int[Tensor, " n"] | None = None
     trace: Trace | None = None
     warnings: tuple[str, ...] = ()
 
 
-def check_result(x: Tensor, x_adv: Tensor, eps: float, norm: Norm) -> None:
+def check_result(x: Float[Tensor, "n c h w"], x_adv: Float[Tensor, "n c h w"], eps: float, norm: Norm) -> None:
     """RuntimeError where an attack broke its own rules; the tolerance is float rounding."""
     if not torch.isfinite(x_adv).all():
         raise RuntimeError("the attack produced values that are not finite")
@@ -55,7 +56,7 @@ def _norm(delta: Tensor, norm: Norm) -> Tensor:
     return flat.abs().amax(1) if norm == "linf" else flat.norm(dim=1)
 
 
-def check_input(x: Tensor, y: Tensor, eps: float, norm: str = "linf") -> None:
+def check_input(x: Float[Tensor, "n c h w"], y: Shaped[Tensor, "n ..."], eps: float, norm: str = "linf") -> None:
     """ValueError for images outside [0, 1], a radius that is none, an unknown norm, labels that do not match."""
     checks.check_images(x)
     if not 0 <= eps < float("inf"):
@@ -72,7 +73,9 @@ def _per_sample(value: Tensor, n: int) -> Tensor:
     return value
 
 
-def input_gradient(model: nn.Module, x: Tensor, y: Tensor, loss: Loss, *, check: bool = True) -> tuple[Tensor, Tensor, Tensor]:
+def input_gradient(
+    model: nn.Module, x: Float[Tensor, "n c h w"], y: Int[Tensor, " n"], loss: Loss, *, check: bool = True
+) -> tuple[Float[Tensor, "n c h w"], Float[Tensor, " n"], Float[Tensor, "n classes"]]:
     """Gradient of the summed loss with respect to x, with the losses (N,) and logits of the same pass.
 
     For use inside `hooks.frozen(model)`: one forward pass, one backward pass to the input. `check` refuses logits that
@@ -89,7 +92,7 @@ def input_gradient(model: nn.Module, x: Tensor, y: Tensor, loss: Loss, *, check:
     return gradient, losses.detach(), logits.detach()
 
 
-def weaknesses(gradient: Tensor, logits: Tensor) -> tuple[str, ...]:
+def weaknesses(gradient: Float[Tensor, "n ..."], logits: Float[Tensor, "n classes"]) -> tuple[str, ...]:
     """What makes an attack weaker than it looks, from its first step."""
     found = []
     if contract.looks_like_probabilities(logits):
@@ -125,16 +128,16 @@ def _judged(
     return AttackResult(x_adv, fooled(logits, y, targeted), loss(logits, y), logits, warnings=warnings)
 
 
-def fooled(logits: Tensor, y: Tensor, targeted: bool = False) -> Tensor:
+def fooled(logits: Float[Tensor, "n classes"], y: Int[Tensor, " n"], targeted: bool = False) -> Bool[Tensor, " n"]:
     """Where the prediction is y (targeted), or is not (untargeted)."""
     return (logits.argmax(1) == y) if targeted else (logits.argmax(1) != y)
 
 
-def per_row(values: Tensor, like: Tensor) -> Tensor:
+def per_row(values: Shaped[Tensor, " n"], like: Shaped[Tensor, "..."]) -> Shaped[Tensor, "n ..."]:
     return values.view(-1, *[1] * (like.dim() - 1))
 
 
-def project(delta: Tensor, eps: float, norm: Norm) -> Tensor:
+def project(delta: Float[Tensor, " n *s"], eps: float, norm: Norm) -> Float[Tensor, " n *s"]:
     """The nearest point of the ball of radius eps around 0, row by row."""
     if norm == "linf":
         return delta.clamp(-eps, eps)
@@ -142,7 +145,7 @@ def project(delta: Tensor, eps: float, norm: Norm) -> Tensor:
     return delta * per_row((eps / length).clamp(max=1), delta)
 
 
-def ascent(gradient: Tensor, norm: Norm) -> Tensor:
+def ascent(gradient: Float[Tensor, " n *s"], norm: Norm) -> Float[Tensor, " n *s"]:
     """The direction of steepest ascent of length one: the sign under L-infinity, the normalised gradient under L2."""
     if norm == "linf":
         return gradient.sign()
@@ -150,7 +153,9 @@ def ascent(gradient: Tensor, norm: Norm) -> Tensor:
     return gradient / per_row(length.clamp_min(1e-12), gradient)
 
 
-def random_point(x: Tensor, eps: float, norm: Norm, generator: torch.Generator | None = None) -> Tensor:
+def random_point(
+    x: Float[Tensor, " n *s"], eps: float, norm: Norm, generator: torch.Generator | None = None
+) -> Float[Tensor, " n *s"]:
     """A uniformly random point of the ball around 0, shaped like x."""
     device = generator.device if generator else x.device
     if norm == "linf":

@@ -20,6 +20,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 import torch
+from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -55,7 +56,7 @@ class InColour(nn.Module):
         super().__init__()
         self.grey = model
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Float[Tensor, "n 3 h w"]) -> Float[Tensor, "n classes"]:
         return self.grey(images.luma(x))
 
 
@@ -88,7 +89,7 @@ def _optimise(
     return AttackResult(x_adv, fooled(logits, y), losses.cross_entropy(logits, y), logits)
 
 
-def wrong_classes(y: Tensor, classes: int, generator: torch.Generator | None = None) -> Tensor:
+def wrong_classes(y: Int[Tensor, " n"], classes: int, generator: torch.Generator | None = None) -> Int[Tensor, " n"]:
     """A uniformly random wrong class for each label, the published targets. Raises ValueError for one class."""
     if classes < 2:
         raise ValueError("there is one class; a wrong one needs two at least")
@@ -125,7 +126,7 @@ def _randomness(x: Tensor, generator: torch.Generator | None) -> Randomness:
 GABOR_SIDE, GABOR_DENSITY = 23, 1 / 14
 
 
-def gabor_kernels(n: int, random: Randomness) -> Tensor:
+def gabor_kernels(n: int, random: Randomness) -> Float[Tensor, "n 1 23 23"]:
     """Random kernels (n, 1, 23, 23): a Gaussian times the sum of 1 to 10 cosines of one frequency in as many directions."""
     side = GABOR_SIDE
     sigma = 0.1 + 0.3 * random.uniform(n, 1, 1)
@@ -143,7 +144,7 @@ def gabor_kernels(n: int, random: Randomness) -> Tensor:
     return (envelope * waves)[:, None]
 
 
-def gabor_noise(v: Tensor, kernels: Tensor) -> Tensor:
+def gabor_noise(v: Float[Tensor, "n 1 h w"], kernels: Float[Tensor, "n 1 23 23"]) -> Float[Tensor, "n 1 h w"]:
     """Noise (N, 1, H, W) in [0, 1] from sparse latents v of that shape, each with its own kernel.
 
     The published normalisation by local variance transforms there and back without a filter between, so it divides by the
@@ -161,13 +162,13 @@ def gabor_noise(v: Tensor, kernels: Tensor) -> Tensor:
 
 def gabor(
     model: nn.Module,
-    x: Tensor,
-    y: Tensor,
+    x: Float[Tensor, "n 3 h w"],
+    y: Int[Tensor, " n"],
     *,
     eps: float,
     steps: int = 200,
     step: float = FIXED_STEP,
-    targets: Tensor | None = None,
+    targets: Int[Tensor, " n"] | None = None,
     generator: torch.Generator | None = None,
 ) -> AttackResult:
     """Gabor noise: x' = clip(x + eps n(v)), n in [0, 1]; sign steps in v, kept sparse and in [-1, 1].
@@ -196,7 +197,7 @@ def gabor(
 SNOW_SIDE, SNOW_BUDGET, SNOW_GRIDS = 13, 0.2, 7
 
 
-def snow_kernels(random: Randomness) -> Tensor:
+def snow_kernels(random: Randomness) -> Float[Tensor, "1 7 13 13"]:
     """Seven random streaks (1, 7, 13, 13) through the centre, of one lean, slightly blurred."""
     middle = SNOW_SIDE // 2
     end = 2 + (5 * random.uniform(SNOW_GRIDS, 2)).floor().clamp(max=4)  # offsets 2 to 6, down and to the right
@@ -221,7 +222,9 @@ def snow_kernels(random: Randomness) -> Tensor:
     return F.conv2d(streak[None], blur, padding=1, groups=SNOW_GRIDS)
 
 
-def snowflakes(v: Tensor, kernels: Tensor, size: tuple[int, int]) -> Tensor:
+def snowflakes(
+    v: Float[Tensor, "n 7 a b"], kernels: Float[Tensor, "1 7 13 13"], size: tuple[int, int]
+) -> Float[Tensor, "n 1 h w"]:
     """Snow (N, 1, *size) from flakes v (N, 7, h, w), a flake each 4 pixels: to the fourth power, scattered, streaked."""
     n, grids, h, w = v.shape
     flakes = v**4
@@ -233,13 +236,13 @@ def snowflakes(v: Tensor, kernels: Tensor, size: tuple[int, int]) -> Tensor:
     return F.conv2d(canvas, kernels, padding=SNOW_SIDE // 2)[..., : size[0], : size[1]]
 
 
-def whitened(x: Tensor) -> Tensor:
+def whitened(x: Float[Tensor, "n 3 h w"]) -> Float[Tensor, "n 3 h w"]:
     """Colours under a snowy sky: .75 x + .25 max(x, 1.5 grey + .5)."""
     grey = (x * torch.tensor([0.2126, 0.7152, 0.0722]).to(x).view(1, 3, 1, 1)).sum(1, keepdim=True)
     return 0.75 * x + 0.25 * torch.maximum(x, 1.5 * grey + 0.5)
 
 
-def within_budget(v: Tensor) -> Tensor:
+def within_budget(v: Float[Tensor, "n g h w"]) -> Float[Tensor, "n g h w"]:
     """Flakes scaled so that each block of 8 x 8, in each grid, has a mean of the budget at most."""
     mean = F.avg_pool2d(v, 8, ceil_mode=True, count_include_pad=False)
     scale = SNOW_BUDGET / mean.clamp_min(SNOW_BUDGET)
@@ -248,13 +251,13 @@ def within_budget(v: Tensor) -> Tensor:
 
 def snow(
     model: nn.Module,
-    x: Tensor,
-    y: Tensor,
+    x: Float[Tensor, "n 3 h w"],
+    y: Int[Tensor, " n"],
     *,
     eps: float,
     steps: int = 200,
     step: float = FIXED_STEP,
-    targets: Tensor | None = None,
+    targets: Int[Tensor, " n"] | None = None,
     generator: torch.Generator | None = None,
 ) -> AttackResult:
     """Snow: x' = clip(whitened(x) + eps s(v)); sign steps in the flakes, kept in (0, 1] and within their budget.
@@ -277,7 +280,7 @@ def snow(
     return _optimise(model, y, latent, draw, update, steps, targets)
 
 
-def l1_vertex(up: Tensor, eps: float, box: float) -> Tensor:
+def l1_vertex(up: Float[Tensor, "n d"], eps: float, box: float) -> Float[Tensor, "n d"]:
     """argmax <up, v> over ||v||_1 <= eps, |v_i| <= box, row by row: the largest entries at the box, the last in part."""
     order = up.abs().argsort(1, descending=True)
     used = box * torch.arange(up.shape[1]).to(up)
@@ -287,13 +290,13 @@ def l1_vertex(up: Tensor, eps: float, box: float) -> Tensor:
 
 def jpeg_attack(
     model: nn.Module,
-    x: Tensor,
-    y: Tensor,
+    x: Float[Tensor, "n 3 h w"],
+    y: Int[Tensor, " n"],
     *,
     eps: float,
     norm: Literal["linf", "l2", "l1"] = "linf",
     steps: int = 200,
-    targets: Tensor | None = None,
+    targets: Int[Tensor, " n"] | None = None,
     generator: torch.Generator | None = None,
 ) -> AttackResult:
     """JPEG: coefficients move by v / 2 quantisation steps, ||v|| <= eps (`CALIBRATED`); under L2 and L1, |v| <= 2 too.

@@ -1,9 +1,10 @@
 """Images and labels as every kernel takes them; anything else is refused in words."""
 
+from jaxtyping import Float, Int
 from torch import Tensor
 
 
-def check_images(x: Tensor, what: str = "images") -> None:
+def check_images(x: Float[Tensor, "n c h w"], what: str = "images") -> None:
     """Images are (N, C, H, W), floating point, finite and in [0, 1]; anything else is a ValueError that says so."""
     if x.dim() != 4:
         raise ValueError(f"{what} have shape {tuple(x.shape)}; expected (N, C, H, W); for one image use x[None]")
@@ -19,7 +20,7 @@ def check_images(x: Tensor, what: str = "images") -> None:
         )
 
 
-def check_labels(y: Tensor, classes: int, n: int) -> None:
+def check_labels(y: Int[Tensor, " n"], classes: int, n: int) -> None:
     """Labels are integers (N,) in [0, classes)."""
     if y.shape != (n,) or y.is_floating_point():
         raise ValueError(f"labels have shape {tuple(y.shape)} and type {y.dtype}; expected {n} integers, one an image")

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from jaxtyping import Float
 from PIL import Image, ImageOps, UnidentifiedImageError
 from torch import Tensor
 
@@ -65,7 +66,7 @@ def to_tensor(image: Image.Image, *, size: int | None = None, channels: int | No
     return torch.from_numpy(array[None] if array.ndim == 2 else array.transpose(2, 0, 1).copy())
 
 
-def luma(x: Tensor) -> Tensor:
+def luma(x: Float[Tensor, "n 3 h w"]) -> Float[Tensor, "n 1 h w"]:
     """Colour images (N, 3, H, W) as grey ones (N, 1, H, W), by the weights of ITU-R BT.601."""
     return (x * x.new_tensor([0.299, 0.587, 0.114]).view(1, 3, 1, 1)).sum(1, keepdim=True)
 

@@ -8,6 +8,7 @@ from typing import Literal, NamedTuple
 
 import numpy as np
 import torch
+from jaxtyping import Bool, Float
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -19,8 +20,8 @@ Tile = Literal["native", "half"]
 class Mosaics(NamedTuple):
     """images (n, C, S, S) in [0, 1]; where the first class stands, (n, S, S) bool (the second stands elsewhere)."""
 
-    images: Tensor
-    first: Tensor
+    images: Float[Tensor, "n c h w"]
+    first: Bool[Tensor, "n h w"]
 
 
 def mosaics(data: ImageSet, pair: tuple[int, int], n: int, *, tile: Tile = "native", seed: int = 0) -> Mosaics:

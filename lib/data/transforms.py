@@ -8,12 +8,13 @@ in and come out. Stylisation by AdaIN stands in `lib.stylize`; the texture swap 
 from collections.abc import Sequence
 
 import torch
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from lib.data import checks
 
 
-def saturation(x: Tensor, p: float) -> Tensor:
+def saturation(x: Float[Tensor, "n c h w"], p: float) -> Float[Tensor, "n c h w"]:
     r""":math:`v' = \frac12\,\mathrm{sign}(2v - 1)\,|2v - 1|^{2/p} + \frac12`, of every pixel and channel.
 
     p = 2 is the identity; p to infinity drives every value to 0 or 1 (exactly 1/2 stays); p to 0 leaves grey 1/2.
@@ -26,7 +27,7 @@ def saturation(x: Tensor, p: float) -> Tensor:
     return (centred.sign() * centred.abs() ** (2 / p) / 2 + 0.5).clamp(0, 1)
 
 
-def permutations(keys: Sequence[int] | Tensor, k: int, seed: int = 0) -> Tensor:
+def permutations(keys: Sequence[int] | Int[Tensor, " n"], k: int, seed: int = 0) -> Int[Tensor, "n patches"]:
     """A permutation of k * k patches for each key, (N, k * k), uniform over all of them, the identity included.
 
     It depends on (key, k, seed) alone, so every model sees an image shuffled in the same way.
@@ -39,7 +40,9 @@ def _generator(seed: int, key: int, k: int) -> torch.Generator:
     return torch.Generator().manual_seed((seed * 1_000_003 + key * 8191 + k * 131) % 2**63)
 
 
-def patch_shuffle(x: Tensor, k: int, keys: Sequence[int] | Tensor, *, seed: int = 0) -> Tensor:
+def patch_shuffle(
+    x: Float[Tensor, "n c h w"], k: int, keys: Sequence[int] | Int[Tensor, " n"], *, seed: int = 0
+) -> Float[Tensor, "n c h w"]:
     """Cut each image into k x k equal patches and permute them; `keys` (N,) name the images (`permutations`).
 
     k = 1 changes nothing. Raises ValueError where k does not divide the height and the width, or k < 1.
@@ -61,7 +64,7 @@ def patch_shuffle(x: Tensor, k: int, keys: Sequence[int] | Tensor, *, seed: int 
     return patches.view(n, k, k, c, h, w).permute(0, 3, 1, 4, 2, 5).reshape(n, c, height, width)
 
 
-def amplitude_swap(x: Tensor, other: Tensor) -> Tensor:
+def amplitude_swap(x: Float[Tensor, "n c h w"], other: Float[Tensor, "n c h w"]) -> Float[Tensor, "n c h w"]:
     """The phase of `x` with the Fourier amplitude of `other`, channel by channel, clipped to [0, 1].
 
     Phase carries where edges are, amplitude how much there is of each frequency: a crude change of texture. With

@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 import torch
+from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -33,8 +34,8 @@ class Maps:
     """`maps[layer]` is (N, h, w), or (N, K, h, w) where K classes a row were asked for, in the layer's own resolution
     and units; `logits` (N, classes) are those of the same forward pass."""
 
-    maps: dict[str, Tensor]
-    logits: Tensor
+    maps: dict[str, Float[Tensor, "n ..."]]
+    logits: Float[Tensor, "n classes"]
 
 
 def _weights(gradient: Tensor, activation: Tensor, method: Method) -> Tensor:
@@ -57,7 +58,7 @@ def _signed(raw: Tensor, sign: Sign) -> Tensor:
 
 def gradcam(
     model: nn.Module,
-    x: Tensor,
+    x: Float[Tensor, "n c h w"],
     targets: Targets,
     layer: str,
     *,
@@ -72,7 +73,7 @@ def gradcam(
 
 def gradcams(
     model: nn.Module,
-    x: Tensor,
+    x: Float[Tensor, "n c h w"],
     targets: Targets,
     layers: Sequence[str],
     *,
@@ -129,7 +130,7 @@ def gradcams(
 
 def cam(
     model: nn.Module,
-    x: Tensor,
+    x: Float[Tensor, "n c h w"],
     targets: Targets,
     layer: str,
     *,
@@ -159,7 +160,9 @@ def cam(
     return Explanation(_signed(maps[:, 0] if single else maps, sign), logits)
 
 
-def all_cams(model: nn.Module, x: Tensor, *, layer: str | None = None, head: str = "head", check: bool = True) -> Explanation:
+def all_cams(
+    model: nn.Module, x: Float[Tensor, "n c h w"], *, layer: str | None = None, head: str = "head", check: bool = True
+) -> Explanation:
     """The CAMs of all classes, (N, classes, h, w), scaled by 1/u for u positions, and the logits, from one forward pass.
 
     The maps are linear in the feature maps, so whatever differentiates them pays one backward pass, as for the logits. The
@@ -205,7 +208,7 @@ def _check_head(activation: Tensor, linear: nn.Linear, logits: Tensor, layer: st
         )
 
 
-def normalise(maps: Tensor, how: Literal["minmax", "max"] = "minmax") -> Tensor:
+def normalise(maps: Float[Tensor, "*n h w"], how: Literal["minmax", "max"] = "minmax") -> Float[Tensor, "*n h w"]:
     """Scale each map (the last two dimensions) to [0, 1]: (S - min) / (max - min), or S / max.
 
     A map without contrast has no scale: it becomes zeros, never NaN. For `max`, maps are expected to be >= 0.
@@ -216,7 +219,7 @@ def normalise(maps: Tensor, how: Literal["minmax", "max"] = "minmax") -> Tensor:
     return torch.where(span > 0, (maps - low) / torch.where(span > 0, span, 1.0), 0.0)
 
 
-def upsample(maps: Tensor, size: int | tuple[int, int]) -> Tensor:
+def upsample(maps: Float[Tensor, "*n h w"], size: int | tuple[int, int]) -> Float[Tensor, "*n a b"]:
     """Enlarge maps (..., h, w) bilinearly to `size`, corners not aligned."""
     size = (size, size) if isinstance(size, int) else size
     if tuple(maps.shape[-2:]) == size:

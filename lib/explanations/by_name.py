@@ -19,6 +19,7 @@ from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple
 
 import torch
+from jaxtyping import Float
 from torch import Tensor, nn
 
 from lib.explanations import activation_maps, gradients, guided
@@ -68,7 +69,7 @@ class Method:
         return tuple(f for f in Settings._fields if f in inspect.signature(self.function).parameters)
 
     def __call__(
-        self, model: nn.Module, x: Tensor, targets: Targets, settings: Settings, *, create_graph: bool = False
+        self, model: nn.Module, x: Float[Tensor, "n c h w"], targets: Targets, settings: Settings, *, create_graph: bool = False
     ) -> Explanation:
         """The function's own result. Raises ValueError for `create_graph` or a loss where there is none, and as it does."""
         if create_graph and not self.differentiable:
@@ -83,7 +84,7 @@ class Method:
             given["create_graph"] = True
         return self.function(model, x, targets, **given)
 
-    def one_map(self, values: Tensor) -> Tensor:
+    def one_map(self, values: Float[Tensor, "*n h w"]) -> Float[Tensor, "*m h w"]:
         """Raw values, (..., C, h, w) or a map (..., h, w), as one map (..., h, w) >= 0."""
         if self.shown == "magnitude":
             return values.abs().sum(-3)
@@ -125,7 +126,13 @@ find = METHODS.find
 
 
 def raw(
-    name: str, model: nn.Module, x: Tensor, targets: Targets, settings: Settings, *, create_graph: bool = False
+    name: str,
+    model: nn.Module,
+    x: Float[Tensor, "n c h w"],
+    targets: Targets,
+    settings: Settings,
+    *,
+    create_graph: bool = False,
 ) -> Explanation:
     """Raw, signed values of one of METHODS for one class an image, or K: (N, C, H, W), (N, h, w), (N, K, ...).
 
@@ -136,7 +143,13 @@ def raw(
 
 
 def explain(
-    name: str, model: nn.Module, x: Tensor, targets: Targets, settings: Settings, *, create_graph: bool = False
+    name: str,
+    model: nn.Module,
+    x: Float[Tensor, "n c h w"],
+    targets: Targets,
+    settings: Settings,
+    *,
+    create_graph: bool = False,
 ) -> Explanation:
     """The map of one of METHODS as it is shown, (N, h, w) or (N, K, h, w) in [0, 1]; see the module's docstring.
 

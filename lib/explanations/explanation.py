@@ -2,6 +2,7 @@
 
 from typing import NamedTuple
 
+from jaxtyping import Float
 from torch import Tensor
 
 
@@ -12,5 +13,5 @@ class Explanation(NamedTuple):
     classes an image there is a dimension more, (N, K, ...).
     """
 
-    values: Tensor
-    logits: Tensor
+    values: Float[Tensor, "n ..."]
+    logits: Float[Tensor, "n classes"]

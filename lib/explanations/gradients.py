@@ -18,6 +18,7 @@ from typing import Literal
 
 import numpy as np
 import torch
+from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -72,7 +73,9 @@ def _chosen(model: nn.Module, targets: Targets) -> Callable[[Tensor], Tensor]:
     return classes
 
 
-def gradient(model: nn.Module, x: Tensor, targets: Targets, *, of: Of = "score", create_graph: bool = False) -> Explanation:
+def gradient(
+    model: nn.Module, x: Float[Tensor, "n c h w"], targets: Targets, *, of: Of = "score", create_graph: bool = False
+) -> Explanation:
     """The gradient of F with respect to the pixels, (N, C, H, W), and the logits of the same pass.
 
     `x` is (N, C, H, W) in [0, 1]; `targets` one class for all images, (N,), or a function of the logits (`hooks.predicted`).
@@ -85,7 +88,9 @@ def gradient(model: nn.Module, x: Tensor, targets: Targets, *, of: Of = "score",
     return Explanation(values, logits if create_graph else logits.detach())
 
 
-def layer_gradient(model: nn.Module, x: Tensor, targets: Targets, layer: str, *, create_graph: bool = False) -> Explanation:
+def layer_gradient(
+    model: nn.Module, x: Float[Tensor, "n c h w"], targets: Targets, layer: str, *, create_graph: bool = False
+) -> Explanation:
     """The gradient of the target's logit at a layer (`NAME` or `into:NAME`), and the logits of the same pass.
 
     (N, C, h, w), or (N, K, C, h, w) for K classes an image. One forward pass, without a graph below the layer, and one
@@ -144,7 +149,7 @@ def _passes(model: nn.Module, points: Iterator[Tensor], classes: Tensor, of: Of,
 
 def smoothgrad(
     model: nn.Module,
-    x: Tensor,
+    x: Float[Tensor, "n c h w"],
     targets: Targets,
     *,
     n: int = 50,
@@ -197,10 +202,10 @@ def _path(steps: int, rule: Rule) -> tuple[list[float], list[float]]:
 
 def integrated_gradients(
     model: nn.Module,
-    x: Tensor,
+    x: Float[Tensor, "n c h w"],
     targets: Targets,
     *,
-    baseline: float | Tensor = 0.0,
+    baseline: float | Float[Tensor, "..."] = 0.0,
     steps: int = 50,
     rule: Rule = "midpoint",
     of: Of = "score",
@@ -251,8 +256,14 @@ def _baseline(baseline: float | Tensor, x: Tensor) -> Tensor:
 
 @torch.no_grad()
 def completeness_gap(
-    model: nn.Module, x: Tensor, targets: Targets, values: Tensor, *, baseline: float | Tensor = 0.0, of: Of = "score"
-) -> Tensor:
+    model: nn.Module,
+    x: Float[Tensor, "n c h w"],
+    targets: Targets,
+    values: Float[Tensor, "n c h w"],
+    *,
+    baseline: float | Float[Tensor, "..."] = 0.0,
+    of: Of = "score",
+) -> Float[Tensor, " n"]:
     """sum of `values` - (F(x) - F(baseline)), (N,): how far integrated gradients are from complete."""
     _check(x, of)
     with hooks.frozen(model):

@@ -4,6 +4,7 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
+from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.overrides import TorchFunctionMode
@@ -57,7 +58,7 @@ class _Guided(TorchFunctionMode):
         return func(*args, **kwargs)
 
 
-def guided_backpropagation(model: nn.Module, x: Tensor, targets: Targets, *, of: Of = "score") -> Explanation:
+def guided_backpropagation(model: nn.Module, x: Float[Tensor, "n c h w"], targets: Targets, *, of: Of = "score") -> Explanation:
     """Guided backpropagation; see the module's docstring. Cost: one forward pass and one backward pass to the input.
 
     Every ReLU is guided however it is written (`nn.ReLU`, `F.relu`, `torch.relu`, `.relu_()`): hooks on modules miss the
@@ -72,7 +73,9 @@ def guided_backpropagation(model: nn.Module, x: Tensor, targets: Targets, *, of:
     return Explanation(values, logits.detach())
 
 
-def guided_gradcam(model: nn.Module, x: Tensor, targets: Targets, layer: str, *, guiding: bool = True) -> Explanation:
+def guided_gradcam(
+    model: nn.Module, x: Float[Tensor, "n c h w"], targets: Targets, layer: str, *, guiding: bool = True
+) -> Explanation:
     """Guided Grad-CAM++ (Chattopadhay et al. 2018) as Mangla et al. 2020 released it, (N, C, H, W), in [-1, 1].
 
     It joins g = sign(guided backpropagation) and the signed Grad-CAM++ map c of `layer`, enlarged and in [0, 1]:

@@ -25,6 +25,7 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
+from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from lib.data import checks
@@ -34,7 +35,7 @@ from lib.explanations.explanation import Explanation
 from lib.networks import hooks
 
 # (model, x, classes (N, K)) -> Explanation
-Interpreter = Callable[[nn.Module, Tensor, Tensor], Explanation]
+Interpreter = Callable[[nn.Module, Float[Tensor, "n c h w"], Int[Tensor, "n k"]], Explanation]
 
 
 def _rows(classes: Tensor, n: int) -> Tensor:
@@ -43,14 +44,14 @@ def _rows(classes: Tensor, n: int) -> Tensor:
     return classes
 
 
-def cam(model: nn.Module, x: Tensor, classes: Tensor) -> Explanation:
+def cam(model: nn.Module, x: Float[Tensor, "n c h w"], classes: Int[Tensor, "n k"]) -> Explanation:
     """CAM of K classes an image, (N, K, h, w), scaled by 1/u; see `activation_maps.all_cams`."""
     maps, logits = activation_maps.all_cams(model, x)
     chosen = _rows(classes, len(x))[:, :, None, None].expand(-1, -1, *maps.shape[2:])
     return Explanation(maps.gather(1, chosen), logits)
 
 
-def integrated(model: nn.Module, x: Tensor, classes: Tensor, *, steps: int = 20) -> Explanation:
+def integrated(model: nn.Module, x: Float[Tensor, "n c h w"], classes: Int[Tensor, "n k"], *, steps: int = 20) -> Explanation:
     """Integrated gradients from black of K logits an image, (N, K, C, H, W), differentiable where grad mode is on.
 
     The authors average 100 right ends of a softplus network; here it is the network itself, `steps` midpoints.
@@ -61,24 +62,24 @@ def integrated(model: nn.Module, x: Tensor, classes: Tensor, *, steps: int = 20)
     return by_name.raw("ig", model, x, _rows(classes, len(x)), settings, create_graph=torch.is_grad_enabled())
 
 
-def l1(a: Tensor, b: Tensor) -> Tensor:
+def l1(a: Float[Tensor, "n k *s"], b: Float[Tensor, "n k *s"]) -> Float[Tensor, "n k"]:
     """Sum of absolute differences of maps (N, K, ...), (N, K)."""
     return (a - b).flatten(2).abs().sum(2)
 
 
-def one_class(a: Tensor, b: Tensor) -> Tensor:
+def one_class(a: Float[Tensor, "n 1 *s"], b: Float[Tensor, "n 1 *s"]) -> Float[Tensor, " n"]:
     """D1 of maps of the true class, (N, 1, ...) each."""
     return l1(a, b)[:, 0]
 
 
-def two_class(a: Tensor, b: Tensor) -> Tensor:
+def two_class(a: Float[Tensor, "n 2 *s"], b: Float[Tensor, "n 2 *s"]) -> Float[Tensor, " n"]:
     """D2 of maps of two classes, (N, 2, ...) each: the true one and the one that the attack is after."""
     if a.shape[1] != 2:
         raise ValueError(f"maps have shape {tuple(a.shape)}; D2 takes two classes an image, (N, 2, ...)")
     return 0.5 * l1(a, b).sum(1)
 
 
-def other_weights(logits: Tensor, y: Tensor) -> Tensor:
+def other_weights(logits: Float[Tensor, "n classes"], y: Int[Tensor, " n"]) -> Float[Tensor, "n classes"]:
     """Softmax over the classes other than y, (N, classes): zero at y, a sum of one. Raises ValueError for one class."""
     if logits.shape[1] < 2:
         raise ValueError("there is one class; a discrepancy over other classes needs two at least")
@@ -87,7 +88,9 @@ def other_weights(logits: Tensor, y: Tensor) -> Tensor:
     return logits.scatter(1, y[:, None], -torch.inf).softmax(1)
 
 
-def all_class(a: Tensor, b: Tensor, y: Tensor, logits: Tensor) -> Tensor:
+def all_class(
+    a: Float[Tensor, "n classes *s"], b: Float[Tensor, "n classes *s"], y: Int[Tensor, " n"], logits: Float[Tensor, "n classes"]
+) -> Float[Tensor, " n"]:
     """D~ of the maps of all classes, (N, classes, ...) each; `logits` (N, classes) are those of the attacked image."""
     distance = l1(a, b)
     own = distance.gather(1, y[:, None])[:, 0]
@@ -97,13 +100,19 @@ def all_class(a: Tensor, b: Tensor, y: Tensor, logits: Tensor) -> Tensor:
 class Bound(NamedTuple):
     """Proposition 1, by image: D2, the bound (f_y(x) - f_y'(x)) / 2, and where it applies (the attack succeeded), (N,)."""
 
-    discrepancy: Tensor
-    bound: Tensor
-    applies: Tensor
+    discrepancy: Float[Tensor, " n"]
+    bound: Float[Tensor, " n"]
+    applies: Bool[Tensor, " n"]
 
 
 @torch.no_grad()
-def proposition(model: nn.Module, x: Tensor, x_adv: Tensor, y: Tensor, interpreter: Interpreter = cam) -> Bound:
+def proposition(
+    model: nn.Module,
+    x: Float[Tensor, "n c h w"],
+    x_adv: Float[Tensor, "n c h w"],
+    y: Int[Tensor, " n"],
+    interpreter: Interpreter = cam,
+) -> Bound:
     """Both sides of Proposition 1, for the strongest wrong class of each attacked image."""
     checks.check_images(x)
     checks.check_images(x_adv, "attacked images")

@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 import torch
+from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from lib.attacks import losses
@@ -33,10 +34,10 @@ LABELS: dict[Form, str] = {"l1": "AAI, L1 form (map)", "topk": "AAI, top-k form 
 class Shifted:
     """x_adv (N, C, H, W); kept (N,) bool: the prediction is that of x; before and after, the CAMs (N, h, w) of class y."""
 
-    x_adv: Tensor
-    kept: Tensor
-    before: Tensor
-    after: Tensor
+    x_adv: Float[Tensor, "n c h w"]
+    kept: Bool[Tensor, " n"]
+    before: Float[Tensor, "n a b"]
+    after: Float[Tensor, "n a b"]
 
 
 def attacks(k: int = 8) -> tuple[Attack, ...]:
@@ -54,8 +55,8 @@ def _moved(form: Form, before: Tensor, after: Tensor, top: Tensor) -> Tensor:
 
 def aai(
     model: nn.Module,
-    x: Tensor,
-    y: Tensor,
+    x: Float[Tensor, "n c h w"],
+    y: Int[Tensor, " n"],
     *,
     eps: float,
     form: Form = "l1",

@@ -21,6 +21,7 @@ import math
 from typing import Literal, NamedTuple
 
 import torch
+from jaxtyping import Bool, Float
 from torch import Tensor
 
 from lib.explanations import activation_maps
@@ -32,7 +33,7 @@ KINDS: tuple[Kind, ...] = (*PASSIVE, "active")
 INTERVALS: dict[str, tuple[float, float]] = {"location": (0, 0.2), "topk": (0, 0.3), "centre": (0.1, 1), "active": (0.5, 2)}
 
 
-def frame(l: int) -> Tensor:
+def frame(l: int) -> Float[Tensor, "l l"]:
     """The mask of the paper: ones on a border of width floor(l/7), at least 1; (l, l)."""
     # deviation: at least 1, so that maps of fewer than 7 positions have a frame; the paper's maps have 7 and 14.
     width = max(1, l // 7)
@@ -48,7 +49,9 @@ def _check(h: Tensor, h0: Tensor | None = None) -> None:
         raise ValueError(f"maps of shape {tuple(h.shape)} and original maps of {tuple(h0.shape)}; they must be the same")
 
 
-def location(h: Tensor, mask: Tensor | None = None) -> Tensor:
+def location(
+    h: Float[Tensor, "n l l"], mask: Float[Tensor, "l l"] | Float[Tensor, "n l l"] | None = None
+) -> Float[Tensor, " n"]:
     """mean (h - m)^2, (N,); m is (l, l), or (N, l, l), `frame` unless given. Raises ValueError for a mask of another size."""
     _check(h)
     m = frame(h.shape[-1]) if mask is None else mask
@@ -60,7 +63,7 @@ def location(h: Tensor, mask: Tensor | None = None) -> Tensor:
     return ((h - m.detach().to(h)) ** 2).flatten(1).mean(1)
 
 
-def top(h0: Tensor, k: int | None = None) -> Tensor:
+def top(h0: Float[Tensor, "n l l"], k: int | None = None) -> Bool[Tensor, "n d"]:
     """Where the k largest values of each map are, (N, l*l) bool; k is floor(l*l/10) unless given. Ties go to the first.
 
     Raises ValueError for k that is not in 1..l*l.
@@ -74,7 +77,9 @@ def top(h0: Tensor, k: int | None = None) -> Tensor:
     return torch.zeros_like(h0.flatten(1), dtype=torch.bool).scatter_(1, order, True)
 
 
-def topk(h: Tensor, h0: Tensor, k: int | None = None, form: Literal["code", "printed"] = "code") -> Tensor:
+def topk(
+    h: Float[Tensor, "n l l"], h0: Float[Tensor, "n l l"], k: int | None = None, form: Literal["code", "printed"] = "code"
+) -> Float[Tensor, " n"]:
     """mean over P of h^2 (code), or the sum over P of |h| (printed), (N,)."""
     _check(h, h0)
     if form not in ("code", "printed"):
@@ -96,7 +101,7 @@ def _shift(h: Tensor, h0: Tensor) -> Tensor:
     return torch.where(alive[:, None], comparison.centroid(safe) - centre0, 0.0)
 
 
-def centre(h: Tensor, h0: Tensor) -> Tensor:
+def centre(h: Float[Tensor, "n l l"], h0: Float[Tensor, "n l l"]) -> Float[Tensor, " n"]:
     """-(|dy| + |dx|), (N,); it has no bound below that matters, so its weight must be small."""
     # deviation: the centre in rows and columns, as in the code of Heo et al.; they print the centre of one running index.
     return -_shift(h, h0).abs().sum(1)
@@ -107,7 +112,7 @@ def _check_pairs(h: Tensor, h0: Tensor) -> None:
         raise ValueError(f"maps have shapes {tuple(h.shape)} and {tuple(h0.shape)}; a swap takes two of (N, 2, l, l)")
 
 
-def swap(h: Tensor, h0: Tensor) -> Tensor:
+def swap(h: Float[Tensor, "n 2 h w"], h0: Float[Tensor, "n 2 h w"]) -> Float[Tensor, " n"]:
     """The active loss for maps of two classes, (N, 2, l, l) each: h of each class against h0 of the other."""
     _check_pairs(h, h0)
     return ((h - h0.detach().flip(1)) ** 2).flatten(1).mean(1)  # the mean over both classes is the half sum
@@ -116,12 +121,19 @@ def swap(h: Tensor, h0: Tensor) -> Tensor:
 class Test(NamedTuple):
     """t of each image, (N,), NaN where it is not defined; and whether the map is dead (without contrast), (N,) bool."""
 
-    t: Tensor
-    dead: Tensor
+    t: Float[Tensor, " n"]
+    dead: Bool[Tensor, " n"]
 
 
 @torch.no_grad()
-def test(kind: Kind, h: Tensor, h0: Tensor, *, mask: Tensor | None = None, k: int | None = None) -> Test:
+def test(
+    kind: Kind,
+    h: Float[Tensor, "n l l"],
+    h0: Float[Tensor, "n l l"],
+    *,
+    mask: Float[Tensor, "l l"] | Float[Tensor, "n l l"] | None = None,
+    k: int | None = None,
+) -> Test:
     """The test loss of a passive fooling. A dead map has no centre; under `topk` it counts as fooled, by the formula."""
     dead = comparison.degenerate(h)
     if kind == "location":
@@ -134,7 +146,7 @@ def test(kind: Kind, h: Tensor, h0: Tensor, *, mask: Tensor | None = None, k: in
     raise ValueError(f"unknown passive fooling {kind!r}; choose one of {', '.join(PASSIVE)}")
 
 
-def ternary(maps: Tensor) -> Tensor:
+def ternary(maps: Float[Tensor, " n *s"]) -> Float[Tensor, " n *s"]:
     """The released code's maps: signs where |map| exceeds mean + one standard deviation of |map|, zero elsewhere."""
     size = maps.flatten(1).abs()
     bar = size.mean(1, keepdim=True) + size.std(1, keepdim=True, correction=0)
@@ -148,7 +160,9 @@ def _pearson(a: Tensor, b: Tensor) -> Tensor:
 
 
 @torch.no_grad()
-def swapped(h: Tensor, h0: Tensor, correlation: Literal["spearman", "ternary"] = "spearman") -> Tensor:
+def swapped(
+    h: Float[Tensor, "n 2 h w"], h0: Float[Tensor, "n 2 h w"], correlation: Literal["spearman", "ternary"] = "spearman"
+) -> Float[Tensor, "n 2"]:
     """t of the active fooling for both classes, (N, 2): s(h_c1, h0_c2) - s(h_c1, h0_c1) and s(h_c2, h0_c1) - s(h_c2, h0_c2).
 
     NaN where a map is constant. An exact swap reaches 1 - s(h0_c1, h0_c2), no map more than the root of twice that: originals
@@ -166,7 +180,7 @@ def swapped(h: Tensor, h0: Tensor, correlation: Literal["spearman", "ternary"] =
     return torch.stack([s(h[:, c], h0[:, 1 - c]) - s(h[:, c], h0[:, c]) for c in (0, 1)], 1)
 
 
-def succeeded(kind: Kind, t: Tensor) -> Tensor:
+def succeeded(kind: Kind, t: Float[Tensor, " *s"]) -> Bool[Tensor, " *s"]:
     """Where t lies in the kind's interval, (N,) bool; not where it is not defined."""
     low, high = INTERVALS[kind]
     return (t >= low) & (t <= high)

@@ -5,13 +5,14 @@ scattered; these measures are this study's way to put an interval beside that. O
 """
 
 import torch
+from jaxtyping import Float
 from torch import Tensor
 from torch.nn import functional as F
 
 from lib.measures.comparison import degenerate, spearman
 
 
-def sensitivity(values: Tensor, percentile: float = 99.0) -> Tensor:
+def sensitivity(values: Float[Tensor, "n c h w"], percentile: float = 99.0) -> Float[Tensor, "n h w"]:
     """A map for the eye, (N, H, W) in [0, 1]: absolute values summed over colours, divided by their 99th percentile, clipped.
 
     Zhang and Zhu 2019 (and SmoothGrad's authors). A map of zeros stays zeros. Where the percentile is 0 though the map is
@@ -28,7 +29,7 @@ def sensitivity(values: Tensor, percentile: float = 99.0) -> Tensor:
     return (magnitude / scale.view(-1, 1, 1)).clamp(max=1)
 
 
-def edges(x: Tensor) -> Tensor:
+def edges(x: Float[Tensor, "n c h w"]) -> Float[Tensor, "n h w"]:
     """Sobel's gradient magnitude of the grey image, (N, H, W): 0 where nothing changes; the border is reflected."""
     grey = F.pad(x.mean(1, keepdim=True), (1, 1, 1, 1), mode="reflect")
     smooth, step = x.new_tensor([1.0, 2.0, 1.0]) / 4, x.new_tensor([-1.0, 0.0, 1.0]) / 2
@@ -36,12 +37,12 @@ def edges(x: Tensor) -> Tensor:
     return F.conv2d(grey, kernels).norm(dim=1)
 
 
-def edge_agreement(maps: Tensor, x: Tensor) -> Tensor:
+def edge_agreement(maps: Float[Tensor, "n h w"], x: Float[Tensor, "n c h w"]) -> Float[Tensor, " n"]:
     """Spearman's rank correlation of each map (N, H, W) with the edges of its image, in [-1, 1]; NaN without contrast."""
     return spearman(maps, edges(x))
 
 
-def total_variation(maps: Tensor) -> Tensor:
+def total_variation(maps: Float[Tensor, "n h w"]) -> Float[Tensor, " n"]:
     """Mean absolute difference of neighbouring pixels, down plus across, in units of the map.
 
     For maps in [0, 1] such as `sensitivity`'s, 2 is a chessboard. NaN for a map without contrast: it shows nothing, which
@@ -55,7 +56,7 @@ def _variation(maps: Tensor) -> Tensor:
     return down + (maps[:, :, 1:] - maps[:, :, :-1]).abs().mean((1, 2))
 
 
-def scatter(maps: Tensor, generator: torch.Generator | None = None) -> Tensor:
+def scatter(maps: Float[Tensor, "n h w"], generator: torch.Generator | None = None) -> Float[Tensor, " n"]:
     """Total variation over that of the same values at random places: 1 for noise, near 0 for smooth maps.
 
     Total variation alone falls when few pixels are bright; this does not. NaN for a map without contrast.
@@ -65,7 +66,7 @@ def scatter(maps: Tensor, generator: torch.Generator | None = None) -> Tensor:
     return total_variation(maps) / _variation(flat[:, order].view_as(maps))
 
 
-def gini(maps: Tensor) -> Tensor:
+def gini(maps: Float[Tensor, " n *s"]) -> Float[Tensor, " n"]:
     r"""Gini's index of the absolute values, in [0, 1): 0 where all are equal, near 1 where few pixels hold everything.
 
     :math:`G = \frac{\sum_i (2i - n - 1)\,v_{(i)}}{n \sum_i v_i}` over values in ascending order. NaN for a map of zeros.
@@ -77,7 +78,7 @@ def gini(maps: Tensor) -> Tensor:
     return torch.where(total > 0, (rank * values).sum(1) / (n * total.clamp_min(torch.finfo(maps.dtype).tiny)), torch.nan)
 
 
-def alignment(x: Tensor, gradient: Tensor) -> Tensor:
+def alignment(x: Float[Tensor, " n *s"], gradient: Float[Tensor, " n *s"]) -> Float[Tensor, " n"]:
     """|<x, g>| / ||g||_2 with g the gradient of the winning logit (Etmann et al. 2019), in units of the image's norm.
 
     NaN where the gradient is zero.

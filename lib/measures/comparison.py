@@ -8,14 +8,20 @@ from typing import Literal
 
 import scipy.stats
 import torch
+from jaxtyping import Bool, Float, Real, Shaped
 from torch import Tensor
 
 from lib.measures.similarity import Window, ssim
 
 
 def nissim(
-    a: Tensor, b: Tensor, *, window: Window = "uniform", size: int | None = None, sample_covariance: bool = True
-) -> Tensor:
+    a: Float[Tensor, "n h w"],
+    b: Float[Tensor, "n h w"],
+    *,
+    window: Window = "uniform",
+    size: int | None = None,
+    sample_covariance: bool = True,
+) -> Float[Tensor, " n"]:
     """(1 - SSIM) / 2 in [0, 1] for maps in [0, 1]: 0 for identical maps, 1 for maximally dissimilar ones.
 
     Chakraborty et al. 2022. Two maps of zeros are identical. The window is not stated in the paper: see `lib.ssim.ssim`.
@@ -26,12 +32,12 @@ def nissim(
     return ((1 - similar) / 2).clamp(0, 1)
 
 
-def mod(nissim_values: Tensor) -> Tensor:
+def mod(nissim_values: Float[Tensor, "*levels n"]) -> Float[Tensor, "*levels"]:
     """Mean observed dissimilarity: the mean of NISSIM over the images of one (model, layer, eps), the last dimension."""
     return nissim_values.mean(-1)
 
 
-def vid_model(mods: Tensor) -> Tensor:
+def vid_model(mods: Float[Tensor, "*models eps"]) -> Float[Tensor, "*models"]:
     """VID, reading A: the standard deviation over eps (the last dimension) of MOD, dividing by the number E of levels.
 
     The paper calls it a variance and prints the root of one: VID = sqrt(1/E sum_e (MOD_e - m)^2), m = 1/E sum_e MOD_e.
@@ -39,12 +45,12 @@ def vid_model(mods: Tensor) -> Tensor:
     return mods.std(-1, correction=0)
 
 
-def vid_image(nissim_values: Tensor) -> Tensor:
+def vid_image(nissim_values: Float[Tensor, "n eps"]) -> Float[Tensor, " n"]:
     """VID, reading B: the same over eps (the last dimension) for every image, (N, E) -> (N,)."""
     return nissim_values.std(-1, correction=0)
 
 
-def ranks(values: Tensor) -> Tensor:
+def ranks(values: Real[Tensor, "n d"]) -> Float[Tensor, "n d"]:
     """Ranks of each row (N, D), from 1; equal values share the mean of their ranks (scipy's `average`)."""
     ordered, order = torch.sort(values, dim=-1, stable=True)
     new = torch.ones_like(ordered, dtype=torch.bool)
@@ -59,7 +65,7 @@ def ranks(values: Tensor) -> Tensor:
     return torch.empty_like(mean).scatter_(-1, order, mean)
 
 
-def spearman(a: Tensor, b: Tensor) -> Tensor:
+def spearman(a: Float[Tensor, " n *s"], b: Float[Tensor, " n *s"]) -> Float[Tensor, " n"]:
     """Spearman's rank correlation of each pair of maps, in [-1, 1]; NaN where a map is constant and has no ranks."""
     if a.shape != b.shape:
         raise ValueError(f"maps of one shape are compared; got {tuple(a.shape)} and {tuple(b.shape)}")
@@ -70,7 +76,7 @@ def spearman(a: Tensor, b: Tensor) -> Tensor:
     return torch.where(scale > 0, rho, torch.nan).to(a.dtype)
 
 
-def kendall(a: Tensor, b: Tensor) -> Tensor:
+def kendall(a: Float[Tensor, " n *s"], b: Float[Tensor, " n *s"]) -> Float[Tensor, " n"]:
     """Kendall's tau-b of each pair of maps, in [-1, 1]: concordant less discordant pairs of positions, ties left out.
 
     tau_b = sum_{i<j} sign(a_i - a_j) sign(b_i - b_j) / sqrt(pairs untied in a * pairs untied in b), as SciPy's default.
@@ -94,7 +100,7 @@ def kendall(a: Tensor, b: Tensor) -> Tensor:
     return torch.where(scale > 0, agree / scale, torch.nan).to(a)
 
 
-def topk_iou(a: Tensor, b: Tensor, share: float = 0.2) -> Tensor:
+def topk_iou(a: Float[Tensor, " n *s"], b: Float[Tensor, " n *s"], share: float = 0.2) -> Float[Tensor, " n"]:
     """Intersection over union of the highest ceil(share * H * W) pixels of each map, in [0, 1].
 
     Only pixels above the map's minimum count, so a sparse map gives fewer, and its empty background is never shared; equal
@@ -117,7 +123,7 @@ def topk_iou(a: Tensor, b: Tensor, share: float = 0.2) -> Tensor:
     return torch.where(u.any(-1) & v.any(-1), ratio, torch.nan)
 
 
-def centroid(maps: Tensor) -> Tensor:
+def centroid(maps: Float[Tensor, "n h w"]) -> Float[Tensor, "n 2"]:
     """Centre of mass (row, column) of maps >= 0, (N, 2), in pixels from the first pixel's centre; NaN for a map of zeros."""
     height, width = maps.shape[-2:]
     mass = maps.sum((-2, -1))
@@ -126,23 +132,25 @@ def centroid(maps: Tensor) -> Tensor:
     return torch.where(mass[:, None] > 0, torch.stack([y, x], -1) / mass[:, None], torch.nan)
 
 
-def centroid_shift(a: Tensor, b: Tensor) -> Tensor:
+def centroid_shift(a: Float[Tensor, "n h w"], b: Float[Tensor, "n h w"]) -> Float[Tensor, " n"]:
     """Euclidean distance in pixels between the centres of mass of two maps; NaN where one is all zeros."""
     return (centroid(a) - centroid(b)).norm(dim=-1)
 
 
-def degenerate(maps: Tensor) -> Tensor:
+def degenerate(maps: Float[Tensor, "*n h w"]) -> Bool[Tensor, " *n"]:
     """Where a map has no contrast (after ReLU: it is all zeros), (N,) bool: nothing is explained there."""
     return maps.amax((-2, -1)) <= maps.amin((-2, -1))
 
 
-def psnr(x: Tensor, y: Tensor, data_range: float = 1.0) -> Tensor:
+def psnr(x: Float[Tensor, " n *s"], y: Float[Tensor, " n *s"], data_range: float = 1.0) -> Float[Tensor, " n"]:
     """Peak signal-to-noise ratio in dB, 10 log10(L^2 / mean squared error), an image each; infinite for equal images."""
     error = ((x - y) ** 2).flatten(1).mean(1)
     return 10 * torch.log10(data_range**2 / error)
 
 
-def overlap(a: Tensor, mask: Tensor, how: Literal["energy", "pointing"] = "energy") -> Tensor:
+def overlap(
+    a: Float[Tensor, "n h w"], mask: Shaped[Tensor, "n h w"], how: Literal["energy", "pointing"] = "energy"
+) -> Float[Tensor, " n"]:
     """How much of a map >= 0 lies in a mask: the share of its mass in [0, 1], or whether its peak does (pointing game)."""
     if how == "pointing":
         return mask.flatten(1).gather(1, a.flatten(1).argmax(1, keepdim=True))[:, 0].to(a.dtype)

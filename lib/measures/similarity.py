@@ -13,6 +13,7 @@ from typing import Literal
 
 import numpy as np
 import torch
+from jaxtyping import Float
 from torch import Tensor
 
 Window = Literal["uniform", "gaussian", "global"]
@@ -39,15 +40,15 @@ def _band(window: Window, size: int, sigma: float, length: int, dtype: torch.dty
 
 
 def ssim(
-    a: Tensor,
-    b: Tensor,
+    a: Float[Tensor, "n h w"],
+    b: Float[Tensor, "n h w"],
     *,
     window: Window = "uniform",
     size: int | None = None,
     sigma: float = 1.5,
     data_range: float = 1.0,
     sample_covariance: bool = True,
-) -> Tensor:
+) -> Float[Tensor, " n"]:
     """SSIM of pairs of maps (N, H, W) -> (N,), in [-1, 1]; 1 for identical maps.
 
     `uniform`: a square window, 7 wide unless `size` says otherwise (scikit-image's default). `gaussian`: weights of width

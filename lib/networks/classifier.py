@@ -1,6 +1,7 @@
 """The contract of a network: images in [0, 1] in, logits out, convolutional stages by name."""
 
 import torch
+from jaxtyping import Float
 from torch import Tensor, nn
 
 
@@ -24,5 +25,5 @@ class Classifier(nn.Module):
         self.register_buffer("mean", torch.tensor(mean).view(1, -1, 1, 1), persistent=False)
         self.register_buffer("std", torch.tensor(std).view(1, -1, 1, 1), persistent=False)
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Float[Tensor, "n c h w"]) -> Float[Tensor, "n classes"]:
         return self.net((x - self.mean) / self.std)

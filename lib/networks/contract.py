@@ -3,18 +3,19 @@
 from collections.abc import Callable
 
 import torch
+from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 # one class for all images, (N,) or (N, K) classes, or a function of the logits that gives these
-Targets = int | Tensor | Callable[[Tensor], Tensor]
+Targets = int | Int[Tensor, " n"] | Int[Tensor, "n k"] | Callable[[Float[Tensor, "n classes"]], Int[Tensor, "n ..."]]
 
 
-def predicted(logits: Tensor) -> Tensor:
+def predicted(logits: Float[Tensor, "n classes"]) -> Int[Tensor, " n"]:
     """The predicted class, (N,), for use as targets."""
     return logits.argmax(1)
 
 
-def target_classes(targets: Targets, logits: Tensor) -> tuple[Tensor, bool]:
+def target_classes(targets: Targets, logits: Float[Tensor, "n classes"]) -> tuple[Int[Tensor, "n k"], bool]:
     """Targets as (N, K) integers within range, and whether the caller asked for one class an image."""
     n, count = logits.shape
     if callable(targets):
@@ -32,7 +33,7 @@ def target_classes(targets: Targets, logits: Tensor) -> tuple[Tensor, bool]:
     return (targets[:, None] if single else targets), single
 
 
-def check_logits(model: nn.Module, logits: Tensor) -> None:
+def check_logits(model: nn.Module, logits: Float[Tensor, "n classes"]) -> None:
     """Logits are (N, classes) and finite; what is not finite is traced to the parameter that caused it, where one did."""
     if not isinstance(logits, Tensor) or logits.dim() != 2:
         shape = tuple(logits.shape) if isinstance(logits, Tensor) else type(logits).__name__
@@ -44,7 +45,7 @@ def check_logits(model: nn.Module, logits: Tensor) -> None:
         raise ValueError(f"the model's logits are not finite; {cause}. Load or train it again.")
 
 
-def looks_like_probabilities(logits: Tensor) -> bool:
+def looks_like_probabilities(logits: Float[Tensor, "n classes"]) -> bool:
     """True when every row lies in [0, 1] and sums to one, as softmax does and logits do not (two classes or more)."""
     if logits.shape[1] < 2:
         return False

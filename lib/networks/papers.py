@@ -3,6 +3,7 @@
 import itertools
 from collections.abc import Callable
 
+from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -29,7 +30,7 @@ class SmallNet(nn.Module):
             if layer.bias is not None:
                 nn.init.zeros_(layer.bias)
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Float[Tensor, "n c h w"]) -> Float[Tensor, "n classes"]:
         x = self.conv2(F.relu(self.conv1(x)))
         x = self.conv3(F.relu(x))
         return self.head(x.mean((2, 3)))
@@ -84,7 +85,7 @@ class WResNet(nn.Module):
         self.head = nn.Linear(64, classes, bias=False)
         nn.init.normal_(self.head.weight, std=64**-0.5)
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Float[Tensor, "n c h w"]) -> Float[Tensor, "n classes"]:
         x = self.stage3(self.stage2(self.stage1(self.stem(x))))
         return self.head(x.mean((2, 3)))
 

@@ -1,6 +1,7 @@
 """Three small families of one size, which differ in how their convolutions are joined: plain, residual, inception."""
 
 import torch
+from jaxtyping import Float
 from torch import Tensor, nn
 
 from lib.networks.classifier import Classifier
@@ -27,7 +28,7 @@ class Residual(nn.Module):
         )
         self.relu = nn.ReLU()
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Float[Tensor, "n c h w"]) -> Float[Tensor, "n d a b"]:
         return self.relu(self.conv2(self.conv1(x)) + self.shortcut(x))
 
 
@@ -42,7 +43,7 @@ class Inception(nn.Module):
         self.pool = nn.Sequential(nn.MaxPool2d(3, 1, 1), ConvBNReLU(c_in, pool, 1))
         self.channels = one + three[1] + five[1] + pool
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Float[Tensor, "n c h w"]) -> Float[Tensor, "n d h w"]:
         return torch.cat([self.one(x), self.three(x), self.five(x), self.pool(x)], 1)
 
 

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from typing import Literal
 
 import torch
+from jaxtyping import Float
 from torch import Tensor, nn
 
 from lib.data import checks
@@ -13,13 +14,13 @@ from lib.networks import hooks, zoo
 EPSILON = 1e-5  # under the root of the variance, as in the released code
 
 
-def statistics(features: Tensor) -> tuple[Tensor, Tensor]:
+def statistics(features: Float[Tensor, "n c h w"]) -> tuple[Float[Tensor, "n c"], Float[Tensor, "n c"]]:
     """Mean and deviation of each channel over positions, (N, C) each; the deviation is sqrt(var + 1e-5)."""
     variance, mean = torch.var_mean(features, (2, 3), correction=0)
     return mean, (variance + EPSILON).sqrt()
 
 
-def adain(content: Tensor, style: Tensor) -> Tensor:
+def adain(content: Float[Tensor, "n c h w"], style: Float[Tensor, "#n c a b"]) -> Float[Tensor, "n c h w"]:
     """Features (N, C, h, w) of the content with mean and deviation of the style's (N or 1, C, any size), per channel.
 
     The result's channel means are the style's, its deviations too up to the 1e-5 in the content's (a constant channel has
@@ -44,7 +45,7 @@ class Encoder(nn.Module):
         self.register_buffer("mean", torch.tensor(mean).view(1, -1, 1, 1), persistent=False)
         self.register_buffer("std", torch.tensor(std).view(1, -1, 1, 1), persistent=False)
 
-    def forward(self, x: Tensor) -> list[Tensor]:
+    def forward(self, x: Float[Tensor, "n 3 h w"]) -> list[Float[Tensor, "n _ _ _"]]:
         x, found = (x - self.mean) / self.std, []
         for level in self.levels:
             x = level(x)
@@ -77,7 +78,7 @@ class StyleNet(nn.Module):
         self.encoder, self.decoder = encoder, decoder(encoder.widths, extra)
         self.multiple = 2 ** (len(encoder.widths) - 1)
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Float[Tensor, "n 3 h w"]) -> Float[Tensor, "n 3 h w"]:
         """The image, encoded and decoded."""
         return self.decoder(self.encoder(x)[-1])
 
@@ -108,7 +109,9 @@ def vgg19(classes: int, channels: int, weights: Literal["none", "imagenet"]) -> 
 
 
 @torch.no_grad()
-def stylize(model: StyleNet, x: Tensor, style: Tensor, *, alpha: float = 1.0) -> Tensor:
+def stylize(
+    model: StyleNet, x: Float[Tensor, "n c h w"], style: Float[Tensor, "#n d a b"], *, alpha: float = 1.0
+) -> Float[Tensor, "n c h w"]:
     """Paint each image of x in the style of the same row of `style` (or of its only row), clipped to [0, 1].
 
     `alpha` in [0, 1] goes from the image as the decoder restores it (0) to the full style (1). Grey images are painted in
@@ -134,7 +137,7 @@ def stylize(model: StyleNet, x: Tensor, style: Tensor, *, alpha: float = 1.0) ->
 
 
 @torch.no_grad()
-def style_distance(model: StyleNet, x: Tensor, style: Tensor) -> Tensor:
+def style_distance(model: StyleNet, x: Float[Tensor, "n c h w"], style: Float[Tensor, "#n d a b"]) -> Float[Tensor, " n"]:
     """How far the statistics of x are from the style's, (N,), for x grey from those of the grey style.
 
     The root mean square over all channels of all levels of differences in mean and in deviation, in units of the style's

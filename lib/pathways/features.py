@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
+from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -17,7 +18,7 @@ from lib.pathways import neurons
 TOGETHER = 32
 
 
-def total_variation(x: Tensor) -> Tensor:
+def total_variation(x: Float[Tensor, "n c h w"]) -> Float[Tensor, " n"]:
     """Mean absolute difference of neighbouring pixels, (N, C, H, W) -> (N,)."""
     down, right = (x[:, :, 1:] - x[:, :, :-1]).abs(), (x[:, :, :, 1:] - x[:, :, :, :-1]).abs()
     return down.mean((1, 2, 3)) + right.mean((1, 2, 3))
@@ -34,7 +35,7 @@ def features(
     shift: int = 2,
     smoothness: float = 1.0,
     seed: int = 0,
-) -> Tensor:
+) -> Float[Tensor, "n c h w"]:
     """An image (C, H, W) = `shape` in [0, 1] for each channel, (len(channels), C, H, W).
 
     The objective is the mean activation over its own value at the start (so that channels of any scale are treated alike)
@@ -80,7 +81,9 @@ class Patch(NamedTuple):
     box: tuple[int, int, int, int]  # top, left, bottom, right
 
 
-def patches(model: nn.Module, x: Tensor, layer: str, channels: Sequence[int], *, count: int = 5) -> list[list[Patch]]:
+def patches(
+    model: nn.Module, x: Float[Tensor, "n c h w"], layer: str, channels: Sequence[int], *, count: int = 5
+) -> list[list[Patch]]:
     """For each channel the `count` images of `x` that excite it most, highest first, and where they do.
 
     The box is where the gradient of that one activation is not zero: the pixels it depends on, which is the receptive
@@ -114,7 +117,7 @@ def _box(gradient: Tensor) -> tuple[int, int, int, int]:
     return rows[0], columns[0], rows[-1] + 1, columns[-1] + 1
 
 
-def cut(x: Tensor, box: tuple[int, int, int, int], size: int) -> Tensor:
+def cut(x: Float[Tensor, "c h w"], box: tuple[int, int, int, int], size: int) -> Float[Tensor, "c size size"]:
     """The part (C, H, W) in a box, enlarged to `size` pixels a side by nearest pixels; zeros keep its shape."""
     top, left, bottom, right = box
     part = x[:, top:bottom, left:right]

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
+from jaxtyping import Float
 from PIL import Image
 from torch import Tensor, nn
 
@@ -57,8 +58,8 @@ def top_count(channels: int, share: float, least: int, most: int) -> int:
 
 def build(
     model: nn.Module,
-    source: Tensor,
-    target: Tensor,
+    source: Float[Tensor, "n c h w"],
+    target: Float[Tensor, "m c h w"],
     target_class: int,
     *,
     names: tuple[str, str],
@@ -73,7 +74,7 @@ def build(
     released: bool = False,
     features: int = 64,
     patches: int = 4,
-    gallery: Tensor | None = None,
+    gallery: Float[Tensor, "p c h w"] | None = None,
     progress: bool = False,
 ) -> Graph:
     """Groups, influence and pictures of neurons for images of a source class that attacks push towards a target class.

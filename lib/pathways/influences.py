@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 import torch
+from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -217,12 +218,18 @@ def _combined(
     return visit(node, columns, rows, False)
 
 
-def strongest(first: Tensor, second: Tensor) -> Tensor:
+def strongest(first: Float[Tensor, "i b"], second: Float[Tensor, "b o"]) -> Float[Tensor, "i o"]:
     """max_b min(first[i, b], second[b, o]), (I, B) and (B, O) -> (I, O): a path is as strong as its weakest step."""
     return torch.stack([torch.minimum(row[:, None], second).amax(0) for row in first])
 
 
-def slices(step: Step, scale: Tensor | None, rows: Sequence[int], columns: Sequence[int], given: Tensor | None) -> Tensor:
+def slices(
+    step: Step,
+    scale: Float[Tensor, " c"] | None,
+    rows: Sequence[int],
+    columns: Sequence[int],
+    given: Float[Tensor, "n d h w"] | None,
+) -> Float[Tensor, "n i o"]:
     """Maxima over positions of single kernel slices' convolutions, (N, rows, columns), no bias.
 
     `given` is the maps to convolve as the released code does, in steps of 3 and with 'same' padding; None: what the network
@@ -251,13 +258,13 @@ def slices(step: Step, scale: Tensor | None, rows: Sequence[int], columns: Seque
 @torch.no_grad()
 def influence(
     model: nn.Module,
-    x: Tensor,
+    x: Float[Tensor, "n c h w"],
     layers: Sequence[str],
     shown: dict[str, Sequence[int]] | None = None,
     *,
     released: bool = False,
     batch_size: int = BATCH,
-) -> list[Tensor]:
+) -> list[Float[Tensor, "_ _"]]:
     """Influence between consecutive layers, one matrix (channels shown below, channels shown above) a pair of layers.
 
     `shown` are the channels asked for by layer; all of them where it is None. Every path from a layer to the next counts,

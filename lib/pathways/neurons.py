@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
 import torch
+from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from lib.data import checks
@@ -28,12 +29,12 @@ BATCH = 50
 class Scores:
     """`of[layer]` (N, C): the maximum over positions of each channel's activation; `logits` (N, classes) of that pass."""
 
-    of: dict[str, Tensor]
-    logits: Tensor
+    of: dict[str, Float[Tensor, "n ..."]]
+    logits: Float[Tensor, "n classes"]
 
 
 @torch.no_grad()
-def scores(model: nn.Module, x: Tensor, layers: Sequence[str], *, batch_size: int = BATCH) -> Scores:
+def scores(model: nn.Module, x: Float[Tensor, "n c h w"], layers: Sequence[str], *, batch_size: int = BATCH) -> Scores:
     """Scores of every channel of the layers: one forward pass.
 
     Raises ValueError for images outside [0, 1], no layer, and a layer that is unknown, does not run, or puts out no maps.
@@ -52,18 +53,18 @@ def scores(model: nn.Module, x: Tensor, layers: Sequence[str], *, batch_size: in
     return Scores({n: torch.cat([f[n] for f in found]) for n in layers}, torch.cat(logits))
 
 
-def median(values: Tensor) -> Tensor:
+def median(values: Float[Tensor, " n *s"]) -> Float[Tensor, " *s"]:
     """The median over the first dimension, halfway between the two middle values where their number is even."""
     return values.quantile(0.5, dim=0)
 
 
-def percentile(medians: Tensor) -> Tensor:
+def percentile(medians: Float[Tensor, "*s c"]) -> Float[Tensor, "*s c"]:
     """Ranks within a layer over its size, in (0, 1], of medians (..., C); equal ones share the mean of their ranks."""
     flat = medians.reshape(-1, medians.shape[-1])
     return (comparison.ranks(flat) / medians.shape[-1]).reshape(medians.shape).to(medians)
 
 
-def top(medians: Tensor, k: int) -> Tensor:
+def top(medians: Float[Tensor, "*s c"], k: int) -> Int[Tensor, "*s k"]:
     """The k highest channels of medians (..., C), highest first; of equal ones the one that comes first."""
     if not 1 <= k <= medians.shape[-1]:
         raise ValueError(f"k = {k} of {medians.shape[-1]} channels: 1 at least, and no more than there are")
@@ -89,7 +90,9 @@ class Groups(NamedTuple):
         return (*self.original, *self.both, *self.target, *self.exploited_ever)
 
 
-def groups(source: Tensor, target: Tensor, attacked: Tensor, k: int, *, exploited: int = 5) -> Groups:
+def groups(
+    source: Float[Tensor, " c"], target: Float[Tensor, " c"], attacked: Float[Tensor, "s c"], k: int, *, exploited: int = 5
+) -> Groups:
     """The four groups of a layer from medians: clean source and target images (C,), attacked images by strength (S, C)."""
     own, other = (top(m, k).tolist() for m in (source, target))
     first = [tuple(c for c in row if c not in own and c not in other)[:exploited] for row in top(attacked, k).tolist()]
@@ -101,7 +104,7 @@ def groups(source: Tensor, target: Tensor, attacked: Tensor, k: int, *, exploite
     )
 
 
-def change(values: Tensor, clean: Tensor, how: Change) -> Tensor:
+def change(values: Float[Tensor, "..."], clean: Float[Tensor, "..."], how: Change) -> Float[Tensor, "..."]:
     """What neurons or edges are ranked by: the attacked value, |attacked - clean|, attacked - clean, or clean - attacked."""
     if how not in CHANGES:
         raise ValueError(f"unknown ranking {how!r}; choose one of {', '.join(CHANGES)}")
@@ -111,7 +114,9 @@ def change(values: Tensor, clean: Tensor, how: Change) -> Tensor:
     return difference.abs() if how == "changed" else difference if how == "excited" else -difference
 
 
-def vulnerability(attacked: Tensor, clean: Tensor, strengths: Sequence[float]) -> Tensor:
+def vulnerability(
+    attacked: Float[Tensor, "s c"], clean: Float[Tensor, " c"], strengths: Sequence[float]
+) -> Float[Tensor, " c"]:
     """Sum over strengths of |percentile attacked - percentile clean| / strength, of medians (S, C) and (C,)."""
     if len(strengths) != len(attacked) or min(strengths, default=0) <= 0:
         raise ValueError(f"{len(attacked)} rows of medians for the strengths {tuple(strengths)}; one each, above 0")

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -23,7 +24,9 @@ class Moment:
     progress: float  # the share of the run that lies behind it, in [0, 1)
     generator: torch.Generator
     epochs: int = 1  # in the run
-    maps: Tensor | None = None  # (N, C, H, W): what `TrainConfig.maps` made of these images, moved as they were
+    maps: Float[Tensor, "n c h w"] | None = (
+        None  # (N, C, H, W): what `TrainConfig.maps` made of these images, moved as they were
+    )
     teacher: Any = None  # the network of `TrainConfig.teacher`
 
 
@@ -31,15 +34,15 @@ class Moment:
 Objective = Callable[..., Tensor]
 
 
-def standard(model: nn.Module, x: Tensor, y: Tensor, moment: Moment) -> Tensor:
+def standard(model: nn.Module, x: Float[Tensor, "n c h w"], y: Int[Tensor, " n"], moment: Moment) -> Float[Tensor, " n"]:
     """Cross-entropy on the images as they are."""
     return F.cross_entropy(model(x), y, reduction="none")
 
 
 def adversarial(
     model: nn.Module,
-    x: Tensor,
-    y: Tensor,
+    x: Float[Tensor, "n c h w"],
+    y: Int[Tensor, " n"],
     moment: Moment,
     *,
     eps: float = 8 / 255,
@@ -50,7 +53,7 @@ def adversarial(
     random_start: bool = True,
     share: float = 1.0,
     warmup: float = 0.0,
-) -> Tensor:
+) -> Float[Tensor, " n"]:
     """Cross-entropy on PGD's images (Madry et al. 2018); the attack sees the network in evaluation mode.
 
     `share` of an epoch's batches are adversarial, spread evenly (0.5: every second one), the others are clean. The radius,

@@ -3,6 +3,7 @@
 from typing import Any, Literal
 
 import torch
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from lib.data import styles
@@ -20,8 +21,8 @@ def _per_image(values: Tensor) -> Tensor:
 
 def loss(
     model: StyleNet,
-    x: Tensor,
-    y: Tensor,
+    x: Float[Tensor, "n c h w"],
+    y: Int[Tensor, " n"],
     moment: Moment,
     *,
     source: str = "embedded",
@@ -30,7 +31,7 @@ def loss(
     restore: float = 0.5,
     style_weight: float = 10.0,
     identity_weight: float = 50.0,
-) -> Tensor:
+) -> Float[Tensor, " n"]:
     """The training loss of a StyleNet on content images x, an objective for `lib.training`.
 
     During the first `restore` of the run encoder and decoder learn to restore contents and styles (mean squared error).

@@ -25,6 +25,7 @@ size by the gradient's sign, and its last iterate counts. eps is 0 at first, the
 from typing import Literal, NamedTuple
 
 import torch
+from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -68,7 +69,15 @@ def ramp(progress: float, begin: float, full: float) -> float:
     return max(0.0, (progress - begin) / (full - begin)) if full > begin else 0.0
 
 
-def ig_norm(model: nn.Module, x: Tensor, x_adv: Tensor, y: Tensor, *, points: int = 5, create_graph: bool = True) -> Tensor:
+def ig_norm(
+    model: nn.Module,
+    x: Float[Tensor, "n c h w"],
+    x_adv: Float[Tensor, "n c h w"],
+    y: Int[Tensor, " n"],
+    *,
+    points: int = 5,
+    create_graph: bool = True,
+) -> Float[Tensor, " n"]:
     """R, per sample (N,): || (x' - x) * mean over k of grad CE(x + k/points (x' - x)) ||_1, right ends k = 1..points.
 
     One forward and one backward pass over `points` copies of the batch; differentiable in the parameters and x' with
@@ -127,15 +136,15 @@ def _term(term: str, model: nn.Module, x: Tensor, x_adv: Tensor, y: Tensor, clea
 def inner(
     arm: Arm,
     model: nn.Module,
-    x: Tensor,
-    y: Tensor,
+    x: Float[Tensor, "n c h w"],
+    y: Int[Tensor, " n"],
     *,
     eps: float,
     steps: int,
     step: float,
     weights: Weights,
     generator: torch.Generator,
-) -> Tensor:
+) -> Float[Tensor, "n c h w"]:
     """x', the last of `steps` sign steps up the arm's inner objective from a random point of the box, (N, C, H, W).
 
     The network is seen in evaluation mode. Cost: `steps` forward-and-input-backward passes (IG arms: more), and one
@@ -157,8 +166,8 @@ def inner(
 
 def train(
     model: nn.Module,
-    x: Tensor,
-    y: Tensor,
+    x: Float[Tensor, "n c h w"],
+    y: Int[Tensor, " n"],
     moment: Moment,
     *,
     arm: str,
@@ -171,7 +180,7 @@ def train(
     ig_weight: float = 0.02,
     ig_points: int = 5,
     kl_weight: float = 1.0,
-) -> Tensor:
+) -> Float[Tensor, " n"]:
     """The loss of an arm, per sample: the objective that `lib.training` calls; see the module's docstring.
 
     `eps` is 0 for the share `begin` of the run and whole from `full`. Raises ValueError for an unknown arm, negative

@@ -11,6 +11,7 @@ import functools
 from typing import Any, Literal
 
 import torch
+from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -50,8 +51,8 @@ def _pairs(
 
 def fool(
     model: nn.Module,
-    x: Tensor,
-    y: Tensor,
+    x: Float[Tensor, "n c h w"],
+    y: Int[Tensor, " n"],
     moment: Moment,
     *,
     kind: str,
@@ -66,7 +67,7 @@ def fool(
     pair_batch: int = 8,
     tile: Tile = "native",
     data: dict[str, Any] | None = None,
-) -> Tensor:
+) -> Float[Tensor, " n"]:
     """Cross-entropy plus `weight` times the fooling loss of `kind` (`lib.fooling`), per sample.
 
     w0 is the moment's teacher; `data` says which training images the mosaics of `active` are made of (name, size, channels,

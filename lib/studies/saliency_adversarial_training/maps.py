@@ -15,6 +15,7 @@ import functools
 from typing import Literal, get_args
 
 import torch
+from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from lib.data.datasets import ImageSet
@@ -44,7 +45,7 @@ CENTRE = (1 / 6, 5 / 6)  # a box where a data set has none: the middle two third
 BATCH = 128
 
 
-def binarise(maps: Tensor, how: Binarise) -> Tensor:
+def binarise(maps: Float[Tensor, "n c h w"], how: Binarise) -> Float[Tensor, "n c h w"]:
     """Raw maps (N, C, H, W) as directions: `sign`; above or not above each map's `median` or `mean`, as 1 and -1;
     `minmax`, scaled to [0, 1] as the released code has SmoothGrad; `none`.
 
@@ -83,7 +84,7 @@ def _refuse(which: Tensor, what: str, remedy: str) -> None:
         raise ValueError(f"{len(numbers)} of {len(which)} maps {what} (images {shown}): {remedy}")
 
 
-def weak(data: ImageSet, kind: Weak) -> Tensor:
+def weak(data: ImageSet, kind: Weak) -> Float[Tensor, "n c h w"]:
     """+1 on the object, -1 elsewhere, (N, C, H, W), the same for all channels; see the module's docstring.
 
     `masks` are the data set's; `boxes` too, where it has them, and else CENTRE. Raises ValueError where there are no masks,
@@ -121,8 +122,8 @@ def default_binarise(kind: Weak | Attribution) -> Binarise:
 
 def directions(
     model: nn.Module,
-    x: Tensor,
-    y: Tensor,
+    x: Float[Tensor, "n c h w"],
+    y: Int[Tensor, " n"],
     *,
     kind: Attribution,
     how: Binarise | None = None,
@@ -132,7 +133,7 @@ def directions(
     ig_steps: int = 100,
     generator: torch.Generator | None = None,
     batch_size: int | None = None,
-) -> Tensor:
+) -> Float[Tensor, "n c h w"]:
     """A teacher's maps s of images, binarised: what training steps against, on the images' device. `how` defaults to `sign`
     (guided Grad-CAM++: as it is); `released` takes what RELEASED says of the kind instead. Raises ValueError for unknown
     kinds and classes, and as `binarise` does."""
@@ -163,7 +164,7 @@ def maps(
     another: bool = False,
     n: int = 10,
     ig_steps: int = 100,
-) -> Tensor:
+) -> Float[Tensor, "n c h w"]:
     """A direction for every image of a data set, (N, C, H, W): what `lib.training` hands to the objective.
 
     `inverted` negates them, `another` gives each image the map of another one, both as controls. Masks and boxes need no
@@ -191,7 +192,7 @@ def maps(
     return -found if inverted else found
 
 
-def derangement(n: int) -> Tensor:
+def derangement(n: int) -> Int[Tensor, " n"]:
     """For each of n images another one, at random: a cycle through a random order, the same for every call."""
     if n < 2:
         raise ValueError("another image's map needs two images at least")

@@ -1,6 +1,6 @@
 r"""Saliency-based adversarial training (Mangla et al. 2020): perturbations from maps instead of from an attack.
 
-With s the map of an image (`lib.teacher_maps`), epoch t of E, and z uniform in {-1, 1}, for each pixel and channel
+With s the map of an image (maps.py), epoch t of E, and z uniform in {-1, 1}, for each pixel and channel
 
 .. math:: \delta = z \text{ with probability } \alpha^t, \text{ else } -s; \qquad x' = clip(x + \epsilon_0 \delta, 0, 1).
 
@@ -27,6 +27,7 @@ PGD's random start; the released code does not project again, so that x' can be 
 from typing import Any, Literal, get_args
 
 import torch
+from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from lib.attacks import losses, projected, single_step
@@ -55,7 +56,7 @@ def share_random(epoch: int, epochs: int, alpha10: float) -> float:
     return float(alpha10 ** (10 * epoch / epochs))
 
 
-def perturbation(s: Tensor, share: float, generator: torch.Generator) -> Tensor:
+def perturbation(s: Float[Tensor, " n *s"], share: float, generator: torch.Generator) -> Float[Tensor, " n *s"]:
     """delta, shaped like the maps s: each element a random sign with probability `share`, else -s.
 
     In {-1, 1} for maps of signs: an element without direction (s = 0) gets a random one. Maps with values between are
@@ -78,7 +79,9 @@ def coin(generator: torch.Generator) -> bool:
     return bool(torch.rand(1, generator=generator, device=generator.device) < 0.5)
 
 
-def trades_attack(model: nn.Module, x: Tensor, *, eps: float, steps: int, step: float, generator: torch.Generator) -> Tensor:
+def trades_attack(
+    model: nn.Module, x: Float[Tensor, "n c h w"], *, eps: float, steps: int, step: float, generator: torch.Generator
+) -> Float[Tensor, "n c h w"]:
     """TRADES' inner maximisation (Zhang et al. 2019): KL(f(x) || f(x')) climbed by sign steps from x + .001 N(0, 1)."""
     start = TRADES_START * torch.randn(x.shape, generator=generator, device=generator.device).to(x)
     with hooks.frozen(model):
@@ -132,8 +135,8 @@ def _check_maps(x: Tensor, moment: Moment, fresh: dict[str, Any] | None) -> None
 
 def train(
     model: nn.Module,
-    x: Tensor,
-    y: Tensor,
+    x: Float[Tensor, "n c h w"],
+    y: Int[Tensor, " n"],
     moment: Moment,
     *,
     base: Base = "plain",
@@ -145,7 +148,7 @@ def train(
     beta: float = 1.0,
     reproject: bool = True,
     fresh: dict[str, Any] | None = None,
-) -> Tensor:
+) -> Float[Tensor, " n"]:
     """The loss of an arm, per sample: the objective that `lib.training` calls; see the module's docstring.
 
     `eps` is the radius of attack and mix alike (eps_0), `steps` and `step` are of PGD's and TRADES' inner loops, which see
