@@ -170,10 +170,10 @@ def label(arm: str) -> str:
 class Parameters(parameters.OnImages):
     """What the study varies; the defaults are the laptop profile."""
 
-    arch: Annotated[str, Field(description="a network that lib.models.create knows")] = "plain"
+    arch: Annotated[str, Field(description="a network that lib.networks.models.create knows")] = "plain"
     teacher_arch: Annotated[str, Field(description="of the teachers; empty: the same")] = ""
     arms: Annotated[
-        tuple[str, ...], Field(min_length=4, description="ways of training; see lib.saliency_adversarial_training")
+        tuple[str, ...], Field(min_length=4, description="ways of training; see lib.studies.saliency_adversarial_training.plan")
     ] = tuple(a for a in SIMPLE if a != "trades-1+sign")
     headline: Annotated[tuple[str, ...], Field(min_length=1, description="arms with several seeds")] = (
         "original",
