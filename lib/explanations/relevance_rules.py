@@ -68,7 +68,7 @@ class AlphaBeta(Rule):
     alpha: float = 1.0
     beta: float = 0.0
     eps: float = 1e-6
-    # deviation: without the bias, where eq. 60 has it signed: so that a bias absorbs no relevance
+    # deviation: without the bias, where eq. 60 has it signed: so that a bias absorbs no relevance.
     bias: Literal["none", "signed", "twice"] = "none"
 
     def __post_init__(self) -> None:
