@@ -7,7 +7,7 @@ Each optimises a latent v of its own, from which the attacked image is drawn dif
 * Snow: seven coarse grids of flakes v in (0, 1], to the fourth power, convolved with random streaks; eps is the snow's
   opacity. The whitening of the sky applies at eps = 0 too.
 * JPEG: v moves the quantised coefficients by v / 2 quantisation steps, within a ball of radius eps under L-infinity, L2 or
-  L1 (`lib.jpeg`).
+  L1 (`lib.attacks.jpeg`).
 
 As published, the loss is the cross-entropy towards a random wrong class, which suits 1,000 classes more than ten; without
 `targets` the attack is untargeted and climbs the cross-entropy at y. Success is a wrong prediction either way. All take

@@ -3,7 +3,7 @@
 `load(name, split)` gives images in [0, 1]. Names:
 
 * `digits` (scikit-learn, 28 px), `faces` (scikit-image's LFW subset, face or not, 25 px), `shapes` and its single-cue
-  and control splits `shapes-shape`, `shapes-texture`, `shapes-conflict`, `shapes-neither` (see `lib.shapes`): embedded;
+  and control splits `shapes-shape`, `shapes-texture`, `shapes-conflict`, `shapes-neither` (see `lib.data.shapes`): embedded;
 * `mnist`, `cifar10`, … : torchvision's, downloaded into the data root on first use;
 * `folder:NAME`: `<root>/NAME/{train,test}/<class>/*`;
 * `restricted:NAME`: nine groups of ImageNet's classes (Tsipras et al. 2019), from a folder NAME that holds all 1,000.

@@ -2,7 +2,8 @@ r"""Test images with less texture, or with texture alone: saturation, patch shuf
 
 Zhang and Zhu 2019 transform images so that one cue is lost and the other kept: saturation destroys texture and keeps
 contours, shuffling patches destroys contours and keeps texture. All functions are pure: batches (N, C, H, W) in [0, 1] go
-in and come out. Stylisation by AdaIN stands in `lib.stylize`; the texture swap of `shapes` is its split `shapes-conflict`.
+in and come out. Stylisation by AdaIN stands in `lib.networks.style`; the texture swap of `shapes` is its split
+`shapes-conflict`.
 """
 
 from collections.abc import Sequence

@@ -42,7 +42,7 @@ class Relevance:
     logits: Tensor
 
 
-# By the operation's name (`lib.tape.Step`). Others have no rule.
+# By the operation's name (`lib.networks.tape.Step`). Others have no rule.
 _PASSED = {
     "relu",
     "relu6",

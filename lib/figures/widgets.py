@@ -50,7 +50,7 @@ def upload(label: str) -> ipywidgets.FileUpload:
 
 
 def uploaded(control: ipywidgets.FileUpload) -> Image.Image | None:
-    """The uploaded picture, or None before there is one. Raises ValueError as `lib.images.open_image`."""
+    """The uploaded picture, or None before there is one. Raises ValueError as `lib.data.images.open_image`."""
     if not control.value:
         return None
     file = control.value[-1]

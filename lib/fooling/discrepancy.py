@@ -5,7 +5,7 @@ the logit :math:`f_c(x)` but for something that does not depend on x (a bias, th
 
 * CAM, :math:`I(x, c)_i = \frac1u \sum_k W_{kc} A_{ki}(x)` over the u positions of the last feature maps A, of a network that
   ends in average pooling and one linear layer W;
-* integrated gradients of the logit (`lib.gradients`).
+* integrated gradients of the logit (`lib.explanations.gradients`).
 
 Discrepancies are per sample, (N,), in units of logits, and differentiable in the parameters and both images:
 

@@ -24,7 +24,8 @@ def nissim(
 ) -> Float[Tensor, " n"]:
     """(1 - SSIM) / 2 in [0, 1] for maps in [0, 1]: 0 for identical maps, 1 for maximally dissimilar ones.
 
-    Chakraborty et al. 2022. Two maps of zeros are identical. The window is not stated in the paper: see `lib.ssim.ssim`.
+    Chakraborty et al. 2022. Two maps of zeros are identical. The window is not stated in the paper: see
+    `lib.measures.similarity.ssim`.
     """
     # deviation: the paper of Chakraborty et al. names no window; scikit-image's default is taken. Equal maps give 0, which its
     # range leaves out.

@@ -1,4 +1,4 @@
-"""torchvision's networks (and timm's Xception) by name, under the contract of `lib.models`."""
+"""torchvision's networks (and timm's Xception) by name, under the contract of `lib.networks`."""
 
 from dataclasses import dataclass
 from typing import Literal
@@ -70,7 +70,7 @@ def _xception(weights: str) -> nn.Module:
 
 
 def build(arch: str, *, classes: int, channels: int, weights: Literal["none", "imagenet"]) -> Classifier:
-    """A network of the zoo with `classes` outputs; see `lib.models.create`."""
+    """A network of the zoo with `classes` outputs; see `lib.networks.models.create`."""
     if channels != 3:
         raise ValueError(f"{arch} takes colour images, not {channels} channel(s); load the data with channels=3")
     entry = NETWORKS[arch]

@@ -1,4 +1,4 @@
-"""Study 6: the graph of any network, any two classes, any images and any attack, ready to be drawn (`lib.pathways_view`)."""
+"""Study 6: the graph of any network, any two classes, any images and any attack, ready to be drawn."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass

@@ -83,7 +83,7 @@ def trained(
 ) -> Trained:
     """Load the network of `config`, or train it; a second process that wants the same one waits for the first.
 
-    `on_epoch` gets the history row of each finished epoch. Raises what `lib.datasets.load` raises, ValueError for a
+    `on_epoch` gets the history row of each finished epoch. Raises what `lib.data.datasets.load` raises, ValueError for a
     configuration that cannot be built, RuntimeError where the loss stops being finite, OSError where the disk is full.
     """
     data = images_of(config.dataset, "train", config.size, config.channels, config.limit)

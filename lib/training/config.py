@@ -7,7 +7,7 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator
 from lib.networks import models
 from lib.system import files
 
-# Part of every key: raise it when a change to this module, to lib.models, lib.attacks, or to what makes objectives and
+# Part of every key: raise it when a change to this module, to lib.networks, lib.attacks, or to what makes objectives and
 # maps, changes trained weights.
 # tests/test_training.py holds the losses of a short run and fails when that is forgotten.
 RECIPE = 1
@@ -31,7 +31,7 @@ class TrainConfig(BaseModel):
     size: Annotated[int, Field(ge=8, description="image size in pixels")] = 32
     channels: Literal[1, 3] = 3
     limit: Annotated[int | None, Field(ge=1, description="number of training images")] = None
-    arch: Annotated[str, Field(description="a name that lib.models.create knows, or module:function within lib")]
+    arch: Annotated[str, Field(description="a name that lib.networks.models.create knows, or module:function within lib")]
     weights: Annotated[Literal["none", "imagenet"], Field(description="start: random, or torchvision's")] = "none"
     seed: Annotated[int, Field(ge=0)] = 0
     epochs: Annotated[int, Field(ge=0, description="0: the weights it starts from")] = 8

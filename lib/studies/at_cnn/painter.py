@@ -37,7 +37,7 @@ def loss(
     During the first `restore` of the run encoder and decoder learn to restore contents and styles (mean squared error).
     From then on the encoder stays as it is, and the decoder learns content + style_weight * style (Huang and Belongie) +
     identity_weight * the squared error of restoring x, which is not in the paper and lets a short training keep edges sharp.
-    `source` names the styles (`lib.styles`); `fingerprint` and `version` are not used, but are part of the network's key:
+    `source` names the styles (`lib.data.styles`); `fingerprint` and `version` are not used, but are part of the network's key:
     what the styles were, and VERSION.
     """
     x = x.expand(-1, 3, -1, -1)

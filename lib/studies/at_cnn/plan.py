@@ -29,7 +29,7 @@ TITLE = "Adversarially trained CNNs"
 class Parameters(parameters.OnImages):
     """What the study varies; the defaults are the laptop profile."""
 
-    arch: Annotated[str, Field(description="any name that lib.models.create knows")] = "plain"
+    arch: Annotated[str, Field(description="any name that lib.networks.models.create knows")] = "plain"
     weights: Annotated[Literal["none", "imagenet"], Field(description="start from random or published weights")] = "none"
     arms: Annotated[tuple[str, ...], Field(min_length=2, description="see the module's docstring")] = (
         "standard",

@@ -1,6 +1,6 @@
 """Study 3, interpretability-aware robust training (Boopathy et al., ICML 2020): parameters, arms, networks.
 
-The ten arms are those of `lib.interpretability_arms`. Arms in `headline` carry the contrasts over seeds; the others are
+The ten arms are those of `objective.ARMS`. Arms in `headline` carry the contrasts over seeds; the others are
 trained once, and their intervals say so.
 """
 
@@ -27,11 +27,13 @@ Positive = Annotated[float, Field(gt=0)]
 class Parameters(parameters.Parameters):
     """What the study varies; the defaults are the laptop profile."""
 
-    dataset: Annotated[str, Field(description="any name that lib.datasets.load knows")] = "digits"
+    dataset: Annotated[str, Field(description="any name that lib.data.datasets.load knows")] = "digits"
     size: Annotated[int, Field(ge=8, description="image size, pixels")] = 16
     channels: Annotated[Literal[1, 3], Field(description="1 grey, 3 colour")] = 1
-    arch: Annotated[str, Field(description="a network of lib.models that ends in average pooling and a linear head")] = "small"
-    arms: Annotated[tuple[str, ...], Field(min_length=2, description="of lib.interpretability_arms")] = tuple(ARMS)
+    arch: Annotated[
+        str, Field(description="a network of lib.networks.models that ends in average pooling and a linear head")
+    ] = "small"
+    arms: Annotated[tuple[str, ...], Field(min_length=2, description="of objective.ARMS")] = tuple(ARMS)
     headline: Annotated[tuple[str, ...], Field(min_length=2, description="arms with several seeds")] = (
         "normal",
         "adv",

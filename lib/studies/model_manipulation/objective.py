@@ -68,7 +68,7 @@ def fool(
     tile: Tile = "native",
     data: dict[str, Any] | None = None,
 ) -> Float[Tensor, " n"]:
-    """Cross-entropy plus `weight` times the fooling loss of `kind` (`lib.fooling`), per sample.
+    """Cross-entropy plus `weight` times the fooling loss of `kind` (`lib.fooling.manipulation`), per sample.
 
     w0 is the moment's teacher; `data` says which training images the mosaics of `active` are made of (name, size, channels,
     limit); `mask` is that of `location`, by rows at the resolution of `layer` (the frame

@@ -153,7 +153,7 @@ def train(
 
     `eps` is the radius of attack and mix alike (eps_0), `steps` and `step` are of PGD's and TRADES' inner loops, which see
     the network in evaluation mode. `fresh` recomputes the teacher's maps on every augmented batch, as released: arguments
-    of `teacher_maps.directions`. Raises ValueError for unknown arms and missing maps.
+    of `maps.directions`. Raises ValueError for unknown arms and missing maps.
     """
     if base not in get_args(Base) or mix not in get_args(Mix):
         raise ValueError(f"base={base!r}, mix={mix!r}: choose of {', '.join(get_args(Base))} and of {', '.join(get_args(Mix))}")

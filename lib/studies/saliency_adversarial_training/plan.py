@@ -297,7 +297,7 @@ def teacher_seed(p: Parameters, seed: int) -> int:
 
 
 def _maps_of(p: Parameters, arm: Arm) -> dict[str, Any]:
-    """Arguments of `teacher_maps.maps` for an arm."""
+    """Arguments of `maps.maps` for an arm."""
     how = next((c for c in arm.changes if c in ("median", "mean", "minmax")), None)
     found: dict[str, Any] = {"kind": arm.attribution or arm.source} | ({"how": how} if how else {})
     found |= {c: True for c in ("released", "inverted", "another") if c in arm.changes}
