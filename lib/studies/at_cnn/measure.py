@@ -136,7 +136,7 @@ def settings(p: Parameters, seed: int = 0) -> by_name.Settings:
 
 
 def saliency_rows(model: Classifier, arm: str, seed: int, p: Parameters) -> list[pd.DataFrame]:
-    """What the maps of every method look like: measures of `lib.measures.appearance`, and the share of the map inside the object."""
+    """What the maps of every method look like: `lib.measures.appearance`, and the share inside the object."""
     part, where, found = evaluation_set(p).head(p.saliency_images), next(model.parameters()).device, []
     for ids in batches(len(part), p.size, pixels=60_000):
         x, y = part.images[ids].to(where), part.labels[ids].to(where)

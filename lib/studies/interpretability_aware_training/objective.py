@@ -1,7 +1,7 @@
 r"""The training arms of Boopathy et al. 2020: for each, an outer loss and what the inner maximisation climbs.
 
-With x' the attacked copy, D~ and D1 the discrepancies of `lib.fooling.discrepancy` on CAM (the authors' scale: without 1/u and the
-halves), R the L1 norm of integrated gradients of the cross-entropy along the segment from x to x':
+With x' the attacked copy, D~ and D1 the discrepancies of `lib.fooling.discrepancy` on CAM (the authors' scale: without
+1/u and the halves), R the L1 norm of integrated gradients of the cross-entropy along the segment from x to x':
 
 ==============  ========================  =======================
 arm             outer loss                inner objective
