@@ -49,7 +49,7 @@ def test_the_key_is_everything_that_decides_the_weights():
 
 
 def test_fields_that_came_later_leave_older_keys_alone():
-    later = ("start", "snapshots", "teacher", "maps", "maps_options", "maps_follow")
+    later = ("start", "snapshots", "teacher", "maps", "maps_options", "maps_follow", "label")
     older = {k: v for k, v in TINY.model_dump().items() if k not in later}
     assert TINY.key("data") == files.digest_of([config_.RECIPE, older, "data"])
     tuned = TINY.model_copy(update={"start": TINY})
