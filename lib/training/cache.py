@@ -103,4 +103,5 @@ def trained(
                 model = fresh(config, data, base)  # a damaged file may have left its rest in the other one
                 say(f"training {config}: {config.epochs} epochs of {len(data)} images on {chosen}")
                 history = _fit(config, data, model, teacher.model if teacher else None, path, chosen, on_epoch)
-    return Trained(model.to(chosen).eval(), config, path, history)
+    # contiguous, as a network that is loaded is: what was trained a moment ago gives the same numbers to the last bit
+    return Trained(model.to(chosen, memory_format=torch.contiguous_format).eval(), config, path, history)
