@@ -24,9 +24,7 @@ class Moment:
     progress: float  # the share of the run that lies behind it, in [0, 1)
     generator: torch.Generator
     epochs: int = 1  # in the run
-    maps: Float[Tensor, "n c h w"] | None = (
-        None  # (N, C, H, W): what `TrainConfig.maps` made of these images, moved as they were
-    )
+    maps: Float[Tensor, "n c h w"] | None = None  # what `TrainConfig.maps` made of these images, moved as they were
     teacher: Any = None  # the network of `TrainConfig.teacher`
 
 
