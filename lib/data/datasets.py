@@ -12,11 +12,8 @@ The root is `data/datasets`, or the folder that STUDY_DATA names.
 """
 
 import dataclasses
-import functools
-import hashlib
-from collections.abc import Callable, Sequence
-from pathlib import Path
-from typing import Any, Literal
+from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import torch
@@ -24,89 +21,11 @@ from PIL import Image
 from torch import Tensor
 from torch.nn import functional as F
 
-from lib.data import shapes
-from lib.data.images import SUFFIXES, luma, open_image, to_tensor
+from lib.data import folders, shapes
+from lib.data.image_sets import ImageFiles, ImageSet, Split
+from lib.data.images import luma, to_tensor
 from lib.system import paths
 from lib.system.files import locked
-
-Split = Literal["train", "test"]
-EAGER_BYTES = 2 * 2**30  # what is larger stays on disk and is decoded batch by batch
-
-
-class ImageFiles:
-    """Images on disk that are indexed like a tensor (N, C, H, W) and decoded when they are asked for."""
-
-    def __init__(self, files: Sequence[Path], size: int, channels: int) -> None:
-        self.files, self.size, self.channels = list(files), size, channels
-
-    @property
-    def shape(self) -> torch.Size:
-        return torch.Size((len(self.files), self.channels, self.size, self.size))
-
-    def __len__(self) -> int:
-        return len(self.files)
-
-    def __getitem__(self, index: Any) -> Tensor:
-        chosen = np.atleast_1d(np.arange(len(self.files))[np.asarray(index) if torch.is_tensor(index) else index])
-        stack = [to_tensor(open_image(self.files[i]), size=self.size, channels=self.channels) for i in chosen]
-        return stack[0] if np.ndim(index) == 0 and not isinstance(index, slice) else torch.stack(stack)
-
-    def fingerprint_bytes(self) -> bytes:
-        return "\n".join(f"{f.parent.name}/{f.name} {f.stat().st_size} {f.stat().st_mtime_ns}" for f in self.files).encode()
-
-
-@dataclasses.dataclass(frozen=True)
-class ImageSet:
-    """Images (N,C,H,W) in [0,1], labels (N,), and where known masks (N,H,W) bool, boxes (N,4) and other labels."""
-
-    name: str
-    split: str
-    images: Tensor | ImageFiles
-    labels: Tensor
-    classes: tuple[str, ...]
-    masks: Tensor | None = None
-    boxes: Tensor | None = None
-    attributes: dict[str, Tensor] = dataclasses.field(default_factory=dict)
-
-    def __len__(self) -> int:
-        return len(self.labels)
-
-    @property
-    def channels(self) -> int:
-        return self.images.shape[1]
-
-    def head(self, n: int | None) -> "ImageSet":
-        """The first `n` images; data sets come balanced or shuffled, so that these are a fair sample."""
-        if n is None or n >= len(self):
-            return self
-        return self.select(torch.arange(n))
-
-    def select(self, index: Tensor) -> "ImageSet":
-        if isinstance(self.images, ImageFiles):
-            kept: Any = ImageFiles([self.images.files[i] for i in index.tolist()], self.images.size, self.channels)
-        else:
-            kept = self.images[index]
-        part = {k: None if v is None else v[index] for k, v in (("masks", self.masks), ("boxes", self.boxes))}
-        attributes = {k: v[index] for k, v in self.attributes.items()}
-        return dataclasses.replace(self, images=kept, labels=self.labels[index], attributes=attributes, **part)
-
-    @functools.cached_property
-    def fingerprint(self) -> str:
-        """A digest of every pixel and label (of names, sizes and times for images that stay on disk)."""
-        content = hashlib.sha256()
-        if isinstance(self.images, ImageFiles):
-            content.update(self.images.fingerprint_bytes())
-        else:
-            content.update(self.images.contiguous().numpy().tobytes())
-        content.update(self.labels.numpy().tobytes())
-        content.update("\n".join(self.classes).encode())
-        return content.hexdigest()[:16]
-
-    @functools.cached_property
-    def marks(self) -> str:
-        """A digest of masks and boxes; empty where there are none."""
-        found = [v for v in (self.masks, self.boxes) if v is not None]
-        return hashlib.sha256(b"".join(v.contiguous().numpy().tobytes() for v in found)).hexdigest()[:16] if found else ""
 
 
 def has_cue_conflict(name: str) -> bool:
@@ -129,7 +48,7 @@ def load(
         raise ValueError(f"limit must be at least 1, got {limit}: an empty data set holds nothing to study")
     base, _, option = name.partition(":" if name.startswith(("folder:", "restricted:")) else "-")
     if base == "folder":
-        loaded = _folder(option, split, size, channels, limit)
+        loaded = folders.load(option, split, size, channels, limit)
     elif base == "restricted":
         loaded = _restricted(option, split, size, channels)
     elif base == "shapes":
@@ -256,32 +175,6 @@ def _decode(source: Any, size: int | None) -> tuple[Tensor, Tensor, tuple[str, .
     return torch.stack([x.expand(channels, -1, -1) for x, _ in pairs]), labels, tuple(str(n) for n in names)
 
 
-def _folder(name: str, split: Split, size: int | None, channels: int | None, limit: int | None) -> ImageSet:
-    root = paths.datasets() / name
-    expected = f"{root}/{{train,test}}/<class>/*{{{','.join(s[1:] for s in SUFFIXES[:3])},…}}"
-    if not name or not (root / split).is_dir():
-        raise FileNotFoundError(
-            f"data set 'folder:{name}' ({split}): there is no folder {root / split}. Lay your images out as {expected}, or "
-            "set STUDY_DATA to the folder above."
-        )
-    classes = sorted({p.name for s in ("train", "test") if (root / s).is_dir() for p in (root / s).iterdir() if p.is_dir()})
-    listed = {c: sorted(f for f in (root / split / c).glob("*") if f.suffix.lower() in SUFFIXES) for c in classes}
-    empty = [c for c, files in listed.items() if not files]
-    if len(classes) < 2 or empty:
-        found = f"no images for class {empty[0]!r}" if empty else f"{len(classes)} class folder(s)"
-        raise FileNotFoundError(
-            f"data set 'folder:{name}' ({split}): {found} below {root / split}. Expected two classes or more, each with "
-            f"images: {expected}. A copy that was cut short looks like this too: copy it again."
-        )
-    pairs = [(f, i) for i, c in enumerate(classes) for f in listed[c]]
-    order = np.random.default_rng(0).permutation(len(pairs))[:limit]
-    files, labels = [pairs[i][0] for i in order], torch.tensor([pairs[i][1] for i in order])
-    first = open_image(files[0])
-    stored = ImageFiles(files, size or min(first.size), channels or (1 if first.mode == "L" else 3))
-    eager = stored.shape.numel() * 4 <= EAGER_BYTES
-    return ImageSet(f"folder:{name}", split, stored[:] if eager else stored, labels, tuple(classes))
-
-
 # Restricted ImageNet: groups of ImageNet's class numbers, first and last (Tsipras et al. 2019)
 RESTRICTED = {
     "dog": (151, 268),
@@ -298,7 +191,7 @@ RESTRICTED = {
 
 def _restricted(name: str, split: Split, size: int | None, channels: int | None) -> ImageSet:
     """Nine groups of the classes of an ImageNet folder, whose 1,000 class folders (n01440764, …) are in ImageNet's order."""
-    whole = _folder(name, split, size, channels, None)
+    whole = folders.load(name, split, size, channels, None)
     if len(whole.classes) != 1000:
         raise ValueError(
             f"data set 'restricted:{name}': {paths.datasets() / name} has {len(whole.classes)} class folders; the groups are "

@@ -16,7 +16,8 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from lib.data import datasets, images
+from lib.data import images
+from lib.data.image_sets import ImageFiles
 from lib.system import files, paths
 from lib.system.progress import say
 
@@ -127,14 +128,14 @@ def fingerprint(source: str) -> str:
     return files.digest_of([(str(f.relative_to(root)), f.stat().st_size, f.stat().st_mtime_ns) for f in _files(source)])
 
 
-def load(source: str, split: Split, size: int) -> Tensor | datasets.ImageFiles:
+def load(source: str, split: Split, size: int) -> Tensor | ImageFiles:
     """Styles (M, 3, size, size) in [0, 1], to be indexed like a tensor. Raises as `check` does."""
     check(source)
     return _embedded(split, size) if source == "embedded" else _folder(_files(source), split, size)
 
 
 @functools.lru_cache(maxsize=4)
-def _folder(found: tuple[Path, ...], split: Split, size: int) -> Tensor | datasets.ImageFiles:
+def _folder(found: tuple[Path, ...], split: Split, size: int) -> Tensor | ImageFiles:
     cut = -(-len(found) // 5)
-    stored = datasets.ImageFiles(found[cut:] if split == "train" else found[:cut], size, 3)
-    return stored[:] if stored.shape.numel() * 4 <= datasets.EAGER_BYTES else stored
+    stored = ImageFiles(found[cut:] if split == "train" else found[:cut], size, 3)
+    return stored.held()

@@ -6,7 +6,7 @@ import pytest
 import torch
 from PIL import Image
 
-from lib.data import datasets
+from lib.data import datasets, image_sets
 from lib.system import paths
 
 
@@ -82,7 +82,7 @@ def test_a_folder_of_images(root, mode):
 def test_large_folders_stay_on_disk_and_look_the_same(root, monkeypatch):
     folder(root)
     eager = datasets.load("folder:mine", "train")
-    monkeypatch.setattr(datasets, "EAGER_BYTES", 0)
+    monkeypatch.setattr(image_sets, "EAGER_BYTES", 0)
     lazy = datasets.load("folder:mine", "train")
     assert isinstance(lazy.images, datasets.ImageFiles) and lazy.images.shape == eager.images.shape
     assert torch.equal(lazy.images[torch.tensor([4, 0])], eager.images[[4, 0]])

@@ -5,7 +5,7 @@ import pytest
 import torch
 from PIL import Image
 
-from lib.data import checks, datasets, styles
+from lib.data import checks, datasets, image_sets, styles
 from lib.data import images as images_
 from lib.networks import style as style_
 from lib.studies.at_cnn import painter as painter_
@@ -206,9 +206,9 @@ def test_a_folder_of_paintings(tmp_path, monkeypatch):
     levels = [sorted((part[:, 0, 0, 0] * 25.5).round().int().tolist()) for part in (train, test)]  # file i is grey i / 25.5
     assert sorted(levels[0] + levels[1]) == list(range(10)) and len(levels[1]) == 2
     assert test[torch.tensor([1, 0, 1])].shape == (3, 3, 8, 8)
-    monkeypatch.setattr(datasets, "EAGER_BYTES", 100)  # too large to keep: decoded when asked for, the same pixels
+    monkeypatch.setattr(image_sets, "EAGER_BYTES", 100)  # too large to keep: decoded when asked for, the same pixels
     lazy = styles._folder.__wrapped__(styles._files("folder:art"), "test", 8)
-    assert isinstance(lazy, datasets.ImageFiles) and torch.equal(lazy[:], test)
+    assert isinstance(lazy, image_sets.ImageFiles) and torch.equal(lazy[:], test)
     before = styles.fingerprint("folder:art")
     paintings(tmp_path / "more", 10)
     assert styles.fingerprint("folder:more") != before
