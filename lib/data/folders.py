@@ -1,38 +1,127 @@
-"""Anyone's own folder of images as a data set: `<root>/NAME/{train,test}/<class>/*`."""
+"""Anyone's own folder of images as a data set: `<root>/NAME/{train,test}/<class>/*`.
+
+Every image below a class's folder is of that class, at any depth, as torchvision's ImageFolder reads them: links are
+followed, suffixes may be in capitals. What systems leave behind is no data: names that begin with a dot
+(.ipynb_checkpoints, ._1.png), and LEFT_BEHIND. Any other file that is passed over is counted and said, once.
+"""
+
+import collections
+import os
+from collections.abc import Iterable
+from pathlib import Path, PurePath
 
 import numpy as np
 import torch
 
 from lib.data.image_sets import ImageFiles, ImageSet, Split
-from lib.data.images import SUFFIXES, open_image
+from lib.data.images import SUFFIXES, header, is_grey, open_image
 from lib.system import paths
+from lib.system.progress import say_once
+
+LEFT_BEHIND = ("__macosx", "@eadir", "$recycle.bin", "thumbs.db", "desktop.ini")
+
+
+def place(name: str) -> Path:
+    """Where the folder NAME lies. Raises ValueError for a name that leads out of the data root."""
+    if PurePath(name).is_absolute() or ".." in PurePath(name).parts:
+        raise ValueError(
+            f"data set {name!r}: expected the name of a folder below {paths.datasets()}, not a path that leads out of it; set "
+            "STUDY_DATA to the folder that holds yours"
+        )
+    return paths.datasets() / name
+
+
+def has_split(name: str, split: Split) -> bool:
+    """Whether `folder:NAME` has a split: one that only networks as published look at needs no training images."""
+    return (place(name) / split).is_dir()
+
+
+def visible(name: str) -> bool:
+    """Whether a file or a folder is somebody's data, and not what a system left there."""
+    return not name.startswith(".") and name.lower() not in LEFT_BEHIND
+
+
+def images_below(folder: Path, above: tuple[str, ...] = ()) -> tuple[list[Path], collections.Counter[str]]:
+    """The image files below a folder, its own first, each folder's in the order of their names; and what else is there.
+
+    A link that leads back to a folder `above` it is not followed.
+    """
+    found: list[Path] = []
+    other: collections.Counter[str] = collections.Counter()
+    real = os.path.realpath(folder)
+    if real in above:
+        return found, other
+    with os.scandir(folder) as entries:
+        listed = sorted((e for e in entries if visible(e.name)), key=lambda e: e.name)
+    for entry in listed:
+        suffix = PurePath(entry.name).suffix.lower()
+        if entry.is_file() and suffix in SUFFIXES:
+            found.append(folder / entry.name)
+        elif not entry.is_dir():
+            other[(suffix or "without a suffix") if entry.is_file() else "links that lead nowhere"] += 1
+    for entry in listed:
+        if entry.is_dir():
+            deeper, odd = images_below(folder / entry.name, (*above, real))
+            found += deeper
+            other += odd
+    return found, other
+
+
+def _text(name: str) -> str:
+    """A file's name as text, whatever the locale made of it."""
+    return os.fsencode(name).decode("utf-8", "replace")
+
+
+def _in_colour(files: Iterable[Path]) -> bool:
+    """Whether any file is in colour, by its header."""
+    return any(seen is not None and not is_grey(seen[0]) for seen in map(header, files))
+
+
+def _told(other: collections.Counter[str]) -> str:
+    return ", ".join(f"{n} {what}" for what, n in other.most_common())
+
+
+def _listed(root: Path, classes: dict[str, str]) -> tuple[dict[str, list[Path]], dict[str, collections.Counter[str]]]:
+    """The images of each class in one split, and what is passed over there; `classes` are folders by what they are called."""
+    there = {c: images_below(root / f) if (root / f).is_dir() else ([], collections.Counter()) for c, f in classes.items()}
+    return {c: found for c, (found, _) in there.items()}, {c: other for c, (_, other) in there.items()}
 
 
 def load(name: str, split: Split, size: int | None, channels: int | None, limit: int | None) -> ImageSet:
-    """The images of one split of `folder:NAME`, in a fixed random order.
+    """The images of one split of `folder:NAME`, in a fixed random order; in colour where any image of either split is.
 
-    Raises FileNotFoundError for a folder or a class that is missing or empty: what was looked for, where, and how to lay it
-    out; ValueError as `lib.data.images.open_image`.
+    Raises ValueError as `place` and `lib.data.images.open_image` do, FileNotFoundError for a folder or a class that is
+    missing or empty: what was looked for, where, and how to lay it out.
     """
-    root = paths.datasets() / name
+    root = place(name)
     expected = f"{root}/{{train,test}}/<class>/*{{{','.join(s[1:] for s in SUFFIXES[:3])},…}}"
     if not name or not (root / split).is_dir():
         raise FileNotFoundError(
             f"data set 'folder:{name}' ({split}): there is no folder {root / split}. Lay your images out as {expected}, or "
             "set STUDY_DATA to the folder above."
         )
-    classes = sorted({p.name for s in ("train", "test") if (root / s).is_dir() for p in (root / s).iterdir() if p.is_dir()})
-    listed = {c: sorted(f for f in (root / split / c).glob("*") if f.suffix.lower() in SUFFIXES) for c in classes}
+    splits = [root / s for s in ("train", "test") if (root / s).is_dir()]
+    beside = [p for p in (root / split).iterdir() if visible(p.name) and p.suffix.lower() in SUFFIXES and p.is_file()]
+    called = {_text(p.name): p.name for s in splits for p in s.iterdir() if visible(p.name) and p.is_dir()}
+    classes = {c: called[c] for c in sorted(called)}
+    listed, passed_over = _listed(root / split, classes)
     empty = [c for c, files in listed.items() if not files]
     if len(classes) < 2 or empty:
         found = f"no images for class {empty[0]!r}" if empty else f"{len(classes)} class folder(s)"
+        found += f" (but {_told(passed_over[empty[0]])})" if empty and passed_over[empty[0]] else ""
+        found += f" ({len(beside)} images beside them)" if beside and not classes else ""
         raise FileNotFoundError(
             f"data set 'folder:{name}' ({split}): {found} below {root / split}. Expected two classes or more, each with "
             f"images: {expected}. A copy that was cut short looks like this too: copy it again."
         )
-    pairs = [(f, i) for i, c in enumerate(classes) for f in listed[c]]
+    pairs = [(f, i) for i, files in enumerate(listed.values()) for f in files]
+    other = sum(passed_over.values(), collections.Counter({"images beside the folders of classes": len(beside)}))
+    if +other:
+        say_once(f"folder:{name} ({split}): {len(pairs)} images are read; passed over: {_told(+other)}")
+    if channels is None:
+        every = (f for s in sorted(splits, key=lambda s: s.name != split) for fs in _listed(s, classes)[0].values() for f in fs)
+        channels = 3 if _in_colour(every) else 1
     order = np.random.default_rng(0).permutation(len(pairs))[:limit]
     files, labels = [pairs[i][0] for i in order], torch.tensor([pairs[i][1] for i in order])
-    first = open_image(files[0])
-    stored = ImageFiles(files, size or min(first.size), channels or (1 if first.mode == "L" else 3))
+    stored = ImageFiles(files, size or min(open_image(files[0]).size), channels)
     return ImageSet(f"folder:{name}", split, stored.held(), labels, tuple(classes))

@@ -16,7 +16,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from lib.data import images
+from lib.data import folders, images
 from lib.data.image_sets import ImageFiles
 from lib.system import files, paths
 from lib.system.progress import say
@@ -82,7 +82,7 @@ def _files(source: str) -> tuple[Path, ...]:
     Raises FileNotFoundError that says what was looked for, and where.
     """
     name = source.removeprefix("folder:")
-    root = paths.datasets() / name
+    root = folders.place(name)
     found = _usable(root) if name and root.is_dir() else ()
     if len(found) < MIN_FILES:
         raise FileNotFoundError(
@@ -96,6 +96,7 @@ def _files(source: str) -> tuple[Path, ...]:
 def _usable(root: Path) -> tuple[Path, ...]:
     """Files whose header is an image's, large enough; what is dropped is said."""
     listed = sorted(f for f in root.rglob("*") if f.suffix.lower() in images.SUFFIXES)
+    listed = [f for f in listed if all(map(folders.visible, f.relative_to(root).parts))]
     found = [f for f in listed if _side(f) >= MIN_SIDE]
     if len(found) < len(listed):
         say(f"styles below {root}: {len(listed) - len(found)} of {len(listed)} files are no images or under {MIN_SIDE} pixels")
@@ -104,15 +105,12 @@ def _usable(root: Path) -> tuple[Path, ...]:
 
 def _side(path: Path) -> int:
     """The shorter side from the file's header, 0 where it has none."""
-    try:
-        with Image.open(path, formats=images.FORMATS) as image:
-            return min(image.size)
-    except (OSError, ValueError, Image.DecompressionBombError):
-        return 0
+    seen = images.header(path)
+    return min(seen[1]) if seen else 0
 
 
 def check(source: str) -> None:
-    """ValueError for a source that is none, FileNotFoundError for a folder with too few images."""
+    """ValueError for a source that is none or leads out of the root, FileNotFoundError for a folder with too few images."""
     if source.startswith("folder:"):
         _files(source)
     elif source != "embedded":
