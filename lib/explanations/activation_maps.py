@@ -211,12 +211,14 @@ def _check_head(activation: Tensor, linear: nn.Linear, logits: Tensor, layer: st
 def normalise(maps: Float[Tensor, "*n h w"], how: Literal["minmax", "max"] = "minmax") -> Float[Tensor, "*n h w"]:
     """Scale each map (the last two dimensions) to [0, 1]: (S - min) / (max - min), or S / max.
 
-    A map without contrast has no scale: it becomes zeros, never NaN. For `max`, maps are expected to be >= 0.
+    A map without contrast has no scale: it becomes zeros. One with a NaN or an infinite value becomes NaN, so that it is seen
+    and counted. For `max`, maps are expected to be >= 0.
     """
     high = maps.amax((-2, -1), keepdim=True)
     low = maps.amin((-2, -1), keepdim=True) if how == "minmax" else torch.zeros_like(high)
     span = high - low
-    return torch.where(span > 0, (maps - low) / torch.where(span > 0, span, 1.0), 0.0)
+    lost = torch.zeros_like(span).masked_fill(~span.isfinite(), torch.nan)
+    return torch.where((span > 0) & span.isfinite(), (maps - low) / torch.where(span > 0, span, 1.0), lost)
 
 
 def upsample(maps: Float[Tensor, "*n h w"], size: int | tuple[int, int]) -> Float[Tensor, "*n a b"]:

@@ -25,7 +25,7 @@ def sensitivity(values: Float[Tensor, "n c h w"], percentile: float = 99.0) -> F
     top = torch.stack([row.quantile(percentile / 100) for row in flat])  # row by row: torch refuses large batches
     # deviation: where the percentile is 0 the maximum takes its place; Zhang and Zhu divide by the percentile alone.
     top = torch.where(top > 0, top, flat.amax(1))
-    scale = torch.where(top > 0, top, 1.0)
+    scale = torch.where(top > 0, top, torch.where(top.isnan(), torch.nan, 1.0))  # a NaN anywhere leaves nothing to scale by
     return (magnitude / scale.view(-1, 1, 1)).clamp(max=1)
 
 

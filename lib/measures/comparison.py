@@ -1,6 +1,7 @@
 r"""How far an explanation moved: NISSIM, MOD, VID (Chakraborty et al. 2022) and its companions.
 
-All functions take batches of maps (N, H, W), give one number a pair, (N,), and hold nothing else in memory.
+All functions take batches of maps (N, H, W), give one number a pair, (N,), and hold nothing else in memory. A map with a
+NaN in it gives NaN.
 """
 
 import math
@@ -12,6 +13,29 @@ from jaxtyping import Bool, Float, Real, Shaped
 from torch import Tensor
 
 from lib.measures.similarity import Window, ssim
+
+FAINT = 0.1  # maps that stay below have not been scaled: SSIM's constants, (0.01)^2 and (0.03)^2, would outweigh them
+
+
+def _check_scaled(*maps: Tensor) -> None:
+    known = [torch.nan_to_num(m.detach(), nan=0.0).aminmax() for m in maps if m.numel()]
+    low, high = min((float(k.min) for k in known), default=0.0), max((float(k.max) for k in known), default=1.0)
+    if low < -1e-3 or high > 1 + 1e-3 or 0 < high < FAINT:
+        faint = f": all below {FAINT} they were never scaled, and any two of them would look alike"
+        raise ValueError(
+            f"maps range over [{low:.4g}, {high:.4g}]{faint if low >= 0 and high < FAINT else ''}; NISSIM compares maps in "
+            "[0, 1]: use lib.explanations.normalise first (or lib.measures.ssim, which takes a data_range)"
+        )
+
+
+def _check_mass(maps: Tensor) -> None:
+    if maps.numel() and float(low := torch.nan_to_num(maps.detach(), nan=0.0).min()) < -1e-6:
+        raise ValueError(f"maps go down to {low:.4g}; a mass is never negative: use maps.relu() or maps.abs()")
+
+
+def _nan(*maps: Tensor) -> Tensor:
+    """Where any of a row of maps is NaN somewhere, (N,) bool."""
+    return torch.stack([m.flatten(1).isnan().any(1) for m in maps]).any(0)
 
 
 def nissim(
@@ -25,8 +49,10 @@ def nissim(
     """(1 - SSIM) / 2 in [0, 1] for maps in [0, 1]: 0 for identical maps, 1 for maximally dissimilar ones.
 
     Chakraborty et al. 2022. Two maps of zeros are identical. The window is not stated in the paper: see
-    `lib.measures.similarity.ssim`.
+    `lib.measures.similarity.ssim`. Raises ValueError for maps that are not in [0, 1], or that are so faint that they were
+    never scaled.
     """
+    _check_scaled(a, b)
     # deviation: the paper of Chakraborty et al. names no window; scikit-image's default is taken. Equal maps give 0, which its
     # range leaves out.
     similar = ssim(a, b, window=window, size=size, sample_covariance=sample_covariance)
@@ -52,7 +78,8 @@ def vid_image(nissim_values: Float[Tensor, "n eps"]) -> Float[Tensor, " n"]:
 
 
 def ranks(values: Real[Tensor, "n d"]) -> Float[Tensor, "n d"]:
-    """Ranks of each row (N, D), from 1; equal values share the mean of their ranks (scipy's `average`)."""
+    """Ranks of each row (N, D), from 1; equal values share the mean of their ranks (scipy's `average`). NaN has no rank, and
+    with it no value of its row has."""
     ordered, order = torch.sort(values, dim=-1, stable=True)
     new = torch.ones_like(ordered, dtype=torch.bool)
     new[:, 1:] = ordered[:, 1:] != ordered[:, :-1]
@@ -63,11 +90,12 @@ def ranks(values: Real[Tensor, "n d"]) -> Float[Tensor, "n d"]:
     )
     total = torch.zeros_like(count).scatter_add_(-1, group, position)
     mean = (total / count.clamp_min(1)).gather(-1, group)
-    return torch.empty_like(mean).scatter_(-1, order, mean)
+    return torch.empty_like(mean).scatter_(-1, order, mean).masked_fill_(values.isnan().any(-1, keepdim=True), torch.nan)
 
 
 def spearman(a: Float[Tensor, " n *s"], b: Float[Tensor, " n *s"]) -> Float[Tensor, " n"]:
-    """Spearman's rank correlation of each pair of maps, in [-1, 1]; NaN where a map is constant and has no ranks."""
+    """Spearman's rank correlation of each pair of maps, in [-1, 1]; NaN where a map is constant and has no ranks,
+    or has a NaN."""
     if a.shape != b.shape:
         raise ValueError(f"maps of one shape are compared; got {tuple(a.shape)} and {tuple(b.shape)}")
     u, v = (ranks(m.flatten(1)) for m in (a, b))
@@ -81,8 +109,8 @@ def kendall(a: Float[Tensor, " n *s"], b: Float[Tensor, " n *s"]) -> Float[Tenso
     """Kendall's tau-b of each pair of maps, in [-1, 1]: concordant less discordant pairs of positions, ties left out.
 
     tau_b = sum_{i<j} sign(a_i - a_j) sign(b_i - b_j) / sqrt(pairs untied in a * pairs untied in b), as SciPy's default.
-    NaN where a map is constant and orders nothing. Pairs are compared lag by lag, which is fast for many small maps; maps
-    of more than 400 positions go to SciPy's n log n algorithm, one by one.
+    NaN where a map is constant and orders nothing, or has a NaN. Pairs are compared lag by lag, which is fast for many small
+    maps; maps of more than 400 positions go to SciPy's n log n algorithm, one by one.
     """
     if a.shape != b.shape:
         raise ValueError(f"maps of one shape are compared; got {tuple(a.shape)} and {tuple(b.shape)}")
@@ -98,7 +126,7 @@ def kendall(a: Float[Tensor, " n *s"], b: Float[Tensor, " n *s"]) -> Float[Tenso
         other += (t * t).sum(0)
     agree, own, other = (t.cpu().double() for t in (agree, own, other))
     scale = (own * other).sqrt()
-    return torch.where(scale > 0, agree / scale, torch.nan).to(a)
+    return torch.where(scale > 0, agree / scale, torch.nan).to(a).masked_fill_(_nan(a, b), torch.nan)
 
 
 def topk_iou(a: Float[Tensor, " n *s"], b: Float[Tensor, " n *s"], share: float = 0.2) -> Float[Tensor, " n"]:
@@ -125,7 +153,11 @@ def topk_iou(a: Float[Tensor, " n *s"], b: Float[Tensor, " n *s"], share: float 
 
 
 def centroid(maps: Float[Tensor, "n h w"]) -> Float[Tensor, "n 2"]:
-    """Centre of mass (row, column) of maps >= 0, (N, 2), in pixels from the first pixel's centre; NaN for a map of zeros."""
+    """Centre of mass (row, column) of maps >= 0, (N, 2), in pixels from the first pixel's centre; NaN for a map of zeros.
+
+    Raises ValueError for maps with negative values.
+    """
+    _check_mass(maps)
     height, width = maps.shape[-2:]
     mass = maps.sum((-2, -1))
     y = (maps.sum(-1) * torch.arange(height, device=maps.device, dtype=maps.dtype)).sum(-1)
@@ -152,8 +184,13 @@ def psnr(x: Float[Tensor, " n *s"], y: Float[Tensor, " n *s"], data_range: float
 def overlap(
     a: Float[Tensor, "n h w"], mask: Shaped[Tensor, "n h w"], how: Literal["energy", "pointing"] = "energy"
 ) -> Float[Tensor, " n"]:
-    """How much of a map >= 0 lies in a mask: the share of its mass in [0, 1], or whether its peak does (pointing game)."""
+    """How much of a map >= 0 lies in a mask: the share of its mass in [0, 1], or whether its peak does (pointing game).
+
+    Raises ValueError for shares of maps with negative values.
+    """
     if how == "pointing":
-        return mask.flatten(1).gather(1, a.flatten(1).argmax(1, keepdim=True))[:, 0].to(a.dtype)
+        peak = mask.flatten(1).gather(1, a.flatten(1).argmax(1, keepdim=True))[:, 0].to(a.dtype)
+        return peak.masked_fill(_nan(a), torch.nan)
+    _check_mass(a)
     mass = a.sum((-2, -1))
     return torch.where(mass > 0, (a * mask).sum((-2, -1)) / mass, torch.nan)

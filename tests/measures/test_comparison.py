@@ -8,7 +8,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lib.measures import comparison
+from lib.explanations import activation_maps
+from lib.measures import appearance, comparison
 
 
 def test_nissim_golden_values():
@@ -130,3 +131,74 @@ def test_kendall_by_hand():
     assert comparison.kendall(a, torch.ones_like(a)).isnan().all()
     with pytest.raises(ValueError, match="maps of one shape"):
         comparison.kendall(a, a[:, :1])
+
+
+def holes(where=1):
+    """Three maps in [0, 1], the one in the middle with a NaN."""
+    maps = torch.rand(3, 9, 9, generator=torch.Generator().manual_seed(3), dtype=torch.float64)
+    maps[where, 4, 5] = torch.nan
+    return maps
+
+
+@pytest.mark.parametrize("large", [False, True])
+@pytest.mark.parametrize("swapped", [False, True])
+def test_a_nan_in_a_map_is_a_nan_of_its_number_alone(swapped, large):
+    """In either map of a pair, in every measure; the other rows are as they were."""
+    whole = torch.rand(3, 9, 9, generator=torch.Generator().manual_seed(4), dtype=torch.float64)
+    torn, filled = holes(), holes().nan_to_num(0.5)
+    if large:  # beyond 400 positions Kendall's tau is SciPy's
+        whole, torn, filled = (activation_maps.upsample(m, 24) for m in (whole, torn, filled))
+        assert torn.isnan().any((1, 2)).tolist() == [False, True, False]
+    pairs = {
+        name: getattr(comparison, name) for name in ("nissim", "spearman", "kendall", "topk_iou", "centroid_shift", "psnr")
+    }
+    for name, measure in pairs.items():
+        found = measure(whole, torn) if swapped else measure(torn, whole)
+        expected = measure(whole, filled) if swapped else measure(filled, whole)
+        assert found.isnan().tolist() == [False, True, False], name
+        assert torch.equal(found[[0, 2]], expected[[0, 2]]), name
+
+
+def test_a_nan_in_a_single_map_is_a_nan_of_its_number_alone():
+    torn = holes()
+    mask = torch.ones(3, 9, 9, dtype=torch.bool)
+    singles = {
+        "ranks": comparison.ranks(torn.flatten(1))[:, 0],
+        "centroid": comparison.centroid(torn)[:, 0],
+        "energy": comparison.overlap(torn, mask),
+        "pointing": comparison.overlap(torn, mask, "pointing"),
+        "sensitivity": appearance.sensitivity(torn[:, None]).mean((1, 2)),
+        "edge_agreement": appearance.edge_agreement(torn, torn[:, None]),
+        "total_variation": appearance.total_variation(torn),
+        "scatter": appearance.scatter(torn),
+        "gini": appearance.gini(torn),
+        "alignment": appearance.alignment(torn, torn),
+    }
+    for name, found in singles.items():
+        assert found.isnan().tolist() == [False, True, False], name
+    for how in ("minmax", "max"):
+        scaled = activation_maps.normalise(torn, how)
+        assert scaled[1].isnan().all() and torch.equal(scaled[[0, 2]], activation_maps.normalise(torn[[0, 2]], how))
+        assert activation_maps.normalise(torn.nan_to_num(torch.inf), how)[1].isnan().all()
+    assert not comparison.degenerate(torn).any()  # nothing is said of its contrast
+
+
+def test_maps_that_were_never_scaled_are_refused():
+    """Raw maps around 1e-4 would all look alike, and maps beyond [0, 1] would have SSIM's constants wrong."""
+    raw = torch.rand(2, 4, 16, 16, generator=torch.Generator().manual_seed(0)) * 1e-4
+    with pytest.raises(ValueError, match=r"range over \[.*, 9.*e-05\]: all below 0\.1 they were never.*normalise first"):
+        comparison.nissim(*raw)
+    assert comparison.nissim(*activation_maps.normalise(raw)).min() > 0.4
+    for wrong in (raw * 1e6, -raw * 1e4):
+        with pytest.raises(ValueError, match=r"range over \[[^:]*\]; NISSIM compares maps in \[0, 1\]: use lib"):
+            comparison.nissim(*wrong)
+    faint = torch.stack([activation_maps.normalise(raw[0]), torch.zeros(4, 16, 16)])
+    assert comparison.nissim(*faint).isfinite().all()  # beside a map that is scaled, an empty one is in range
+    assert comparison.nissim(raw[:, :0][0], raw[:, :0][1]).shape == (0,)
+
+
+def test_a_mass_is_never_negative():
+    signed = torch.randn(2, 5, 5, generator=torch.Generator().manual_seed(0))
+    for measure in (comparison.centroid, lambda m: comparison.overlap(m, torch.ones(2, 5, 5))):
+        with pytest.raises(ValueError, match=r"maps go down to -.*relu\(\) or maps\.abs\(\)"):
+            measure(signed)
