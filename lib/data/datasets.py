@@ -21,11 +21,10 @@ from PIL import Image
 from torch import Tensor
 from torch.nn import functional as F
 
-from lib.data import folders, shapes
+from lib.data import downloads, folders, shapes
 from lib.data.image_sets import ImageFiles, ImageSet, Split
 from lib.data.images import luma, to_tensor
 from lib.system import paths
-from lib.system.files import locked
 
 
 def has_cue_conflict(name: str) -> bool:
@@ -146,19 +145,7 @@ PUBLIC: dict[str, tuple[str, dict[str, dict[str, Any]], int | None]] = {
 
 def _public(name: str, split: Split, size: int | None) -> ImageSet:
     kind, options, default_size = PUBLIC[name]
-    root = paths.datasets()
-    try:
-        with locked(root / name):  # several jobs may want it first
-            import torchvision  # here, since it takes a second that most processes need not wait
-
-            source = getattr(torchvision.datasets, kind)(root=str(root), download=True, **options[split])
-        arrays, labels, classes = _decode(source, size or default_size)
-    except Exception as error:  # torchvision raises what its downloader, its archive or its parser met
-        raise RuntimeError(
-            f"data set {name!r} ({split}) could not be had: looked below {root}, then asked torchvision to download it: "
-            f"{error}. If the files there are damaged or half downloaded, delete them and run again with a connection, or "
-            f"set STUDY_DATA to a folder that holds torchvision's layout of {kind}."
-        ) from error
+    arrays, labels, classes = downloads.read(name, kind, lambda source: _decode(source, size or default_size), **options[split])
     data = ImageSet(name, split, arrays, labels, classes)
     if name == "caltech256":
         return data.select(torch.from_numpy(_stratified(labels.numpy(), 0.8, split)))

@@ -135,25 +135,6 @@ def test_torchvisions_own_files_are_read(root):
     assert np.allclose(data.images[:, 0] * 255, stored[order], atol=1e-3)
 
 
-def test_half_downloaded_public_data_say_where_and_what_to_do(root):
-    raw = mnist(root)
-    path = raw / "t10k-images-idx3-ubyte"
-    path.write_bytes(path.read_bytes()[:1000])
-    with pytest.raises(RuntimeError, match=rf"'mnist' \(test\) could not be had: looked below {root}.*half downloaded, delete"):
-        datasets.load("mnist", "test")
-
-
-def test_missing_public_data_without_a_network(root, monkeypatch):
-    import torchvision
-
-    def offline(*_args, **_options):
-        raise OSError("no network")
-
-    monkeypatch.setattr(torchvision.datasets.MNIST, "download", offline)
-    with pytest.raises(RuntimeError, match=r"asked torchvision to download it: no network.*set STUDY_DATA"):
-        datasets.load("mnist", "train")
-
-
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [

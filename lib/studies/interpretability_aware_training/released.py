@@ -15,8 +15,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from lib.data import downloads
 from lib.networks import classifier, models
-from lib.system import files, paths
+from lib.system import paths
 
 # our arms, and what the authors call them
 NAMES = {
@@ -135,9 +136,6 @@ def evaluation_images() -> tuple[Tensor, Tensor]:
 
     numpy's seed 99, the first 200 of a permutation of the 10,000, in the files' own order.
     """
-    with files.locked(paths.datasets() / "mnist"):  # several jobs may want it first
-        import torchvision
-
-        test = torchvision.datasets.MNIST(str(paths.datasets()), train=False, download=True)
+    images, labels = downloads.read("mnist", "MNIST", lambda test: (test.data, test.targets), train=False)
     chosen = torch.from_numpy(np.random.RandomState(99).permutation(10_000)[:EVALUATED])
-    return test.data[chosen][:, None].float() / 255, test.targets[chosen]
+    return images[chosen][:, None].float() / 255, labels[chosen]
