@@ -6,7 +6,8 @@
   and control splits `shapes-shape`, `shapes-texture`, `shapes-conflict`, `shapes-neither` (see `lib.data.shapes`): embedded;
 * `mnist`, `cifar10`, … : torchvision's, downloaded into the data root on first use;
 * `folder:NAME`: `<root>/NAME/{train,test}/<class>/*`;
-* `restricted:NAME`: nine groups of ImageNet's classes (Tsipras et al. 2019), from a folder NAME that holds all 1,000.
+* `photographs` (foolbox's and scikit-image's, with ImageNet's labels): embedded; `imagenet:NAME`, ImageNet's validation set
+  or a part of it; both for evaluation only. `restricted:NAME`: nine groups of its classes. See `lib.data.imagenet`.
 
 The root is `data/datasets`, or the folder that STUDY_DATA names.
 """
@@ -21,15 +22,22 @@ from PIL import Image
 from torch import Tensor
 from torch.nn import functional as F
 
-from lib.data import downloads, folders, shapes
+from lib.data import downloads, folders, imagenet, shapes
 from lib.data.image_sets import ImageFiles, ImageSet, Split
 from lib.data.images import luma, to_tensor
-from lib.system import paths
 
 
 def has_cue_conflict(name: str) -> bool:
     """Whether a data set has two cues, shape and texture, with splits of its own: NAME-shape, NAME-texture, NAME-conflict."""
     return name == "shapes"
+
+
+def has_split(name: str, split: Split) -> bool:
+    """Whether a data set has a split: some are for evaluation alone. Raises ValueError as `folders.place` does."""
+    base, _, option = name.partition(":")
+    if base in ("folder", "restricted"):
+        return folders.has_split(option, split)
+    return split == "test" or base not in ("imagenet", "photographs")
 
 
 def load(
@@ -45,11 +53,15 @@ def load(
         raise ValueError(f"unknown split {split!r}; choose train or test")
     if limit is not None and limit < 1:
         raise ValueError(f"limit must be at least 1, got {limit}: an empty data set holds nothing to study")
-    base, _, option = name.partition(":" if name.startswith(("folder:", "restricted:")) else "-")
+    base, _, option = name.partition(":" if name.startswith(("folder:", "imagenet:", "restricted:")) else "-")
     if base == "folder":
         loaded = folders.load(option, split, size, channels, limit)
     elif base == "restricted":
-        loaded = _restricted(option, split, size, channels)
+        loaded = imagenet.restricted(option, split, size, channels)
+    elif base == "imagenet":
+        loaded = imagenet.validation(option, split, size, channels, limit)
+    elif name == "photographs":
+        loaded = imagenet.photographs(split, size, channels)
     elif base == "shapes":
         loaded = _shapes(name, option, split, size or 32, limit)
     elif name in EMBEDDED:
@@ -57,7 +69,8 @@ def load(
     elif name in PUBLIC:
         loaded = _public(name, split, size)
     else:
-        known = [*EMBEDDED, "shapes", *(f"shapes-{c}" for c in shapes.CUES[1:]), *PUBLIC, "folder:NAME", "restricted:NAME"]
+        known = [*EMBEDDED, "shapes", *(f"shapes-{c}" for c in shapes.CUES[1:]), *PUBLIC]
+        known += ["photographs", "folder:NAME", "imagenet:NAME", "restricted:NAME"]
         raise ValueError(f"unknown data set {name!r}; choose one of {', '.join(known)}")
     return _fit(loaded.head(limit), size, channels)
 
@@ -160,32 +173,3 @@ def _decode(source: Any, size: int | None) -> tuple[Tensor, Tensor, tuple[str, .
     names = getattr(source, "classes", None) or getattr(source, "categories", None) or range(int(labels.max()) + 1)
     channels = max(x.shape[0] for x, _ in pairs)
     return torch.stack([x.expand(channels, -1, -1) for x, _ in pairs]), labels, tuple(str(n) for n in names)
-
-
-# Restricted ImageNet: groups of ImageNet's class numbers, first and last (Tsipras et al. 2019)
-RESTRICTED = {
-    "dog": (151, 268),
-    "cat": (281, 285),
-    "frog": (30, 32),
-    "turtle": (33, 37),
-    "bird": (80, 100),
-    "primate": (365, 382),
-    "fish": (389, 397),
-    "crab": (118, 121),
-    "insect": (300, 319),
-}
-
-
-def _restricted(name: str, split: Split, size: int | None, channels: int | None) -> ImageSet:
-    """Nine groups of the classes of an ImageNet folder, whose 1,000 class folders (n01440764, …) are in ImageNet's order."""
-    whole = folders.load(name, split, size, channels, None)
-    if len(whole.classes) != 1000:
-        raise ValueError(
-            f"data set 'restricted:{name}': {paths.datasets() / name} has {len(whole.classes)} class folders; the groups are "
-            "numbers of ImageNet's 1,000 classes, so all of them must be there (n01440764 to n15075141)"
-        )
-    group = torch.full((1000,), -1)
-    for i, (first, last) in enumerate(RESTRICTED.values()):
-        group[first : last + 1] = i
-    kept = whole.select((group[whole.labels] >= 0).nonzero()[:, 0])
-    return dataclasses.replace(kept, name=f"restricted:{name}", labels=group[kept.labels], classes=tuple(RESTRICTED))

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from lib.data.images import open_image, to_tensor
+from lib.data.images import Crop, open_image, to_tensor
 
 Split = Literal["train", "test"]
 EAGER_BYTES = 2 * 2**30  # what is larger stays on disk and is decoded batch by batch
@@ -20,8 +20,8 @@ EAGER_BYTES = 2 * 2**30  # what is larger stays on disk and is decoded batch by 
 class ImageFiles:
     """Images on disk that are indexed like a tensor (N, C, H, W) and decoded when they are asked for."""
 
-    def __init__(self, files: Sequence[Path], size: int, channels: int) -> None:
-        self.files, self.size, self.channels = list(files), size, channels
+    def __init__(self, files: Sequence[Path], size: int, channels: int, crop: Crop = "whole") -> None:
+        self.files, self.size, self.channels, self.crop = list(files), size, channels, crop
 
     @property
     def shape(self) -> torch.Size:
@@ -32,7 +32,8 @@ class ImageFiles:
 
     def __getitem__(self, index: Any) -> Tensor:
         chosen = np.atleast_1d(np.arange(len(self.files))[np.asarray(index) if torch.is_tensor(index) else index])
-        stack = [to_tensor(open_image(self.files[i]), size=self.size, channels=self.channels) for i in chosen]
+        given = {"size": self.size, "channels": self.channels, "crop": self.crop}
+        stack = [to_tensor(open_image(self.files[i]), **given) for i in chosen]
         return stack[0] if np.ndim(index) == 0 and not isinstance(index, slice) else torch.stack(stack)
 
     def held(self) -> "Tensor | ImageFiles":
@@ -71,7 +72,8 @@ class ImageSet:
 
     def select(self, index: Tensor) -> "ImageSet":
         if isinstance(self.images, ImageFiles):
-            kept: Any = ImageFiles([self.images.files[i] for i in index.tolist()], self.images.size, self.channels)
+            files = [self.images.files[i] for i in index.tolist()]
+            kept: Any = ImageFiles(files, self.images.size, self.channels, self.images.crop)
         else:
             kept = self.images[index]
         part = {k: None if v is None else v[index] for k, v in (("masks", self.masks), ("boxes", self.boxes))}

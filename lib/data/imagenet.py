@@ -1,0 +1,130 @@
+"""ImageNet's classes, and sets of photographs that are labelled with them: for evaluation, with no training split.
+
+* `photographs`: twenty that come with the package foolbox, its class in each name, and two of scikit-image's;
+* `imagenet:NAME`: a folder laid out as ImageNet's validation set, `<root>/NAME/{val,test}/<wnid>/*`; all classes or some;
+* `restricted:NAME`: nine groups of ImageNet's classes (Tsipras et al. 2019), from a folder of all 1,000, either split.
+"""
+
+import dataclasses
+import functools
+import importlib.util
+import re
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from lib.data import folders
+from lib.data.image_sets import ImageFiles, ImageSet, Split
+from lib.data.images import SUFFIXES
+from lib.system import paths
+
+SIZE = 224  # pixels, where none is asked for
+WNID = re.compile(r"n\d{8}")
+# Ours: foolbox's photographs have their class in the name, these two have not.
+LABELLED = {"chelsea.png": 282, "coffee.png": 967}  # tiger cat, espresso
+
+
+@functools.cache
+def class_names() -> tuple[str, ...]:
+    """The names of ImageNet's 1,000 classes in the order of their numbers; all different."""
+    from torchvision import models  # here, since it takes a second that most processes need not wait
+
+    return tuple(models.get_model_weights("resnet50").IMAGENET1K_V1.meta["categories"])
+
+
+@functools.cache
+def wnids() -> tuple[str, ...]:
+    """The WordNet numbers of ImageNet's 1,000 classes (n01440764, …), in the order of their numbers."""
+    from timm.data import ImageNetInfo  # here, since it takes seconds
+
+    return tuple(ImageNetInfo("imagenet-1k").label_names())
+
+
+def _evaluation_only(name: str, split: Split) -> None:
+    if split != "test":
+        raise ValueError(
+            f"data set {name!r} has no training images: it is for evaluation. Use a network as it was published (epochs: 0)."
+        )
+
+
+def photographs(split: Split, size: int | None = None, channels: int | None = None) -> ImageSet:
+    """Twenty-two photographs with ImageNet's labels, in colour, cut as ImageNet's classifiers expect them.
+
+    Raises ValueError for the training split, RuntimeError where the package foolbox is missing.
+    """
+    _evaluation_only("photographs", split)
+    found = importlib.util.find_spec("foolbox")
+    if found is None or not found.submodule_search_locations:
+        raise RuntimeError("data set 'photographs' comes with the package foolbox: pip install foolbox")
+    import skimage.data  # here, since it takes a while
+
+    files = {}
+    for file in sorted((Path(found.submodule_search_locations[0]) / "data").glob("imagenet_*.jpg")):
+        files[file] = int(file.stem.rsplit("_", 1)[-1])
+    files |= {Path(skimage.data.data_dir) / file: label for file, label in LABELLED.items()}
+    images = ImageFiles(list(files), size or SIZE, channels or 3, "imagenet")
+    return ImageSet("photographs", split, images[:], torch.tensor(list(files.values())), class_names())
+
+
+def validation(name: str, split: Split, size: int | None, channels: int | None, limit: int | None) -> ImageSet:
+    """`imagenet:NAME`: photographs by WordNet number, decoded when they are asked for, so that memory does not grow with them.
+
+    Folders may hold all classes or some. In a fixed random order, so that the first ones are a fair sample. Raises ValueError
+    for the training split and for folders that are no WordNet numbers, FileNotFoundError where there is nothing.
+    """
+    _evaluation_only(f"imagenet:{name}", split)
+    root = paths.datasets() / name
+    there = [root / s for s in ("val", "test") if (root / s).is_dir()]
+    if not name or not there:
+        raise FileNotFoundError(
+            f"data set 'imagenet:{name}': there is neither {root / 'val'} nor {root / 'test'}. Lay the validation set out as "
+            f"{root}/val/<wnid>/*.JPEG, a folder a class (n01440764, …), or set STUDY_DATA to the folder above."
+        )
+    visible = [f for f in sorted(there[0].iterdir()) if f.is_dir() and not f.name.startswith(".")]
+    found = {f.name: sorted(p for p in f.iterdir() if p.suffix.lower() in SUFFIXES) for f in visible}
+    other = [c for c in found if not WNID.fullmatch(c)]
+    if other:
+        raise ValueError(
+            f"data set 'imagenet:{name}': {there[0] / other[0]} is not named by a WordNet number (n01440764, …). For folders "
+            f"with names of your own, use folder:{name}."
+        )
+    number = {w: i for i, w in enumerate(sorted(found) if len(found) == 1000 else wnids())}
+    unknown = [c for c in found if c not in number]
+    if unknown:
+        raise ValueError(f"data set 'imagenet:{name}': {unknown[0]} is none of the 1,000 classes of ILSVRC 2012")
+    pairs = [(file, number[c]) for c, files in found.items() for file in files]
+    if not pairs:
+        raise FileNotFoundError(f"data set 'imagenet:{name}': no image below {there[0]}; expected <wnid>/*.JPEG there")
+    pairs = [pairs[i] for i in np.random.default_rng(0).permutation(len(pairs))[:limit]]
+    images = ImageFiles([f for f, _ in pairs], size or SIZE, channels or 3, "imagenet")
+    return ImageSet(f"imagenet:{name}", split, images, torch.tensor([i for _, i in pairs]), class_names())
+
+
+# Restricted ImageNet: groups of ImageNet's class numbers, first and last (Tsipras et al. 2019)
+RESTRICTED = {
+    "dog": (151, 268),
+    "cat": (281, 285),
+    "frog": (30, 32),
+    "turtle": (33, 37),
+    "bird": (80, 100),
+    "primate": (365, 382),
+    "fish": (389, 397),
+    "crab": (118, 121),
+    "insect": (300, 319),
+}
+
+
+def restricted(name: str, split: Split, size: int | None, channels: int | None) -> ImageSet:
+    """Nine groups of the classes of an ImageNet folder, whose 1,000 class folders (n01440764, …) are in ImageNet's order."""
+    whole = folders.load(name, split, size, channels, None)
+    if len(whole.classes) != 1000:
+        raise ValueError(
+            f"data set 'restricted:{name}': {paths.datasets() / name} has {len(whole.classes)} class folders; the groups are "
+            "numbers of ImageNet's 1,000 classes, so all of them must be there (n01440764 to n15075141)"
+        )
+    group = torch.full((1000,), -1)
+    for i, (first, last) in enumerate(RESTRICTED.values()):
+        group[first : last + 1] = i
+    kept = whole.select((group[whole.labels] >= 0).nonzero()[:, 0])
+    return dataclasses.replace(kept, name=f"restricted:{name}", labels=group[kept.labels], classes=tuple(RESTRICTED))
