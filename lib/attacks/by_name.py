@@ -16,11 +16,12 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float
 from torch import Tensor, nn
 
 from lib.attacks import projected, single_step, unforeseen
-from lib.attacks.steps import AttackResult, Norm, ascent, check_input
+from lib.attacks.steps import AttackResult, Norm, ascent, check_input, wide
+from lib.data.checks import Labels
 from lib.system.names import Table
 
 
@@ -37,12 +38,12 @@ class Attack:
         self,
         model: nn.Module,
         x: Float[Tensor, "n c h w"],
-        y: Int[Tensor, " n"],
+        y: Labels,
         *,
         eps: float,
         steps: int = 20,
         step: float | None = None,
-        targets: Int[Tensor, " n"] | None = None,
+        targets: Labels | None = None,
         generator: torch.Generator | None = None,
     ) -> Any:
         """The function's own result, with `x_adv` (N, C, H, W): away from the classes y, or towards `targets`, (N,) both.
@@ -65,21 +66,21 @@ def _none(model: nn.Module, x: Tensor, y: Tensor) -> AttackResult:
 
 
 def _noise(
-    model: nn.Module, x: Tensor, y: Tensor, *, eps: float, generator: torch.Generator | None = None, norm: Norm = "linf"
+    model: nn.Module, x: Tensor, y: Labels, *, eps: float, generator: torch.Generator | None = None, norm: Norm = "linf"
 ) -> AttackResult:
     """Noise of the size of an attack: random signs, or a random direction of that length."""
-    check_input(x, y, eps, norm)
+    x, _ = check_input(x, y, eps, norm)
     generator = generator or torch.Generator().manual_seed(0)
     if norm == "linf":
         return _only(single_step.step_along(x, single_step.random_sign(x, generator), eps))
-    draw = torch.randn(x.shape, generator=generator, device=generator.device).to(x)
-    return _only((x + eps * ascent(draw, "l2")).clamp(0, 1))
+    draw = torch.randn(x.shape, generator=generator, device=generator.device).to(wide(x))
+    return _only((wide(x) + eps * ascent(draw, "l2")).clamp(0, 1).to(x))
 
 
 def _fgsm(
-    model: nn.Module, x: Tensor, y: Tensor, *, eps: float, targets: Tensor | None = None, norm: Norm = "linf"
+    model: nn.Module, x: Tensor, y: Labels, *, eps: float, targets: Labels | None = None, norm: Norm = "linf"
 ) -> AttackResult:
-    check_input(x, y, eps, norm)
+    x, y = check_input(x, y, eps, norm)
     direction, _ = single_step.fgsm_direction(model, x, y if targets is None else targets)
     length = eps if norm == "linf" else eps / x[0].numel() ** 0.5
     return _only(single_step.step_along(x, direction if targets is None else -direction, length))
@@ -88,12 +89,12 @@ def _fgsm(
 def _pgd(
     model: nn.Module,
     x: Tensor,
-    y: Tensor,
+    y: Labels,
     *,
     eps: float,
     steps: int,
     step: float | None = None,
-    targets: Tensor | None = None,
+    targets: Labels | None = None,
     generator: torch.Generator | None = None,
     norm: Norm = "linf",
 ) -> AttackResult:

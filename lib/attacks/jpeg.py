@@ -70,19 +70,20 @@ def _plane(blocks: Tensor) -> Tensor:
     return blocks.transpose(2, 3).reshape(n, 8 * rows, 8 * columns)
 
 
-def check_colour(x: Float[Tensor, "n 3 h w"]) -> None:
-    """ValueError for images that are not in colour."""
-    checks.check_images(x)
+def check_colour(x: Float[Tensor, "n 3 h w"]) -> Float[Tensor, "n 3 h w"]:
+    """The images, as `check_images` gives them; ValueError for images that are not in colour."""
+    x = checks.check_images(x)
     if x.shape[1] != 3:
         raise ValueError(
             f"images have {x.shape[1]} channel(s); this attack is defined in colour. For a network of grey images use "
             "unforeseen.InColour(model) and x.expand(-1, 3, -1, -1)"
         )
+    return x
 
 
 def encode(x: Float[Tensor, "n 3 h w"]) -> Coefficients:
     """Coefficients of colour images (N, 3, H, W) in [0, 1]; differentiable. Raises ValueError for grey images."""
-    check_colour(x)
+    x = check_colour(x)
     height, width = x.shape[2:]
     # deviation: images of any size are padded; the code of Kang et al. takes multiples of 16 alone.
     padded = F.pad(x, (0, -width % 16, 0, -height % 16), mode="replicate") * 255

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from dataclasses import replace
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float
 from torch import Tensor, nn
 
 from lib.attacks.losses import Loss, cross_entropy
@@ -20,7 +20,9 @@ from lib.attacks.steps import (
     _judged,
     _per_sample,
     ascent,
+    check_ball,
     check_input,
+    check_radius,
     check_result,
     default_step,
     fooled,
@@ -29,14 +31,16 @@ from lib.attacks.steps import (
     project,
     random_point,
     weaknesses,
+    wide,
 )
+from lib.data.checks import Labels
 from lib.networks import hooks
 
 
 def pgd(
     model: nn.Module,
     x: Float[Tensor, "n c h w"],
-    y: Int[Tensor, " n"],
+    y: Labels,
     *,
     eps: float,
     steps: int,
@@ -62,10 +66,14 @@ def pgd(
     `judge=False` leaves that out (success, loss and logits are None), for training and for callers who look themselves.
     Randomness comes from `generator` alone, or from a fresh one seeded with 0.
 
-    Raises ValueError for bad input, RuntimeError where the result breaks its own bounds.
+    `y` is one class an image, or one for all. Images of half precision are moved in float32 and rounded where the model sees
+    them, and at the end. Raises ValueError for bad input, RuntimeError where the result breaks its own bounds.
     """
-    check_input(x, y, eps, norm)
-    check_input(x, y, eps, direction or norm)
+    x, y = check_input(x, y, eps, norm)
+    if direction is not None:
+        check_ball(x, 0.0, direction)
+    if step is not None:
+        check_radius(step, direction or norm, x[0].numel(), "step")
     if steps < 0 or restarts < 1 or (restarts > 1 and not judge):
         raise ValueError(
             f"steps={steps}, restarts={restarts}, judge={judge}: 0 steps, 1 restart at least, and several restarts are "
@@ -73,7 +81,7 @@ def pgd(
         )
     step = default_step(eps, steps) if step is None else step
     generator = generator or torch.Generator().manual_seed(0)
-    x = x.detach()
+    x, dtype = wide(x.detach()), x.dtype
     uphill = -1.0 if targeted else 1.0
     best: AttackResult | None = None
     with hooks.frozen(model):
@@ -83,7 +91,7 @@ def pgd(
             first = torch.full((len(x),), -1, dtype=torch.long, device=x.device)
             losses, successes = [], []
             for i in range(steps):
-                gradient, values, logits = input_gradient(model, x_adv, y, loss, check=i == 0)
+                gradient, values, logits = input_gradient(model, x_adv.to(dtype), y, loss, check=i == 0)
                 if i == 0:
                     warnings = weaknesses(gradient, logits)
                 now = fooled(logits, y, targeted)
@@ -93,6 +101,7 @@ def pgd(
                     successes.append(now)
                 delta = x_adv + uphill * step * ascent(gradient, direction or norm) - x
                 x_adv = (x + project(delta, eps, norm)).clamp(0, 1)
+            x_adv = x_adv.to(dtype)
             path = Trace(torch.stack(losses), torch.stack(successes)) if trace and steps else None
             if not judge:
                 check_result(x, x_adv, eps, norm)
@@ -123,19 +132,21 @@ def ascend(
     to [0, 1]; or x + `start`, shaped like x, projected likewise, where that is given. Cost: `steps` times the objective and
     its backward pass to the images. Raises as `pgd` does.
     """
-    check_input(x, x, eps, norm)
+    x = check_ball(x, eps, norm)
+    check_radius(step, norm, x[0].numel(), "step")
     if steps < 0:
         raise ValueError(f"steps={steps}: 0 steps at least")
     generator = generator or torch.Generator().manual_seed(0)
-    x = x.detach()
+    x, dtype = wide(x.detach()), x.dtype
     if start is None:
         start = random_point(x, eps, norm, generator) if random_start else torch.zeros_like(x)
     x_adv = (x + project(start, eps, norm)).clamp(0, 1)
     for _ in range(steps):
-        z = x_adv.detach().requires_grad_()
+        z = x_adv.detach().to(dtype).requires_grad_()
         with torch.enable_grad():
             (gradient,) = torch.autograd.grad(_per_sample(objective(z), len(x)).sum(), z)
         x_adv = (x + project(x_adv + step * ascent(gradient, norm) - x, eps, norm)).clamp(0, 1)
+    x_adv = x_adv.to(dtype)
     check_result(x, x_adv, eps, norm)
     return x_adv
 

@@ -10,24 +10,28 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from lib.attacks.losses import Loss, cross_entropy, margin
 from lib.attacks.steps import (
     Norm,
     ascent,
-    check_input,
+    check_ball,
     check_result,
     default_step,
     fooled,
     input_gradient,
+    logits_of,
     per_row,
     project,
+    radii,
     random_point,
     weaknesses,
+    wide,
 )
 from lib.data import checks
+from lib.data.checks import Labels
 from lib.networks import contract, hooks
 
 # (eps, steps, i) -> length of step i
@@ -76,13 +80,16 @@ class _Attacker:
     norm: Norm
     batch_size: int
 
+    def logits(self, x: Tensor) -> Tensor:
+        return logits_of(self.model, x.to(self.x))
+
     def run(self, rows: Tensor, eps: float, loss: Loss, start: Start | None) -> tuple[Tensor, Tensor, int, tuple[str, ...]]:
         """One run over `rows`: which were fooled, the margin they were brought to (both (len(rows),)), steps, warnings.
 
         A pool of at most `batch_size` rows, each at its own step; rows that were fooled or finished make room for the
         next. An iterate is judged by the forward pass that the next step needs anyway; the only extra one is the last.
         """
-        x, device = self.x, self.x.device
+        x, device = wide(self.x), self.x.device  # images of half precision are moved in float32
         broken = torch.zeros(len(rows), dtype=torch.bool, device=device)
         reached = torch.full((len(rows),), -torch.inf, dtype=x.dtype, device=device)
         slot = torch.empty(0, dtype=torch.long, device=device)  # positions in `rows`
@@ -103,16 +110,16 @@ class _Attacker:
             target, last = self.y[rows[slot]], age == self.steps
             if last.all():
                 with torch.no_grad():
-                    logits = self.model(x_adv)
+                    logits = self.logits(x_adv)
             else:
-                gradient, _, logits = input_gradient(self.model, x_adv, target, loss, check=spent == 0)
+                gradient, _, logits = input_gradient(self.model, x_adv.to(self.x), target, loss, check=spent == 0)
                 if spent == 0:
                     warnings = weaknesses(gradient, logits)
                 spent += int((~last).sum())
             now = fooled(logits, target)
             reached[slot] = torch.maximum(reached[slot], margin(logits, target))
             if now.any():
-                check_result(x[rows[slot[now]]], x_adv[now], eps, self.norm)
+                check_result(x[rows[slot[now]]], x_adv[now].to(self.x), eps, self.norm)
                 # deviation: any iterate at this radius or a smaller one breaks an image; Boopathy et al. judge the last iterate
                 # alone.
                 broken[slot[now]] = True
@@ -129,7 +136,7 @@ class _Attacker:
 def robust_accuracy(
     model: nn.Module,
     x: Float[Tensor, "n c h w"],
-    y: Int[Tensor, " n"],
+    y: Labels,
     *,
     eps: Sequence[float],
     steps: int = 40,
@@ -154,11 +161,13 @@ def robust_accuracy(
     Memory depends on `batch_size`, not on N. Randomness is keyed by (image, run), so batching does not change the result.
     Raises ValueError for bad input, RuntimeError where an attack breaks its own bounds.
     """
-    grid = sorted({float(e) for e in eps})
-    if not grid:
+    given = radii(eps)
+    if not given:
         raise ValueError("the grid of eps is empty; give one radius at least")
-    for e in grid:
-        check_input(x, y, e, norm)
+    for e in given:
+        x = check_ball(x, e, norm)
+    y = checks.as_labels(y, x)
+    grid = sorted({float(e) for e in given})
     if steps < 1 or restarts < 1 or not losses or batch_size < 1:
         raise ValueError(f"steps={steps}, restarts={restarts}, losses={len(losses)}, batch_size={batch_size}: 1 at least")
     if not 0 <= second_look <= screen <= 1:
@@ -227,7 +236,7 @@ def _clean(attacker: _Attacker) -> tuple[Tensor, tuple[str, ...]]:
     margins, passes, size = [], [], attacker.batch_size
     with torch.no_grad():
         for i in range(0, len(attacker.x), size):
-            logits, y = attacker.model(attacker.x[i : i + size]), attacker.y[i : i + size]
+            logits, y = attacker.logits(attacker.x[i : i + size]), attacker.y[i : i + size]
             contract.check_logits(attacker.model, logits)
             checks.check_labels(y, logits.shape[1], len(logits))
             # a tie counts as the prediction decides it, so that `right` is what accuracy would say
@@ -235,7 +244,7 @@ def _clean(attacker: _Attacker) -> tuple[Tensor, tuple[str, ...]]:
             values = margin(logits, y)
             margins.append(torch.where(wrong, values.clamp_min(0), values.clamp_max(-torch.finfo(values.dtype).tiny)))
             if i == 0:
-                passes = [logits, attacker.model(attacker.x[:size])]
+                passes = [logits, attacker.logits(attacker.x[:size])]
     warnings: tuple[str, ...] = ()
     if not torch.allclose(*passes, rtol=1e-3, atol=1e-4):
         warnings = ("the model is randomised: two passes over the same images differ; attack its expectation (EOT)",)

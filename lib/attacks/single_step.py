@@ -3,22 +3,23 @@
 from collections.abc import Sequence
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float
 from torch import Tensor, nn
 
 from lib.attacks.losses import Loss, cross_entropy
-from lib.attacks.steps import AttackResult, _judged, check_input, input_gradient, weaknesses
+from lib.attacks.steps import AttackResult, _judged, check_ball, check_input, input_gradient, radii, weaknesses, wide
+from lib.data.checks import Labels
 from lib.networks import hooks
 
 
 def fgsm_direction(
-    model: nn.Module, x: Float[Tensor, "n c h w"], y: Int[Tensor, " n"], *, loss: Loss = cross_entropy
+    model: nn.Module, x: Float[Tensor, "n c h w"], y: Labels, *, loss: Loss = cross_entropy
 ) -> tuple[Float[Tensor, "n c h w"], Float[Tensor, "n classes"]]:
     """sign(grad_x loss(f(x), y)) and the clean logits (N, classes): one forward and one backward pass.
 
     Goodfellow et al. 2015. The direction serves every eps: `step_along(x, direction, eps)`.
     """
-    check_input(x, y, 0.0)
+    x, y = check_input(x, y, 0.0)
     with hooks.frozen(model):
         gradient, _, logits = input_gradient(model, x, y, loss)
     return gradient.sign(), logits
@@ -32,14 +33,14 @@ def random_sign(x: Float[Tensor, " n *s"], generator: torch.Generator | None = N
 
 def step_along(x: Float[Tensor, "n c h w"], direction: Float[Tensor, "n c h w"], eps: float) -> Float[Tensor, "n c h w"]:
     """clip(x + eps * direction, 0, 1)."""
-    check_input(x, x, eps)
-    return (x + eps * direction).clamp(0, 1)
+    x = check_ball(x, eps)
+    return (wide(x) + eps * direction).clamp(0, 1).to(x)
 
 
 def fgsm(
     model: nn.Module,
     x: Float[Tensor, "n c h w"],
-    y: Int[Tensor, " n"],
+    y: Labels,
     *,
     eps: Sequence[float],
     loss: Loss = cross_entropy,
@@ -49,8 +50,10 @@ def fgsm(
 
     `targeted` steps down the loss towards class y. One forward-and-backward pass, and a forward pass an eps for success.
     """
+    eps = radii(eps)
     for e in eps:
-        check_input(x, y, e)
+        check_ball(x, e)
+    x, y = check_input(x, y, 0.0)
     with hooks.frozen(model):
         gradient, _, logits = input_gradient(model, x, y, loss)
         warnings = weaknesses(gradient, logits)

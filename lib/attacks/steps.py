@@ -1,5 +1,6 @@
 """What every attack is made of: checked input, gradients of the loss at the images, projections, results and their checks."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -9,6 +10,7 @@ from torch import Tensor, nn
 
 from lib.attacks.losses import Loss
 from lib.data import checks
+from lib.data.checks import Labels
 from lib.networks import contract
 
 Norm = Literal["linf", "l2"]
@@ -41,14 +43,28 @@ class AttackResult:
 
 
 def check_result(x: Float[Tensor, "n c h w"], x_adv: Float[Tensor, "n c h w"], eps: float, norm: Norm) -> None:
-    """RuntimeError where an attack broke its own rules; the tolerance is float rounding."""
+    """RuntimeError where an attack broke its own rules; the tolerance is the rounding of the images' type.
+
+    A pixel of an attacked image is rounded by a quarter of the type's eps at most (below 1, where a step of it is half of
+    that), the radius by half of it, relatively; under L2 all d pixels are, and so are the factors of the projection.
+    """
     if not torch.isfinite(x_adv).all():
         raise RuntimeError("the attack produced values that are not finite")
     if x_adv.amin() < 0 or x_adv.amax() > 1:
         raise RuntimeError("the attack left [0, 1]")
-    distance = _norm(x_adv - x, norm).amax().item()
-    if distance > eps * (1 + 1e-5) + 1e-6:
+    distance = _norm(wide(x_adv) - wide(x), norm).amax().item()
+    rounding = torch.finfo(x_adv.dtype).eps
+    pixels = 1 if norm == "linf" else x[0].numel() ** 0.5
+    if distance > eps * (1 + max(1e-5, 2 * rounding)) + max(1e-6, pixels * rounding / 4):
         raise RuntimeError(f"the attack left its ball: {norm} distance {distance:.6g} > eps {eps:.6g}")
+
+
+def wide(t: Float[Tensor, "*s"]) -> Float[Tensor, "*s"]:
+    """Values of half precision in float32, in which attacks compute; others as they are.
+
+    In bfloat16 the usual step of PGD is less than half of the gap between two numbers near 1: nothing would move.
+    """
+    return t.float() if t.dtype in (torch.float16, torch.bfloat16) else t
 
 
 def _norm(delta: Tensor, norm: Norm) -> Tensor:
@@ -56,15 +72,53 @@ def _norm(delta: Tensor, norm: Norm) -> Tensor:
     return flat.abs().amax(1) if norm == "linf" else flat.norm(dim=1)
 
 
-def check_input(x: Float[Tensor, "n c h w"], y: Shaped[Tensor, "n ..."], eps: float, norm: str = "linf") -> None:
-    """ValueError for images outside [0, 1], a radius that is none, an unknown norm, labels that do not match."""
-    checks.check_images(x)
-    if not 0 <= eps < float("inf"):
-        raise ValueError(f"eps is {eps}; it is a radius in units of [0, 1] images: 0 or more (8/255 = 0.031)")
-    if norm not in ("linf", "l2"):
+def check_ball(x: Float[Tensor, "n c h w"], eps: float, norm: str | None = "linf") -> Float[Tensor, "n c h w"]:
+    """The images, as `check_images` gives them; ValueError for images outside [0, 1], an unknown norm, a radius that is none.
+
+    `norm` None: the radius is in a measure of the attack's own, which has no largest one.
+    """
+    x = checks.check_images(x)
+    if norm not in ("linf", "l2", None):
         raise ValueError(f"unknown norm {norm!r}; choose linf or l2")
-    if y.shape[:1] != x.shape[:1]:
-        raise ValueError(f"{len(x)} images but {len(y)} labels")
+    check_radius(eps, norm, x[0].numel())
+    return x
+
+
+def check_radius(eps: float, norm: str | None, pixels: int, what: str = "eps") -> None:
+    """A radius or step is a number from 0 to what separates black and white images; else a ValueError that says so."""
+    try:
+        size = float("nan" if isinstance(eps, str) else eps)
+    except (TypeError, ValueError, RuntimeError):
+        raise ValueError(f"{what} is {eps!r}; expected one number in units of [0, 1] images (8/255 = 0.031)") from None
+    if not 0 <= size < float("inf"):
+        raise ValueError(f"{what} is {eps}; it is a radius in units of [0, 1] images: 0 or more (8/255 = 0.031)")
+    largest = {"linf": 1.0, "l2": pixels**0.5}.get(norm or "", float("inf"))
+    if size > largest:
+        raise ValueError(
+            f"{what} is {size:g}; images are in [0, 1], where no two are farther apart than {largest:.4g} ({norm}): "
+            f"did you mean {size:g}/255?"
+        )
+
+
+def radii(eps: Sequence[float]) -> tuple[float, ...]:
+    """Several radii. Raises ValueError for one number."""
+    try:
+        return tuple(eps)
+    except TypeError:
+        raise ValueError(f"eps is {eps!r}; several radii are taken here, with a result each: eps=[{eps!r}]") from None
+
+
+def check_input(
+    x: Float[Tensor, "n c h w"], y: Labels, eps: float, norm: str | None = "linf"
+) -> tuple[Float[Tensor, "n c h w"], Int[Tensor, " n"]]:
+    """Images and labels as attacks use them; ValueError as `check_ball`, and for labels that do not match or are none."""
+    x = check_ball(x, eps, norm)
+    return x, checks.as_labels(y, x)
+
+
+def logits_of(model: nn.Module, x: Float[Tensor, "n c h w"]) -> Float[Tensor, "n classes"]:
+    """`contract.logits_of`, in float32 where they are of half precision, in which losses saturate."""
+    return wide(contract.logits_of(model, x))
 
 
 def _per_sample(value: Tensor, n: int) -> Tensor:
@@ -83,23 +137,20 @@ def input_gradient(
     """
     x = x.detach().requires_grad_()
     with torch.enable_grad():
-        logits = model(x)
+        logits = logits_of(model, x)
         if check:
             contract.check_logits(model, logits)
             checks.check_labels(y, logits.shape[1], len(x))
         losses = _per_sample(loss(logits, y), len(x))
         (gradient,) = torch.autograd.grad(losses.sum(), x)
-    return gradient, losses.detach(), logits.detach()
+    return wide(gradient), losses.detach(), logits.detach()
 
 
 def weaknesses(gradient: Float[Tensor, "n ..."], logits: Float[Tensor, "n classes"]) -> tuple[str, ...]:
     """What makes an attack weaker than it looks, from its first step."""
     found = []
     if contract.looks_like_probabilities(logits):
-        found.append(
-            "the model returns probabilities, not logits: a loss that takes logits saturates and the attack is weak; "
-            "remove the softmax"
-        )
+        found.append(f"{contract.PROBABILITIES}: a loss that takes logits saturates and the attack is weak; remove the softmax")
     zero = (gradient.flatten(1) == 0).all(1).float().mean().item()
     if zero > 0:
         found.append(
@@ -122,7 +173,7 @@ def _judged(
     warnings: tuple[str, ...],
 ) -> AttackResult:
     check_result(x, x_adv, eps, norm)
-    logits = model(x_adv)
+    logits = logits_of(model, x_adv)
     contract.check_logits(model, logits)
     checks.check_labels(y, logits.shape[1], len(x))
     return AttackResult(x_adv, fooled(logits, y, targeted), loss(logits, y), logits, warnings=warnings)
@@ -130,6 +181,7 @@ def _judged(
 
 def fooled(logits: Float[Tensor, "n classes"], y: Int[Tensor, " n"], targeted: bool = False) -> Bool[Tensor, " n"]:
     """Where the prediction is y (targeted), or is not (untargeted)."""
+    logits = contract.two_logits(logits)
     return (logits.argmax(1) == y) if targeted else (logits.argmax(1) != y)
 
 

@@ -25,8 +25,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from lib.attacks import jpeg, losses
-from lib.attacks.steps import AttackResult, check_input, fooled, project
+from lib.attacks.steps import AttackResult, check_input, fooled, logits_of, project
 from lib.data import checks, images
+from lib.data.checks import Labels
 from lib.networks import contract, hooks
 
 # deviation: the step of Gabor and snow is the construction's own, as Kang et al. published it; Boopathy et al. 2020 took eps /
@@ -74,7 +75,7 @@ def _optimise(
         for i in range(steps):
             v = latent.detach().requires_grad_()
             with torch.enable_grad():
-                logits = model(draw(v, i))
+                logits = logits_of(model, draw(v, i))
                 if i == 0:
                     contract.check_logits(model, logits)
                     for labels in (y, goal):
@@ -83,7 +84,7 @@ def _optimise(
             latent = update(v.detach(), sign * gradient, i)
         with torch.no_grad():
             x_adv = draw(latent, steps)
-            logits = model(x_adv)
+            logits = logits_of(model, x_adv)
     if not torch.isfinite(x_adv).all() or x_adv.amin() < 0 or x_adv.amax() > 1:
         raise RuntimeError("the attack drew values that are not finite or outside [0, 1]")
     return AttackResult(x_adv, fooled(logits, y), losses.cross_entropy(logits, y), logits)
@@ -98,11 +99,12 @@ def wrong_classes(y: Int[Tensor, " n"], classes: int, generator: torch.Generator
     return (y + torch.randint(1, classes, y.shape, generator=generator, device=generator.device).to(y.device)) % classes
 
 
-def _check(x: Tensor, y: Tensor, eps: float, steps: int) -> None:
-    jpeg.check_colour(x)
-    check_input(x, y, eps)
+def _check(x: Tensor, y: Labels, targets: Labels | None, eps: float, steps: int) -> tuple[Tensor, Tensor, Tensor | None]:
+    """Images, labels and targets as the attacks use them; the radius is in a measure of each attack's own."""
+    x, y = check_input(jpeg.check_colour(x), y, eps, None)
     if steps < 1:
         raise ValueError(f"steps={steps}: one at least")
+    return x, y, None if targets is None else checks.as_labels(targets, x, "targets")
 
 
 @dataclass(frozen=True)
@@ -160,15 +162,16 @@ def gabor_noise(v: Float[Tensor, "n 1 h w"], kernels: Float[Tensor, "n 1 23 23"]
     return (even - low) / (high - low).clamp_min(torch.finfo(v.dtype).tiny)
 
 
+@hooks.outside_inference()
 def gabor(
     model: nn.Module,
     x: Float[Tensor, "n 3 h w"],
-    y: Int[Tensor, " n"],
+    y: Labels,
     *,
     eps: float,
     steps: int = 200,
     step: float = FIXED_STEP,
-    targets: Int[Tensor, " n"] | None = None,
+    targets: Labels | None = None,
     generator: torch.Generator | None = None,
 ) -> AttackResult:
     """Gabor noise: x' = clip(x + eps n(v)), n in [0, 1]; sign steps in v, kept sparse and in [-1, 1].
@@ -176,7 +179,7 @@ def gabor(
     `x` (N, 3, H, W) in [0, 1], any H and W; eps in the same units (`CALIBRATED`). Cost: `steps` passes forward and back.
     Raises ValueError for grey images and bad input.
     """
-    _check(x, y, eps, steps)
+    x, y, targets = _check(x, y, targets, eps, steps)
     random = _randomness(x, generator)
     shape = (len(x), 1, *x.shape[2:])
     kernels = gabor_kernels(len(x), random)
@@ -249,22 +252,23 @@ def within_budget(v: Float[Tensor, "n g h w"]) -> Float[Tensor, "n g h w"]:
     return v * scale.repeat_interleave(8, 2).repeat_interleave(8, 3)[..., : v.shape[2], : v.shape[3]]
 
 
+@hooks.outside_inference()
 def snow(
     model: nn.Module,
     x: Float[Tensor, "n 3 h w"],
-    y: Int[Tensor, " n"],
+    y: Labels,
     *,
     eps: float,
     steps: int = 200,
     step: float = FIXED_STEP,
-    targets: Int[Tensor, " n"] | None = None,
+    targets: Labels | None = None,
     generator: torch.Generator | None = None,
 ) -> AttackResult:
     """Snow: x' = clip(whitened(x) + eps s(v)); sign steps in the flakes, kept in (0, 1] and within their budget.
 
     Streaks are drawn once for all images of a call, as published. Shapes, cost and errors as `gabor`; eps is a factor.
     """
-    _check(x, y, eps, steps)
+    x, y, targets = _check(x, y, targets, eps, steps)
     random = _randomness(x, generator)
     size = (x.shape[2], x.shape[3])
     sky, kernels = whitened(x), snow_kernels(random)
@@ -288,15 +292,16 @@ def l1_vertex(up: Float[Tensor, "n d"], eps: float, box: float) -> Float[Tensor,
     return torch.zeros_like(up).scatter(1, order, sizes) * up.sign()
 
 
+@hooks.outside_inference()
 def jpeg_attack(
     model: nn.Module,
     x: Float[Tensor, "n 3 h w"],
-    y: Int[Tensor, " n"],
+    y: Labels,
     *,
     eps: float,
     norm: Literal["linf", "l2", "l1"] = "linf",
     steps: int = 200,
-    targets: Int[Tensor, " n"] | None = None,
+    targets: Labels | None = None,
     generator: torch.Generator | None = None,
 ) -> AttackResult:
     """JPEG: coefficients move by v / 2 quantisation steps, ||v|| <= eps (`CALIBRATED`); under L2 and L1, |v| <= 2 too.
@@ -305,7 +310,7 @@ def jpeg_attack(
     here keep to the box (the published ones measure the room from where v is and can leave it). The start is uniform in
     the ball. Shapes, cost and errors as `gabor`.
     """
-    _check(x, y, eps, steps)
+    x, y, targets = _check(x, y, targets, eps, steps)
     if norm not in ("linf", "l2", "l1"):
         raise ValueError(f"unknown norm {norm!r}; choose linf, l2 or l1")
     random = _randomness(x, generator)

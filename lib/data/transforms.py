@@ -21,7 +21,7 @@ def saturation(x: Float[Tensor, "n c h w"], p: float) -> Float[Tensor, "n c h w"
     p = 2 is the identity; p to infinity drives every value to 0 or 1 (exactly 1/2 stays); p to 0 leaves grey 1/2.
     Raises ValueError for p <= 0 and for images outside [0, 1].
     """
-    checks.check_images(x)
+    x = checks.check_images(x)
     if not 0 < p < float("inf"):
         raise ValueError(f"saturation level p is {p}; it must be above 0 and finite (2 changes nothing, 1024 binarises)")
     centred = 2 * x - 1
@@ -48,7 +48,7 @@ def patch_shuffle(
 
     k = 1 changes nothing. Raises ValueError where k does not divide the height and the width, or k < 1.
     """
-    checks.check_images(x)
+    x = checks.check_images(x)
     n, c, height, width = x.shape
     if k < 1 or height % k or width % k:
         fit = [d for d in range(1, min(height, width) + 1) if height % d == 0 and width % d == 0]
@@ -71,8 +71,8 @@ def amplitude_swap(x: Float[Tensor, "n c h w"], other: Float[Tensor, "n c h w"])
     Phase carries where edges are, amplitude how much there is of each frequency: a crude change of texture. With
     `other` = x nothing changes. Raises ValueError for images of different shapes.
     """
-    checks.check_images(x)
-    checks.check_images(other, "the images that give the amplitude")
+    x = checks.check_images(x)
+    other = checks.check_images(other, "the images that give the amplitude")
     if x.shape != other.shape:
         raise ValueError(f"images of one shape are mixed; got {tuple(x.shape)} and {tuple(other.shape)}")
     phase, amplitude = torch.fft.rfft2(x).angle(), torch.fft.rfft2(other).abs()

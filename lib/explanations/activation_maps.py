@@ -85,8 +85,8 @@ def gradcams(
 
     One forward pass, without a graph below the first explained layer, and one backward pass a class down to that layer;
     all layers share it. `x` is (N, C, H, W) in [0, 1]. `targets` is one class for all images, (N,), or (N, K) for K
-    classes an image, or a function of the logits that gives these (`predicted`). The pre-softmax logit is explained.
-    Values are raw: neither normalised nor enlarged (`normalise`, `upsample`).
+    classes an image, a function of the logits that gives these (`predicted`), or None: the predicted class. The pre-softmax
+    logit is explained. Values are raw: neither normalised nor enlarged (`normalise`, `upsample`).
 
     With `create_graph` the maps (through activations and channel weights alike) and logits are differentiable with
     respect to the parameters and `x`, any number of times. Flags, hooks and `.grad` are left as they were.
@@ -102,14 +102,14 @@ def gradcams(
     names = list(layers)
     if not names:
         raise ValueError("no layer named; a map needs one at least")
-    checks.check_images(x)
+    x = checks.check_images(x)
     with (
         hooks.frozen(model, parameters=create_graph),
         hooks.capture(model, names, cut=not create_graph) as seen,
         torch.enable_grad(),
     ):
-        logits = model(x if create_graph else x.detach())
-        contract.check_logits(model, logits)
+        logits = contract.logits_of(model, x if create_graph else x.detach())
+        contract.check_explained(model, logits)
         classes, single = contract.target_classes(targets, logits)
         activations = [seen[n] for n in names]
         found: list[list[Tensor]] = [[] for _ in names]
@@ -145,18 +145,18 @@ def cam(
     `signed`, as in the paper. Shapes, targets and `create_graph` as in `gradcam`.
     """
     linear = linear_head(model, head)
-    checks.check_images(x)
+    x = checks.check_images(x)
     with (
         hooks.frozen(model, parameters=create_graph),
         hooks.capture(model, [layer], cut=False) as seen,
         torch.set_grad_enabled(create_graph),
     ):
-        logits = model(x)
-        contract.check_logits(model, logits)
+        logits = contract.logits_of(model, x)
+        contract.check_explained(model, logits)
         activation = seen[layer]
         _check_head(activation, linear, logits, layer, head, "use gradcam, which needs no such head")
         classes, single = contract.target_classes(targets, logits)
-        maps = torch.einsum("nkc,nchw->nkhw", linear.weight[classes], activation)
+        maps = torch.einsum("nkc,nchw->nkhw", _weights_of(linear)[classes], activation)
     return Explanation(_signed(maps[:, 0] if single else maps, sign), logits)
 
 
@@ -172,12 +172,12 @@ def all_cams(
     linear = linear_head(model, head)
     name = layer or last_stage(model)
     with hooks.capture(model, [name], cut=False) as seen:
-        logits = model(x)
+        logits = contract.logits_of(model, x)
     activation = seen[name]
     if check:
-        contract.check_logits(model, logits)
+        contract.check_explained(model, logits)
         _check_head(activation, linear, logits, name, head, _WITHOUT)
-    return Explanation(F.conv2d(activation, linear.weight[:, :, None, None]) / activation[0, 0].numel(), logits)
+    return Explanation(F.conv2d(activation, _weights_of(linear)[:, :, None, None]) / activation[0, 0].numel(), logits)
 
 
 _WITHOUT = "train an arm that needs no CAM (Normal, Adv, TRADES, IG-Norm, IG-Norm-Sum), or a network that ends so"
@@ -191,6 +191,11 @@ def linear_head(model: nn.Module, head: str = "head") -> nn.Linear:
     return found
 
 
+def _weights_of(linear: nn.Linear) -> Tensor:
+    """Its weights, a row a class: two where it puts out one logit."""
+    return contract.two_logits(linear.weight.T).T if linear.out_features == 1 else linear.weight
+
+
 def last_stage(model: nn.Module) -> str:
     """The layer that a network calls its last. Raises ValueError for one that does not say."""
     stages = getattr(model, "stages", None)
@@ -202,7 +207,9 @@ def last_stage(model: nn.Module) -> str:
 def _check_head(activation: Tensor, linear: nn.Linear, logits: Tensor, layer: str, head: str, remedy: str) -> None:
     """ValueError where the layer's activations, average pooling and the linear head do not give the logits."""
     pooled = activation.mean((2, 3))
-    if pooled.shape[1] != linear.in_features or not torch.allclose(linear(pooled), logits, rtol=1e-3, atol=1e-3):
+    if pooled.shape[1] != linear.in_features or not torch.allclose(
+        contract.two_logits(linear(pooled)), logits, rtol=1e-3, atol=1e-3
+    ):
         raise ValueError(
             f"{layer!r}, average pooling and {head!r} do not give the model's logits, so CAM is not defined here; {remedy}"
         )

@@ -14,20 +14,23 @@ with their layer T: the input of the last convolution or block. (Right under ave
 
 import functools
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple
 
+import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from lib.data import checks
 from lib.explanations import activation_maps, gradients, guided
 from lib.explanations.activation_maps import Sign
 from lib.explanations.explanation import Explanation
 from lib.explanations.gradients import Of
 from lib.explanations.relevance import PIXELS, lrp
 from lib.networks.contract import Targets
+from lib.networks.layouts import Layout
 from lib.system.names import Table
 
 
@@ -43,6 +46,7 @@ class Settings(NamedTuple):
     sign: Sign = "positive"  # of activation maps: what speaks for the class, against it, or both
     head: str = "head"  # the linear layer of CAM
     generator: torch.Generator | None = None  # of SmoothGrad's noise; none: a fresh one, seeded with 0
+    layout: Layout | None = None  # where the layer has its channels; none: what it and the network tell
 
 
 @dataclass(frozen=True)
@@ -171,6 +175,8 @@ def _each(
     seen: Callable[[Tensor], Tensor],
 ) -> Explanation:
     """`seen` of a method's values, class by class where it takes one class an image."""
+    if isinstance(targets, Sequence | np.ndarray):
+        targets = checks.integers(targets, "targets", x.device)
     if method.many or not isinstance(targets, Tensor) or targets.dim() < 2:
         found = method(model, x, targets, settings, create_graph=create_graph)
         return Explanation(seen(found.values), found.logits)

@@ -46,10 +46,11 @@ def _one_class(targets: Targets, logits: Tensor) -> Tensor:
     return classes[:, 0]
 
 
-def _check(x: Tensor, of: str) -> None:
-    checks.check_images(x)
+def _check(x: Tensor, of: str) -> Tensor:
+    x = checks.check_images(x)
     if of not in ("score", "loss"):
         raise ValueError(f"unknown objective {of!r}; choose score (the logit) or loss (the cross-entropy)")
+    return x
 
 
 def _differentiate(
@@ -58,7 +59,7 @@ def _differentiate(
     """The gradient of F at x, summed over rows so that rows do not see each other; and the logits of the same pass."""
     with torch.enable_grad():
         z = x if create_graph and x.requires_grad else x.detach().requires_grad_()
-        logits = model(z)
+        logits = contract.logits_of(model, z)
         (values,) = torch.autograd.grad(_objective(logits, classes(logits), of).sum(), z, create_graph=create_graph)
     return values, logits
 
@@ -67,7 +68,7 @@ def _chosen(model: nn.Module, targets: Targets) -> Callable[[Tensor], Tensor]:
     """The class of each row from the logits, both checked."""
 
     def classes(logits: Tensor) -> Tensor:
-        contract.check_logits(model, logits)
+        contract.check_explained(model, logits)
         return _one_class(targets, logits)
 
     return classes
@@ -78,11 +79,12 @@ def gradient(
 ) -> Explanation:
     """The gradient of F with respect to the pixels, (N, C, H, W), and the logits of the same pass.
 
-    `x` is (N, C, H, W) in [0, 1]; `targets` one class for all images, (N,), or a function of the logits (`hooks.predicted`).
+    `x` is (N, C, H, W) in [0, 1]; `targets` one class for all images, (N,), a function of the logits
+    (`contract.predicted`), or None: the predicted class.
     One forward pass and one backward pass to the input. With `create_graph` the values are differentiable with respect to
     the parameters and `x`. Raises ValueError for images outside [0, 1], classes out of range, logits that are not finite.
     """
-    _check(x, of)
+    x = _check(x, of)
     with hooks.frozen(model, parameters=create_graph):
         values, logits = _differentiate(model, x, _chosen(model, targets), of, create_graph)
     return Explanation(values, logits if create_graph else logits.detach())
@@ -97,14 +99,14 @@ def layer_gradient(
     backward pass a class down to it. `x`, `targets` and `create_graph` as in `gradient`; raises ValueError as it does, and
     for a wrong layer.
     """
-    checks.check_images(x)
+    x = checks.check_images(x)
     with (
         hooks.frozen(model, parameters=create_graph),
         hooks.capture(model, [layer], cut=not create_graph) as seen,
         torch.enable_grad(),
     ):
-        logits = model(x if create_graph else x.detach())
-        contract.check_logits(model, logits)
+        logits = contract.logits_of(model, x if create_graph else x.detach())
+        contract.check_explained(model, logits)
         classes, single = contract.target_classes(targets, logits)
         scores = logits.gather(1, classes).sum(0)  # summed over rows: they do not see each other
         found = [
@@ -119,7 +121,7 @@ def layer_gradient(
 def _clean(model: nn.Module, x: Tensor, targets: Targets, batch_size: int | None = None) -> tuple[Tensor, Tensor]:
     """Logits of the images as they are, and the class that is explained."""
     with torch.no_grad():
-        logits = torch.cat([model(part) for part in x.split(batch_size or len(x))])
+        logits = torch.cat([contract.logits_of(model, part) for part in x.split(batch_size or len(x))])
     return logits, _chosen(model, targets)(logits)
 
 
@@ -167,7 +169,7 @@ def smoothgrad(
 
     Raises ValueError as `gradient` does, and for n < 1 or spread < 0.
     """
-    _check(x, of)
+    x = _check(x, of)
     if n < 1 or not 0 <= spread < float("inf"):
         raise ValueError(
             f"n={n}, spread={spread}: SmoothGrad needs one copy at least and a spread of 0 or more (0.15 is usual)"
@@ -220,13 +222,13 @@ def integrated_gradients(
 
     Raises ValueError as `gradient` does, and for steps < 1, an unknown rule or a baseline of another shape.
     """
-    _check(x, of)
+    x = _check(x, of)
     places, weights = _path(steps, rule)
     origin = _baseline(baseline, x)
     if create_graph:
         with hooks.frozen(model, parameters=True), torch.enable_grad():
             z = x if x.requires_grad else x.detach().requires_grad_()
-            logits = model(z)
+            logits = contract.logits_of(model, z)
             classes = _chosen(model, targets)(logits)
             total = torch.zeros_like(z)
             for a, w in zip(places, weights, strict=True):
@@ -250,8 +252,7 @@ def _baseline(baseline: float | Tensor, x: Tensor) -> Tensor:
         raise ValueError(
             f"the baseline has shape {tuple(origin.shape)}, the images {tuple(x.shape)}; give one value, one image or one each"
         ) from None
-    checks.check_images(origin, "the baseline's images")
-    return origin.detach()
+    return checks.check_images(origin, "the baseline's images").detach()
 
 
 @torch.no_grad()
@@ -265,8 +266,8 @@ def completeness_gap(
     of: Of = "score",
 ) -> Float[Tensor, " n"]:
     """sum of `values` - (F(x) - F(baseline)), (N,): how far integrated gradients are from complete."""
-    _check(x, of)
+    x = _check(x, of)
     with hooks.frozen(model):
         logits, classes = _clean(model, x, targets)
-        before = model(_baseline(baseline, x))
+        before = contract.logits_of(model, _baseline(baseline, x))
     return values.flatten(1).sum(1) - (_objective(logits, classes, of) - _objective(before, classes, of))

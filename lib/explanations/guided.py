@@ -65,7 +65,7 @@ def guided_backpropagation(model: nn.Module, x: Float[Tensor, "n c h w"], target
     functional ones, and the map is then a plain gradient in part. Other activations keep their own gradient. Raises
     ValueError as `gradient` does, and where no ReLU ran, so that nothing would be guided.
     """
-    _check(x, of)
+    x = _check(x, of)
     with hooks.frozen(model), _Guided() as mode:
         values, logits = _differentiate(model, x, _chosen(model, targets), of)
     if not mode.seen:

@@ -124,6 +124,11 @@ class LinearMap:
             return joined.unflatten(-1, (pairs, -1)).sum(-2)
         return joined.unflatten(1, (self.groups, pairs, -1)).sum(2).flatten(1, 2)
 
+    def times(self, factor: float) -> "LinearMap":
+        """This layer and a multiplication of its output as one."""
+        b = None if self.b is None else self.b * factor
+        return dataclasses.replace(self, w=self.w * factor, b=b, z=self.z * factor)
+
     def folded(self, step: Step) -> "LinearMap":
         """This layer and the BatchNorm that follows it as one. Raises ValueError for one with the batch's statistics."""
         n = tape.normalisation(step)

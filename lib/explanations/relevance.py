@@ -69,6 +69,7 @@ _PASSED = {
 }
 _POOLED = {"avg_pool2d", "adaptive_avg_pool2d", "mean"}
 _ROUTED = KEEPING - _POOLED - {"dropout"} | {"pad", "view_as"}
+_MOVED = {n for n in _ROUTED if "pool" not in n} | {"mul", "__mul__"}  # values as they are, but for a factor
 _SUMMED = {"add", "__add__", "__radd__"}
 _WAYS_OUT = (
     "replace it by a layer that has one (convolution, dense, BatchNorm, pooling, ReLU and its kin, sum, concatenation), or "
@@ -125,6 +126,15 @@ def _foldings(record: Tape) -> dict[int, Step]:
     return found
 
 
+def _halves(record: Tape, logits: Tensor) -> bool:
+    """Whether two logits are one, as `contract.two_logits` makes them: (-z/2, z/2)."""
+    last = record.producer.get(id(logits))
+    parts = [record.producer.get(id(t)) for t in last.sources] if last and last.name == "cat" else []
+    if len(parts) != 2 or not all(p and p.name in ("mul", "__mul__") and len(p.sources) == 1 for p in parts):
+        return False
+    return parts[0].sources[0] is parts[1].sources[0] and [p.args[1:] for p in parts] == [(-0.5,), (0.5,)]
+
+
 class _Sweep(NamedTuple):
     """One pass from the logits back: the rules, and the forward pass that they are applied to."""
 
@@ -132,8 +142,8 @@ class _Sweep(NamedTuple):
     tape: Tape
     foldings: dict[int, Step]
 
-    def back(self, step: Step, relevance: list[Tensor | None]) -> Iterator[tuple[Tensor, Tensor]]:
-        """(input, its relevance) of one step."""
+    def back(self, step: Step, relevance: list[Tensor | None], factor: float) -> Iterator[tuple[Tensor, Tensor]]:
+        """(input, its relevance) of one step, whose output is multiplied by `factor` further on."""
         if step.name in _ROUTED:
             yield from zip(step.sources, _routed(step, list(step.sources), relevance), strict=True)
             return
@@ -143,6 +153,7 @@ class _Sweep(NamedTuple):
             layer, above = linear_map(step, id(first) in self.tape.nonnegative), self.foldings.get(id(step.outputs[0]))
             if above and self.composite.fold:
                 layer = layer.folded(above)
+            layer = layer if factor == 1 else layer.times(factor)
             rule = self.composite.conv if layer.groups else self.composite.dense
             if self.composite.first and id(first) not in self.tape.weighted:
                 rule = self.composite.first
@@ -160,8 +171,20 @@ class _Sweep(NamedTuple):
             kind = f"{step.name!r} of two activations" if len(step.sources) > 1 else f"{step.name!r}"
             raise ValueError(f"LRP has no rule for {kind}, which runs in layer {step.layer!r}; {_WAYS_OUT}")
 
-    def run(self, start: Tensor, logits: Tensor, wanted: dict[str, Tensor]) -> dict[str, Tensor]:
-        """Relevance at the wanted tensors, from that of the logits."""
+    def classes(self, start: Tensor, logits: Tensor, wanted: dict[str, Tensor]) -> dict[str, Tensor]:
+        """`run`; of one logit as two, (-z/2, z/2), class by class, as of a last layer with weights -w/2 and w/2.
+
+        Rules look at signs: were relevance only passed by the factor, what speaks for class 1 would be shown for class 0.
+        """
+        if not _halves(self.tape, logits):
+            return self.run(start, logits, wanted)
+        of = torch.eye(2).to(start)
+        first, second = (self.run(start * of[c], logits, wanted, factor) for c, factor in enumerate((-0.5, 0.5)))
+        return {name: first[name] + second[name] for name in wanted}
+
+    def run(self, start: Tensor, logits: Tensor, wanted: dict[str, Tensor], factor: float = 1.0) -> dict[str, Tensor]:
+        """Relevance at the wanted tensors, from that of the logits, which are `factor` times what the last layer put out."""
+        factors = {id(logits): factor}
         at: dict[int, Tensor] = {id(logits): start}
         found: dict[int, Tensor] = {}
         asked = {id(t) for t in wanted.values()}
@@ -169,7 +192,10 @@ class _Sweep(NamedTuple):
             found |= {id(t): at[id(t)] for t in step.outputs if id(t) in asked and id(t) in at}
             relevance = [at.pop(id(t), None) for t in step.outputs]
             if any(r is not None for r in relevance):
-                for source, value in self.back(step, relevance):
+                factor = factors.get(id(step.outputs[0]), 1.0)
+                if step.name in _MOVED:
+                    factors |= {id(t): factor for t in step.sources}
+                for source, value in self.back(step, relevance, factor):
                     if id(source) in self.tape.reached:
                         at[id(source)] = at[id(source)] + value if id(source) in at else value
         found |= {i: r for i, r in at.items() if i in asked}
@@ -201,7 +227,7 @@ def lrp(
     names = [layers] if isinstance(layers, str) else list(layers)
     if not names:
         raise ValueError(f"no layer named; relevance is asked for at one at least ({PIXELS!r} for the input)")
-    checks.check_images(x)
+    x = checks.check_images(x)
     record = Tape()
     own = [n for n in names if n != PIXELS]
     with (
@@ -215,14 +241,14 @@ def lrp(
         if PIXELS in names:
             record.want(image)
         with record:
-            logits = model(image)
-        contract.check_logits(model, logits)
+            logits = contract.logits_of(model, image)
+        contract.check_explained(model, logits)
         wanted = {n: image if n == PIXELS else seen[n] for n in names}
         classes, single = contract.target_classes(targets, logits)
         sweep = _Sweep(chosen, record, _foldings(record))
         found: dict[str, list[Tensor]] = {n: [] for n in names}
         for k in range(classes.shape[1]):
             mask = F.one_hot(classes[:, k], logits.shape[1]).to(logits)
-            for name, value in sweep.run(logits * mask, logits, wanted).items():
+            for name, value in sweep.classes(logits * mask, logits, wanted).items():
                 found[name].append(value)
     return Relevance({n: v[0] if single else torch.stack(v, 1) for n, v in found.items()}, logits)

@@ -29,10 +29,11 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from lib.data import checks
+from lib.data.checks import Labels
 from lib.explanations import activation_maps, by_name
 from lib.explanations.by_name import Settings
 from lib.explanations.explanation import Explanation
-from lib.networks import hooks
+from lib.networks import contract, hooks
 
 # (model, x, classes (N, K)) -> Explanation
 Interpreter = Callable[[nn.Module, Float[Tensor, "n c h w"], Int[Tensor, "n k"]], Explanation]
@@ -110,14 +111,14 @@ def proposition(
     model: nn.Module,
     x: Float[Tensor, "n c h w"],
     x_adv: Float[Tensor, "n c h w"],
-    y: Int[Tensor, " n"],
+    y: Labels,
     interpreter: Interpreter = cam,
 ) -> Bound:
     """Both sides of Proposition 1, for the strongest wrong class of each attacked image."""
-    checks.check_images(x)
-    checks.check_images(x_adv, "attacked images")
+    x, x_adv = checks.check_images(x), checks.check_images(x_adv, "attacked images")
+    y = checks.as_labels(y, x)
     with hooks.frozen(model):
-        attacked = model(x_adv)
+        attacked = contract.logits_of(model, x_adv)
         checks.check_labels(y, attacked.shape[1], len(x))
         wrong = attacked.scatter(1, y[:, None], -torch.inf).argmax(1)
         classes = torch.stack([y, wrong], 1)

@@ -16,13 +16,14 @@ from dataclasses import dataclass
 from typing import Literal
 
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from lib.attacks import losses
 from lib.attacks.by_name import Attack
-from lib.attacks.steps import check_input, check_result, per_row, project, random_point
+from lib.attacks.steps import check_input, check_radius, check_result, per_row, project, random_point, wide
 from lib.data import checks
+from lib.data.checks import Labels
 from lib.explanations.activation_maps import all_cams
 from lib.networks import hooks
 
@@ -56,7 +57,7 @@ def _moved(form: Form, before: Tensor, after: Tensor, top: Tensor) -> Tensor:
 def aai(
     model: nn.Module,
     x: Float[Tensor, "n c h w"],
-    y: Int[Tensor, " n"],
+    y: Labels,
     *,
     eps: float,
     form: Form = "l1",
@@ -74,16 +75,17 @@ def aai(
     forward-and-input-backward passes and two forward passes. Raises ValueError for bad input, k larger than the map, and
     networks without a linear head after average pooling.
     """
-    check_input(x, y, eps)
+    x, y = check_input(x, y, eps)
     if form not in ("l1", "topk"):
         raise ValueError(f"unknown form {form!r}; choose l1 or topk")
     if steps < 1 or hinge < 0:
         raise ValueError(f"steps={steps}, hinge={hinge}: 1 step at least, a weight of 0 or more")
+    check_radius(step, "linf", x[0].numel(), "step")
     generator = generator or torch.Generator().manual_seed(0)
-    x = x.detach()
+    x, dtype = wide(x.detach()), x.dtype
     with hooks.frozen(model):
         with torch.no_grad():
-            maps, logits = all_cams(model, x)
+            maps, logits = all_cams(model, x.to(dtype))
         checks.check_labels(y, logits.shape[1], len(x))
         own = y.view(-1, 1, 1, 1).expand(-1, 1, *maps.shape[2:])
         before, predicted = maps.gather(1, own)[:, 0], logits.argmax(1)
@@ -99,7 +101,7 @@ def aai(
             last = i == steps
             z = x_adv.detach().requires_grad_(not last)
             with torch.set_grad_enabled(not last):
-                maps, logits = all_cams(model, z, check=False)
+                maps, logits = all_cams(model, z.to(dtype), check=False)
                 after = maps.gather(1, own)[:, 0]
                 moved = _moved(form, before, after, top)
                 if not last:
@@ -119,5 +121,6 @@ def aai(
                 delta = project(x_adv + step * gradient.sign() - x, eps, "linf")
                 x_adv = (x + delta).clamp(0, 1)
     found = (best, torch.ones_like(kept), best_after) if keep else (x_adv, kept, after.detach())
-    check_result(x, found[0], eps, "linf")
-    return Shifted(found[0], found[1], before, found[2])
+    x_adv = found[0].to(dtype)
+    check_result(x, x_adv, eps, "linf")
+    return Shifted(x_adv, found[1], before, found[2])

@@ -1,13 +1,138 @@
-"""What a network must give: logits of a class each, and classes that it knows."""
+"""What a network must give: logits of a class each, and classes that it knows.
 
-from collections.abc import Callable
+Every kernel runs a network through `logits_of`, so that what counts as logits is said in one place:
 
+* (N, classes), two classes or more, as they are;
+* one logit z an image, (N, 1) or (N,), of a network that decides between two classes by its sign, as two: (-z/2, z/2).
+  Label 1 is z > 0. The softmax of the two is (1 - sigmoid(z), sigmoid(z)), that of (0, z), so losses, margins and
+  decisions are the same. But 0 depends on nothing: its gradient, and every map of class 0, would be zero without a word.
+  Among the pairs with that softmax this one treats the classes alike, and what speaks for one speaks against the other.
+"""
+
+import warnings
+from collections.abc import Callable, Mapping, Sequence
+
+import numpy as np
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float, Int, Integer
 from torch import Tensor, nn
 
-# one class for all images, (N,) or (N, K) classes, or a function of the logits that gives these
-Targets = int | Int[Tensor, " n"] | Int[Tensor, "n k"] | Callable[[Float[Tensor, "n classes"]], Int[Tensor, "n ..."]]
+from lib.data import checks
+
+# one class for all images, (N,) or (N, K) classes as tensor, array or list, a function of the logits that gives these, or
+# None: the predicted class, as in most libraries of explanations
+Targets = (
+    int
+    | np.integer
+    | Sequence[int]
+    | Sequence[Sequence[int]]
+    | Integer[np.ndarray, "..."]
+    | Integer[Tensor, " n"]
+    | Integer[Tensor, "n k"]
+    | Integer[Tensor, ""]
+    | Callable[[Float[Tensor, "n classes"]], Int[Tensor, "n ..."]]
+    | None
+)
+PROBABILITIES = "the model returns probabilities, not logits"
+
+
+class ProbabilitiesWarning(UserWarning):
+    """What is explained are probabilities. A model that is meant to be explained so says `model.probabilities = True`."""
+
+
+def logits_of(model: nn.Module, x: Float[Tensor, "n c h w"]) -> Float[Tensor, "n classes"]:
+    """The model's logits for images, (N, classes), two classes at least; see the module's docstring.
+
+    A model that returns (N, classes) gives the very tensor that it returned. Raises ValueError for anything but one tensor
+    with a row an image (`classifier.adapt` picks the logits out of it), for one probability in place of one logit, and for a
+    network that was made inside `torch.inference_mode`. Values are not looked at: `check_logits`.
+    """
+    try:
+        output = model(x)
+    except RuntimeError as error:
+        if "nference tensor" in str(error):
+            raise ValueError(_IN_INFERENCE) from error
+        raise
+    if not isinstance(output, Tensor):
+        raise ValueError(
+            f"the model returns {told(output)}; expected logits, one tensor (N, classes): wrap it, lib.networks.adapt(model, "
+            f"output={_suggested(output)}), where output is their index, their key or a function that picks them"
+        )
+    shape = tuple(output.shape)
+    if shape in ((), (len(x),)) and output.numel() == len(x):
+        output = output.reshape(len(x), 1)
+    if output.dim() != 2 or len(output) != len(x) or not output.shape[1] or not output.is_floating_point():
+        kind = "" if output.is_floating_point() else f" of type {output.dtype}"
+        raise ValueError(
+            f"the model returns {shape}{kind} for {len(x)} image(s); expected logits (N, classes), or (N,) of "
+            "two classes; lib.networks.adapt(model, output=FUNCTION) makes them of what it returns"
+        )
+    if output.shape[1] == 1 and _ends_in_sigmoid(output):
+        raise ValueError(
+            "the model returns one probability an image, by a sigmoid; expected a logit, of which the sign decides: leave the "
+            "sigmoid out, or use lib.networks.adapt(model, output=torch.logit)"
+        )
+    return two_logits(output)
+
+
+_IN_INFERENCE = (
+    "the model was made, loaded or moved inside torch.inference_mode(), so gradients cannot pass it; do that outside, or under "
+    "torch.no_grad()"
+)
+
+
+def check_outside_inference(model: nn.Module) -> None:
+    """ValueError for a network whose weights `torch.inference_mode` made: it can never be differentiated."""
+    if any(p.is_inference() for p in model.parameters()):
+        raise ValueError(_IN_INFERENCE)
+
+
+def two_logits(logits: Float[Tensor, "n classes"]) -> Float[Tensor, "n _"]:
+    """One logit z, (N, 1), as those of two classes, (-z/2, z/2); more than one as they are."""
+    return torch.cat([logits * -0.5, logits * 0.5], 1) if logits.shape[1] == 1 else logits
+
+
+def told(output: object) -> str:
+    """What a model returned, for people: its type, and the names and shapes of what is in it."""
+    if isinstance(output, Tensor):
+        return str(tuple(output.shape))
+    kind = type(output).__name__
+    if isinstance(output, Mapping):
+        return f"a {kind} of {', '.join(f'{k!r}: {_shape(v)}' for k, v in output.items())}"
+    if isinstance(output, tuple | list):
+        names = getattr(output, "_fields", range(len(output)))
+        return f"a {kind} of {', '.join(f'{n}: {_shape(v)}' for n, v in zip(names, output, strict=True))}"
+    return "None" if output is None else f"a {kind}"
+
+
+def _shape(value: object) -> str:
+    return str(tuple(value.shape)) if isinstance(value, Tensor) else type(value).__name__
+
+
+def _suggested(output: object) -> str:
+    """What would pick the logits: a key or index by that name, or of a tensor with two dimensions."""
+    if isinstance(output, Mapping):
+        named = list(output.items())
+    elif isinstance(output, tuple | list):
+        named = list(zip(getattr(output, "_fields", range(len(output))), output, strict=True))
+    else:
+        return "FUNCTION"
+    for name, value in sorted(named, key=lambda n: n[0] != "logits"):
+        if isinstance(value, Tensor) and value.dim() == 2:
+            return repr(name)
+    return repr(named[0][0]) if named else "FUNCTION"
+
+
+# what reshapes or copies: behind it stands the operation that made the values
+_MOVES = ("View", "UnsafeView", "Reshape", "Squeeze", "Unsqueeze", "Select", "Slice", "Alias", "Clone", "ToCopy")
+
+
+def _ends_in_sigmoid(output: Tensor) -> bool:
+    """Whether the graph says so; where none is recorded it is not known. (Values in [0, 1] alone prove nothing.)"""
+    node = output.grad_fn
+    while node is not None and node.name().startswith(_MOVES):
+        node = node.next_functions[0][0]
+    return node is not None and node.name().startswith("Sigmoid")
 
 
 def predicted(logits: Float[Tensor, "n classes"]) -> Int[Tensor, " n"]:
@@ -18,10 +143,15 @@ def predicted(logits: Float[Tensor, "n classes"]) -> Int[Tensor, " n"]:
 def target_classes(targets: Targets, logits: Float[Tensor, "n classes"]) -> tuple[Int[Tensor, "n k"], bool]:
     """Targets as (N, K) integers within range, and whether the caller asked for one class an image."""
     n, count = logits.shape
+    if targets is None:
+        targets = predicted
     if callable(targets):
         targets = targets(logits.detach())
     if isinstance(targets, int):
         targets = torch.full((n,), targets, device=logits.device)
+    targets = checks.integers(targets, "targets", logits.device)
+    if targets.dim() == 0 and not targets.is_floating_point():
+        targets = targets.repeat(n)
     if targets.is_floating_point() or targets.dim() not in (1, 2) or targets.shape[0] != n:
         raise ValueError(
             f"targets have shape {tuple(targets.shape)} and type {targets.dtype}; expected one class for all, (N,) or (N, K) "
@@ -36,8 +166,7 @@ def target_classes(targets: Targets, logits: Float[Tensor, "n classes"]) -> tupl
 def check_logits(model: nn.Module, logits: Float[Tensor, "n classes"]) -> None:
     """Logits are (N, classes) and finite; what is not finite is traced to the parameter that caused it, where one did."""
     if not isinstance(logits, Tensor) or logits.dim() != 2:
-        shape = tuple(logits.shape) if isinstance(logits, Tensor) else type(logits).__name__
-        raise ValueError(f"the model returns {shape}; expected logits (N, classes)")
+        raise ValueError(f"the model returns {told(logits)}; expected logits (N, classes)")
     if not torch.isfinite(logits).all():
         named = [*model.named_parameters(), *model.named_buffers()]
         bad = [name for name, p in named if p.is_floating_point() and not torch.isfinite(p).all()]
@@ -45,9 +174,25 @@ def check_logits(model: nn.Module, logits: Float[Tensor, "n classes"]) -> None:
         raise ValueError(f"the model's logits are not finite; {cause}. Load or train it again.")
 
 
+def check_explained(model: nn.Module, logits: Float[Tensor, "n classes"]) -> None:
+    """What an explanation starts from: `check_logits`, and a ProbabilitiesWarning where they are probabilities.
+
+    The gradient of a probability vanishes where it is near 0 or 1: maps fade, and at 1 they are zero everywhere.
+    """
+    check_logits(model, logits)
+    if getattr(model, "probabilities", False) is not True and looks_like_probabilities(logits):
+        warnings.warn(
+            f"{PROBABILITIES}: their gradient vanishes where the model is sure, and maps fade or are zero; remove the softmax "
+            "(a model that is meant to be explained so says model.probabilities = True)",
+            ProbabilitiesWarning,
+            stacklevel=4,
+        )
+
+
 def looks_like_probabilities(logits: Float[Tensor, "n classes"]) -> bool:
     """True when every row lies in [0, 1] and sums to one, as softmax does and logits do not (two classes or more)."""
     if logits.shape[1] < 2:
         return False
     p = logits.detach()
-    return bool((p >= 0).all() and (p <= 1).all() and ((p.sum(1) - 1).abs() < 1e-4).all())
+    slack = max(1e-4, 2 * torch.finfo(p.dtype).eps)  # a sum in half precision is off by more
+    return bool((p >= 0).all() and (p <= 1).all() and ((p.sum(1) - 1).abs() < slack).all())

@@ -6,7 +6,21 @@ from collections.abc import Callable, Iterator, Sequence
 import torch
 from torch import Tensor, nn
 
+from lib.networks import contract
 from lib.system import names as names_
+
+
+@contextlib.contextmanager
+def outside_inference() -> Iterator[None]:
+    """Inside `torch.inference_mode` a block, or a decorated function, that is outside of it: where gradients can be asked for.
+
+    They are off in it until they are, as they were.
+    """
+    if not torch.is_inference_mode_enabled():
+        yield
+        return
+    with torch.inference_mode(False), torch.no_grad():
+        yield
 
 
 @contextlib.contextmanager
@@ -15,7 +29,13 @@ def frozen(model: nn.Module, *, parameters: bool = False) -> Iterator[nn.Module]
 
     `parameters=True` leaves `requires_grad` alone, for kernels that a training loss differentiates through. Training
     flags are restored module by module: a BatchNorm that its owner had frozen inside a training network stays frozen.
+    The block is `outside_inference`, and networks that were made inside are refused with a ValueError.
     """
+    if torch.is_inference_mode_enabled():
+        with outside_inference(), frozen(model, parameters=parameters):
+            yield model
+        return
+    contract.check_outside_inference(model)
     training = [(m, m.training) for m in model.modules()]
     requires = [] if parameters else [(p, p.requires_grad) for p in model.parameters()]
     try:

@@ -118,8 +118,8 @@ def stylize(
     colour and returned grey. Raises ValueError for images outside [0, 1], an alpha outside it, sizes that the network
     cannot halve, a number of styles that does not fit.
     """
-    checks.check_images(x)
-    checks.check_images(style, "the styles")
+    x = checks.check_images(x)
+    style = checks.check_images(style, "the styles")
     if not 0 <= alpha <= 1:
         raise ValueError(f"alpha is {alpha}; it must lie in [0, 1]: 0 keeps the content's own style, 1 gives the other's")
     if len(style) not in (1, len(x)):

@@ -41,13 +41,13 @@ def scores(model: nn.Module, x: Float[Tensor, "n c h w"], layers: Sequence[str],
     """
     if not layers:
         raise ValueError("no layer named; pathways need one at least")
-    checks.check_images(x)
+    x = checks.check_images(x)
     found: list[dict[str, Tensor]] = []
     logits = []
     with hooks.frozen(model):
         for part in x.split(batch_size):
             with hooks.capture(model, layers, cut=False) as seen:
-                logits.append(model(part))
+                logits.append(contract.logits_of(model, part))
             contract.check_logits(model, logits[-1])
             found.append({n: seen[n].amax((2, 3)) for n in layers})
     return Scores({n: torch.cat([f[n] for f in found]) for n in layers}, torch.cat(logits))

@@ -4,13 +4,15 @@ import torch
 from torch import Tensor, nn
 
 from lib.data import datasets
+from lib.networks import contract
 
 
 @torch.no_grad()
 def predictions(model: nn.Module, x: Tensor, batch_size: int = 256) -> Tensor:
     """Predicted classes (N,), in batches, on the model's device."""
     where = next(model.parameters()).device
-    return torch.cat([model(x[i : i + batch_size].to(where)).argmax(1).cpu() for i in range(0, len(x), batch_size)])
+    parts = (x[i : i + batch_size].to(where) for i in range(0, len(x), batch_size))
+    return torch.cat([contract.logits_of(model, part).argmax(1).cpu() for part in parts])
 
 
 def accuracy(model: nn.Module, data: datasets.ImageSet) -> float:

@@ -12,6 +12,7 @@ from torch.nn import functional as F
 
 from lib.attacks import projected
 from lib.attacks.steps import Norm
+from lib.networks import contract
 
 
 @dataclass(frozen=True)
@@ -34,7 +35,7 @@ Objective = Callable[..., Tensor]
 
 def standard(model: nn.Module, x: Float[Tensor, "n c h w"], y: Int[Tensor, " n"], moment: Moment) -> Float[Tensor, " n"]:
     """Cross-entropy on the images as they are."""
-    return F.cross_entropy(model(x), y, reduction="none")
+    return F.cross_entropy(contract.logits_of(model, x), y, reduction="none")
 
 
 def adversarial(
@@ -79,7 +80,7 @@ def adversarial(
         judge=False,
         generator=moment.generator,
     )
-    return F.cross_entropy(model(found.x_adv), y, reduction="none")
+    return F.cross_entropy(contract.logits_of(model, found.x_adv), y, reduction="none")
 
 
 OBJECTIVES: dict[str, Objective] = {"standard": standard, "adversarial": adversarial}

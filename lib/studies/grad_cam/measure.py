@@ -62,7 +62,9 @@ def identity(model: classifier.Classifier, x: Tensor, y: Tensor, head: str = "he
 
 
 class _Changed(torch.nn.Module):
-    """A network with another last step: what is explained is a function of its scores."""
+    """A network with another last step: what is explained is a function of its scores, probabilities too."""
+
+    probabilities = True
 
     def __init__(self, model: classifier.Classifier, last: Callable[[Tensor], Tensor]) -> None:
         super().__init__()
