@@ -98,7 +98,7 @@ def load(name: str, split: Split, size: int | None, channels: int | None, limit:
     if not name or not (root / split).is_dir():
         raise FileNotFoundError(
             f"data set 'folder:{name}' ({split}): there is no folder {root / split}. Lay your images out as {expected}, or "
-            "set STUDY_DATA to the folder above."
+            "set STUDY_DATA to the folder above. (Networks as they were published, epochs: 0, need no train folder.)"
         )
     splits = [root / s for s in ("train", "test") if (root / s).is_dir()]
     beside = [p for p in (root / split).iterdir() if visible(p.name) and p.suffix.lower() in SUFFIXES and p.is_file()]

@@ -56,6 +56,14 @@ def images_of(name: str, split: datasets.Split, size: int, channels: int, limit:
     return datasets.load(name, split, size=size, channels=channels, limit=limit)
 
 
+def training_images(config: TrainConfig) -> datasets.ImageSet:
+    """The images that a network is trained on. Where it is taken as published, and there are none, those of the test split
+    stand in: they tell its classes.
+    """
+    split: datasets.Split = "train" if config.epochs or datasets.has_split(config.dataset, "train") else "test"
+    return images_of(config.dataset, split, config.size, config.channels, config.limit)
+
+
 def fresh(config: TrainConfig, data: datasets.ImageSet, base: "Trained | None" = None) -> Any:
     """The network as it is before training: with new weights, or with those of `base`."""
     if base is not None:
@@ -73,7 +81,7 @@ def key_of(config: TrainConfig) -> str:
 
     Raises what `lib.data.datasets.load` raises.
     """
-    data = images_of(config.dataset, "train", config.size, config.channels, config.limit)
+    data = training_images(config)
     content = data.fingerprint + (data.marks if config.maps else "")  # weak maps are made of masks and boxes
     return config.key(content + "".join(key_of(c) for c in config.needs))
 
@@ -86,8 +94,8 @@ def trained(
     `on_epoch` gets the history row of each finished epoch. Raises what `lib.data.datasets.load` raises, ValueError for a
     configuration that cannot be built, RuntimeError where the loss stops being finite, OSError where the disk is full.
     """
-    data = images_of(config.dataset, "train", config.size, config.channels, config.limit)
-    if len(data) < config.batch_size:
+    data = training_images(config)
+    if config.epochs and len(data) < config.batch_size:
         raise ValueError(f"{config.dataset} has {len(data)} training images, fewer than one batch of {config.batch_size}")
     base = trained(config.start, device_name=device_name) if config.start else None
     teacher = trained(config.teacher, device_name=device_name) if config.teacher else None

@@ -104,7 +104,7 @@ def _fit(
     forward = torch.compile(model) if config.compile else model
     if config.snapshots and not history:
         _keep(path, 0, model)
-    steps = len(data) // config.batch_size
+    steps = max(1, len(data) // config.batch_size)  # fewer images than a batch are enough where nothing is trained
     end = min(config.epochs * steps, config.stop or sys.maxsize)
     with threads(config.threads):
         for epoch in range(len(history), -(-end // steps)):

@@ -8,11 +8,14 @@ import time
 
 import pytest
 import torch
+from PIL import Image
 from pydantic import ValidationError
 
 from lib.attacks import projected
+from lib.data import datasets
 from lib.networks import models
 from lib.runs import graph
+from lib.studies.grad_cam import measure, plan
 from lib.system import devices, files, paths
 from lib.training import cache, evaluate, loop, objectives
 from lib.training import config as config_
@@ -395,3 +398,44 @@ def test_no_epoch_leaves_the_weights_as_they_are(home):
     start = cache.fresh(config, cache.images_of(config.dataset, "train", config.size, config.channels, config.limit))
     assert all(torch.equal(a, b) for a, b in zip(first.model.parameters(), start.parameters(), strict=True))
     assert first.history == [] == trained(config).history
+
+
+def test_networks_as_published_need_no_training_images(home, tmp_path, monkeypatch):
+    """A folder of images for evaluation alone: its classes decide the head; training on it is refused in words."""
+    monkeypatch.setenv("STUDY_DATA", str(tmp_path / "data"))
+    for split, name in (("test", "evaluation"), ("test", "both"), ("train", "both")):
+        for i, c in enumerate(("a", "b", "c")):
+            folder = tmp_path / "data" / name / split / c
+            folder.mkdir(parents=True)
+            for k in range(2 if split == "test" else 3):
+                Image.new("RGB", (16, 16), (80 * i, 10 * k, len(split))).save(folder / f"{k}.png")
+    given = {"size": 16, "arch": "plain", "batch_size": 64}
+    alone = TrainConfig(dataset="folder:evaluation", epochs=0, **given)
+    data = cache.training_images(alone)
+    assert (data.split, len(data), data.classes) == ("test", 6, ("a", "b", "c"))
+    network = trained(alone)
+    assert network.model(data.images).shape == (6, 3) and network.history == []
+    with pytest.raises(FileNotFoundError, match=r"no folder .*evaluation/train.*epochs: 0, need no train folder"):
+        trained(TrainConfig(dataset="folder:evaluation", epochs=1, **given))
+    both = TrainConfig(dataset="folder:both", epochs=0, **given)  # where there are training images, they are in the key
+    assert cache.training_images(both).split == "train" and cache.key_of(both) == both.key(
+        datasets.load("folder:both", "train", size=16, channels=3).fingerprint
+    )
+
+
+def test_grad_cam_looks_at_a_folder_without_training_images(home, tmp_path, monkeypatch):
+    """The whole of study 0, from its parameters: networks, what is seen, images of two objects, a measurement."""
+    monkeypatch.setenv("STUDY_DATA", str(tmp_path / "data"))
+    for i, c in enumerate(("n01 [a] 50%", "n02 é#", "n03")):
+        folder = tmp_path / "data" / "only for [looking]" / "test" / c
+        folder.mkdir(parents=True)
+        for k in range(4):
+            Image.effect_noise((20, 18), 20 + 9 * k).convert("RGB").rotate(30 * i).save(folder / f"{k} [x].png")
+    p = plan.Parameters(
+        dataset="folder:only for [looking]", size=16, images=8, epochs=0, seeds=1, architectures=("plain",), eps=(0.03,),
+        steps=2, first="n01 [a] 50%", second="n02 é#",
+    )  # fmt: skip
+    (job,) = plan.jobs(p)
+    assert plan.networks(p, *job)[0].epochs == 0 and len(plan.seen(p, *job)) == 2
+    assert plan.two_objects(p).images.shape[1:] == (3, 32, 32)
+    assert set(measure.measure(p, *job).measure) >= {"identity/cam", "identity/sum"}
