@@ -6,7 +6,7 @@ import pytest
 import torch
 from PIL import Image
 
-from lib.data import datasets, image_sets
+from lib.data import datasets, image_sets, imagenet
 from lib.system import paths
 
 
@@ -169,7 +169,7 @@ def test_restricted_imagenet_groups_classes_by_their_number(tmp_path, monkeypatc
     assert data.classes == ("dog", "cat", "frog", "turtle", "bird", "primate", "fish", "crab", "insect")
     assert data.labels.bincount().tolist() == [118, 5, 3, 5, 21, 18, 9, 4, 20]
     number = (255 * data.images[:, 0, 0, 0] + 256 * 255 * data.images[:, 1, 0, 0]).round().long()
-    bounds = torch.tensor(list(datasets.RESTRICTED.values()))[data.labels]
+    bounds = torch.tensor(list(imagenet.RESTRICTED.values()))[data.labels]
     assert ((number >= bounds[:, 0]) & (number <= bounds[:, 1])).all()
     assert len(datasets.load("restricted:imagenet", "train", limit=30)) == 30
     shutil.rmtree(tmp_path / "imagenet" / "train" / "n00000007")
