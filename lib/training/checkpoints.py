@@ -12,8 +12,17 @@ from lib.system.progress import say
 
 
 def contiguous(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-    """As safetensors stores them."""
-    return {k: v.detach().cpu().contiguous() for k, v in tensors.items()}
+    """As safetensors stores them: each in memory of its own, also where a network ties weights or cuts them out of one.
+
+    Reading gives every name its values; a network that ties them ties them again when it is built.
+    """
+    found: dict[str, Tensor] = {}
+    taken: set[int] = set()
+    for name, tensor in tensors.items():
+        own = tensor.detach().cpu().contiguous()
+        found[name] = own.clone() if own.untyped_storage().data_ptr() in taken else own
+        taken.add(own.untyped_storage().data_ptr())
+    return found
 
 
 def write(path: Path, model: nn.Module, optimizer: torch.optim.Optimizer, history: list[dict[str, float]]) -> None:
