@@ -1,8 +1,12 @@
 """What the parameters of the studies have in common: of all, of those on images, of those that train networks."""
 
+import ast
+import re
+import typing
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from lib.data.datasets import ImageSet
 from lib.networks import models
@@ -14,9 +18,38 @@ class Parameters(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
+    @model_validator(mode="before")
+    @classmethod
+    def _as_written(cls, given: Any) -> Any:
+        """What papermill and YAML can write: papermill's API makes text of a tuple, its command line of any list, and YAML of
+        None."""
+        if not isinstance(given, dict):
+            return given
+        return {k: _read(v, cls.model_fields[k].annotation) if k in cls.model_fields else v for k, v in given.items()}
+
     profile: str = "laptop"
     variant: Annotated[str, Field(description="a second run of the same study, on other data", pattern="^[a-z0-9_-]*$")] = ""
     device: Annotated[Literal["auto", "cpu", "cuda", "mps"], Field(description="auto: the fastest there is")] = "auto"
+
+
+def _read(value: Any, hint: Any) -> Any:
+    """A text as the tuple, dictionary or None that it stands for, where the parameter is one and never a text itself."""
+    kinds = {typing.get_origin(h) or h for h in (hint, *typing.get_args(hint))}
+    if not isinstance(value, str) or str in ({hint} | set(typing.get_args(hint) if type(None) in kinds else ())):
+        return value
+    text = value.strip()
+    if type(None) in kinds and text in ("None", "null", "~"):
+        return None
+    if not kinds & {tuple, list, dict} or text[:1] not in ("(", "[", "{"):
+        return value
+    text = re.sub(r"np\.\w+\(([^()]*)\)", r"\1", text)  # numpy's numbers, as they stand in the text of a tuple
+    try:
+        return ast.literal_eval(text)
+    except (ValueError, SyntaxError):  # names without quotes, as on a command line: [plain, residual]
+        try:
+            return yaml.safe_load(f"[{text[1:-1]}]" if text[0] == "(" and text[-1] == ")" else text)
+        except yaml.YAMLError:
+            return value
 
 
 class OnImages(Parameters):

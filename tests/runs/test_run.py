@@ -11,6 +11,8 @@ import numpy as np
 import pandas as pd
 import papermill
 import pytest
+import yaml
+from papermill.translators import PythonTranslator
 
 from lib.runs import headless, pictures, profiles, record, sources
 from lib.runs import run as run_
@@ -59,6 +61,40 @@ def test_wrong_parameters_are_refused_before_anything_runs(home, overrides, mess
 def test_scientific_notation_arrives_as_a_number():
     """YAML reads 1e-3 as text; the schema makes it a number."""
     assert profiles.parameters("01-attention-shift", "smoke", {"learning_rate": "1e-3"}).learning_rate == 0.001
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "expected"),
+    [
+        ("eps", (0.01, 0.05), (0.01, 0.05)),
+        ("eps", [0.01, 0.05], (0.01, 0.05)),
+        ("eps", (np.float64(0.01), np.float32(0.25)), (0.01, 0.25)),
+        ("eps", "[0.01, 5e-2]", (0.01, 0.05)),  # papermill -p eps "[0.01, 5e-2]"
+        ("architectures", ("plain", "residual"), ("plain", "residual")),
+        ("architectures", "(plain, residual)", ("plain", "residual")),
+        ("architectures", "[plain]", ("plain",)),
+        ("augment", (), ()),
+        ("train_images", None, None),
+        ("train_images", "None", None),
+        ("train_images", np.int64(64), 64),
+        ("dataset", "folder:(a, b)", "folder:(a, b)"),  # a text stays one
+        ("dataset", "[x]", "[x]"),
+    ],
+)
+def test_whatever_papermill_writes_arrives_as_it_was(home, name, value, expected):
+    """papermill's API writes tuples, and what it does not know, as text in quotes; YAML has its own None."""
+    written = {}
+    exec(PythonTranslator.codify({name: value}), written)
+    given = {"profile": "smoke", name: written[name]}
+    assert getattr(run_.start("01-attention-shift", given).parameters, name) == expected
+    dumped = yaml.safe_load(yaml.safe_dump({name: written[name]}))
+    assert getattr(profiles.parameters("01-attention-shift", "smoke", dumped), name) == expected
+
+
+@pytest.mark.parametrize("value", ["(0.01, 0.05", "(0.01, x)", "[[0.1]]", "{0.1: 2}", "(0.05; 0.01)", "__import__('os')"])
+def test_what_is_no_tuple_is_refused_as_before(value):
+    with pytest.raises(ValueError, match="nothing was run"):
+        profiles.parameters("01-attention-shift", "smoke", {"eps": value})
 
 
 def test_unknown_runs_and_profiles_are_refused():
