@@ -24,6 +24,7 @@ def total_variation(x: Float[Tensor, "n c h w"]) -> Float[Tensor, " n"]:
     return down.mean((1, 2, 3)) + right.mean((1, 2, 3))
 
 
+@hooks.outside_inference()
 def features(
     model: nn.Module,
     layer: str,

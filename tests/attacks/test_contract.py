@@ -19,6 +19,14 @@ SIDE = {"eps": 0.2, "steps": 3}
 
 
 @pytest.fixture
+def y(x):
+    """What the network decides, so that there is something to attack."""
+    found = toy()(x).argmax(1)
+    assert len(found.unique()) > 2
+    return found
+
+
+@pytest.fixture
 def labels(x):
     return (toy(classes=1)(x)[:, 0] > 0).long()
 
