@@ -6,6 +6,8 @@ from typing import Any
 
 import matplotlib as mpl
 import matplotlib.pyplot as plt
+from matplotlib.figure import Figure
+from matplotlib.text import Text
 
 MAGNITUDE, SIGNED = "cividis", "RdBu_r"
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
@@ -31,6 +33,18 @@ STYLE = {
 
 def use_style() -> None:
     plt.rcParams.update(STYLE)
+
+
+def as_written(fig: Figure) -> None:
+    """Let every text stand as it was written: a dollar in the name of a class begins no formula. Called where a figure is
+    saved, so that it holds for titles, labels, ticks and legends alike, whoever set them.
+    """
+    for ax in fig.axes:
+        for axis in (ax.xaxis, ax.yaxis):
+            axis.get_ticklabels()  # writes them
+    for text in fig.findobj(Text):
+        if "$" in text.get_text() and r"\mathdefault" not in text.get_text():  # which are matplotlib's own powers of ten
+            text.set_parse_math(False)
 
 
 def series(i: int) -> dict[str, Any]:

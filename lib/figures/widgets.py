@@ -70,9 +70,16 @@ def bars(ax: Axes, probabilities: Tensor, classes: Sequence[str], title: str) ->
 
 def png(fig: Figure) -> bytes:
     buffer = io.BytesIO()
+    style.as_written(fig)
     fig.savefig(buffer, format="png", dpi=100)
     plt.close(fig)
     return buffer.getvalue()
+
+
+def told(error: BaseException) -> str:
+    """An error as HTML: its own words where it is meant for people, else what kind of error it is too."""
+    words = str(error) if str(error) and isinstance(error, (ValueError, RuntimeError, OSError)) else f"{error!r}"
+    return f'<b style="color:#D55E00">{html.escape(words)}</b>'
 
 
 class Explorer:
@@ -96,11 +103,16 @@ class Explorer:
     def update(self, _change: Any = None) -> None:
         """Draw again from what the controls say now."""
         self.status.value = "<i>working …</i>"
+        open_before = plt.get_fignums()
         try:
             values = {k: uploaded(c) if isinstance(c, ipywidgets.FileUpload) else c.value for k, c in self.controls.items()}
             fig, text = self.render(**values)
-        except (ValueError, RuntimeError, OSError) as error:
-            self.status.value = f'<b style="color:#D55E00">{html.escape(str(error))}</b>'
+            drawn = png(fig)
+        except BaseException as error:  # whatever it is: nobody shall wait for a picture that does not come
+            self.status.value = told(error)
+            for number in set(plt.get_fignums()) - set(open_before):
+                plt.close(number)
+            if not isinstance(error, Exception):
+                raise
             return
-        self.picture.value = png(fig)
-        self.status.value = text
+        self.picture.value, self.status.value = drawn, text

@@ -157,6 +157,7 @@ class Run:
         if not alt.strip():
             raise ValueError(f"figure {name!r} needs alt text: what a reader who cannot see it should know")
         metadata = {"png": {"Software": None}, "svg": {"Date": None}}
+        style.as_written(fig)
         for suffix in ("png", "svg") if line_art else ("png",):
             buffer = io.BytesIO()
             fig.savefig(buffer, format=suffix, metadata=metadata[suffix], bbox_inches="tight")

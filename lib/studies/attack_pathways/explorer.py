@@ -85,8 +85,10 @@ class Explorer:
                 p, self.arch.value, source, name, self.target.value, chosen=(self.attack.value,), layers=named
             )
             self.show(graph)
-        except (ValueError, RuntimeError, OSError) as error:
-            self.status.value = f'<b style="color:#D55E00">{html.escape(str(error))}</b>'
+        except BaseException as error:  # whatever it is: nobody shall wait for a graph that does not come
+            self.status.value = widgets.told(error)
+            if not isinstance(error, Exception):
+                raise
         finally:
             self.button.disabled = False
 
