@@ -97,12 +97,13 @@ def told(output: object) -> str:
     if isinstance(output, Tensor):
         return str(tuple(output.shape))
     kind = type(output).__name__
+    kind = f"{'an' if kind[0] in 'AEIOUaeiou' else 'a'} {kind}"
     if isinstance(output, Mapping):
-        return f"a {kind} of {', '.join(f'{k!r}: {_shape(v)}' for k, v in output.items())}"
+        return f"{kind} of {', '.join(f'{k!r}: {_shape(v)}' for k, v in output.items())}"
     if isinstance(output, tuple | list):
         names = getattr(output, "_fields", range(len(output)))
-        return f"a {kind} of {', '.join(f'{n}: {_shape(v)}' for n, v in zip(names, output, strict=True))}"
-    return "None" if output is None else f"a {kind}"
+        return f"{kind} of {', '.join(f'{n}: {_shape(v)}' for n, v in zip(names, output, strict=True))}"
+    return "None" if output is None else kind
 
 
 def _shape(value: object) -> str:

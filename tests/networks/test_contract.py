@@ -61,7 +61,7 @@ def test_what_is_returned_is_told_with_names_and_shapes(x):
         (lambda z: Pair(z, None), r"a Pair of logits: \(6, 4\), aux: NoneType.*output='logits'"),
         (lambda z: {"hidden": z[..., None, None], "scores": z}, r"a dict of 'hidden': \(6, 4, 1, 1\).*output='scores'"),
         (lambda z: (z[..., None], [z]), r"a tuple of 0: \(6, 4, 1\), 1: list.*output=0"),
-        (lambda z: object(), r"a object; .*output=FUNCTION"),
+        (lambda z: object(), r"an object; .*output=FUNCTION"),
     ):
         with pytest.raises(ValueError, match=f"the model returns {message}"):
             contract.logits_of(Returns(put), x)
@@ -69,7 +69,7 @@ def test_what_is_returned_is_told_with_names_and_shapes(x):
     assert torch.equal(contract.logits_of(picked, x), toy()(x))
     for output in ("scores", 3, lambda found: found["scores"]):
         wrong = classifier.adapt(Returns(lambda z: Output(loss=None, logits=z)), output=output)
-        with pytest.raises((ValueError, KeyError), match=r"picks nothing: the model returns a Output of 'loss'|scores"):
+        with pytest.raises((ValueError, KeyError), match=r"picks nothing: the model returns an Output of 'loss'|scores"):
             contract.logits_of(wrong, x)
 
 
