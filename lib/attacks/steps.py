@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from lib.attacks.losses import Loss
 from lib.data import checks
 from lib.data.checks import Labels
-from lib.networks import contract
+from lib.networks import contract, reach
 
 Norm = Literal["linf", "l2"]
 
@@ -142,7 +142,7 @@ def input_gradient(
             contract.check_logits(model, logits)
             checks.check_labels(y, logits.shape[1], len(x))
         losses = _per_sample(loss(logits, y), len(x))
-        (gradient,) = torch.autograd.grad(losses.sum(), x)
+        gradient = reach.image_gradient(model, losses.sum(), x)
     return wide(gradient), losses.detach(), logits.detach()
 
 

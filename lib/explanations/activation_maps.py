@@ -7,6 +7,8 @@ For a layer with activations :math:`A^k_{ij}` at Z positions and a class with lo
   :math:`g = \partial Y_c/\partial A` and :math:`\alpha = g^2 / (2 g^2 + g^3 \sum_{ab} A_{ab} + 10^{-6})`, 0 where g = 0;
 * CAM (Zhou et al. 2016), where the head is global average pooling and a linear layer: :math:`S = \sum_k w^c_k A^k`.
 
+A layer may also have its channels last, or be the tokens of a vision transformer (`lib.networks.layouts`).
+
 `sign` chooses what is shown of the raw map S: `positive` is ReLU(S), the map of the papers; `counterfactual` is ReLU(-S),
 which equals Grad-CAM with negated gradients; `signed` is S itself, so positive - counterfactual = signed.
 """
@@ -22,8 +24,9 @@ from torch.nn import functional as F
 
 from lib.data import checks
 from lib.explanations.explanation import Explanation
-from lib.networks import contract, hooks
+from lib.networks import contract, hooks, layouts, reach
 from lib.networks.contract import Targets
+from lib.networks.layouts import Layout
 
 Sign = Literal["positive", "signed", "counterfactual"]
 Method = Literal["gradcam", "gradcam++"]
@@ -64,10 +67,11 @@ def gradcam(
     *,
     method: Method = "gradcam",
     sign: Sign = "positive",
+    layout: Layout | None = None,
     create_graph: bool = False,
 ) -> Explanation:
     """The Grad-CAM or Grad-CAM++ map of one layer, (N, h, w), or (N, K, h, w) for K classes an image; see `gradcams`."""
-    found = gradcams(model, x, targets, [layer], method=method, sign=sign, create_graph=create_graph)
+    found = gradcams(model, x, targets, [layer], method=method, sign=sign, layout=layout, create_graph=create_graph)
     return Explanation(found.maps[layer], found.logits)
 
 
@@ -79,6 +83,7 @@ def gradcams(
     *,
     method: Method = "gradcam",
     sign: Sign = "positive",
+    layout: Layout | None = None,
     create_graph: bool = False,
 ) -> Maps:
     """Grad-CAM or Grad-CAM++ maps of several layers and several classes.
@@ -86,12 +91,14 @@ def gradcams(
     One forward pass, without a graph below the first explained layer, and one backward pass a class down to that layer;
     all layers share it. `x` is (N, C, H, W) in [0, 1]. `targets` is one class for all images, (N,), or (N, K) for K
     classes an image, a function of the logits that gives these (`predicted`), or None: the predicted class. The pre-softmax
-    logit is explained. Values are raw: neither normalised nor enlarged (`normalise`, `upsample`).
+    logit is explained. Values are raw: neither normalised nor enlarged (`normalise`, `upsample`). `layout` says where the
+    layers have their channels, or makes maps of what they put out; None: as `lib.networks.layouts` finds.
 
     With `create_graph` the maps (through activations and channel weights alike) and logits are differentiable with
     respect to the parameters and `x`, any number of times. Flags, hooks and `.grad` are left as they were.
 
-    Raises ValueError for images outside [0, 1], classes out of range, a wrong or shared layer, logits that are not finite.
+    Raises ValueError for images outside [0, 1], classes out of range, a wrong or shared layer, logits that are not finite,
+    a layer that no gradient reaches because the network cuts it, and for one whose layout does not tell itself.
     """
     if sign not in ("positive", "signed", "counterfactual"):
         raise ValueError(f"unknown sign {sign!r}; choose positive, signed or counterfactual")
@@ -103,27 +110,33 @@ def gradcams(
     if not names:
         raise ValueError("no layer named; a map needs one at least")
     x = checks.check_images(x)
+    unreached: set[str] = set()
     with (
         hooks.frozen(model, parameters=create_graph),
-        hooks.capture(model, names, cut=not create_graph) as seen,
+        hooks.capture(model, names, cut=not create_graph, any_layout=True) as seen,
         torch.enable_grad(),
     ):
         logits = contract.logits_of(model, x if create_graph else x.detach())
         contract.check_explained(model, logits)
         classes, single = contract.target_classes(targets, logits)
         activations = [seen[n] for n in names]
+        as_maps = [layouts.maps_of(model, n, seen[n], logits, x.shape[2:], layout) for n in names]
         found: list[list[Tensor]] = [[] for _ in names]
         last = classes.shape[1] - 1
         for k in range(classes.shape[1]):
             score = logits.gather(1, classes[:, k : k + 1]).sum()  # summed: rows do not see each other
             keep = create_graph or k < last
-            gradients = torch.autograd.grad(score, activations, create_graph=create_graph, retain_graph=keep, allow_unused=True)
-            for maps, activation, gradient in zip(found, activations, gradients, strict=True):
+            gradients = reach.gradients(score, activations, create_graph=create_graph, retain_graph=keep)
+            for name, maps, activation, gradient, as_map in zip(names, found, activations, gradients, as_maps, strict=True):
                 if gradient is None:
                     gradient = torch.zeros_like(activation)  # the class does not depend on this layer
+                    unreached.add(name)
                 kept = activation if create_graph else activation.detach()
+                if as_map:
+                    gradient, kept = layouts.both(gradient, kept, as_map, name)
                 weights = _weights(gradient, kept, method)
                 maps.append(torch.einsum("nc,nchw->nhw", weights, kept))
+    reach.check(model, x, [n for n in names if n in unreached])
     stacked = [m[0] if single else torch.stack(m, 1) for m in found]
     return Maps({n: _signed(m, sign) for n, m in zip(names, stacked, strict=True)}, logits if create_graph else logits.detach())
 

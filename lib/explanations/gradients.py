@@ -24,8 +24,9 @@ from torch.nn import functional as F
 
 from lib.data import checks
 from lib.explanations.explanation import Explanation
-from lib.networks import contract, hooks
+from lib.networks import contract, hooks, layouts, reach
 from lib.networks.contract import Targets
+from lib.networks.layouts import Layout
 
 Of = Literal["score", "loss"]
 Rule = Literal["midpoint", "right", "gausslegendre"]
@@ -60,7 +61,7 @@ def _differentiate(
     with torch.enable_grad():
         z = x if create_graph and x.requires_grad else x.detach().requires_grad_()
         logits = contract.logits_of(model, z)
-        (values,) = torch.autograd.grad(_objective(logits, classes(logits), of).sum(), z, create_graph=create_graph)
+        values = reach.image_gradient(model, _objective(logits, classes(logits), of).sum(), z, create_graph=create_graph)
     return values, logits
 
 
@@ -91,30 +92,40 @@ def gradient(
 
 
 def layer_gradient(
-    model: nn.Module, x: Float[Tensor, "n c h w"], targets: Targets, layer: str, *, create_graph: bool = False
+    model: nn.Module,
+    x: Float[Tensor, "n c h w"],
+    targets: Targets,
+    layer: str,
+    *,
+    layout: Layout | None = None,
+    create_graph: bool = False,
 ) -> Explanation:
     """The gradient of the target's logit at a layer (`NAME` or `into:NAME`), and the logits of the same pass.
 
     (N, C, h, w), or (N, K, C, h, w) for K classes an image. One forward pass, without a graph below the layer, and one
-    backward pass a class down to it. `x`, `targets` and `create_graph` as in `gradient`; raises ValueError as it does, and
-    for a wrong layer.
+    backward pass a class down to it. `x`, `targets` and `create_graph` as in `gradient`, `layout` as in `gradcam`; raises
+    ValueError as they do.
     """
     x = checks.check_images(x)
     with (
         hooks.frozen(model, parameters=create_graph),
-        hooks.capture(model, [layer], cut=not create_graph) as seen,
+        hooks.capture(model, [layer], cut=not create_graph, any_layout=True) as seen,
         torch.enable_grad(),
     ):
         logits = contract.logits_of(model, x if create_graph else x.detach())
         contract.check_explained(model, logits)
         classes, single = contract.target_classes(targets, logits)
         scores = logits.gather(1, classes).sum(0)  # summed over rows: they do not see each other
-        found = [
-            torch.autograd.grad(
-                score, seen[layer], create_graph=create_graph, retain_graph=create_graph or k + 1 < len(scores)
-            )[0]
-            for k, score in enumerate(scores)
-        ]
+        as_map = layouts.maps_of(model, layer, seen[layer], logits, x.shape[2:], layout)
+        found, unreached = [], False
+        for k, score in enumerate(scores):
+            keep = create_graph or k + 1 < len(scores)
+            (value,) = reach.gradients(score, [seen[layer]], create_graph=create_graph, retain_graph=keep)
+            unreached |= value is None
+            value = torch.zeros_like(seen[layer]) if value is None else value
+            found.append(layouts.both(value, value, as_map, layer)[0] if as_map else value)
+    if unreached:
+        reach.check(model, x, [layer])
     return Explanation(found[0] if single else torch.stack(found, 1), logits if create_graph else logits.detach())
 
 

@@ -26,7 +26,7 @@ from torch.utils import _pytree as pytree
 from lib.data import checks
 from lib.explanations.linear_maps import linear_map, over
 from lib.explanations.relevance_rules import Composite, Rule, composite_of
-from lib.networks import contract, hooks
+from lib.networks import contract, hooks, reach
 from lib.networks.contract import Targets
 from lib.networks.tape import KEEPING, WEIGHTED, Step, Tape, normalisation
 
@@ -144,6 +144,9 @@ class _Sweep(NamedTuple):
 
     def back(self, step: Step, relevance: list[Tensor | None], factor: float) -> Iterator[tuple[Tensor, Tensor]]:
         """(input, its relevance) of one step, whose output is multiplied by `factor` further on."""
+        if not all(t.is_floating_point() for t in (*step.sources, *step.outputs)):
+            kind = f"{step.name!r} of integers or complex numbers"
+            raise ValueError(f"LRP has no rule for {kind}, which runs in layer {step.layer!r}; {_WAYS_OUT}")
         if step.name in _ROUTED:
             yield from zip(step.sources, _routed(step, list(step.sources), relevance), strict=True)
             return
@@ -230,19 +233,15 @@ def lrp(
     x = checks.check_images(x)
     record = Tape()
     own = [n for n in names if n != PIXELS]
-    with (
-        hooks.frozen(model, parameters=create_graph),
-        record.naming(model),
-        hooks.capture(model, own, cut=False, seeing=record.want) as seen,
-        torch.set_grad_enabled(create_graph),
-    ):
+    with hooks.frozen(model, parameters=create_graph), torch.set_grad_enabled(create_graph):
         image = x if create_graph else x.detach()
         record.follow(image)
         if PIXELS in names:
             record.want(image)
-        with record:
+        with record.naming(model), hooks.capture(model, own, cut=False, seeing=record.want) as seen, record:
             logits = contract.logits_of(model, image)
         contract.check_explained(model, logits)
+        reach.check_recorded(record, model, x, own, logits, image=PIXELS in names)
         wanted = {n: image if n == PIXELS else seen[n] for n in names}
         classes, single = contract.target_classes(targets, logits)
         sweep = _Sweep(chosen, record, _foldings(record))

@@ -5,6 +5,7 @@ follows every tensor that depends on the image, and keeps the steps that depend 
 """
 
 import contextlib
+import weakref
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
@@ -13,6 +14,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.overrides import TorchFunctionMode
 from torch.utils import _pytree as pytree
+
+from lib.networks import hooks
 
 # Operations that put out their input's values, some of them or means of them: no negative value comes from none.
 KEEPING = {
@@ -41,7 +44,8 @@ KEEPING = {
 }
 WEIGHTED = {"conv2d", "linear"}  # layers with weights that rules know
 _SUMS = {"add", "__add__", "__radd__"}
-_CONSTANT = {
+# Operations that put out a tensor like another, of which they read no value.
+CONSTANT = {
     "zeros_like",
     "ones_like",
     "empty_like",
@@ -51,7 +55,12 @@ _CONSTANT = {
     "new_zeros",
     "new_ones",
     "new_full",
+    "new_empty",
+    "new_tensor",
 }
+# Operations whose integers are values, where those of others (an argmax, a comparison) only choose among values.
+_CASTS = {"to", "type", "type_as", "int", "long", "short", "byte", "char", "quantize_per_tensor"}
+_OUT_OF_TORCH = {"numpy", "__array__", "__dlpack__"}
 _IN_PLACE = {
     "relu_": torch.relu,
     "__iadd__": torch.add,
@@ -81,6 +90,11 @@ def _storage(tensor: Tensor) -> int:
     return tensor.untyped_storage().data_ptr()
 
 
+def _is_value(tensor: Tensor, integers: bool) -> bool:
+    """Whether a result carries values on; `integers`: these do, too."""
+    return tensor.is_floating_point() or tensor.is_complex() or (integers and tensor.dtype != torch.bool)
+
+
 class Tape(TorchFunctionMode):
     """Records operations while it is entered.
 
@@ -97,7 +111,11 @@ class Tape(TorchFunctionMode):
         self.nonnegative: set[int] = set()  # known to hold no negative value, without a look at them
         self.weighted: set[int] = set()  # depends on the image by way of a layer with weights
         self.layers: list[str] = []
+        self.strange = False  # read a tensor of unknown origin, which may come from the image by a way that is not recorded
+        self.left = ""  # the layer in which values that depend on the image went where nothing is recorded
         self._followed: dict[int, Tensor] = {}  # by identity; holding the tensors keeps identities unique
+        self._own: set[int] = set()  # the model's parameters and buffers
+        self._made: dict[int, weakref.ref[Tensor]] = {}  # by identity: came out of an operation and is not followed
         self._changed: dict[int, Tensor] = {}  # by storage: what an in-place operation would have overwritten
 
     def follow(self, tensor: Tensor) -> None:
@@ -111,16 +129,23 @@ class Tape(TorchFunctionMode):
     @contextlib.contextmanager
     def naming(self, model: nn.Module) -> Iterator[None]:
         """Know which module runs, by its name within `model.net` or `model`."""
-        handles = []
-        try:
-            for name, module in model.named_modules():
-                shown = name.removeprefix("net.") or type(module).__name__
-                handles.append(module.register_forward_pre_hook(lambda *_, shown=shown: self.layers.append(shown)))
-                handles.append(module.register_forward_hook(lambda *_: self.layers.pop() and None))
+        self._own = {id(t) for t in (*model.parameters(), *model.buffers())}
+        with hooks.naming(model) as self.layers, hooks.as_written():
             yield
-        finally:
-            for handle in handles:
-                handle.remove()
+
+    def follows(self, tensor: Tensor) -> bool:
+        """Whether a tensor is known to depend on the image."""
+        return id(tensor) in self._followed
+
+    def _known(self, tensor: Tensor) -> bool:
+        """Whether it is clear where a tensor comes from."""
+        i = id(tensor)
+        return i in self._followed or i in self._own or ((made := self._made.get(i)) is not None and made() is tensor)
+
+    def _remember(self, found: Any) -> None:
+        for t in pytree.tree_leaves(found):
+            if isinstance(t, Tensor) and id(t) not in self._followed:
+                self._made[id(t)] = weakref.ref(t)
 
     def __torch_function__(
         self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
@@ -128,9 +153,14 @@ class Tape(TorchFunctionMode):
         kwargs = dict(kwargs or {})
         given = [t for t in pytree.tree_leaves((args, kwargs)) if isinstance(t, Tensor)]
         sources = tuple({id(t): t for t in given if id(t) in self._followed}.values())
-        if not sources or func.__name__ in _CONSTANT:
-            return func(*args, **kwargs)
+        self.strange = self.strange or not all(map(self._known, given))
+        if not sources or func.__name__ in CONSTANT:
+            found = func(*args, **kwargs)
+            self._remember(found)
+            return found
         layer = self.layers[-1] if self.layers else ""
+        if func.__name__ in _OUT_OF_TORCH and any(id(t) in self.reached for t in sources):
+            self.left = self.left or layer
         if func.__name__ == "__setitem__" or (
             func.__name__ != "__get__" and any(_storage(t) in self._changed for t in sources)
         ):
@@ -142,12 +172,14 @@ class Tape(TorchFunctionMode):
         found = func(*args, **kwargs)
         if written is not None and found is not written:  # dropout in evaluation mode returns its input
             self._changed[_storage(written)] = written
-        outputs = tuple(t for t in pytree.tree_leaves(found) if isinstance(t, Tensor) and t.is_floating_point())
+        values = func.__name__ in _CASTS
+        outputs = tuple(t for t in pytree.tree_leaves(found) if isinstance(t, Tensor) and _is_value(t, values))
         weighted = func.__name__ in WEIGHTED or any(id(t) in self.weighted for t in sources)
         for t in outputs:
             self.follow(t)
             if weighted:
                 self.weighted.add(id(t))
+        self._remember(found)
         if outputs and any(id(t) in self.reached for t in sources):
             args, kwargs = pytree.tree_map(lambda a: a, (args, kwargs))  # DenseNet appends to the lists it has passed on
             self._keep(Step(func.__name__, func, args, kwargs, sources, outputs, layer), given)

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from lib.data import checks
-from lib.networks import contract, hooks, tape
+from lib.networks import contract, hooks, reach, tape
 from lib.networks.tape import Step, Tape
 from lib.pathways.neurons import BATCH, median
 
@@ -287,7 +287,8 @@ def influence(
         for part in x.split(batch_size):
             record = Tape()
             with record.naming(model), hooks.capture(model, layers, cut=False, seeing=record.want) as seen, record:
-                contract.logits_of(model, part)
+                logits = contract.logits_of(model, part)
+            reach.check_recorded(record, model, part, layers, logits, image=False)
             if not pairs:
                 pairs = [_walk(record, seen[b], seen[a]) for a, b in itertools.pairwise(layers)]
                 every = {n: tuple(range(seen[n].shape[1])) if shown is None else tuple(shown[n]) for n in layers}

@@ -327,16 +327,16 @@ def test_raw_values_are_the_functions_own(model, x, y, name):
 
 def test_what_a_method_takes_reaches_it(model, x, y):
     expected = {
-        "gradcam": {"layer", "sign"},
+        "gradcam": {"layer", "sign", "layout"},
         "cam": {"layer", "sign", "head"},
         "lrp_t": {"layer", "composite"},
-        "simple_t": {"layer"},
+        "simple_t": {"layer", "layout"},
         "lrp": {"composite"},
         "gradient": {"of"},
         "smoothgrad": {"n", "spread", "of", "generator"},
         "ig": {"steps", "of"},
         "guided": {"of"},
-        "guided-gradcam++": {"layer"},
+        "guided-gradcam++": {"layer", "layout"},
     }
     assert {name: set(METHODS.find(name).takes) for name in expected} == expected
 
@@ -349,6 +349,11 @@ def test_what_a_method_takes_reaches_it(model, x, y):
         for field in fields & other.keys():
             changed = by_name.raw(name, model, x, y, at(name)._replace(**{field: other[field]})).values
             assert not torch.equal(plain, changed), (name, field)
+        if "layout" in fields:
+            turned = by_name.raw(name, model, x, y, at(name)._replace(layout=lambda t: t.flip(2, 3))).values
+            shown = plain if name != "guided-gradcam++" else None
+            assert shown is None or torch.allclose(turned, shown.flip(-2, -1), rtol=1e-12)
+            assert not torch.equal(turned, plain)
     ours = by_name.raw("smoothgrad", model, x, y, INTO._replace(generator=drawn(4))).values
     assert torch.equal(ours, gradients.smoothgrad(model, x, y, n=2, spread=0.1, generator=drawn(4)).values)
 
