@@ -201,7 +201,7 @@ def test_masked_gradients_are_recorded():
             self.conv = torch.nn.Conv2d(3, 2, 1)
 
         def forward(self, x):
-            return self.conv(x).mean((2, 3)) * 0 + torch.tensor([1.0, 0.0])
+            return self.conv(x).mean((2, 3)) * 0 + torch.tensor([2.0, 0.0])
 
     table = measure_images(Constant(), torch.rand(3, 3, 16, 16), torch.tensor([0, 1, 0]), eps=(0.1,))
     assert table.masked.all()
