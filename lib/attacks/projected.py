@@ -34,7 +34,7 @@ from lib.attacks.steps import (
     wide,
 )
 from lib.data.checks import Labels
-from lib.networks import hooks
+from lib.networks import hooks, reach
 
 
 def pgd(
@@ -144,7 +144,9 @@ def ascend(
     for _ in range(steps):
         z = x_adv.detach().to(dtype).requires_grad_()
         with torch.enable_grad():
-            (gradient,) = torch.autograd.grad(_per_sample(objective(z), len(x)).sum(), z)
+            (gradient,) = reach.gradients(_per_sample(objective(z), len(x)).sum(), [z])
+        if gradient is None:
+            raise ValueError("the objective does not depend on the images as far as autograd knows, so nothing can be climbed")
         x_adv = (x + project(x_adv + step * ascent(gradient, norm) - x, eps, norm)).clamp(0, 1)
     x_adv = x_adv.to(dtype)
     check_result(x, x_adv, eps, norm)

@@ -28,7 +28,7 @@ from lib.attacks import jpeg, losses
 from lib.attacks.steps import AttackResult, check_input, fooled, logits_of, project
 from lib.data import checks, images
 from lib.data.checks import Labels
-from lib.networks import contract, hooks
+from lib.networks import contract, hooks, reach
 
 # deviation: the step of Gabor and snow is the construction's own, as Kang et al. published it; Boopathy et al. 2020 took eps /
 # sqrt(200).
@@ -75,12 +75,13 @@ def _optimise(
         for i in range(steps):
             v = latent.detach().requires_grad_()
             with torch.enable_grad():
-                logits = logits_of(model, draw(v, i))
+                drawn = draw(v, i)
+                logits = logits_of(model, drawn)
                 if i == 0:
                     contract.check_logits(model, logits)
                     for labels in (y, goal):
                         checks.check_labels(labels, logits.shape[1], len(y))
-                (gradient,) = torch.autograd.grad(losses.cross_entropy(logits, goal).sum(), v)
+                gradient = reach.image_gradient(model, losses.cross_entropy(logits, goal).sum(), v, image=drawn)
             latent = update(v.detach(), sign * gradient, i)
         with torch.no_grad():
             x_adv = draw(latent, steps)

@@ -9,7 +9,6 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.autograd.function import BackwardCFunction
 from torch.overrides import TorchFunctionMode
-from torch.utils import _pytree as pytree
 from torch.utils.checkpoint import CheckpointError
 
 from lib.explanations import activation_maps
@@ -18,6 +17,7 @@ from lib.explanations.gradients import Of, _check, _chosen, _differentiate, grad
 from lib.networks import hooks
 from lib.networks.contract import Targets
 from lib.networks.layouts import Layout
+from lib.networks.tape import tensors
 
 
 class _GuidedReLU(torch.autograd.Function):
@@ -83,6 +83,10 @@ def _relu_of(name: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Tensor
     return None
 
 
+class _HiddenError(ValueError):
+    """Something ran that cannot be looked into."""
+
+
 class _Guided(TorchFunctionMode):
     """Every ReLU that runs inside is guided: modules, functions and methods alike, in place or not."""
 
@@ -111,15 +115,14 @@ class _Guided(TorchFunctionMode):
         return self._remembered(_GuidedReLU.apply(z, inplace))
 
     def _remembered(self, found: Any) -> Any:
-        for t in pytree.tree_leaves(found):
-            if isinstance(t, Tensor):
-                self._made[id(t)] = weakref.ref(t)
+        for t in tensors(found):
+            self._made[id(t)] = weakref.ref(t)
         return found
 
     def check(self, values: Any) -> None:
         """ValueError for tensors that come out of what cannot be looked into, so that a ReLU in it would not be guided."""
-        for t in pytree.tree_leaves(values):
-            if not isinstance(t, Tensor) or t.grad_fn is None or id(t) in self._own:
+        for t in tensors(values):
+            if t.grad_fn is None or id(t) in self._own:
                 continue
             made = self._made.get(id(t))
             if made is None or made() is not t:
@@ -129,7 +132,7 @@ class _Guided(TorchFunctionMode):
             else:
                 continue
             layer = f" in or below layer {self.running[-1]!r}" if self.running else ""
-            raise ValueError(
+            raise _HiddenError(
                 f"{what} runs{layer}, and whether a ReLU is in it does not show: guided backpropagation would pass it by; "
                 "write it in operations of torch (torch.relu), or use the gradient"
             )
@@ -145,6 +148,7 @@ def guided_backpropagation(model: nn.Module, x: Float[Tensor, "n c h w"], target
     (a scripted function, an `autograd.Function`).
     """
     x = _check(x, of)
+    hooks.check_open(model)
     mode = _Guided(model)
 
     def chosen(logits: Tensor) -> Tensor:
@@ -152,8 +156,14 @@ def guided_backpropagation(model: nn.Module, x: Float[Tensor, "n c h w"], target
         return _chosen(model, targets)(logits)
 
     try:
-        with hooks.frozen(model), hooks.naming(model) as mode.running, hooks.as_written(), mode:
-            values, logits = _differentiate(model, x, chosen, of)
+        with hooks.frozen(model), hooks.as_written():
+            try:
+                with mode:
+                    values, logits = _differentiate(model, x, chosen, of)
+            except _HiddenError:  # once more, to name the layer: names cost a hook a module
+                with hooks.naming(model) as mode.running, mode:
+                    _differentiate(model, x, chosen, of)
+                raise
     except CheckpointError:  # what runs again in the backward pass runs as it is
         raise ValueError(
             "a part of the model runs under torch.utils.checkpoint, where ReLUs cannot be guided; switch checkpointing off"

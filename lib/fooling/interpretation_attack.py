@@ -25,7 +25,7 @@ from lib.attacks.steps import check_input, check_radius, check_result, per_row, 
 from lib.data import checks
 from lib.data.checks import Labels
 from lib.explanations.activation_maps import all_cams
-from lib.networks import hooks
+from lib.networks import hooks, reach
 
 Form = Literal["l1", "topk"]
 LABELS: dict[Form, str] = {"l1": "AAI, L1 form (map)", "topk": "AAI, top-k form (map)"}
@@ -108,7 +108,7 @@ def aai(
                     # deviation: the hinge holds on to the class predicted for x, and in both forms; the print holds on to y,
                     # the code has no hinge.
                     goal = moved - hinge * losses.margin(logits, predicted).clamp_min(0)
-                    (gradient,) = torch.autograd.grad(goal.sum(), z)
+                    gradient = reach.image_gradient(model, goal.sum(), z)
             kept = logits.argmax(1) == predicted
             # deviation: the farthest iterate that keeps the prediction counts, unless `keep=False`; the authors take the last
             # one and drop images.

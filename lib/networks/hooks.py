@@ -140,8 +140,10 @@ class _Hooks:
         return threading.get_ident() == self._thread
 
     def _heard(self, hook: Callable[..., object], backward: bool) -> Callable[..., object]:
+        own, current = self._thread, threading.get_ident
+
         def heard(*given: object) -> object:
-            if self.own or (backward and _in_backward()):  # autograd has threads of its own on accelerators
+            if current() == own or (backward and _in_backward()):  # autograd has threads of its own on accelerators
                 return hook(*given)
             self.elsewhere = True
             return None

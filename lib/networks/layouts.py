@@ -247,11 +247,13 @@ def _grid(model: nn.Module, name: str, shape: tuple[int, ...], n: int, size: tup
         )
     extra = extra_tokens(model, shape[2])
     grid = next(_grids(count - extra, size), None) if count > extra else None
+    if grid is None and (grid := next(_grids(count, size), None)):  # they come in further up, or at the end
+        extra = 0
     if grid is None:
         raise ValueError(
-            f"layer {name!r} has {count} tokens, {extra} of them before the patches by the network's parameters, which leaves "
-            f"no grid in the shape of an image of {size[0]} x {size[1]}; give layout= a function that makes maps (N, C, h, w) "
-            "of (N, T, C), such as lambda t: t[:, 1:].transpose(1, 2).unflatten(2, (h, w))"
+            f"layer {name!r} has {count} tokens, where by its parameters the network has {extra} before the patches, which "
+            f"leaves no grid in the shape of an image of {size[0]} x {size[1]}; give layout= a function that makes maps "
+            "(N, C, h, w) of (N, T, C), such as lambda t: t[:, 1:].transpose(1, 2).unflatten(2, (h, w))"
         )
     h, w = grid
     return lambda t: t[:, extra:].transpose(1, 2).unflatten(2, (h, w))

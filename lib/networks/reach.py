@@ -8,7 +8,7 @@ tensor of unknown origin, a second pass asks autograd, which knows.
 """
 
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, NoReturn
 
 import torch
 from torch import Tensor, nn
@@ -16,7 +16,7 @@ from torch.overrides import TorchFunctionMode
 from torch.utils import _pytree as pytree
 
 from lib.networks import hooks
-from lib.networks.tape import CONSTANT, Tape
+from lib.networks.tape import CONSTANT, Tape, tensors
 
 
 class Ancestry:
@@ -77,11 +77,10 @@ class _Trail(TorchFunctionMode):
         kwargs = kwargs or {}
         found = func(*args, **kwargs)
         name = name_of(func)
-        sources = [t for t in pytree.tree_leaves((args, kwargs)) if isinstance(t, Tensor) and id(t) in self._held]
+        sources = [t for t in tensors((args, kwargs)) if id(t) in self._held]
         if not sources or name in CONSTANT:
             return found
-        made = [t for t in pytree.tree_leaves(found) if isinstance(t, Tensor)]
-        for t in made or [a for a in args[:1] if isinstance(a, Tensor) and name == "__setitem__"]:
+        for t in tensors(found) or [a for a in args[:1] if isinstance(a, Tensor) and name == "__setitem__"]:
             if any(t is s for s in sources) and not name.endswith("_"):
                 continue  # what puts out its own input
             self._held[id(t)] = t
@@ -139,16 +138,28 @@ def gradients(
 
 
 def image_gradient(
-    model: nn.Module, score: Tensor, image: Tensor, *, create_graph: bool = False, retain_graph: bool | None = None
+    model: nn.Module, score: Tensor, at: Tensor, *, image: Tensor | None = None, create_graph: bool = False
 ) -> Tensor:
-    """The gradient of a score at images that require one. Raises ValueError, and says where it is cut, where there is none."""
-    (found,) = gradients(score, [image], create_graph=create_graph, retain_graph=retain_graph)
-    if found is not None:
-        return found
-    where = None if isinstance(model, torch.jit.ScriptModule) else _cut(model, image, None)
-    if where:
-        raise ValueError(f"the gradient is cut below the logits, in {where}, so that nothing reaches the images; {_REMEDY}")
-    raise ValueError(f"the logits do not depend on the images, as far as autograd knows, so there is no gradient; {_REMEDY}")
+    """The gradient of a score of the model's at images, or at what they (`image`) are made of.
+
+    Raises ValueError, and says where it is cut, where there is none.
+    """
+    (found,) = gradients(score, [at], create_graph=create_graph)
+    if found is None:
+        _raise_cut(model, at if image is None else image, "the logits")
+    return found
+
+
+def check_below(model: nn.Module, x: Tensor, record: Tensor, layer: str) -> None:
+    """ValueError for a layer's record that has no gradient towards the images, which have one; parameters are frozen."""
+    if not record.requires_grad:
+        _raise_cut(model, x, f"layer {layer!r}")
+
+
+def _raise_cut(model: nn.Module, x: Tensor, above: str) -> NoReturn:
+    if not isinstance(model, torch.jit.ScriptModule) and (where := _cut(model, x, None)):
+        raise ValueError(f"the gradient is cut below {above}, in {where}, so that nothing reaches the images; {_REMEDY}")
+    raise ValueError(f"autograd knows of no way from the images to {above}, so there is no gradient; {_REMEDY}")
 
 
 class _Witness(Tape):
@@ -164,8 +175,8 @@ class _Witness(Tape):
             self._ancestry.root(tensor)
 
     def check(self, values: Any, layer: str) -> None:
-        for t in pytree.tree_leaves(values):
-            if isinstance(t, Tensor) and not self.follows(t) and self._ancestry.has(t):
+        for t in tensors(values):
+            if not self.follows(t) and self._ancestry.has(t):
                 raise ValueError(
                     f"what layer {layer!r} makes of the image is not recorded: it runs a scripted or compiled function, an "
                     f"autograd.Function or an extension. {_PLAIN}"

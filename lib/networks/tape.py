@@ -86,6 +86,21 @@ class Step(NamedTuple):
     layer: str
 
 
+def tensors(values: Any) -> list[Tensor]:
+    """The tensors among arguments or results, also within lists, tuples and dicts."""
+    if isinstance(values, Tensor):
+        return [values]
+    if not isinstance(values, tuple | list | dict):
+        return [t for t in pytree.tree_leaves(values) if isinstance(t, Tensor)] if values is not None else []
+    found: list[Tensor] = []
+    for value in values.values() if isinstance(values, dict) else values:
+        if isinstance(value, Tensor):
+            found.append(value)
+        elif isinstance(value, tuple | list | dict):
+            found += tensors(value)
+    return found
+
+
 def _storage(tensor: Tensor) -> int:
     return tensor.untyped_storage().data_ptr()
 
@@ -129,9 +144,13 @@ class Tape(TorchFunctionMode):
     @contextlib.contextmanager
     def naming(self, model: nn.Module) -> Iterator[None]:
         """Know which module runs, by its name within `model.net` or `model`."""
-        self._own = {id(t) for t in (*model.parameters(), *model.buffers())}
+        self._own |= {id(t) for t in (*model.parameters(), *model.buffers())}
         with hooks.naming(model) as self.layers, hooks.as_written():
             yield
+
+    def know(self, tensor: Tensor) -> None:
+        """Take it as known where a tensor comes from that is not followed."""
+        self._own.add(id(tensor))
 
     def follows(self, tensor: Tensor) -> bool:
         """Whether a tensor is known to depend on the image."""
@@ -143,17 +162,18 @@ class Tape(TorchFunctionMode):
         return i in self._followed or i in self._own or ((made := self._made.get(i)) is not None and made() is tensor)
 
     def _remember(self, found: Any) -> None:
-        for t in pytree.tree_leaves(found):
-            if isinstance(t, Tensor) and id(t) not in self._followed:
+        for t in tensors(found):
+            if id(t) not in self._followed:
                 self._made[id(t)] = weakref.ref(t)
 
     def __torch_function__(
         self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
         kwargs = dict(kwargs or {})
-        given = [t for t in pytree.tree_leaves((args, kwargs)) if isinstance(t, Tensor)]
+        given = tensors(args) + tensors(kwargs)
         sources = tuple({id(t): t for t in given if id(t) in self._followed}.values())
-        self.strange = self.strange or not all(map(self._known, given))
+        if not self.strange and len(sources) < len(given) and not all(map(self._known, given)):
+            self.strange = True
         if not sources or func.__name__ in CONSTANT:
             found = func(*args, **kwargs)
             self._remember(found)
@@ -173,7 +193,7 @@ class Tape(TorchFunctionMode):
         if written is not None and found is not written:  # dropout in evaluation mode returns its input
             self._changed[_storage(written)] = written
         values = func.__name__ in _CASTS
-        outputs = tuple(t for t in pytree.tree_leaves(found) if isinstance(t, Tensor) and _is_value(t, values))
+        outputs = tuple(t for t in tensors(found) if _is_value(t, values))
         weighted = func.__name__ in WEIGHTED or any(id(t) in self.weighted for t in sources)
         for t in outputs:
             self.follow(t)

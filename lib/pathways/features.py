@@ -12,7 +12,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from lib.networks import hooks
+from lib.networks import hooks, reach
 from lib.pathways import neurons
 
 TOGETHER = 32
@@ -63,6 +63,7 @@ def features(
             with hooks.capture(model, [layer], cut=False) as seen:
                 model(x.roll(shifts[i], (2, 3)))
             activation = seen[layer]
+            reach.check_below(model, x, activation, layer)
             if max(channels) >= activation.shape[1] or min(channels) < 0:
                 raise ValueError(f"channels {sorted(channels)} of layer {layer!r}, which has {activation.shape[1]}")
             mean = activation[torch.arange(len(wanted)), wanted].mean((1, 2))
@@ -100,8 +101,10 @@ def patches(
         for channel in channels:
             best = scores[:, channel].sort(descending=True, stable=True)[1][:count]
             chosen = x[best].detach().requires_grad_()
-            with torch.enable_grad(), hooks.capture(model, [layer], cut=False) as seen:
-                model(chosen)
+            with torch.enable_grad():
+                with hooks.capture(model, [layer], cut=False) as seen:
+                    model(chosen)
+                reach.check_below(model, chosen, seen[layer], layer)
                 own = seen[layer][:, channel].flatten(1)
                 value, _ = own.max(1)
                 (gradient,) = torch.autograd.grad(value.sum(), chosen)

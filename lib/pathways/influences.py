@@ -286,6 +286,7 @@ def influence(
     with hooks.frozen(model):
         for part in x.split(batch_size):
             record = Tape()
+            record.know(part)
             with record.naming(model), hooks.capture(model, layers, cut=False, seeing=record.want) as seen, record:
                 logits = contract.logits_of(model, part)
             reach.check_recorded(record, model, part, layers, logits, image=False)

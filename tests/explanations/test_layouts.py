@@ -186,7 +186,11 @@ class Lost(nn.Module):
 def test_what_does_not_tell_has_to_be_said(vit, swin):
     given = {"layout": lambda t: t[:, -16:].transpose(1, 2).unflatten(2, (4, 4))}
     for net, layer, message in (
-        (Plain(), "norm", r"'norm' has 17 tokens, 0 of them before the patches .* leaves no grid .*32 x 32; give layout="),
+        (
+            Plain(),
+            "norm",
+            r"'norm' has 17 tokens, where .* has 0 before the patches, which leaves no grid .*32 x 32; give layout=",
+        ),
         (Plain(19), "act", "'act' has 19 tokens"),
         (Plain(16, first=False), "norm", r"'norm' has \(16, 2, 6\) for 2 image.s.: tokens do not come image by image"),
         (Lost(nn.LayerNorm(8)), "act", r"'act' has \(2, 8, 8, 8\), and where its channels are does not tell; say layout="),
@@ -195,6 +199,9 @@ def test_what_does_not_tell_has_to_be_said(vit, swin):
             activation_maps.gradcam(drawn(net), X, Y, layer)
     assert activation_maps.gradcam(drawn(Plain()), X, Y, "norm", **given).values.shape == (2, 4, 4)
     assert activation_maps.gradcam(drawn(Plain(16)), X, Y, "norm").values.shape == (2, 4, 4)
+    late = Plain(16)
+    late.class_token = nn.Parameter(torch.zeros(1, 1, 6))  # which comes in further up: sixteen are a grid, fifteen none
+    assert activation_maps.gradcam(drawn(late), X, Y, "norm").values.shape == (2, 4, 4)
     lost = drawn(Lost(nn.LayerNorm(8)))
     a, b = (
         activation_maps.gradcam(lost, X, Y, layer, layout=o).values for layer, o in (("act", "channels-last"), ("norm", None))

@@ -11,8 +11,9 @@ from torch.nn import functional as F
 
 from lib import attacks
 from lib.explanations import activation_maps, gradients, guided, relevance
+from lib.fooling import interpretation_attack
 from lib.networks import classifier, hooks
-from lib.pathways import influences
+from lib.pathways import features, influences
 from tests.conftest import Toy, toy
 
 
@@ -40,6 +41,7 @@ CUTS = {
 
 def cut(how):
     net = Cut(**CUTS[how][0]).double().eval()
+    net.stages = ("act2",)
     net.load_state_dict(toy().state_dict())
     return net
 
@@ -74,12 +76,30 @@ def test_a_map_below_a_cut_is_refused(how, graph, x, y):
         lambda m, x, y: guided.guided_backpropagation(m, x, y),
         lambda m, x, y: attacks.pgd(m, x, y, eps=0.1, steps=1),
         lambda m, x, y: attacks.fgsm(m, x, y, eps=[0.1]),
+        lambda m, x, y: attacks.snow(m, x, y, eps=0.1, steps=1),
+        lambda m, x, y: interpretation_attack.aai(m, x, y, eps=0.1, k=2, steps=1),
     ],
-    ids=["gradient", "graph", "loss", "smoothgrad", "ig", "ig-graph", "guided", "pgd", "fgsm"],
+    ids=["gradient", "graph", "loss", "smoothgrad", "ig", "ig-graph", "guided", "pgd", "fgsm", "snow", "aai"],
 )
 def test_pixels_below_a_cut_are_refused(how, kernel, x, y):
     with pytest.raises(ValueError, match=f"cut below the logits, in layer .*{CUTS[how][1]}.* nothing reaches the images"):
         kernel(cut(how), x, y)
+
+
+@pytest.mark.parametrize("how", CUTS)
+def test_features_of_a_layer_above_a_cut_are_refused(how, x):
+    """An image that nothing but smoothness moves excites no channel."""
+    for call in (
+        lambda net: features.features(net, "conv2", [0], shape=(3, 8, 8), steps=1),
+        lambda net: features.patches(net, x, "conv2", [0], count=1),
+    ):
+        with pytest.raises(ValueError, match=f"the gradient is cut below layer 'conv2', in layer .*{CUTS[how][1]}"):
+            call(cut(how))
+
+
+def test_an_objective_that_ignores_the_images_is_refused(x):
+    with pytest.raises(ValueError, match="the objective does not depend on the images as far as autograd knows"):
+        attacks.ascend(lambda z: z.detach().mean((1, 2, 3)), x, eps=0.1, steps=1, step=0.1)
 
 
 def test_a_part_that_is_cut_is_no_cut(x, y):
@@ -116,7 +136,7 @@ def test_a_model_that_ignores_the_image_says_so(x, y):
             return self.head(torch.ones(len(x), 6, dtype=x.dtype))
 
     net = Constant().double().eval()
-    with pytest.raises(ValueError, match=r"the logits do not depend on the images"):
+    with pytest.raises(ValueError, match=r"autograd knows of no way from the images to the logits"):
         gradients.gradient(net, x, y)
     with pytest.raises(ValueError, match=r"nothing that was recorded leads from the image to the logits"):
         relevance.lrp(net, x, y)
@@ -333,7 +353,12 @@ def test_a_scripted_model_takes_gradients_and_attacks_and_refuses_the_rest(made,
 
 def test_a_compiled_model_gives_what_it_gave(model, x, y):
     """Also where an earlier call has compiled it without anybody looking on."""
-    compiled = torch.compile(model, backend="eager")
+    calls = []
+
+    def backend(graph, _examples):
+        return lambda *given: calls.append(1) or graph(*given)
+
+    compiled = torch.compile(model, backend=backend)
     kernels = (
         lambda m: gradients.gradient(m, x, y).values,
         lambda m: activation_maps.gradcam(m, x, y, "act2").values,
@@ -343,6 +368,9 @@ def test_a_compiled_model_gives_what_it_gave(model, x, y):
     )
     for kernel in (*kernels, *kernels):
         torch.testing.assert_close(kernel(compiled), kernel(model))
+    before = len(calls)
+    compiled(x)
+    assert len(calls) > before  # compiled as before
 
 
 def test_layers_of_several_outputs(x, y):

@@ -33,7 +33,7 @@ from lib.attacks import losses, projected
 from lib.attacks.losses import kl
 from lib.explanations.activation_maps import all_cams
 from lib.fooling import discrepancy
-from lib.networks import hooks
+from lib.networks import hooks, reach
 from lib.training.objectives import Moment
 
 Term = Literal["one", "all", "kl", "ig"]
@@ -89,7 +89,7 @@ def ig_norm(
     if not along.requires_grad:
         along.requires_grad_()
     loss = F.cross_entropy(model(along), y.repeat(points), reduction="sum")
-    (gradient,) = torch.autograd.grad(loss, along, create_graph=create_graph)
+    gradient = reach.image_gradient(model, loss, along, create_graph=create_graph)
     mean = gradient.view(points, *x.shape).mean(0)
     # deviation: R is per sample; the gradient in the authors' code is of a batch mean, so that its weight is 1 / batch size.
     return (delta * mean).flatten(1).abs().sum(1)
