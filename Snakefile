@@ -14,7 +14,7 @@ from lib.runs import graph, profiles, sources
 from lib.system import paths
 
 PROFILE = config.get("profile", "laptop")
-HOME = Path(os.path.relpath(paths.home(), workflow.basedir))
+HOME = Path(os.path.relpath(paths.home()))
 RESULTS = HOME / "data" / "results" / PROFILE
 TRAINED = HOME / "data" / "models" / "trained"
 FIGURES = HOME / "figures" / PROFILE
@@ -76,7 +76,7 @@ rule measure:
         mem_mb=4000,
         runtime=240,
     shell:
-        "{PYTHON:q} -m lib measure {wildcards.run:q} --profile {PROFILE} --jobs {params.jobs:q} --record {output:q}"
+        "{PYTHON:q} -m lib measure {wildcards.run:q} --profile {PROFILE:q} --jobs {params.jobs:q} --record {output:q}"
 
 
 rule notebook:
@@ -97,30 +97,30 @@ rule notebook:
         mem_mb=8000,
         runtime=240,
     shell:
-        "{PYTHON:q} -m lib run {wildcards.run:q} --profile {PROFILE} --no-report"
+        "{PYTHON:q} -m lib run {wildcards.run:q} --profile {PROFILE:q} --no-report"
 
 
 rule report:
     input:
         RESULTS / "{run}" / "run.json",
-        "lib/reports/report.py",
-        "lib/reports/templates/study/index.html.j2",
+        os.path.relpath(paths.PROJECT / "lib/reports/report.py"),
+        os.path.relpath(paths.PROJECT / "lib/reports/templates/study/index.html.j2"),
     output:
         FIGURES / "{run,[0-9][^/]*}.html",
     resources:
         mem_mb=1000,
         runtime=10,
     shell:
-        "{PYTHON:q} -m lib report {wildcards.run:q} --profile {PROFILE}"
+        "{PYTHON:q} -m lib report {wildcards.run:q} --profile {PROFILE:q}"
 
 
 rule index:
     input:
         [FIGURES / f"{run}.html" for run in RUNS],
-        "notebooks/99-ledger.ipynb",
-        "lib/reports/ledger.py",
+        os.path.relpath(paths.PROJECT / "notebooks/99-ledger.ipynb"),
+        os.path.relpath(paths.PROJECT / "lib/reports/ledger.py"),
     output:
         # a mark, not the page: Snakemake removes an output before it is made anew
         RESULTS / "99-ledger" / "shown.json",
     shell:
-        "{PYTHON:q} -m lib report --index --profile {PROFILE}"
+        "{PYTHON:q} -m lib report --index --profile {PROFILE:q}"

@@ -1,7 +1,11 @@
 """`python -m lib COMMAND …`: what people type. `python -m lib COMMAND --help` says what each takes."""
 
 import importlib
+import locale
+import os
 import sys
+
+from lib.system.progress import say
 
 COMMANDS = {
     "study": "run every study of a profile and render its reports",
@@ -12,6 +16,14 @@ COMMANDS = {
 }
 
 
+def speak_utf8() -> None:
+    """Begin anew in Python's UTF-8 mode where the locale is another one: names, files, Snakemake, its jobs and kernels."""
+    known = locale.getpreferredencoding(False).lower() in ("utf-8", "utf8")
+    if not (known or sys.flags.utf8_mode or sys.flags.ignore_environment):
+        os.environ["PYTHONUTF8"] = "1"
+        os.execv(sys.executable, sys.orig_argv)
+
+
 def main(given: list[str]) -> int:
     if given[:1] in ([], ["-h"], ["--help"]):
         print("usage: python -m lib COMMAND …", *(f"  {name:8}{does}" for name, does in COMMANDS.items()), sep="\n")
@@ -19,8 +31,13 @@ def main(given: list[str]) -> int:
     if given[0] not in COMMANDS:
         print(f"unknown command {given[0]!r}; there are {', '.join(COMMANDS)}", file=sys.stderr)
         return 2
-    return importlib.import_module(f"lib.commands.{given[0]}").main(given[1:])
+    try:
+        return importlib.import_module(f"lib.commands.{given[0]}").main(given[1:])
+    except KeyboardInterrupt:
+        say("interrupted; what was finished is kept, and the same command goes on from there")
+        return 130
 
 
 if __name__ == "__main__":
+    speak_utf8()
     sys.exit(main(sys.argv[1:]))

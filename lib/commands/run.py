@@ -26,7 +26,10 @@ def main(given: list[str]) -> int:
             name, equals, value = pair.partition("=")
             if not equals:
                 raise ValueError(f"--set takes NAME=VALUE, got {pair!r}")
-            overrides[name] = yaml.safe_load(value)
+            try:
+                overrides[name] = yaml.safe_load(value)
+            except yaml.YAMLError as error:
+                raise ValueError(f"--set {pair}: {value!r} is no YAML ({error})") from error
         record = execute(arguments.run, arguments.profile, overrides)
         if not arguments.no_report:
             done = files.read_json(record)

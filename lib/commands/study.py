@@ -17,6 +17,8 @@ from lib.runs import profiles
 from lib.system import files, paths
 from lib.system.progress import say
 
+GRACE = 20  # seconds that Snakemake has to end its jobs
+
 
 def snakemake(profile: str, cores: str, gpus: int, extra: list[str]) -> int:
     """Run the graph; returns Snakemake's exit code. With GPUs every job that computes takes one, so many run at once."""
@@ -27,7 +29,7 @@ def snakemake(profile: str, cores: str, gpus: int, extra: list[str]) -> int:
         "--snakefile",
         str(paths.PROJECT / "Snakefile"),
         "--directory",
-        str(paths.PROJECT),
+        str(paths.PROJECT if os.access(paths.PROJECT, os.W_OK) else paths.home()),  # Snakemake's own notes go there
         "--cores",
         cores,
         "--nolock",
@@ -42,7 +44,16 @@ def snakemake(profile: str, cores: str, gpus: int, extra: list[str]) -> int:
         f"gpu={min(1, gpus)}",
         *extra,
     ]
-    return subprocess.run(command, env=os.environ | {"PYTHONUNBUFFERED": "1"}, check=False).returncode
+    lib = os.pathsep.join([str(paths.PROJECT), *filter(None, [os.environ.get("PYTHONPATH")])])
+    with subprocess.Popen(command, env=os.environ | {"PYTHONUNBUFFERED": "1", "PYTHONPATH": lib}) as process:
+        try:
+            return process.wait()
+        except KeyboardInterrupt:  # a terminal tells Snakemake and its jobs too: they end by themselves
+            try:
+                process.wait(GRACE)
+            except subprocess.TimeoutExpired:
+                process.terminate()
+            raise
 
 
 def main(given: list[str]) -> int:
@@ -57,8 +68,12 @@ def main(given: list[str]) -> int:
     if not profiles.declared_runs(arguments.profile):
         say(f"error: no profile {arguments.profile!r}; there are {', '.join(profiles.PROFILES)}")
         return 2
-    with files.locked(paths.home() / "data" / "study"):
-        code = snakemake(arguments.profile, arguments.cores, arguments.gpus, arguments.extra)
+    try:
+        with files.locked(paths.home() / "data" / "study"):
+            code = snakemake(arguments.profile, arguments.cores, arguments.gpus, arguments.extra)
+    except OSError as error:
+        say(f"error: {error}")
+        return 1
     if code:
         say("some of the study did not finish: read the message above, mend it, and run the same command again")
     pages.tell(arguments.profile)

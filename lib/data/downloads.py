@@ -37,8 +37,8 @@ def read(name: str, kind: str, use: Callable[[Any], Found], **options: Any) -> F
             except Exception as error:
                 raise RuntimeError(
                     f"data set {name!r} could not be had: {_wrong(error)} below {root}, where nothing can be downloaded to "
-                    f"({unwritable}). Put torchvision's layout of {kind} there, or set STUDY_DATA to a folder that holds it "
-                    "or can be written."
+                    f"({unwritable.__cause__ or unwritable}). Put torchvision's layout of {kind} there, or set STUDY_DATA to a "
+                    "folder that holds it or can be written."
                 ) from error
         try:
             return attempt(True)

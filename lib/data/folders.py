@@ -28,7 +28,7 @@ def place(name: str) -> Path:
             f"data set {name!r}: expected the name of a folder below {paths.datasets()}, not a path that leads out of it; set "
             "STUDY_DATA to the folder that holds yours"
         )
-    return paths.datasets() / name
+    return paths.datasets() / os.fsdecode(name.encode("utf-8", "surrogateescape"))
 
 
 def has_split(name: str, split: Split) -> bool:

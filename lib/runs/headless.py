@@ -25,13 +25,18 @@ def execute(run: str, profile: str, overrides: Mapping[str, Any] | None = None) 
 
     chosen = profiles.parameters(run, profile, overrides)
     notebook = profiles.notebook_of(run)
-    declared = papermill.inspect_notebook(str(notebook))
+    declared = papermill.inspect_notebook(_literal(notebook))
     unknown = set(type(chosen).model_fields) ^ set(declared)
     if unknown:
         raise ValueError(f"{notebook.name} and its Parameters disagree about {', '.join(sorted(unknown))}; make them the same")
     begun = start(run.split(".")[0], chosen.model_dump())
     with files.locked(begun.results / "run"):  # a second run of the same results waits for the first
         return _execute(begun, notebook)
+
+
+def _literal(path: Path) -> str:
+    """A path as papermill takes it, which reads braces as fields to fill in."""
+    return str(path).replace("{", "{{").replace("}", "}}")
 
 
 def _execute(begun: Run, notebook: Path) -> Path:
@@ -45,15 +50,15 @@ def _execute(begun: Run, notebook: Path) -> Path:
     try:
         with _headless():
             papermill.execute_notebook(
-                # papermill reads braces in a path as format fields
-                str(notebook).replace("{", "{{").replace("}", "}}"),
-                str(part).replace("{", "{{").replace("}", "}}"),
+                _literal(notebook),
+                _literal(part),
                 parameters=begun.parameters.model_dump(mode="json"),
                 kernel_name="python3",
                 cwd=str(paths.PROJECT),
                 progress_bar=False,
                 stderr_file=sys.stderr,
                 kernel_manager_class="lib.runs.jupyter.IPCKernelManager",
+                extra_arguments=["--log-level=CRITICAL"],  # of the kernel: a traceback a socket where a run is interrupted
             )
     except BaseException as error:
         if part.exists():

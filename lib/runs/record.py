@@ -15,7 +15,7 @@ def commit() -> dict[str, Any]:
 
     def git(*arguments: str) -> str:
         return subprocess.run(
-            ["git", "-C", str(paths.PROJECT), *arguments], capture_output=True, text=True, check=True
+            ["git", "-C", str(paths.PROJECT), *arguments], capture_output=True, encoding="utf-8", check=True
         ).stdout.strip()
 
     try:

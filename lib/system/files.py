@@ -12,15 +12,33 @@ from typing import Any
 
 import filelock
 
+from lib.system import paths
+
+
+@contextlib.contextmanager
+def _writable(path: Path) -> Iterator[None]:
+    """Name the remedy where a folder may not be written."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in (errno.EACCES, errno.EPERM, errno.EROFS):
+            raise
+        raise OSError(
+            error.errno,
+            f"{path} cannot be written ({error.strerror}). What is computed goes below {paths.home()}: set STUDY_HOME to a "
+            "folder that may be written",
+        ) from error
+
 
 @contextlib.contextmanager
 def replacing(path: Path) -> Iterator[Path]:
     """A temporary path beside `path`, moved over it when the block ends well and removed when it does not.
 
-    Raises OSError that names the file and the remedy when the disk is full.
+    Raises OSError that names the file and the remedy when the disk is full or may not be written.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".part", dir=path.parent)
+    with _writable(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".part", dir=path.parent)
     os.close(handle)
     part = Path(name)
     try:
@@ -53,16 +71,21 @@ def write_json(path: Path, content: Any) -> None:
 def read_json(path: Path) -> Any | None:
     """The content, or None where the file is missing or is not JSON (a damaged file is as good as none)."""
     try:
-        return json.loads(path.read_text())
+        return json.loads(path.read_text(encoding="utf-8"))
     except (FileNotFoundError, json.JSONDecodeError, UnicodeDecodeError):
         return None
 
 
 @contextlib.contextmanager
 def locked(path: Path) -> Iterator[None]:
-    """One process at a time; a second one waits. The lock goes with its process, also when that is killed."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with filelock.FileLock(f"{path}.lock"):
+    """One process at a time; a second one waits. The lock goes with its process, also when that is killed.
+
+    Raises OSError that names the remedy where no lock can be written.
+    """
+    with contextlib.ExitStack() as held:
+        with _writable(Path(f"{path}.lock")):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            held.enter_context(filelock.FileLock(f"{path}.lock"))
         yield
 
 

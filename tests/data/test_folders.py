@@ -161,10 +161,10 @@ def test_a_folder_without_nested_ones_keeps_its_order_and_fingerprint(root):
 
 
 def test_a_locale_that_is_not_utf8_reads_the_same_set(root):
-    there = two(root)
+    there = two(root, "fünf")
     (there / "train" / "dog").rename(there / "train" / "hündchen")
     (there / "test" / "dog").rename(there / "test" / "hündchen")
-    code = "from lib.data import datasets; d = datasets.load('folder:mine'); print(d.fingerprint, ascii(d.classes))"
+    code = "from lib.data import datasets; d = datasets.load('folder:f\\xfcnf'); print(d.fingerprint, ascii(d.classes))"
     told = []
     for settings in ({"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}, {"PYTHONUTF8": "1"}):
         command = [sys.executable, "-c", code]

@@ -1,0 +1,193 @@
+"""The project works wherever it lies, in any locale, and says in a line why it cannot: odd folders, read-only ones, Ctrl-C."""
+
+import ast
+import errno
+import json
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import types
+
+import papermill
+import pytest
+
+from lib import __main__ as command
+from lib.commands import study
+from lib.runs import headless, profiles
+from lib.system import files, paths
+
+LIB = sorted((paths.PROJECT / "lib").rglob("*.py"))
+NOT_UTF8 = {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
+
+
+def calls(tree):
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Call):
+            name = getattr(node.func, "attr", getattr(node.func, "id", ""))
+            yield node, name, {k.arg: k.value for k in node.keywords}
+
+
+def test_text_is_utf8_whatever_the_locale():
+    """Every call that reads or writes text says so."""
+    bare = []
+    for file in LIB:
+        for node, name, given in calls(ast.parse(file.read_text(encoding="utf-8"))):
+            owner = ast.unparse(node.func).rpartition(".")[0]
+            binary = any(isinstance(a, ast.Constant) and "b" in str(a.value) for a in [*node.args[:2], given.get("mode")])
+            of_text = name in ("read_text", "write_text", "TextIOWrapper") or (
+                name == "open" and not binary and owner not in ("Image", "tokenize")
+            )
+            piped = owner == "subprocess" and {"text", "universal_newlines"} & set(given)
+            if (of_text or piped) and "encoding" not in given:
+                bare.append(f"{file.relative_to(paths.PROJECT)}:{node.lineno}: {ast.unparse(node)[:80]}")
+    assert not bare, "\n".join(bare)
+
+
+def test_every_shell_line_is_quoted():
+    """So that a checkout may lie in a folder with a space: in the Snakefile by :q, and what make runs is named from there."""
+    snakefile = (paths.PROJECT / "Snakefile").read_text(encoding="utf-8")
+    lines = re.findall(r"shell:\s*\n\s*\"(.*)\"\n", snakefile)
+    assert len(lines) == snakefile.count("shell:") >= 5
+    bare = [field for line in lines for field in re.findall(r"{[^}]*}", line) if not field.endswith(":q}")]
+    assert not bare
+    rules = (paths.PROJECT / "Makefile").read_text(encoding="utf-8")
+    assert "RUN := .venv/bin/python" in rules and "$(CURDIR)" not in rules and "$(PWD)" not in rules  # from where it lies
+
+
+@pytest.mark.parametrize("folder", ["a b", "{j}", "[x]", "é#%", "it's"])
+def test_notebooks_are_found_in_folders_of_any_name(tmp_path, folder):
+    notebook = tmp_path / folder / "99-ledger.ipynb"
+    notebook.parent.mkdir()
+    shutil.copy(profiles.notebook_of("99-ledger"), notebook)
+    assert "profile" in papermill.inspect_notebook(headless._literal(notebook))
+
+
+def lib(*arguments, **settings):
+    environment = os.environ | {k: str(v) for k, v in settings.items()}
+    done = subprocess.run(
+        [sys.executable, "-m", "lib", *arguments], cwd=paths.PROJECT, env=environment, capture_output=True, check=False
+    )
+    return done.returncode, done.stdout.decode(), done.stderr.decode()
+
+
+def test_commands_speak_in_any_locale(home):
+    code, said, errors = lib(**NOT_UTF8)
+    assert code == 2 and said.startswith("usage: python -m lib COMMAND") and not errors
+    code, _, errors = lib("run", "01-attention-shift", "--profile", "smoke", "--set", "typo=ü", STUDY_HOME=home, **NOT_UTF8)
+    assert code == 2 and "unknown parameter 'typo'" in errors and "Traceback" not in errors
+    code, _, errors = lib("run", "01-attention-shift", "--profile", "smoke", "--set", "device=ü", STUDY_HOME=home, **NOT_UTF8)
+    assert code == 2 and "device = 'ü'" in errors
+    code, _, errors = lib("run", "01-attention-shift", "--profile", "smoke", "--set", "eps=[0.1", STUDY_HOME=home)
+    assert code == 2 and "--set eps=[0.1: '[0.1' is no YAML" in errors and "Traceback" not in errors
+
+
+def test_json_is_utf8_in_any_locale(tmp_path):
+    files.write_bytes(tmp_path / "a.json", '{"class": "hündchen"}'.encode())
+    code = "from pathlib import Path; from lib.system import files; print(ascii(files.read_json(Path('a.json'))))"
+    command = [sys.executable, "-c", code]
+    environment = os.environ | NOT_UTF8 | {"PYTHONPATH": str(paths.PROJECT)}
+    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, check=True)
+    assert rb"h\xfcndchen" in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("encoding", "mode", "anew"), [("UTF-8", 0, False), ("ANSI_X3.4-1968", 0, True), ("latin-1", 0, True), ("ascii", 1, False)]
+)
+def test_a_locale_that_is_not_utf8_begins_anew_in_utf8(monkeypatch, encoding, mode, anew):
+    """Once; what is started from there (Snakemake, its jobs, kernels) inherits it."""
+    monkeypatch.setenv("PYTHONUTF8", "0")
+    begun = []
+    monkeypatch.setattr(command.os, "execv", lambda *given: begun.append((os.environ["PYTHONUTF8"], *given)))
+    monkeypatch.setattr(command.locale, "getpreferredencoding", lambda _: encoding)
+    flags = types.SimpleNamespace(utf8_mode=mode, ignore_environment=0)
+    monkeypatch.setattr(command, "sys", types.SimpleNamespace(flags=flags, executable="py", orig_argv=["py", "-m", "lib", "x"]))
+    command.speak_utf8()
+    assert begun == ([("1", "py", ["py", "-m", "lib", "x"])] if anew else [])
+
+
+def test_an_interrupted_command_ends_in_one_line(home):
+    """Ctrl-C in the middle of a training: a line, and the exit status that shells know."""
+    config = json.dumps({"dataset": "digits", "arch": "small", "size": 28, "channels": 1, "epochs": 500})
+    process = subprocess.Popen(
+        [sys.executable, "-m", "lib", "train", "--config", config, "--record", str(home / "record.json")],
+        cwd=paths.PROJECT,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=os.environ | {"STUDY_HOME": str(home), "OMP_NUM_THREADS": "1"},
+    )
+    with process:
+        for line in process.stderr:
+            if "epoch 1/500" in line:
+                process.send_signal(signal.SIGINT)
+                break
+        rest = process.stderr.read()
+    assert process.returncode == 130 and "Traceback" not in rest
+    assert rest.splitlines()[-1].startswith("interrupted; what was finished is kept")
+
+
+class Started:
+    """Snakemake as `study` starts it: it is told to stop while it runs, and takes its time or not."""
+
+    def __init__(self, command, env, slow):
+        self.command, self.env, self.slow, self.ended = command, env, slow, []
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        pass
+
+    def wait(self, timeout=None):
+        if timeout is None:
+            raise KeyboardInterrupt
+        if self.slow:
+            raise subprocess.TimeoutExpired("snakemake", timeout)
+        self.ended.append("by itself")
+
+    def terminate(self):
+        self.ended.append("told to")
+
+
+@pytest.mark.parametrize(("slow", "ended"), [(False, "by itself"), (True, "told to")])
+@pytest.mark.parametrize("writable", [True, False])
+def test_a_study_that_is_interrupted_leaves_nothing_running(home, monkeypatch, slow, ended, writable):
+    """And Snakemake keeps its notes where they can be written, in a read-only checkout below STUDY_HOME."""
+    started = []
+
+    def popen(command, env):
+        started.append(Started(command, env, slow))
+        return started[0]
+
+    monkeypatch.setattr(study.subprocess, "Popen", popen)
+    monkeypatch.setattr(study.os, "access", lambda path, mode: writable)
+    with pytest.raises(KeyboardInterrupt):
+        study.main(["--profile", "smoke"])
+    (process,) = started
+    assert process.ended == [ended]
+    at = process.command[process.command.index("--directory") + 1]
+    assert at == str(paths.PROJECT if writable else home)
+    assert process.env["PYTHONPATH"].split(os.pathsep)[0] == str(paths.PROJECT)
+
+
+@pytest.mark.parametrize("number", [errno.EACCES, errno.EROFS, errno.EPERM])
+def test_a_folder_that_may_not_be_written_is_named_with_the_remedy(home, monkeypatch, capsys, number):
+    def refused(*_arguments, **_options):
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(files.filelock, "FileLock", refused)
+    assert study.main(["--profile", "smoke"]) == 1
+    said = capsys.readouterr().err
+    assert (
+        said.count("\n") == 1 and f"{home}/data/study.lock cannot be written" in said and "set STUDY_HOME to a folder" in said
+    )
+    monkeypatch.setattr(files.tempfile, "mkstemp", refused)
+    with pytest.raises(OSError, match=f"a.json cannot be written.*{os.strerror(number)}.*set STUDY_HOME"):
+        files.write_json(home / "a.json", {})
+
+
+def test_an_error_inside_a_lock_is_its_own(tmp_path):
+    with pytest.raises(PermissionError, match="of the work itself"), files.locked(tmp_path / "a"):
+        raise PermissionError(errno.EACCES, "of the work itself")
