@@ -5,6 +5,7 @@ from lib.figures.charts import (
     bands,
     bars,
     boxes,
+    by_measure,
     cell,
     density,
     legend_below,
@@ -18,7 +19,7 @@ from lib.figures.charts import (
     same_height,
     table,
 )
-from lib.figures.pictures import blank, colour_bar, grid, heatmap, image, outline, overlay, row_labels
+from lib.figures.pictures import blank, colour_bar, for_and_against, grid, heatmap, image, outline, overlay, row_labels
 from lib.figures.style import COLOURS, LINES, MAGNITUDE, MARKERS, SIGNED, series, use_style
 from lib.figures.widgets import Explorer, choice, integer, png, slider, upload, uploaded
 
@@ -34,10 +35,12 @@ __all__ = [
     "bars",
     "blank",
     "boxes",
+    "by_measure",
     "cell",
     "choice",
     "colour_bar",
     "density",
+    "for_and_against",
     "grid",
     "heatmap",
     "image",

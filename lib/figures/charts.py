@@ -98,6 +98,22 @@ def bands(ax: Axes, found: pd.DataFrame, x: str, line: str, *, within: tuple[flo
         band(ax, part[x], part, str(label), number, within=within, **look)
 
 
+def by_measure(
+    found: pd.DataFrame, x: str, line: str, titles: dict[str, tuple[str, str]], *, xlabel: str, width: float = 3.9
+) -> Figure:
+    """A panel for each value of the column `measure`, of shares and distances in [0, 1]: curves over x, one a `line`.
+
+    `titles` has the title of each panel and the name of its axis of y.
+    """
+    fig, axes = panels(found.measure.nunique(), width=width, height=2.9, sharey=False)
+    for ax, (what, part) in zip(axes, found.groupby("measure", sort=False), strict=True):
+        bands(ax, part, x, line, within=(0, 1))
+        title, label = titles[what]
+        ax.set(title=title, xlabel=xlabel, ylabel=label, ylim=(0, None))
+    axes[0].legend(fontsize=7)
+    return fig
+
+
 def density(
     ax: Axes, values: Sequence[float], label: str | None, number: int, *, within: tuple[float, float], **look: Any
 ) -> None:

@@ -54,6 +54,18 @@ def overlay(ax: Axes, x: Tensor, values: Tensor, title: str = "") -> mpl.image.A
     return drawn
 
 
+def for_and_against(axes: Sequence[Axes], x: Tensor, signed: Tensor) -> tuple[mpl.image.AxesImage, mpl.image.AxesImage]:
+    """A signed map (H, W) of an image in three pictures: what speaks for, what speaks against, both; each over its own largest
+    value."""
+
+    def scaled(values: Tensor) -> Tensor:
+        return values / (float(values.abs().max()) or 1.0)
+
+    overlay(axes[0], x, scaled(signed.relu()))
+    drawn = overlay(axes[1], x, scaled((-signed).relu()))
+    return drawn, heatmap(axes[2], scaled(signed), signed=True, limit=1.0)
+
+
 def outline(ax: Axes) -> None:
     """A border around a picture that is pointed out."""
     for spine in ax.spines.values():
@@ -66,9 +78,12 @@ def colour_bar(fig: Figure, drawn: mpl.image.AxesImage, axes: Any, label: str) -
     bar.ax.grid(False)
 
 
-def grid(rows: int, columns: int, *, cell: float = 1.25, width: float | None = None) -> tuple[Figure, np.ndarray]:
-    """A figure of square cells for pictures, axes as an array (rows, columns)."""
-    fig, axes = plt.subplots(rows, columns, figsize=(width or cell * columns + 0.6, cell * rows + 0.5), squeeze=False)
+def grid(
+    rows: int, columns: int, *, cell: float = 1.25, width: float | None = None, aspect: float = 1.0
+) -> tuple[Figure, np.ndarray]:
+    """A figure of cells for pictures, `cell` inches high and `aspect` times as wide; axes as an array (rows, columns)."""
+    size = (width or cell * aspect * columns + 0.6, cell * rows + 0.5)
+    fig, axes = plt.subplots(rows, columns, figsize=size, squeeze=False)
     return fig, axes
 
 

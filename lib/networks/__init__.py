@@ -5,6 +5,7 @@ The index of this folder, a line a name: what it is and its source. What has no 
 * `create`, `names`, `parameter_count`, `Classifier`: networks by name, under the contract.
 * `SMALL_NETWORKS`, `CIFAR_RESNETS`, `NETWORKS`: the names: small ones, those of papers, those of torchvision and timm.
 * `plain`: six convolutions in the manner of VGG. Simonyan and Zisserman 2015, arXiv:1409.1556.
+* `connected`: the same under linear layers, as VGG's. Likewise.
 * `residual`: residual blocks. He et al. 2016, arXiv:1512.03385, eqs. 1 and 2.
 * `inception`: branches side by side. Szegedy et al. 2015, arXiv:1409.4842.
 * `STAGES`: what their stages are called.
@@ -40,7 +41,7 @@ from lib.networks.folding import folded
 from lib.networks.hooks import capture, find_layer, frozen
 from lib.networks.models import SMALL_NETWORKS, create, names, parameter_count
 from lib.networks.papers import CIFAR_RESNETS, SmallNet, WResNet, wresnet
-from lib.networks.small import STAGES, inception, plain, residual
+from lib.networks.small import STAGES, connected, inception, plain, residual
 from lib.networks.style import StyleNet, adain, statistics, style_distance, stylize, vgg19
 from lib.networks.tape import Normalisation, Step, Tape, bound, normalisation
 from lib.networks.zoo import NETWORKS, Entry, build
@@ -66,6 +67,7 @@ __all__ = [
     "capture",
     "check_explained",
     "check_logits",
+    "connected",
     "create",
     "find_layer",
     "folded",

@@ -9,12 +9,13 @@ from torch import nn
 from lib.networks import zoo
 from lib.networks.classifier import Classifier
 from lib.networks.papers import CIFAR_RESNETS, small, wresnet
-from lib.networks.small import inception, plain, residual
+from lib.networks.small import connected, inception, plain, residual
 from lib.system.names import close
 
 SMALL_NETWORKS: dict[str, Callable[[int, int], Classifier]] = {
     "plain": plain,
     "residual": residual,
+    "connected": connected,
     "inception": inception,
     "small": small,
     "wresnet": wresnet,

@@ -72,6 +72,14 @@ def plain(channels: int, classes: int) -> Classifier:
     )
 
 
+def connected(channels: int, classes: int) -> Classifier:
+    """The convolutions of `plain` under a head like VGG's: pooled to 2 x 2, then two linear layers; CAM has no place."""
+    net = plain(channels, classes).net
+    net.pool = nn.AdaptiveAvgPool2d(2)
+    net.head = nn.Sequential(nn.Linear(4 * 64, 64), nn.ReLU(), nn.Linear(64, classes))
+    return Classifier(net, stages=STAGES, classes=classes)
+
+
 def residual(channels: int, classes: int) -> Classifier:
     """Nine convolutions with shortcuts: a stem and four residual blocks."""
     return _three_stages(

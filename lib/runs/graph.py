@@ -40,11 +40,19 @@ def jobs(configs: Iterable[TrainConfig], together: int = 1) -> dict[str, list[Tr
 
 
 def measurements(run: str, profile: str, together: int = 1) -> dict[str, list[tuple[Any, ...]]]:
-    """The jobs of a run that one process measures, by its name: neighbours, alike in number, `together` at most."""
-    found = profiles.part(run, "plan").jobs(profiles.parameters(run, profile))
-    count = -(-len(found) // max(1, together))
-    ends = [i * len(found) // count for i in range(count + 1)]
-    return {f"{run}/{files.digest_of(found[a:b])}": found[a:b] for a, b in itertools.pairwise(ends)}
+    """The jobs of a run that one process measures, by its name: neighbours, alike in number, `together` at most.
+
+    What asks no trained network has a process of its own, since it can begin at once.
+    """
+    p = profiles.parameters(run, profile)
+    plan = profiles.part(run, "plan")
+    found = plan.jobs(p)
+    parts = [[job] for job in found if not plan.networks(p, *job)]
+    waiting = [job for job in found if [job] not in parts]
+    count = -(-len(waiting) // max(1, together))
+    ends = [i * len(waiting) // count for i in range(count + 1)] if waiting else []
+    parts += [waiting[a:b] for a, b in itertools.pairwise(ends)]
+    return {f"{run}/{files.digest_of(part)}": part for part in parts}
 
 
 def asked(run: str, profile: str, jobs: Sequence[tuple[Any, ...]]) -> list[TrainConfig]:

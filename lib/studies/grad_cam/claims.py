@@ -7,7 +7,8 @@ from lib.claims.claim import Claim, Kind, Rule
 from lib.claims.court import OURS_ALONE, Court
 from lib.claims.cubes import Cubes
 from lib.claims.intervals import over
-from lib.studies.grad_cam.plan import FAMILY, Parameters
+from lib.studies.grad_cam.photo import SHARE
+from lib.studies.grad_cam.plan import Parameters, named
 
 SOURCE = "Selvaraju et al. 2017"
 TALK = "presentation of the Grad-CAM project"
@@ -22,10 +23,11 @@ def judge(table: pd.DataFrame, p: Parameters, *, test: bool = True) -> list[Clai
     """Every claim, for every network that has its measure: without masks, say, nothing lies on an object."""
     unknown = "Without interval: every map of this kind is empty."
     court = Court("00", p, Cubes.of(table), test, p.seeds, draws=200, unknown=unknown)
-    for arch in p.architectures:
-        own = court.within(arch, f" ({FAMILY.get(arch, arch)}).")
-        seen = at_strongest(court.cubes, arch, p.eps[-1])
-        for id, kind, statement, measure, less, rule, statistic, source in claimed(p):
+    asked = [(p.published, on_photographs(p), p.radii[-1], 1)]
+    for arch, claims, eps, seeds in asked + [(arch, claimed(p), p.eps[-1], p.seeds) for arch in p.architectures]:
+        own = court.within(arch, f" ({named(arch)}).", seeds=seeds)
+        seen = at_strongest(court.cubes, arch, eps)
+        for id, kind, statement, measure, less, rule, statistic, source in claims:
             if measure not in seen:
                 continue
             values = seen[measure]
@@ -41,30 +43,55 @@ def at_strongest(cubes: Cubes, arch: str, eps: float) -> dict[str, np.ndarray]:
     return {measure: values for (arm, measure, level), values in cubes.values.items() if arm == arch and level in (0.0, eps)}
 
 
-def claimed(p: Parameters) -> list[Row]:
-    """What is claimed of each network, in order."""
-    moved = f"targeted attack minus random signs, eps {p.eps[-1]:g}"
-    rows: list[Row] = []
-    for which, statement in (
-        ("cam", "Without ReLU, Grad-CAM at the last layer is CAM over the number of positions Z"),
-        ("sum", "The map without ReLU is Grad-CAM minus the counterfactual map"),
-        ("product", "Where Grad-CAM is above zero, the counterfactual map is zero"),
-    ):
-        told = "largest difference of the two sides over the largest value, mean of the images"
-        key = f"identity/{which}"
-        rows.append((f"identity-{which}", "claim", statement, key, "", Rule("within", EXACT), told, SOURCE))
-    rows.append(
-        (
-            "softmax-differs",
-            "control",
-            "The map of the probability is another one than that of the logit",
-            "identity/softmax",
-            "",
-            Rule("above", EXACT),
-            "largest difference of the two maps, each over its own largest value",
-            OURS_ALONE,
+def identities(prefix: str = "") -> list[Row]:
+    """What holds of any network whose head is average pooling and a linear layer; and that the score is what is explained."""
+    told = "largest difference of the two sides over the largest value, mean of the images"
+    rows: list[Row] = [
+        (f"identity-{which}", "claim", statement, f"{prefix}identity/{which}", "", Rule("within", EXACT), told, SOURCE)
+        for which, statement in (
+            ("cam", "Without ReLU, Grad-CAM at the last layer is CAM over the number of positions Z"),
+            ("sum", "The map without ReLU is Grad-CAM minus the counterfactual map"),
+            ("product", "Where Grad-CAM is above zero, the counterfactual map is zero"),
         )
+    ]
+    statement = "The map of the probability is another one than that of the logit"
+    told = "largest difference of the two maps, each over its own largest value"
+    above = Rule("above", EXACT)
+    return [*rows, ("softmax-differs", "control", statement, f"{prefix}identity/softmax", "", above, told, OURS_ALONE)]
+
+
+def on_photographs(p: Parameters) -> list[Row]:
+    """What is claimed of the published network, in order."""
+    rows = identities("photo/")
+    half = "share of the map's mass on the half of the picture that shows the class's photograph"
+    for id, sign, rule, statement in (
+        ("photo-two", "positive", Rule("above", 0.5), "In a picture of two photographs, a class's map lies on its own"),
+        ("photo-counterfactual", "counterfactual", Rule("below", 0.5), "… and its counterfactual map on the other"),
+    ):
+        rows.append((id, "claim", statement, f"photo/two/{sign}", "", rule, half, SOURCE))
+    statement = "In a picture of two photographs, the last layer's map lies more on its own than a middle layer's"
+    told = f"{half}, last minus middle layer"
+    rows.append(
+        ("photo-late-beats-middle", "claim", statement, "photo/two/positive", "photo/two/positive/middle", UP, told, TALK)
     )
+    grown = f"growth of the class's log-probability once {SHARE:.0%} of the picture is taken away"
+    for sign, rule, does, marks in (("counterfactual", UP, "raises", "against"), ("positive", DOWN, "lowers", "for")):
+        key, id = f"photo/removal/{sign}", f"photo-removal-{sign}"
+        statement = f"Taking away what the map {marks} a class marks {does} the class's probability"
+        rows.append((id, "claim", statement, key, "", rule, f"{grown}, where the map is largest", SOURCE))
+        statement = f"… and {does} it more than taking away as large a region elsewhere"
+        told = f"{grown}: where the map is largest, minus the same form elsewhere"
+        rows.append((f"{id}-over-elsewhere", "control", statement, key, f"{key}/elsewhere", rule, told, OURS_ALONE))
+    statement = "A targeted attack changes the map of the true class more than noise does"
+    told = f"NISSIM with the clean map, attack towards {p.aim} minus random signs, eps {p.radii[-1]:g}"
+    rows.append(("photo-attack-moves-map", "claim", statement, "photo/nissim/attack", "photo/nissim/noise", UP, told, TALK))
+    return rows
+
+
+def claimed(p: Parameters) -> list[Row]:
+    """What is claimed of each network that the study trains, in order."""
+    moved = f"targeted attack minus random signs, eps {p.eps[-1]:g}"
+    rows = identities()
     for how, told in (("energy", MASS), ("pointing", "share of peaks on the object")):
         statement = "The last layer's map lies on the object more than a middle layer's"
         told = f"{told}, true class, last minus middle layer"

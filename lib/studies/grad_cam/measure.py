@@ -12,7 +12,17 @@ from lib.data import datasets
 from lib.explanations import activation_maps
 from lib.measures import comparison
 from lib.networks import classifier
-from lib.studies.grad_cam.plan import Parameters, evaluation_set, head_of, layers_of, network, two_objects
+from lib.studies.grad_cam import photo
+from lib.studies.grad_cam.plan import (
+    Parameters,
+    evaluation_set,
+    head_of,
+    layers_of,
+    network,
+    photo_set,
+    published_network,
+    two_objects,
+)
 from lib.training import evaluate
 
 
@@ -82,7 +92,12 @@ BATCH = 50
 
 
 def measure(p: Parameters, arch: str, seed: int) -> pd.DataFrame:
-    """Everything about one network: rows (arm, seed, image_id, measure, level, value), the arm is the architecture."""
+    """Everything about one network: rows (arm, seed, image_id, measure, level, value), the arm is the architecture.
+
+    Measures of the published network on photographs begin with `photo/`.
+    """
+    if arch == p.published:
+        return _published(p)
     model, data = network(p, arch, seed).model, evaluation_set(p)
     where = next(model.parameters()).device
     found: dict[tuple[str, float], list[Tensor]] = {}
@@ -102,6 +117,26 @@ def measure(p: Parameters, arch: str, seed: int) -> pd.DataFrame:
         for cue in ("shape", "texture"):
             keep(f"by/{cue}", 0, (decided == conflict.attributes[cue]).float())
     tables = [rows(arch, seed, name, level, torch.cat(values)) for (name, level), values in found.items()]
+    return pd.concat(tables, ignore_index=True)
+
+
+def _published(p: Parameters) -> pd.DataFrame:
+    """The published network, an image being a photograph."""
+    model, data = published_network(p), photo_set(p, p.pictures)
+    layers, where = layers_of(model, p.published), next(model.parameters()).device
+    found: dict[tuple[str, float], list[Tensor]] = {}
+
+    def keep(measure: str, level: float, values: Tensor) -> None:
+        found.setdefault((f"photo/{measure}", level), []).append(values.detach().float().cpu())
+
+    for index in torch.arange(len(data)).split(photo.BATCH):
+        x, y = data.images[index].to(where), data.labels[index].to(where)
+        for name, values in identity(model, x, y, head_of(p.published)).items():
+            keep(f"identity/{name}", 0, values)
+    for name, values in photo.two_in_one(model, layers, data, torch.Generator().manual_seed(0)).items():
+        keep(name, 0, values)
+    photo.under_attack(model, layers["last"], data, data.classes.index(p.aim), p.radii, p.steps, keep)
+    tables = [rows(p.published, 0, name, level, torch.cat(values)) for (name, level), values in found.items()]
     return pd.concat(tables, ignore_index=True)
 
 

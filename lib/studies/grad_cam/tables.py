@@ -8,7 +8,7 @@ import pandas as pd
 
 from lib.claims.cubes import Cubes
 from lib.claims.intervals import Interval
-from lib.studies.grad_cam.plan import FAMILY, LEVELS, Parameters
+from lib.studies.grad_cam.plan import LEVELS, Parameters, named
 
 IDENTITIES = {
     "cam": "CAM = Z · Grad-CAM without ReLU, last layer",
@@ -18,11 +18,7 @@ IDENTITIES = {
 }
 SIGNS = {"positive": "for it", "counterfactual": "against it"}
 CUES = ("shape", "texture")
-
-
-def named(arch: str) -> str:
-    """What a network is called in tables and pictures."""
-    return FAMILY.get(arch, arch)
+KINDS = {"attack": "targeted attack", "noise": "random signs"}
 
 
 def told(cubes: Cubes, p: Parameters, arch: str, measure: str, level: float = 0.0) -> Interval:
@@ -34,6 +30,44 @@ def _row(found: Interval, value: str = "value", **about: Any) -> dict[str, Any]:
     return about | {value: found.value, "low": found.low, "high": found.high}
 
 
+def removal(cubes: Cubes, p: Parameters) -> pd.DataFrame:
+    """Rows (map, taken away, value, low, high): the growth of the log-probability of a class once what its map marks is taken
+    away, and once as large a region elsewhere is."""
+    regions = {"what the map marks": "", "as large a region elsewhere": "/elsewhere"}
+    return pd.DataFrame(
+        [
+            _row(_of_photographs(cubes, p, f"removal/{sign}{suffix}"), **{"map": says, "taken away": region})
+            for (sign, says), (region, suffix) in itertools.product(SIGNS.items(), regions.items())
+        ]
+    )
+
+
+def two_photographs(cubes: Cubes, p: Parameters) -> pd.DataFrame:
+    """Rows (map, value, low, high): the share of a class's map on its own half of a picture of two photographs."""
+    asked = {
+        "positive": "for it, last layer",
+        "positive/middle": "for it, middle layer",
+        "counterfactual": "against it, last layer",
+    }
+    return pd.DataFrame([_row(_of_photographs(cubes, p, f"two/{which}"), map=says) for which, says in asked.items()])
+
+
+def photographs_under_attack(cubes: Cubes, p: Parameters) -> pd.DataFrame:
+    """Rows (measure, line, eps, value, low, high): whether the class aimed at is reached, how far the map moves."""
+    return pd.DataFrame(
+        [
+            _row(_of_photographs(cubes, p, f"{measure}/{kind}", eps), measure=measure, line=says, eps=eps)
+            for measure, (kind, says), eps in itertools.product(("reached", "nissim"), KINDS.items(), p.radii)
+        ]
+    )
+
+
+def _of_photographs(cubes: Cubes, p: Parameters, measure: str, level: float = 0.0) -> Interval:
+    """The mean over photographs of the one published network, with its interval."""
+    name = f"photo/{measure}"
+    return cubes.interval(cubes.mean(p.published, name, level), name, seeds=1)
+
+
 def right(cubes: Cubes, p: Parameters) -> pd.DataFrame:
     """Rows (network, value, low, high): the share of test images that a network gets right."""
     return pd.DataFrame([_row(told(cubes, p, a, "right"), network=named(a)) for a in p.architectures])
@@ -43,10 +77,11 @@ def identities(cubes: Cubes, p: Parameters) -> pd.DataFrame:
     """The largest relative difference of the two sides of each identity, of all images and seeds: a column a network."""
 
     def apart(arch: str, which: str) -> str:
-        values = cubes.values.get((arch, f"identity/{which}", 0.0))
+        values = cubes.values.get((arch, f"{'photo/' if arch == p.published else ''}identity/{which}", 0.0))
         return "CAM not defined" if values is None else f"{np.nanmax(values):.2g}"
 
-    columns = {named(a): {says: apart(a, which) for which, says in IDENTITIES.items()} for a in p.architectures}
+    every = [p.published, *p.architectures]
+    columns = {named(a): {says: apart(a, which) for which, says in IDENTITIES.items()} for a in every}
     return pd.DataFrame(columns).rename_axis("largest relative difference, all images and seeds")
 
 
@@ -72,14 +107,14 @@ def by_layer(cubes: Cubes, p: Parameters) -> pd.DataFrame:
 
 
 def under_attack(cubes: Cubes, p: Parameters) -> pd.DataFrame:
-    """Rows (measure, network, kind, eps, value, low, high): whether the class aimed at is reached, how far the map of the
-    true class moves, and, where there are masks, how much of it stays on the object; kind is `attack` or `noise`."""
+    """Rows (measure, line, eps, value, low, high): whether the class aimed at is reached, how far the map of the true class
+    moves, and, where there are masks, how much of it stays on the object; a line is a network and what is done to images."""
     there = {measure for _, measure, _ in cubes.values}
     measures = [m for m in ("reached", "nissim", "energy") if f"{m}/attack" in there]
     return pd.DataFrame(
         [
-            _row(told(cubes, p, a, f"{measure}/{kind}", eps), measure=measure, network=a, kind=kind, eps=eps)
-            for measure, a, kind, eps in itertools.product(measures, p.architectures, ("attack", "noise"), p.eps)
+            _row(told(cubes, p, a, f"{measure}/{kind}", eps), measure=measure, line=f"{named(a)}, {says}", eps=eps)
+            for measure, a, (kind, says), eps in itertools.product(measures, p.architectures, KINDS.items(), p.eps)
         ]
     )
 

@@ -31,11 +31,11 @@ def images(n: int = 5, size: int = 16) -> torch.Tensor:
 
 @pytest.fixture(scope="module")
 def measured(tmp_path_factory):
-    """Both networks of the smoke profile, measured; the home stays for the explorer."""
+    """All networks of the smoke profile, measured; the home stays for the explorer."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("STUDY_HOME", str(tmp_path_factory.mktemp("home")))
         plan_.evaluation_set.cache_clear()
-        yield pd.concat([measure_.measure(SMOKE, a, s) for a in SMOKE.architectures for s in range(SMOKE.seeds)])
+        yield pd.concat([measure_.measure(SMOKE, *job) for job in plan_.jobs(SMOKE)])
 
 
 def test_identities_hold_to_rounding_and_the_probability_is_no_score(net):
@@ -80,7 +80,11 @@ def test_every_class_is_aimed_at_another():
 
 
 def test_the_measurement_is_whole(measured):
-    assert set(measured.arm) == set(SMOKE.architectures) and set(measured.seed) == {0, 1}
+    assert set(measured.arm) == {SMOKE.published, *SMOKE.architectures} and set(measured.seed) == {0, 1}
+    photo = measured[measured.measure.str.startswith("photo/")]
+    assert set(photo.arm) == {SMOKE.published} and (photo.groupby(["measure", "level"]).size() == SMOKE.pictures).all()
+    assert {"photo/identity/cam", "photo/two/positive/middle", "photo/removal/counterfactual/elsewhere"} <= set(photo.measure)
+    measured = measured[measured.arm != SMOKE.published]
     wide = measured.groupby(["measure", "level"]).size()
     assert {"identity/cam", "energy/last", "pointing/middle", "two/positive/first", "nissim/noise", "by/texture"} <= set(
         measured.measure
@@ -95,11 +99,20 @@ def test_the_measurement_is_whole(measured):
 def test_claims_are_judged_from_intervals(measured):
     found = claims.judge(measured, SMOKE, test=True)
     ids = [c.id for c in found]
-    assert len(set(ids)) == len(ids) == 2 * 15
+    assert len(set(ids)) == len(ids) == 2 * 15 + 12
     assert all(c.verdict == "supported" for c in found if c.id.startswith("identity"))
     assert all(c.note for c in found if c.verdict == "not tested")
     unjudged = claims.judge(measured, SMOKE, test=False)
     assert {c.verdict for c in unjudged} == {"not tested"}
+
+
+def test_what_the_photographs_show_is_found_in_every_profile(measured):
+    """The published network is the same everywhere, so a few photographs tell already."""
+    found = measured[measured.arm == SMOKE.published].groupby("measure").value.mean()
+    assert found["photo/two/positive"] > 0.8 and found["photo/two/counterfactual"] < 0.2
+    assert found["photo/removal/positive"] < found["photo/removal/positive/elsewhere"] < 0
+    assert found["photo/removal/counterfactual"] > found["photo/removal/counterfactual/elsewhere"]
+    assert found["photo/nissim/attack"] > 5 * found["photo/nissim/noise"]
 
 
 def planted(measured: pd.DataFrame, measure: str, value: float) -> pd.DataFrame:
@@ -119,11 +132,14 @@ def planted(measured: pd.DataFrame, measure: str, value: float) -> pd.DataFrame:
         ("attack-leaves-object", "energy/attack", -0.9, "supported"),
         ("leans-on-texture", "by/texture", -0.5, "contradicted"),
         ("identity-cam", "identity/cam", 0.5, "contradicted"),
+        ("photo-removal-counterfactual", "photo/removal/counterfactual", -0.5, "contradicted"),
+        ("photo-removal-positive-over-elsewhere", "photo/removal/positive/elsewhere", -9.0, "contradicted"),
+        ("photo-late-beats-middle", "photo/two/positive/middle", -1.0, "supported"),
     ],
 )
 def test_planted_effects_are_found(measured, claim, measure, value, verdict):
     found = {c.id: c.verdict for c in claims.judge(planted(measured, measure, value), SMOKE, test=True)}
-    assert found[f"{claim}/plain"] == verdict
+    assert found[f"{claim}/{SMOKE.published if claim.startswith('photo-') else 'plain'}"] == verdict
 
 
 @pytest.mark.parametrize(
@@ -132,6 +148,11 @@ def test_planted_effects_are_found(measured, claim, measure, value, verdict):
         ({"first": "ring/stars"}, "two different classes"),
         ({"eps": (0.1, 0.05)}, "ascending order"),
         ({"images": 2}, "greater than or equal to 8"),
+        ({"radii": (0.1, 0.05)}, "radii .* ascending order"),
+        ({"published": "plain"}, "'plain' has no published weights; choose one of vgg16"),
+        ({"published": "resnet18", "architectures": ("resnet18",)}, "both published and among the architectures"),
+        ({"victim": "strawbery"}, r"victim 'strawbery' is none of ImageNet's 1,000 classes; did you mean strawberry"),
+        ({"left": "tiger cat"}, "two different classes each"),
     ],
 )
 def test_bad_parameters(given, message):
@@ -206,9 +227,18 @@ class TestExplorer:
         assert "before" in told and "after" in told
 
 
+def test_cam_is_refused_where_the_head_is_connected_and_grad_cam_is_not():
+    model = models.create("connected", classes=5).eval()
+    x = images(2, 32).float()
+    with pytest.raises(ValueError, match="CAM needs the linear layer after average pooling"):
+        activation_maps.cam(model, x, 0, model.stages[-1])
+    assert activation_maps.gradcam(model, x, 0, model.stages[-1]).values.shape == (2, 8, 8)
+    assert "cam" not in measure_.identity(model, x, torch.zeros(2, dtype=torch.long))
+
+
 def test_networks_are_those_of_study_1():
     """On shapes nothing is trained twice."""
 
-    ours = {c.digest for c in plan_.networks(plan_.Parameters())}
-    assert ours <= {c.digest for c in plan.networks(plan.Parameters())}
+    ours = {c.digest for c in plan_.networks(plan_.Parameters()) if c.arch != "connected"}
+    assert len(ours) == 6 and ours <= {c.digest for c in plan.networks(plan.Parameters())}
     assert isinstance(plan_.networks(SMOKE)[0], config.TrainConfig)

@@ -74,9 +74,34 @@ def test_the_largest_difference_of_any_image_counts():
 def test_attack_and_noise_by_eps():
     found = tables.under_attack(planted(), P)
     assert found.measure.unique().tolist() == ["reached", "nissim", "energy"] and len(found) == 3 * 2 * 2 * len(P.eps)
-    own = found.set_index(["measure", "network", "kind", "eps"]).value
-    assert own["nissim", "plain", "attack", P.eps[1]] == pytest.approx(0.25 + P.eps[1])
-    assert own["energy", "residual", "noise", P.eps[0]] == pytest.approx(0.135)
+    own = found.set_index(["measure", "line", "eps"]).value
+    assert own["nissim", "plain (VGG-like), targeted attack", P.eps[1]] == pytest.approx(0.25 + P.eps[1])
+    assert own["energy", "residual, random signs", P.eps[0]] == pytest.approx(0.135)
+
+
+PHOTO = {
+    "two/positive": 0.9,
+    "two/positive/middle": 0.5,
+    "two/counterfactual": 0.1,
+    "removal/positive": -3.0,
+    "removal/positive/elsewhere": -0.5,
+    "removal/counterfactual": 0.4,
+    "removal/counterfactual/elsewhere": -0.6,
+}
+
+
+def test_photographs():
+    of = [cubes_.rows(P.published, 0, f"photo/{m}", 0, torch.full((5,), v)) for m, v in PHOTO.items()]
+    for eps in P.radii:
+        for m, v in (("reached", 0.5), ("nissim", 0.25)):
+            of += [cubes_.rows(P.published, 0, f"photo/{m}/{k}", eps, torch.full((5,), v + eps)) for k in ("attack", "noise")]
+    cubes = cubes_.Cubes.of(pd.concat(of, ignore_index=True))
+    assert tables.two_photographs(cubes, P).value.tolist() == pytest.approx([0.9, 0.5, 0.1])
+    found = tables.removal(cubes, P).set_index(["map", "taken away"]).value
+    assert found["for it", "what the map marks"] == pytest.approx(-3)
+    assert found["against it", "as large a region elsewhere"] == pytest.approx(-0.6)
+    curves = tables.photographs_under_attack(cubes, P).set_index(["measure", "line", "eps"]).value
+    assert curves["nissim", "random signs", P.radii[1]] == pytest.approx(0.25 + P.radii[1]) and len(curves) == 4 * len(P.radii)
 
 
 def test_without_masks_nothing_lies_on_an_object():
