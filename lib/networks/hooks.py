@@ -102,7 +102,8 @@ def frozen(model: nn.Module, *, parameters: bool = False) -> Iterator[nn.Module]
                 if (flag := getattr(m, "training", None)) is not None:  # a module that torch.jit has frozen has none
                     modules.append((m, _Hold(own, False, flag)))
                     _taken(*modules[-1])
-            model.eval()
+            with contextlib.suppress(NotImplementedError):  # of torch.export, which has fixed how everything runs
+                model.eval()
             for p in model.parameters():
                 leaves.append((p, _Hold(own, parameters, p.requires_grad)))
                 _set(p, _taken(*leaves[-1]))

@@ -373,6 +373,20 @@ def test_a_compiled_model_gives_what_it_gave(model, x, y):
     assert len(calls) > before  # compiled as before
 
 
+def test_an_exported_model_takes_gradients_and_attacks(model, x, y):
+    exported = torch.export.export(model, (x,)).module()
+    for kernel in (
+        lambda m: gradients.gradient(m, x, y).values,
+        lambda m: guided.guided_backpropagation(m, x, y).values,
+        lambda m: attacks.pgd(m, x, y, eps=0.1, steps=2).x_adv,
+    ):
+        torch.testing.assert_close(kernel(exported), kernel(model))
+    with pytest.raises(ValueError, match=r"layer 'act2' did not run|no layer 'act2'"):
+        activation_maps.gradcam(exported, x, y, "act2")
+    with pytest.raises(ValueError, match=r"LRP has no rule for 'linear.default'"):
+        relevance.lrp(exported, x, y)
+
+
 def test_layers_of_several_outputs(x, y):
     """The one tensor among them is the map."""
 
