@@ -62,6 +62,7 @@ rule train:
 
 
 rule measure:
+    priority: 1  # what can be measured is, before more is trained
     input:
         networks=lambda wildcards: measured_on(wildcards.run, wildcards.part),
         profile=lambda wildcards: os.path.relpath(profiles.profile_file(wildcards.run, PROFILE)),
@@ -91,7 +92,7 @@ rule notebook:
         FIGURES / "{run}" / "run.json",  # so that figures that were deleted are drawn again
     log:
         RESULTS / "{run}" / "executed.ipynb",
-    threads: workflow.cores or 1
+    threads: 1  # what takes long is measured before; numbers then do not depend on how many cores there are
     resources:
         gpu=GPU,
         mem_mb=8000,

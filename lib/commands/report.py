@@ -15,7 +15,10 @@ def main(given: list[str]) -> int:
     if bool(arguments.run) == arguments.index:
         parser.error("name a run, or give --index")
     try:
-        say(str(index(arguments.profile) if arguments.index else publish(arguments.run, arguments.profile)))
+        if arguments.index:
+            say(str(index(arguments.profile)))
+        else:
+            publish(arguments.run, arguments.profile)
     except (ValueError, RuntimeError, OSError) as error:
         say(f"error: {error}")
         return 1

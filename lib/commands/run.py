@@ -33,7 +33,7 @@ def main(given: list[str]) -> int:
         record = execute(arguments.run, arguments.profile, overrides)
         if not arguments.no_report:
             done = files.read_json(record)
-            say(f"report: {publish(done['run'], done['profile'])}")
+            publish(done["run"], done["profile"])
     except (ValueError, RuntimeError, OSError) as error:
         if os.environ.get("STUDY_TRACEBACK") == "1":
             traceback.print_exc()

@@ -108,11 +108,7 @@ class Bound(NamedTuple):
 
 @torch.no_grad()
 def proposition(
-    model: nn.Module,
-    x: Float[Tensor, "n c h w"],
-    x_adv: Float[Tensor, "n c h w"],
-    y: Labels,
-    interpreter: Interpreter = cam,
+    model: nn.Module, x: Float[Tensor, "n c h w"], x_adv: Float[Tensor, "n c h w"], y: Labels, interpreter: Interpreter = cam
 ) -> Bound:
     """Both sides of Proposition 1, for the strongest wrong class of each attacked image."""
     x, x_adv = checks.check_images(x), checks.check_images(x_adv, "attacked images")

@@ -6,6 +6,7 @@ from lib.reports import ledger
 from lib.reports.report import page, render
 from lib.runs import headless, profiles
 from lib.system import files, paths
+from lib.system.progress import say
 
 
 def index(profile: str) -> Path:
@@ -24,8 +25,9 @@ def index(profile: str) -> Path:
 
 
 def publish(run: str, profile: str) -> Path:
-    """The report of a finished run, and the index that leads to it (where the profile is one of PROFILES)."""
+    """The report of a finished run, which is told at once, and the index that leads to it (of one of PROFILES)."""
     written = render(run, profile)
+    say(f"report: {written}")
     if profile in profiles.PROFILES:
         index(profile)
     return written

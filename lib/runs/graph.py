@@ -9,7 +9,7 @@ from lib.system import files
 from lib.training.config import TrainConfig
 from lib.training.objectives import OBJECTIVES
 
-FEW = 5_000  # images in a whole training: fewer take less time than the start of a process
+SHARED = 50_000  # images that all trainings of one job go through: a few times what the start of a process takes
 
 
 def networks(run: str, profile: str) -> list[TrainConfig]:
@@ -18,16 +18,18 @@ def networks(run: str, profile: str) -> list[TrainConfig]:
 
 
 def jobs(configs: Iterable[TrainConfig], together: int = 1) -> dict[str, list[TrainConfig]]:
-    """Networks by the job that trains them: those of one depth that are short (with a study's own objective, or FEW images)
-    may share one, since a process takes a while to load. A job takes `together` of them: a third as many with an attack in
-    the inner loop, half as many that wait for others, since those end a run, when nothing else keeps the other cores busy.
-    A job of one is called by its network's digest."""
+    """Networks by the job that trains them: those of one depth that are short (with a study's own objective, or so that they
+    are SHARED images together) may share one, since a process takes a while to load. A job takes `together` of them at most:
+    a third as many with an attack in the inner loop, half as many that wait for others, since those end a run, when nothing
+    else keeps the other cores busy. A job of one is called by its network's digest."""
     found: dict[str, list[TrainConfig]] = {}
     alike: dict[tuple[int, int], list[TrainConfig]] = {}
     for config in configs:
         size = together // (3 if "steps" in config.options else 2 if config.depth else 1)
-        few = config.limit is not None and config.limit * config.epochs <= FEW
-        if (config.objective in OBJECTIVES and not few) or size < 2:
+        if config.objective in OBJECTIVES:
+            images = (config.limit or SHARED) * config.epochs * (1 + config.options.get("steps", 0))
+            size = min(size, SHARED // max(1, images))
+        if size < 2:
             found[config.digest] = [config]
         else:
             alike.setdefault((size, config.depth), []).append(config)  # of one depth: no two jobs need each other

@@ -349,9 +349,9 @@ def test_a_snapshot_that_is_lost_is_made_again(home, capsys, harm):
 
 
 def test_networks_of_one_depth_share_jobs():
-    """Those of a study's own objective or with few images; fewer where an attack is in the inner loop or others come first; no
+    """Those of a study's own objective, or of few images together; fewer where an attack is in the inner loop or others come first; no
     two jobs need each other."""
-    base, other = (TINY.model_copy(update={"seed": i, "limit": graph.FEW + 1}) for i in range(2))
+    base, other = (TINY.model_copy(update={"seed": i, "limit": graph.SHARED}) for i in range(2))
     own = TINY.model_copy(update={"objective": "studies.saliency_adversarial_training.objective:train"})
     tuned = [own.model_copy(update={"start": base, "lr": 0.01 * (i + 1)}) for i in range(6)]
     washed = [own.model_copy(update={"start": t, "seed": 2}) for t in tuned[:2]]
@@ -363,7 +363,7 @@ def test_networks_of_one_depth_share_jobs():
     assert [len(v) for v in found.values()] == [1, 1, 2, 2, 3, 2, 1, 2]
     assert sorted(c.digest for v in found.values() for c in v) == sorted(c.digest for c in configs)
     assert all(len({c.depth for c in v}) == 1 for v in found.values())
-    few = [TINY.model_copy(update={"seed": i, "limit": graph.FEW // TINY.epochs}) for i in range(3)]
+    few = [TINY.model_copy(update={"seed": i, "limit": graph.SHARED // 3 // TINY.epochs}) for i in range(3)]
     assert [len(v) for v in graph.jobs([base, *few], together=4).values()] == [1, 3]
     assert graph.jobs(configs) == {c.digest: [c] for c in configs}
     assert all(job == v[0].digest for job, v in found.items() if len(v) == 1)
