@@ -349,8 +349,8 @@ def test_a_snapshot_that_is_lost_is_made_again(home, capsys, harm):
 
 
 def test_networks_of_one_depth_share_jobs():
-    """Those of a study's own objective, or of few images together; fewer where an attack is in the inner loop or others come first; no
-    two jobs need each other."""
+    """Those of a study's own objective, or of few images together; fewer where an attack is in the inner loop or others come
+    first; no two jobs need each other."""
     base, other = (TINY.model_copy(update={"seed": i, "limit": graph.SHARED}) for i in range(2))
     own = TINY.model_copy(update={"objective": "studies.saliency_adversarial_training.objective:train"})
     tuned = [own.model_copy(update={"start": base, "lr": 0.01 * (i + 1)}) for i in range(6)]
