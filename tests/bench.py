@@ -29,7 +29,7 @@ from lib.explanations import relevance as relevance_
 from lib.fooling import discrepancy, manipulation
 from lib.measures import comparison
 from lib.measures.similarity import ssim
-from lib.networks import hooks, models
+from lib.networks import folding, hooks, models
 from lib.studies.attention_shift import measure
 from lib.studies.interpretability_aware_training import measure as measure_
 from lib.studies.interpretability_aware_training import objective, plan
@@ -481,6 +481,64 @@ def relevance() -> None:
     record("all passive success rates under four interpreters", "the four interpreters' maps alone", pairs(rates, maps), 1.15)
 
 
+def published() -> None:
+    """EfficientNet-Lite0 as it was published, folded, on photographs of 224 pixels, one and eight at a time."""
+    from pytorch_grad_cam import GradCAM
+    from pytorch_grad_cam.utils.model_targets import ClassifierOutputTarget
+    from zennit.attribution import Gradient
+    from zennit.composites import EpsilonPlus
+
+    data = datasets.load("photographs", "test")
+    model = folding.folded(models.create("efficientnet-lite0", classes=1000, weights="imagenet"), data.images[:2])
+    net, layer = model.net, model.stages[-1]
+    for n in (1, 8):
+        x, y = data.images[:n], data.labels[:n]
+        size, targets = f"EfficientNet-Lite0, 224 px, {n} at a time", [ClassifierOutputTarget(int(c)) for c in y]
+        hot = torch.nn.functional.one_hot(y, 1000).float()
+
+        def head(x: torch.Tensor = x, y: torch.Tensor = y) -> None:
+            with torch.no_grad():
+                a = net.forward_features((x - model.mean) / model.std)
+            a.requires_grad_()
+            torch.autograd.grad(net.forward_head(a).gather(1, y[:, None]).sum(), a)
+
+        def peer(x: torch.Tensor = x, targets: list = targets) -> None:
+            with GradCAM(model, [hooks.find_layer(model, layer)]) as cam:
+                cam(x, targets)
+
+        def ours(x: torch.Tensor = x, y: torch.Tensor = y) -> None:
+            activation_maps.gradcam(model, x, y, layer)
+
+        floor = "forward without graph + backward of the head"
+        record(f"Grad-CAM, {size}", floor, pairs(ours, head, 41), 1.05)
+        record(f"pytorch-grad-cam, {size} (for comparison)", floor, pairs(peer, head, 11), None)
+
+        def passes(times: int, x: torch.Tensor = x, y: torch.Tensor = y) -> None:
+            z = x.clone()
+            for _ in range(times):
+                z.requires_grad_()
+                torch.autograd.grad(torch.nn.functional.cross_entropy(model(z), y, reduction="sum"), z)
+                z = z.detach()
+
+        def attack(x: torch.Tensor = x, y: torch.Tensor = y) -> None:
+            projected.pgd(model, x, y, eps=4 / 255, step=1 / 255, steps=10, judge=False)
+
+        ten = pairs(attack, lambda passes=passes: passes(10), 15)
+        record(f"PGD-10, {size}", "ten forward and input-backward passes", ten, 1.03)
+
+        def relevances(x: torch.Tensor = x, y: torch.Tensor = y) -> None:
+            relevance_.lrp(model, x, y)
+
+        def their_relevances(x: torch.Tensor = x, hot: torch.Tensor = hot) -> None:
+            with Gradient(model, EpsilonPlus()) as attributor:
+                attributor(x, hot)
+
+        one = "one forward and input-backward pass"
+        record(f"LRP, epsilon-plus, {size}", one, pairs(relevances, lambda passes=passes: passes(1), 21), 1.6)
+        against = pairs(their_relevances, lambda passes=passes: passes(1), 11)
+        record(f"zennit's LRP, EpsilonPlus, {size} (for comparison)", one, against, None)
+
+
 MEMORY = """
 import dataclasses, resource, sys, torch
 from lib.attacks import robustness
@@ -516,6 +574,7 @@ PARTS = {
     part.__name__: part
     for part in (
         grad_cam,
+        published,
         similarity,
         pixel_explanations,
         interpretability,

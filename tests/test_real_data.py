@@ -10,6 +10,7 @@ from lib.attacks import projected
 from lib.data import datasets, images, styles
 from lib.fooling import discrepancy, interpretation_attack
 from lib.measures import appearance, comparison
+from lib.networks import folding, models
 from lib.networks import style as style_
 from lib.runs import profiles
 from lib.studies.at_cnn import painter
@@ -39,6 +40,17 @@ def test_mnist_is_read_and_learnt(home):
         TrainConfig(dataset="mnist", size=28, channels=1, arch="plain", limit=6000, epochs=2, augment=(), threads=2)
     )
     assert evaluate.accuracy(network.model, test.head(2000)) > 0.96
+
+
+def test_a_thousand_photographs_and_a_published_network():
+    """About 85 % right; they are from its training set. Decoded batch by batch: they never are in memory together."""
+    needs("imagenet1k_sample")
+    data = datasets.load("imagenet:imagenet1k_sample", "test")
+    assert isinstance(data.images, datasets.ImageFiles) and sorted(data.labels.tolist()) == list(range(1000))
+    network = models.create("efficientnet-lite0", classes=1000, weights="imagenet")
+    network = folding.folded(network.eval(), data.images[:2])
+    right = evaluate.predictions(network, data.images, batch_size=50) == data.labels
+    assert 0.83 < right.float().mean() < 0.87
 
 
 def test_faces_of_forty_people(home):
