@@ -110,7 +110,7 @@ def by_measure(
         bands(ax, part, x, line, within=(0, 1))
         title, label = titles[what]
         ax.set(title=title, xlabel=xlabel, ylabel=label, ylim=(0, None))
-    axes[0].legend(fontsize=7)
+    legend_below(fig, axes[0], 2)
     return fig
 
 
