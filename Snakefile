@@ -28,6 +28,11 @@ PYTHON = sys.executable
 GPU = int(config.get("gpu", 0))  # what each job that computes asks for
 
 
+def soon(run):
+    """The page of the first study is made first, so that there is something to read while the rest is trained."""
+    return 2 if run == RUNS[0] else 0
+
+
 def needed(job):
     """The jobs that train what this one's networks begin with or ask."""
     return sorted({JOB_OF[n.digest] for c in CONFIGS[job] for n in c.needs if n.digest in JOB_OF} - {job})
@@ -50,6 +55,7 @@ rule train:
         lambda wildcards: [TRAINED / f"{job}.json" for job in needed(wildcards.job)],
     output:
         TRAINED / "{job}.json",
+    priority: lambda wildcards: max(soon(run) for run in RUNS if wildcards.job in JOBS[run])
     params:
         config=lambda wildcards: json.dumps([c.model_dump(mode="json") for c in CONFIGS[wildcards.job]]),
     threads: 1
@@ -62,13 +68,13 @@ rule train:
 
 
 rule measure:
-    priority: 1  # what can be measured is, before more is trained
     input:
         networks=lambda wildcards: measured_on(wildcards.run, wildcards.part),
         profile=lambda wildcards: os.path.relpath(profiles.profile_file(wildcards.run, PROFILE)),
         code=lambda wildcards: [os.path.relpath(p) for p in sources.of_measurement(wildcards.run, graph.networks(wildcards.run, PROFILE))],
     output:
         RESULTS / "{run}" / "measured" / "{part}.json",
+    priority: lambda wildcards: 1 + soon(wildcards.run)  # what can be measured is, before more is trained
     params:
         jobs=lambda wildcards: json.dumps(PARTS[wildcards.run][f"{wildcards.run}/{wildcards.part}"]),
     threads: 1
@@ -92,6 +98,7 @@ rule notebook:
         FIGURES / "{run}" / "run.json",  # so that figures that were deleted are drawn again
     log:
         RESULTS / "{run}" / "executed.ipynb",
+    priority: lambda wildcards: 1 + soon(wildcards.run)
     threads: 1  # what takes long is measured before; numbers then do not depend on how many cores there are
     resources:
         gpu=GPU,
@@ -108,6 +115,7 @@ rule report:
         os.path.relpath(paths.PROJECT / "lib/reports/templates/study/index.html.j2"),
     output:
         FIGURES / "{run,[0-9][^/]*}.html",
+    priority: lambda wildcards: 1 + soon(wildcards.run)
     resources:
         mem_mb=1000,
         runtime=10,

@@ -23,7 +23,6 @@ GRACE = 20  # seconds that Snakemake has to end its jobs
 def snakemake(profile: str, cores: str, gpus: int, extra: list[str]) -> int:
     """Run the graph; returns Snakemake's exit code. With GPUs every job that computes takes one, so many run at once."""
     folder = paths.PROJECT if os.access(paths.PROJECT, os.W_OK) else paths.home()  # Snakemake's own notes go there
-    first = paths.figures(profile) / f"{profiles.declared_runs(profile)[0]}.html"
     command = [
         sys.executable,
         "-m",
@@ -41,8 +40,6 @@ def snakemake(profile: str, cores: str, gpus: int, extra: list[str]) -> int:
         "all",
         "--resources",
         f"gpu={gpus}",
-        "--prioritize",
-        os.path.relpath(first, folder),  # so that there is something to read soon
         "--config",
         f"profile={profile}",
         f"gpu={min(1, gpus)}",

@@ -73,6 +73,42 @@ def test_bands_follow_the_order_of_the_table(ax):
     assert [t.get_text() for t in ax.get_xticklabels()] == ["early", "late"]
 
 
+def test_a_panel_each_measure():
+    found = pd.DataFrame(
+        [
+            {"measure": m, "eps": e, "who": w, "value": v, "low": v - 0.1, "high": 2.0}
+            for m, v in (("b", 0.5), ("a", 0.25))
+            for w in ("x", "y")
+            for e in (1, 2)
+        ]
+    )
+    fig = charts.by_measure(found, "eps", "who", {"a": ("A", "share"), "b": ("B", "NISSIM")}, xlabel="eps, pixels")
+    first, second = fig.axes
+    assert [ax.get_title() for ax in fig.axes] == ["B", "A"] and [ax.get_ylabel() for ax in fig.axes] == ["NISSIM", "share"]
+    assert first.lines[0].get_ydata().tolist() == [0.5, 0.5] and second.lines[1].get_ydata().tolist() == [0.25, 0.25]
+    assert max(c.get_paths()[0].vertices[:, 1].max() for c in first.collections) == 1  # bands end with their scale
+    assert [t.get_text() for t in fig.legends[0].get_texts()] == ["x", "y"]
+    plt.close(fig)
+
+
+def test_for_and_against_are_each_over_their_own_largest_value():
+    fig, axes = plt.subplots(1, 3)
+    signed = torch.tensor([[4.0, -1.0], [2.0, 0.0]])
+    drawn, both = pictures.for_and_against(axes, torch.rand(3, 2, 2), signed)
+    shown = [np.asarray(ax.images[-1].get_array()).tolist() for ax in axes]
+    assert shown == [[[1, 0], [0.5, 0]], [[0, 1], [0, 0]], [[1, -0.25], [0.5, 0]]]
+    assert drawn.get_clim() == (0, 1) and both.get_clim() == (-1, 1)
+    pictures.for_and_against(axes, torch.rand(3, 2, 2), signed.relu())  # nothing speaks against it
+    assert not np.asarray(axes[1].images[-1].get_array()).any()
+    plt.close(fig)
+
+
+def test_cells_for_pictures_may_be_wide():
+    fig, axes = pictures.grid(2, 3, cell=1.0, aspect=2.0)
+    assert fig.get_size_inches().tolist() == pytest.approx([6.6, 2.5]) and axes.shape == (2, 3)
+    plt.close(fig)
+
+
 def test_a_density_is_the_mean_of_kernels_and_ends_with_its_scale(ax):
     values = np.array([0.1, 0.2, 0.2, 0.6, 0.95])
     charts.density(ax, values, "a", 2, within=(-1, 1))

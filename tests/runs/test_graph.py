@@ -1,0 +1,23 @@
+"""Which process measures what."""
+
+import pytest
+
+from lib.runs import graph, profiles
+
+
+@pytest.mark.parametrize("together", [1, 3, 8])
+def test_what_asks_no_trained_network_has_a_process_of_its_own(together):
+    run = "00-grad-cam"
+    p, plan = profiles.parameters(run, "laptop"), profiles.part(run, "plan")
+    parts = list(graph.measurements(run, "laptop", together).values())
+    assert [job for part in parts for job in part] == plan.jobs(p)
+    assert parts[0] == [(p.published, 0)] and graph.asked(run, "laptop", parts[0]) == []
+    assert all(len(part) <= together and graph.asked(run, "laptop", part) for part in parts[1:])
+    assert max(map(len, parts[1:])) - min(map(len, parts[1:])) <= 1
+
+
+@pytest.mark.parametrize("run", profiles.declared_runs("laptop"))
+def test_every_job_is_measured_once(run):
+    plan, p = profiles.part(run, "plan"), profiles.parameters(run, "laptop")
+    measured = [job for part in graph.measurements(run, "laptop", 4).values() for job in part]
+    assert sorted(map(str, measured)) == sorted(map(str, plan.jobs(p)))
