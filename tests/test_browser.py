@@ -134,16 +134,22 @@ class Driver:
             self.page.locator(".widget-upload").click()
         chooser.value.set_files(path)
 
+    def in_proportion(self) -> bool:
+        """Whether the picture is as wide and high as it was drawn, but for its size."""
+        drawn, shown = self.picture.evaluate("e => [e.naturalWidth / e.naturalHeight, e.clientWidth / e.clientHeight]")
+        return abs(drawn / shown - 1) < 0.02
+
 
 def drive_grad_cam(d: Driver) -> None:
     d.slide("eps")
-    d.choose("map of class", "ring/stars")
+    d.choose("map of class", "tiger cat")
     d.choose("attack", "random signs")
     d.choose("method", "Grad-CAM++")
     d.choose("method", "Grad-CAM")
     d.choose("what speaks", "both (no ReLU)")
     d.choose("layer", "middle stage")
     d.choose("network", "residual")
+    d.choose("map of class", "ring/stars")
     d.choose("what speaks", "against it (counterfactual)")
     d.choose("objects", "one object")
 
@@ -281,6 +287,11 @@ def test_the_explorer_answers_in_jupyterlab(lab, tmp_path, run):
         hostile.write_text("this is no picture")
         driver.upload(hostile)
         expect(page.locator(".widget-html", has_text="hostile.png cannot be read")).to_be_visible(timeout=60_000)
+        driver.changed(lambda: page.get_by_role("button", name="back to the data set").click())
+        assert driver.in_proportion()
+        page.set_viewport_size({"width": 900, "height": 1200})
+        page.wait_for_timeout(500)
+        assert driver.in_proportion() and driver.picture.bounding_box()["width"] > 300
         assert [u for u in outside if not u.startswith("http://127.0.0.1")] == []
 
 
@@ -297,7 +308,7 @@ def test_the_graph_answers_in_jupyterlab(lab):
         before = status.inner_text()
         drive_graph(page.frame_locator("iframe[title='attack pathways']"))
         page.get_by_label("to class").select_option(label="heart/moon")
-        page.get_by_role("button", name="Trace pathways").click()
+        page.get_by_role("button", name="Trace anew").click()
         expect(status).to_contain_text("heart/moon", timeout=120_000)
         assert status.inner_text() != before
         if os.environ.get("STUDY_SCREENSHOT"):

@@ -16,7 +16,6 @@ import torch
 
 from lib.data import folders
 from lib.data.image_sets import ImageFiles, ImageSet, Split
-from lib.data.images import SUFFIXES
 from lib.system import paths
 
 SIZE = 224  # pixels, where none is asked for
@@ -74,22 +73,22 @@ def validation(name: str, split: Split, size: int | None, channels: int | None, 
     for the training split and for folders that are no WordNet numbers, FileNotFoundError where there is nothing.
     """
     _evaluation_only(f"imagenet:{name}", split)
-    root = paths.datasets() / name
+    root = folders.place(name)
     there = [root / s for s in ("val", "test") if (root / s).is_dir()]
     if not name or not there:
         raise FileNotFoundError(
             f"data set 'imagenet:{name}': there is neither {root / 'val'} nor {root / 'test'}. Lay the validation set out as "
             f"{root}/val/<wnid>/*.JPEG, a folder a class (n01440764, …), or set STUDY_DATA to the folder above."
         )
-    visible = [f for f in sorted(there[0].iterdir()) if f.is_dir() and not f.name.startswith(".")]
-    found = {f.name: sorted(p for p in f.iterdir() if p.suffix.lower() in SUFFIXES) for f in visible}
+    below = [f for f in sorted(there[0].iterdir()) if f.is_dir() and folders.visible(f.name)]
+    found = {f.name: folders.images_below(f)[0] for f in below}
     other = [c for c in found if not WNID.fullmatch(c)]
     if other:
         raise ValueError(
             f"data set 'imagenet:{name}': {there[0] / other[0]} is not named by a WordNet number (n01440764, …). For folders "
             f"with names of your own, use folder:{name}."
         )
-    number = {w: i for i, w in enumerate(sorted(found) if len(found) == 1000 else wnids())}
+    number = {w: i for i, w in enumerate(wnids())}
     unknown = [c for c in found if c not in number]
     if unknown:
         raise ValueError(f"data set 'imagenet:{name}': {unknown[0]} is none of the 1,000 classes of ILSVRC 2012")

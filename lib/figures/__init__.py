@@ -21,7 +21,7 @@ from lib.figures.charts import (
 )
 from lib.figures.pictures import blank, colour_bar, for_and_against, grid, heatmap, image, outline, overlay, row_labels
 from lib.figures.style import COLOURS, LINES, MAGNITUDE, MARKERS, SIGNED, series, use_style
-from lib.figures.widgets import Explorer, choice, integer, png, slider, upload, uploaded
+from lib.figures.widgets import Explorer, Upload, choice, integer, png, slider
 
 __all__ = [
     "COLOURS",
@@ -30,6 +30,7 @@ __all__ = [
     "MARKERS",
     "SIGNED",
     "Explorer",
+    "Upload",
     "band",
     "bands",
     "bars",
@@ -61,7 +62,5 @@ __all__ = [
     "series",
     "slider",
     "table",
-    "upload",
-    "uploaded",
     "use_style",
 ]

@@ -52,6 +52,8 @@ def test_class_names_and_numbers_are_those_of_imagenet():
 def test_a_part_of_the_validation_set_keeps_imagenets_numbers(root, split):
     validation_set(root, split)
     (root / "sample" / split / ".ipynb_checkpoints").mkdir()
+    (root / "sample" / split / "@eaDir").mkdir()
+    (root / "sample" / split / "n01440764" / "._ILSVRC2012_val_00000000.JPEG").write_bytes(b"left behind")
     data = datasets.load("imagenet:sample", "test", size=32)
     assert sorted(data.labels.tolist()) == [0, 0, 282, 282, 999, 999] and data.classes[282] == "tiger cat"
     assert isinstance(data.images, datasets.ImageFiles)  # decoded batch by batch, whatever their number
@@ -65,6 +67,16 @@ def test_what_is_no_validation_set_is_refused(root):
     validation_set(root, wnids=("n01440764", "cats"))
     with pytest.raises(ValueError, match=r"cats is not named by a WordNet number .* use folder:sample"):
         datasets.load("imagenet:sample", "test")
+
+
+def test_a_thousand_other_classes_are_not_those(root):
+    """1,000 folders of ImageNet-21k, say: their order is not the order of the classes."""
+    for i in range(1000):
+        (root / "sample" / "val" / f"n{i:08d}").mkdir(parents=True)
+    with pytest.raises(ValueError, match="is none of the 1,000 classes of ILSVRC 2012"):
+        datasets.load("imagenet:sample", "test")
+    with pytest.raises(ValueError, match="leads out of it"):
+        datasets.load("imagenet:../sample", "test")
 
 
 def test_a_wordnet_number_that_is_no_class_is_refused(root):

@@ -3,14 +3,12 @@
 import datetime
 import io
 
-import ipywidgets
 import matplotlib.pyplot as plt
 import numpy as np
 import pytest
 import torch
 from PIL import Image
 
-from lib.data.images import from_tensor
 from lib.figures import charts, pictures, style, widgets
 
 ODD = ("a$^$b", "$x$", "<b>&", r"\frac{", "_low", "$", "ünï", "a\nb", "%s {0}", "")
@@ -118,18 +116,87 @@ def test_powers_of_ten_stay_powers():
     assert powers and all(t.get_parse_math() for t in powers)
 
 
-def test_uploads_are_opened_or_refused_in_words():
-    def render(own):
-        fig, ax = plt.subplots()
-        if own is not None:
-            ax.imshow(from_tensor(torch.tensor(np.asarray(own)[None] / 255.0)))
-        return fig, "nothing yet" if own is None else own.mode
-
-    found = widgets.Explorer({"own": widgets.upload("own")}, render)
+def png_of(mode="L", size=(40, 30)):
     buffer = io.BytesIO()
-    Image.new("L", (4, 4)).save(buffer, "PNG")
-    file = {"name": "<i>.png", "type": "image/png", "size": 4, "last_modified": datetime.datetime.now(datetime.UTC)}
-    assert isinstance(found.controls["own"], ipywidgets.FileUpload) and found.status.value == "nothing yet"
-    for content, said in ((buffer.getvalue(), "L"), (b"text", "&lt;i&gt;.png cannot be read as an image")):
-        found.controls["own"].value = (file | {"content": memoryview(content)},)
-        assert said in found.status.value
+    Image.new(mode, size).save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+def given(control, content, name="<i>.png"):
+    file = {"name": name, "type": "image/png", "size": len(content), "last_modified": datetime.datetime.now(datetime.UTC)}
+    control.file.value = (file | {"content": memoryview(content)},)
+
+
+def uploading():
+    """An explorer that says what it was given, and how often it drew."""
+    drawings = []
+
+    def render(image, own):
+        drawings.append((image, own))
+        fig, _ = plt.subplots(figsize=(1, 1))
+        return fig, f"image {image}" if own is None else f"own {own.size}"
+
+    controls = {"image": widgets.integer("image", 0, 9), "own": widgets.Upload("own", 32)}
+    return widgets.Explorer(controls, render), controls["own"], drawings
+
+
+def test_an_upload_is_shown_and_what_becomes_of_it_is_said():
+    found, own, _ = uploading()
+    assert found.status.value == "image 0" and own.back.layout.display == "none" and own.description == "own"
+    given(own, png_of())
+    assert found.status.value == "own (40, 30)" and own.back.layout.display == ""
+    assert "&lt;i&gt;.png, 40 × 30 pixels: its central square, scaled to 32 × 32" in own.said.value
+    own.size = 224  # another network
+    assert "scaled to 224 × 224" in own.said.value
+
+
+def test_a_file_that_is_no_picture_is_refused_beside_its_button_and_locks_nothing():
+    found, own, _ = uploading()
+    given(own, png_of())
+    given(own, b"text")
+    assert "&lt;i&gt;.png cannot be read as an image" in own.said.value and found.status.value == "own (40, 30)"
+    given(own, png_of(size=(8, 8)))
+    assert found.status.value == "own (8, 8)" and "cannot" not in own.said.value
+
+
+@pytest.mark.parametrize("way", ["button", "slider"])
+def test_there_is_a_way_back_from_an_upload_and_it_draws_once(way):
+    found, own, drawings = uploading()
+    given(own, png_of())
+    count = len(drawings)
+    own.back.click() if way == "button" else setattr(found.controls["image"], "value", 3)
+    assert found.status.value == ("image 0" if way == "button" else "image 3") and own.value is None
+    assert len(drawings) == count + 1 and own.said.value == "" and own.back.layout.display == "none"
+    given(own, png_of())  # the same file once more
+    assert found.status.value == "own (40, 30)"
+
+
+def test_controls_follow_one_another_before_anything_is_drawn():
+    drawings = []
+
+    def render(kind, which):
+        drawings.append((kind, which))
+        fig, _ = plt.subplots(figsize=(1, 1))
+        return fig, f"{kind} {which}"
+
+    def follow(name, controls):
+        if name == "kind":
+            controls["which"].options = {"numbers": (1, 2), "letters": ("a", "b")}[controls["kind"].value]
+
+    controls = {
+        "kind": widgets.choice("kind", ("numbers", "letters", "none"), "numbers"),
+        "which": widgets.choice("w", (1, 2), 2),
+    }
+    found = widgets.Explorer(controls, render, follow)
+    controls["kind"].value = "letters"
+    assert drawings == [("numbers", 2), ("letters", "a")] and found.status.value == "letters a"
+    controls["kind"].value = "none"
+    assert "KeyError" in found.status.value and len(drawings) == 2
+    controls["which"].value = "b"
+    assert drawings[-1] == ("none", "b")
+
+
+def test_pictures_keep_their_proportions():
+    """Neither a least height nor a stretched width: in a study of where maps lie, a squeezed picture is a wrong result."""
+    layout = explorer(drawn).picture.layout
+    assert layout.min_height is None and layout.height == "auto" and layout.align_self == "flex-start"

@@ -432,9 +432,17 @@ def test_grad_cam_looks_at_a_folder_without_training_images(home, tmp_path, monk
         for k in range(4):
             Image.effect_noise((20, 18), 20 + 9 * k).convert("RGB").rotate(30 * i).save(folder / f"{k} [x].png")
     p = plan.Parameters(
-        dataset="folder:only for [looking]", size=16, images=8, epochs=0, seeds=1, architectures=("plain",), eps=(0.03,),
-        steps=2, first="n01 [a] 50%", second="n02 é#",
-    )  # fmt: skip
+        dataset="folder:only for [looking]",
+        size=16,
+        images=8,
+        epochs=0,
+        seeds=1,
+        architectures=("plain",),
+        eps=(0.03,),
+        steps=2,
+        first="n01 [a] 50%",
+        second="n02 é#",
+    )
     job = ("plain", 0)
     assert job in plan.jobs(p) and plan.networks(p, *job)[0].epochs == 0 and len(plan.seen(p, *job)) == 2
     assert plan.two_objects(p).images.shape[1:] == (3, 32, 32)

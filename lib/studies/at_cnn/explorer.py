@@ -129,7 +129,7 @@ def explorer(p: Parameters) -> widgets.Explorer:
     controls = {
         "arm": widgets.choice("beside it", {plan.label(a): a for a in p.arms if a != "standard"}, p.headline[0]),
         "image": widgets.integer("image", 0, min(100, len(data)) - 1),
-        "own": widgets.upload("upload an image"),
+        "own": widgets.Upload("upload an image", p.size),
         "how": widgets.choice("change", TRANSFORMS, TRANSFORMS[0]),
         "p_level": widgets.slider("saturation p", sorted({*p.saturation, 2.0}), max(p.saturation)),
         "k": widgets.slider("shuffle k", (1, *p.shuffle), p.shuffle[-1]),

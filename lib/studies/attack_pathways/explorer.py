@@ -45,13 +45,22 @@ class Explorer:
         self.frame = ipywidgets.HTML()
         left = ipywidgets.VBox([self.arch, self.source, self.target, self.attack])
         right = ipywidgets.VBox([self.layers, self.own, self.button, self.status])
-        self.widget = ipywidgets.VBox([ipywidgets.HBox([left, right]), self.frame])
+        row = ipywidgets.HBox([left, right], layout=ipywidgets.Layout(flex_flow="row wrap"))
+        self.widget = ipywidgets.VBox([row, self.frame])
         self.button.on_click(lambda _: self.trace())
+        for control in (self.arch, self.source, self.target, self.own, self.attack, self.layers):
+            control.observe(lambda _: self.stale(True), names="value")
         if first is not None:
             self.show(first)
 
+    def stale(self, now: bool) -> None:
+        """Say on the button whether the graph is of another choice than the one that stands now."""
+        self.button.description = "Trace anew: the graph below is of another choice" if now else "Trace pathways"
+        self.button.button_style, self.button.layout.width = ("warning", "340px") if now else ("primary", "auto")
+
     def show(self, graph: Graph) -> None:
         """Put a graph into the frame."""
+        self.stale(False)
         attacks = {a: NAMES.get(a, a) for a in graph.edges}
         page = interactive.page({graph.title: graph}, attacks, "Attack pathways")
         self.frame.value = FRAME.format(html.escape(page, quote=True))

@@ -128,7 +128,7 @@ def explorer(p: Parameters) -> widgets.Explorer:
         "dataset": widgets.choice("data set", list(named), p.dataset),
         "arch": widgets.choice("network", {FAMILY.get(a, a): a for a in p.architectures}, p.architectures[0]),
         "image": widgets.integer("image", 0, 99),
-        "own": widgets.upload("upload an image"),
+        "own": widgets.Upload("upload an image", p.size),
         "attack": widgets.choice("attack", ATTACKS, "fgsm"),
         "eps": widgets.slider("eps", grid, grid[len(grid) // 2]),
         "stage": widgets.integer("conv stage", 1, stages, stages),

@@ -30,11 +30,15 @@ def judge(table: pd.DataFrame, p: Parameters, *, test: bool = True) -> list[Clai
         for id, kind, statement, measure, less, rule, statistic, source in claims:
             if measure not in seen:
                 continue
-            values = seen[measure]
+            values = seen[measure] - (seen[less] if less else 0.0)
             empty = int((~np.isfinite(values)).sum())
-            note = f"{empty} of {values.size} maps are empty and left out." if empty else ""
-            compute = over(values - seen[less] if less else values)
-            own.add(id, kind, statement, compute, rule, statistic=statistic, source=source, over=measure, note=note)
+            note = f"{empty} of {values.size} values are missing, since their maps are empty." if empty else ""
+            n = ""
+            if measure.startswith("photo/"):
+                what = "pictures of two photographs" if measure.startswith(("photo/two", "photo/removal")) else "photographs"
+                n = f"{values.size} {what}, one network as it was published"
+            told = {"statistic": statistic, "source": source, "note": note, "n": n}
+            own.add(id, kind, statement, over(values), rule, over=measure, **told)
     return court.rows
 
 
@@ -63,7 +67,7 @@ def identities(prefix: str = "") -> list[Row]:
 def on_photographs(p: Parameters) -> list[Row]:
     """What is claimed of the published network, in order."""
     rows = identities("photo/")
-    half = "share of the map's mass on the half of the picture that shows the class's photograph"
+    half = "share of the map's mass on the half of the picture that shows the class's photograph, mean of both classes"
     for id, sign, rule, statement in (
         ("photo-two", "positive", Rule("above", 0.5), "In a picture of two photographs, a class's map lies on its own"),
         ("photo-counterfactual", "counterfactual", Rule("below", 0.5), "… and its counterfactual map on the other"),
@@ -74,14 +78,15 @@ def on_photographs(p: Parameters) -> list[Row]:
     rows.append(
         ("photo-late-beats-middle", "claim", statement, "photo/two/positive", "photo/two/positive/middle", UP, told, TALK)
     )
-    grown = f"growth of the class's log-probability once {SHARE:.0%} of the picture is taken away"
     for sign, rule, does, marks in (("counterfactual", UP, "raises", "against"), ("positive", DOWN, "lowers", "for")):
-        key, id = f"photo/removal/{sign}", f"photo-removal-{sign}"
-        statement = f"Taking away what the map {marks} a class marks {does} the class's probability"
-        rows.append((id, "claim", statement, key, "", rule, f"{grown}, where the map is largest", SOURCE))
-        statement = f"… and {does} it more than taking away as large a region elsewhere"
-        told = f"{grown}: where the map is largest, minus the same form elsewhere"
-        rows.append((f"{id}-over-elsewhere", "control", statement, key, f"{key}/elsewhere", rule, told, OURS_ALONE))
+        for kind, what in (("score", "score"), ("log", "log-probability")):
+            grown = f"growth of the class's {what} once at most {SHARE:.0%} of the picture are taken away, mean of both classes"
+            key, id = f"photo/removal/{sign}/{kind}", f"photo-removal-{sign}-{kind}"
+            statement = f"Taking away what the map {marks} a class marks {does} the class's {what}"
+            rows.append((id, "claim", statement, key, "", rule, f"{grown}, where the map is largest", SOURCE))
+            statement = f"… and {does} it more than taking away as much elsewhere on the same photographs"
+            told = f"{grown}: where the map is largest, minus elsewhere"
+            rows.append((f"{id}-over-elsewhere", "control", statement, key, f"{key}/elsewhere", rule, told, OURS_ALONE))
     statement = "A targeted attack changes the map of the true class more than noise does"
     told = f"NISSIM with the clean map, attack towards {p.aim} minus random signs, eps {p.radii[-1]:g}"
     rows.append(("photo-attack-moves-map", "claim", statement, "photo/nissim/attack", "photo/nissim/noise", UP, told, TALK))

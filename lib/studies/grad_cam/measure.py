@@ -140,11 +140,15 @@ def _published(p: Parameters) -> pd.DataFrame:
     return pd.concat(tables, ignore_index=True)
 
 
-Keep = Callable[[str, float, Tensor], None]
-
-
 def _single(
-    model: classifier.Classifier, p: Parameters, arch: str, x: Tensor, y: Tensor, mask: Tensor | None, first: int, keep: Keep
+    model: classifier.Classifier,
+    p: Parameters,
+    arch: str,
+    x: Tensor,
+    y: Tensor,
+    mask: Tensor | None,
+    first: int,
+    keep: photo.Keep,
 ) -> None:
     """Images of one object: identities, where maps lie, what an attack and noise make of them."""
     layers = layers_of(model, arch)
@@ -175,7 +179,7 @@ def _single(
                     keep(f"{how}/{name}", eps, values)
 
 
-def _two_objects(model: classifier.Classifier, p: Parameters, x: Tensor, on_first: Tensor, keep: Keep) -> None:
+def _two_objects(model: classifier.Classifier, p: Parameters, x: Tensor, on_first: Tensor, keep: photo.Keep) -> None:
     """How much of the map of each class, and of its counterfactual, lies on the class's own objects."""
     classes, layer = evaluation_set(p).classes, model.stages[-1]
     for word, name, own in (("first", p.first, on_first), ("second", p.second, ~on_first)):

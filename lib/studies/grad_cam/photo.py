@@ -4,6 +4,7 @@ Photographs have no masks. Whose half of a picture a map lies on is known where 
 what a map says of the decision is tested by its own words: take away what it marks, and look at the decision again.
 """
 
+import itertools
 from collections.abc import Callable, Iterator, Mapping
 from typing import NamedTuple
 
@@ -18,10 +19,11 @@ from lib.explanations import activation_maps
 from lib.measures import comparison
 from lib.networks import contract
 
-PARTNERS = 2  # photographs that each one is joined with, beside those that it is a partner of
-SHARE = 0.25  # of a picture that is taken away
-DRAWS = 2  # regions of the same size and form elsewhere
+SHARE = 0.25  # of a picture that is taken away, at most
+DRAWS = 4  # regions of the same size elsewhere
 BATCH = 8
+
+Keep = Callable[[str, float, Tensor], None]  # (measure, level, a value an image)
 
 
 class Pairs(NamedTuple):
@@ -31,17 +33,21 @@ class Pairs(NamedTuple):
     both: Int[Tensor, "n 2"]
 
 
-def side_by_side(data: ImageSet, partners: int = PARTNERS) -> Iterator[Pairs]:
-    """Each photograph with the next ones of another class, in a circle, left and right in turn; in batches."""
-    n = len(data)
-    found = [(i, (i + step) % n) for step in range(1, partners + 1) for i in range(n)]
-    found = [(a, b) if k % 2 else (b, a) for k, (a, b) in enumerate(found) if data.labels[a] != data.labels[b]]
+def side_by_side(data: ImageSet) -> Iterator[Pairs]:
+    """Each photograph in one picture, with the one half the set away, left and right in turn; in batches.
+
+    Pairs of one class are left out. Raises ValueError where no two photographs are of different classes.
+    """
+    half = len(data) // 2
+    found = [(i, i + half) if i % 2 == 0 else (i + half, i) for i in range(half) if data.labels[i] != data.labels[i + half]]
+    if not found:
+        raise ValueError(f"{data.name}: its {len(data)} photographs make no pair of different classes; ask for more pictures")
     for both in torch.tensor(found).split(BATCH):
         yield Pairs(torch.cat([data.images[both[:, 0]], data.images[both[:, 1]]], 3), both)
 
 
 def strongest(maps: Float[Tensor, "n h w"], share: float = SHARE) -> Bool[Tensor, "n h w"]:
-    """Where a map is largest: `share` of its positions. Of a map that is zero in more than the rest, those above zero."""
+    """Where a map is largest: `share` of its positions, and only such as are above zero."""
     flat = maps.flatten(1)
     count = max(1, round(share * flat.shape[1]))
     index = flat.topk(count, 1).indices
@@ -56,73 +62,76 @@ def without(x: Float[Tensor, "n c h w"], region: Bool[Tensor, "n a b"]) -> Float
 
 
 def elsewhere(region: Bool[Tensor, "n a b"], generator: torch.Generator) -> Bool[Tensor, "n a b"]:
-    """Regions of the same size and form at another place: each is moved by a step drawn at random, round the edges."""
-    height, width = region.shape[-2:]
-    steps = 1 + torch.randint(height * width - 1, (len(region),), generator=generator)
-    moved = [r.roll((int(s) // width, int(s) % width), (0, 1)) for r, s in zip(region, steps, strict=True)]
-    return torch.stack(moved)
+    """As much of each photograph at another place: what a region has of either half is moved within that half, round its
+    edges, by a step drawn at random from those that overlap it least."""
+    cut = region.shape[-1] // 2
+    return torch.stack([torch.cat([_moved(r[:, :cut], generator), _moved(r[:, cut:], generator)], 1) for r in region])
+
+
+def _moved(part: Tensor, generator: torch.Generator) -> Tensor:
+    steps = [s for s in itertools.product(*map(range, part.shape)) if s != (0, 0)]
+    overlap = torch.tensor([int((part.roll(s, (0, 1)) & part).sum()) for s in steps])
+    least = (overlap == overlap.min()).nonzero()[:, 0]
+    return part.roll(steps[int(least[int(torch.randint(len(least), (), generator=generator))])], (0, 1))
 
 
 @torch.no_grad()
-def _evidence(model: nn.Module, x: Tensor, classes: Tensor) -> Tensor:
-    """Log-probabilities of classes, (N,)."""
-    return contract.logits_of(model, x).log_softmax(1).gather(1, classes[:, None])[:, 0]
+def _evidence(model: nn.Module, x: Tensor, classes: Tensor) -> dict[str, Tensor]:
+    """What a network thinks of classes, (N,) each: their scores, which maps explain, and the logarithms of their
+    probabilities."""
+    logits = contract.logits_of(model, x)
+    return {name: v.gather(1, classes[:, None])[:, 0] for name, v in (("score", logits), ("log", logits.log_softmax(1)))}
 
 
 def two_in_one(
     model: nn.Module, layers: Mapping[str, str], data: ImageSet, generator: torch.Generator
 ) -> dict[str, Float[Tensor, " n"]]:
-    """Of each photograph, the mean over its pairs (NaN where its maps are empty).
+    """Of each picture of two photographs, the mean over its two classes (NaN where both maps are empty).
 
-    `two/SIGN`: the share of the map's mass on the photograph's own half, at the last of the layers; `two/positive/middle` at
-    the middle one. `removal/SIGN`: by how much the log-probability of
-    its class grows once the SHARE that the map marks is taken away; `removal/SIGN/elsewhere`: the same of regions elsewhere.
-    SIGN is positive (for the class) or counterfactual (against it).
+    `two/SIGN`: the share of the map's mass on the class's own half, at the last of the layers; `two/positive/middle` at the
+    middle one. `removal/SIGN/EVIDENCE`: by how much the class's score, and its log-probability (`log`), grow once what the map
+    marks is taken away (`strongest`); `removal/SIGN/EVIDENCE/elsewhere`: the same of regions `elsewhere`. SIGN is positive
+    (for the class) or counterfactual (against it).
     """
     where = next(model.parameters()).device
-    found: dict[str, list[tuple[int, float]]] = {}
+    found: dict[str, list[Tensor]] = {}
     for images, both in side_by_side(data):
         x, classes = images.to(where), data.labels[both].to(where)
         maps = activation_maps.gradcams(model, x, classes, list(layers.values()), sign="signed").maps
-        signed, middle = maps[layers["last"]], maps[layers["middle"]]
+        sides: list[dict[str, Tensor]] = []
         for side in (0, 1):
-            y, own = classes[:, side], signed[:, side]
+            y, own = classes[:, side], maps[layers["last"]][:, side]
             before = _evidence(model, x, y)
-            values = {"two/positive/middle": _on_half(middle[:, side].relu(), side)}
+            middle = maps[layers["middle"]][:, side].relu()
+            values = {"two/positive/middle": _on_half(middle, side, x.shape[-2:])}
             for sign, shown in (("positive", own.relu()), ("counterfactual", (-own).relu())):
                 marked = strongest(shown)
                 empty = ~marked.flatten(1).any(1)
-                grown = _evidence(model, without(x, marked), y) - before
-                others = [_evidence(model, without(x, elsewhere(marked, generator)), y) - before for _ in range(DRAWS)]
-                values |= {
-                    f"two/{sign}": _on_half(shown, side),
-                    f"removal/{sign}": grown.masked_fill(empty, torch.nan),
-                    f"removal/{sign}/elsewhere": torch.stack(others).mean(0).masked_fill(empty, torch.nan),
-                }
-            for name, each in values.items():
-                found.setdefault(name, []).extend(zip(both[:, side].tolist(), each.cpu().tolist(), strict=True))
-    return {name: _means(pairs, len(data)) for name, pairs in found.items()}
+                values[f"two/{sign}"] = _on_half(shown, side, x.shape[-2:])
+                regions = {"": [marked], "/elsewhere": [elsewhere(marked, generator) for _ in range(DRAWS)]}
+                for suffix, taken in regions.items():
+                    after = [_evidence(model, without(x, region), y) for region in taken]
+                    for kind, value in before.items():
+                        grown = torch.stack([a[kind] for a in after]).mean(0) - value
+                        values[f"removal/{sign}/{kind}{suffix}"] = grown.masked_fill(empty, torch.nan)
+            sides.append(values)
+        for name in sides[0]:
+            found.setdefault(name, []).append(torch.stack([s[name] for s in sides]).nanmean(0).cpu())
+    return {name: torch.cat(parts) for name, parts in found.items()}
 
 
-def _on_half(maps: Tensor, side: int) -> Tensor:
-    """The share of a map's mass on the left (0) or right (1) half, NaN where the map is empty."""
-    left = torch.arange(maps.shape[-1], device=maps.device) < maps.shape[-1] // 2
-    return comparison.overlap(maps, (left if side == 0 else ~left).expand_as(maps), "energy")
-
-
-def _means(pairs: list[tuple[int, float]], n: int) -> Tensor:
-    index, values = torch.tensor([i for i, _ in pairs]), torch.tensor([v for _, v in pairs])
-    return torch.stack([values[index == i].nanmean() for i in range(n)])
-
-
-Keep = Callable[[str, float, Tensor], None]
+def _on_half(maps: Tensor, side: int, size: tuple[int, int]) -> Tensor:
+    """The share of a map's mass on the left (0) or right (1) half of its picture, NaN where the map is empty."""
+    left = torch.arange(size[1], device=maps.device) < size[1] // 2
+    big = activation_maps.upsample(maps, tuple(size))
+    return comparison.overlap(big, (left if side == 0 else ~left).expand_as(big), "energy")
 
 
 def under_attack(
     model: nn.Module, layer: str, data: ImageSet, aim: int, radii: tuple[float, ...], steps: int, keep: Keep
 ) -> None:
-    """Every photograph attacked towards one class, and with random signs of the same size: whether it gets there, and how far
-    the map of the true class moves."""
+    """Every photograph attacked towards one class, and with random signs of the same size: whether it gets there (NaN where
+    it shows that class), and how far the map of the true class moves."""
     where = next(model.parameters()).device
     for index in torch.arange(len(data)).split(BATCH):
         x, y = data.images[index].to(where), data.labels[index].to(where)
@@ -135,7 +144,7 @@ def under_attack(
             for name, images in (("attack", attacked), ("noise", single_step.step_along(x, draw, eps))):
                 maps = activation_maps.gradcam(model, images, y, layer)
                 after = activation_maps.upsample(activation_maps.normalise(maps.values), x.shape[-1])
-                keep(f"reached/{name}", eps, (maps.logits.argmax(1) == aim).float())
+                keep(f"reached/{name}", eps, (maps.logits.argmax(1) == aim).float().masked_fill(y == aim, torch.nan))
                 keep(f"nissim/{name}", eps, comparison.nissim(before, after))
 
 

@@ -29,7 +29,7 @@ FAMILY = {
 }
 LEVELS = ("middle", "last")
 # Of the presentation, beside features.29; and the last ReLU at 14 x 14 positions (blocks end without one).
-MIDDLE = {"vgg16": "features.25", "efficientnet-lite0": "blocks.5.0.bn1"}
+MIDDLE = {"vgg16": "features.25"} | {f"efficientnet-lite{i}": "blocks.5.0.bn1" for i in range(3)}
 Positive = Annotated[float, Field(gt=0)]
 
 

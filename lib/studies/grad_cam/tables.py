@@ -18,6 +18,7 @@ IDENTITIES = {
 }
 SIGNS = {"positive": "for it", "counterfactual": "against it"}
 CUES = ("shape", "texture")
+EVIDENCE = {"score": "the class's score", "log": "the class's log-probability"}
 KINDS = {"attack": "targeted attack", "noise": "random signs"}
 
 
@@ -31,13 +32,18 @@ def _row(found: Interval, value: str = "value", **about: Any) -> dict[str, Any]:
 
 
 def removal(cubes: Cubes, p: Parameters) -> pd.DataFrame:
-    """Rows (map, taken away, value, low, high): the growth of the log-probability of a class once what its map marks is taken
-    away, and once as large a region elsewhere is."""
-    regions = {"what the map marks": "", "as large a region elsewhere": "/elsewhere"}
+    """Rows (growth of, map, taken away, value, low, high): the growth of a class's score and log-probability once what its map
+    marks is taken away, and once as much elsewhere on the same photographs is."""
+    regions = {"what the map marks": "", "as much elsewhere": "/elsewhere"}
     return pd.DataFrame(
         [
-            _row(_of_photographs(cubes, p, f"removal/{sign}{suffix}"), **{"map": says, "taken away": region})
-            for (sign, says), (region, suffix) in itertools.product(SIGNS.items(), regions.items())
+            _row(
+                _of_photographs(cubes, p, f"removal/{sign}/{kind}{suffix}"),
+                **{"growth of": what, "map": says, "taken away": region},
+            )
+            for (kind, what), (sign, says), (region, suffix) in itertools.product(
+                EVIDENCE.items(), SIGNS.items(), regions.items()
+            )
         ]
     )
 

@@ -100,7 +100,7 @@ def explorer(p: Parameters) -> widgets.Explorer:
     controls = {
         "arm": widgets.choice("trained as", {plan.label(a): a for a in p.arms}, p.arms[-1]),
         "image": widgets.integer("image", 0, min(100, len(data)) - 1),
-        "own": widgets.upload("upload an image"),
+        "own": widgets.Upload("upload an image", p.size),
         "how": widgets.choice("attack", ATTACKS, "pgd"),
         "eps": widgets.slider(
             "eps, L∞", (0.0, *p.eps_grid), p.eps, text=lambda e: f"{255 * e:.3g}/255" if p.eps < 0.1 else f"{e:g}"

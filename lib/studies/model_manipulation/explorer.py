@@ -128,6 +128,6 @@ def explorer(p: Parameters) -> widgets.Explorer:
         "epoch": widgets.integer("tuned epochs", 0, p.tune_epochs, p.tune_epochs),
         "name": widgets.choice("look with", by_name.METHODS.menu(*plan.INTERPRETERS), plan.parsed(p.headline[0]).interpreter),
         "image": widgets.integer("image", 0, COUNTED - 1),
-        "own": widgets.upload("upload an image"),
+        "own": widgets.Upload("upload an image", p.size),
     }
     return widgets.Explorer(controls, render)

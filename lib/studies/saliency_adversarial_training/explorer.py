@@ -115,7 +115,7 @@ def explorer(p: Parameters) -> widgets.Explorer:
     controls = {
         "student": widgets.choice("student", {plan.label(a): a for a in p.arms}, p.arms[0]),
         "image": widgets.integer("image", 0, min(100, len(data)) - 1),
-        "own": widgets.upload("upload an image"),
+        "own": widgets.Upload("upload an image", p.size),
         "taught": widgets.choice("map from", teachers, "std"),
         "kind": widgets.choice("attribution", maps.ATTRIBUTIONS.menu(*plan.NAMES), "smoothgrad"),
         "how": widgets.choice("binarised by", WAYS, "sign"),

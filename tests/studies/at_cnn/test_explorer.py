@@ -61,8 +61,8 @@ def test_upload(explore):
     assert "total variation" in explore.status.value
     before = explore.picture.value
     upload(explore.controls["own"], b"just text", "text.png")
-    assert "text.png cannot be read" in explore.status.value and explore.picture.value == before
-    explore.controls["own"].value = ()
+    assert "text.png cannot be read" in explore.controls["own"].said.value and explore.picture.value == before
+    explore.controls["own"].leave()
 
 
 def test_the_explorers_changes_are_the_studys(explore, monkeypatch):

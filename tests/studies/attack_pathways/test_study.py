@@ -453,8 +453,10 @@ def test_the_explorer_traces_on_demand(graph):
     first = explore.frame.value
     assert "srcdoc=" in first and "traced" in explore.status.value
     explore.target.value = explore.target.value + 1
-    assert explore.frame.value == first  # until the button is pressed
+    assert explore.frame.value == first  # until the button is pressed, which says so
+    assert "the graph below is of another choice" in explore.button.description
     explore.button.click()
+    assert explore.button.description == "Trace pathways"
     assert explore.frame.value != first and "traced" in explore.status.value and not explore.button.disabled
 
 

@@ -27,7 +27,7 @@ def explore(tmp_path_factory):
 
 def upload(control, content: bytes, name: str) -> None:
     file = {"name": name, "type": "image/png", "size": len(content), "content": memoryview(content)}
-    control.value = (file | {"last_modified": datetime.now(UTC)},)
+    control.file.value = (file | {"last_modified": datetime.now(UTC)},)
 
 
 def test_every_control_is_labelled(explore):
@@ -95,8 +95,9 @@ def test_upload(explore):
     ):
         before = explore.picture.value
         upload(explore.controls["own"], content, name)
-        assert message in explore.status.value and explore.picture.value == before
-    explore.controls["own"].value = ()
+        assert message in explore.controls["own"].said.value and explore.picture.value == before
+        assert "NISSIM" in explore.status.value  # it goes on with the picture before
+    explore.controls["own"].leave()
     assert "NISSIM" in explore.status.value
 
 

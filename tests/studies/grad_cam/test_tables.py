@@ -83,10 +83,14 @@ PHOTO = {
     "two/positive": 0.9,
     "two/positive/middle": 0.5,
     "two/counterfactual": 0.1,
-    "removal/positive": -3.0,
-    "removal/positive/elsewhere": -0.5,
-    "removal/counterfactual": 0.4,
-    "removal/counterfactual/elsewhere": -0.6,
+    "removal/positive/score": -4.0,
+    "removal/positive/score/elsewhere": -1.0,
+    "removal/counterfactual/score": 0.2,
+    "removal/counterfactual/score/elsewhere": -0.3,
+    "removal/positive/log": -3.0,
+    "removal/positive/log/elsewhere": -0.5,
+    "removal/counterfactual/log": 0.4,
+    "removal/counterfactual/log/elsewhere": -0.6,
 }
 
 
@@ -97,9 +101,9 @@ def test_photographs():
             of += [cubes_.rows(P.published, 0, f"photo/{m}/{k}", eps, torch.full((5,), v + eps)) for k in ("attack", "noise")]
     cubes = cubes_.Cubes.of(pd.concat(of, ignore_index=True))
     assert tables.two_photographs(cubes, P).value.tolist() == pytest.approx([0.9, 0.5, 0.1])
-    found = tables.removal(cubes, P).set_index(["map", "taken away"]).value
-    assert found["for it", "what the map marks"] == pytest.approx(-3)
-    assert found["against it", "as large a region elsewhere"] == pytest.approx(-0.6)
+    found = tables.removal(cubes, P).set_index(["growth of", "map", "taken away"]).value
+    assert found["the class's log-probability", "for it", "what the map marks"] == pytest.approx(-3)
+    assert found["the class's score", "against it", "as much elsewhere"] == pytest.approx(-0.3) and len(found) == 8
     curves = tables.photographs_under_attack(cubes, P).set_index(["measure", "line", "eps"]).value
     assert curves["nissim", "random signs", P.radii[1]] == pytest.approx(0.25 + P.radii[1]) and len(curves) == 4 * len(P.radii)
 

@@ -372,5 +372,5 @@ def test_upload(explore):
     assert "margin" in explore.status.value
     before = explore.picture.value
     upload(explore.controls["own"], b"just text", "text.png")
-    assert "text.png cannot be read" in explore.status.value and explore.picture.value == before
-    explore.controls["own"].value = ()
+    assert "text.png cannot be read" in explore.controls["own"].said.value and explore.picture.value == before
+    explore.controls["own"].leave()
