@@ -11,6 +11,7 @@ def main(given: list[str]) -> int:
     parser.add_argument("run", nargs="?", help="for example 01-attention-shift")
     parser.add_argument("--profile", default="laptop")
     parser.add_argument("--index", action="store_true", help="the index alone")
+    parser.add_argument("--alone", action="store_true", help="leave the index as it is")
     arguments = parser.parse_args(given)
     if bool(arguments.run) == arguments.index:
         parser.error("name a run, or give --index")
@@ -18,7 +19,7 @@ def main(given: list[str]) -> int:
         if arguments.index:
             say(str(index(arguments.profile)))
         else:
-            publish(arguments.run, arguments.profile)
+            publish(arguments.run, arguments.profile, not arguments.alone)
     except (ValueError, RuntimeError, OSError) as error:
         say(f"error: {error}")
         return 1

@@ -24,10 +24,10 @@ def index(profile: str) -> Path:
     return target
 
 
-def publish(run: str, profile: str) -> Path:
+def publish(run: str, profile: str, with_index: bool = True) -> Path:
     """The report of a finished run, which is told at once, and the index that leads to it (of one of PROFILES)."""
     written = render(run, profile)
     say(f"report: {written}")
-    if profile in profiles.PROFILES:
+    if with_index and profile in profiles.PROFILES:
         index(profile)
     return written
