@@ -504,7 +504,7 @@ def published() -> None:
 
         def peer(x: torch.Tensor = x, targets: list = targets) -> None:
             with GradCAM(model, [hooks.find_layer(model, layer)]) as cam:
-                cam(x, targets)
+                cam(x.clone().requires_grad_(), targets)  # it asks for a gradient where parameters are frozen
 
         def ours(x: torch.Tensor = x, y: torch.Tensor = y) -> None:
             activation_maps.gradcam(model, x, y, layer)

@@ -99,14 +99,17 @@ def frozen(model: nn.Module, *, parameters: bool = False) -> Iterator[nn.Module]
     try:
         with _LOCK:
             for m in model.modules():
-                if (flag := getattr(m, "training", None)) is not None:  # a module that torch.jit has frozen has none
+                flag = getattr(m, "training", None)  # a module that torch.jit has frozen has none
+                if flag or (flag is not None and id(m) in _HOLDS):  # what is off and nobody holds stays off
                     modules.append((m, _Hold(own, False, flag)))
                     _taken(*modules[-1])
-            with contextlib.suppress(NotImplementedError):  # of torch.export, which has fixed how everything runs
-                model.eval()
+            if modules:
+                with contextlib.suppress(NotImplementedError):  # of torch.export, which has fixed how everything runs
+                    model.eval()
             for p in model.parameters():
-                leaves.append((p, _Hold(own, parameters, p.requires_grad)))
-                _set(p, _taken(*leaves[-1]))
+                if p.requires_grad or id(p) in _HOLDS:
+                    leaves.append((p, _Hold(own, parameters, p.requires_grad)))
+                    _set(p, _taken(*leaves[-1]))
         yield model
     finally:
         with _LOCK:
