@@ -115,7 +115,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """The longest file first: workers are dealt whole files in this order, and what comes last should be short. Browsers are
     driven early, but not beside the first minutes of the smoke study, which takes both cores."""
 
-    order = ("attacks", "claims", "data", "explanations", "test_browser.py", "training", "runs", "networks", "reports", "commands")
+    order = ("attacks", "claims", "data", "explanations", "test_browser.py", "training", "runs", "networks", "reports")
 
     def rank(item: pytest.Item) -> int:
         if item.path.name == "test_notebooks.py":
