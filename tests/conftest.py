@@ -112,15 +112,5 @@ def same_state(a: list, b: list) -> bool:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """The longest file first: workers are dealt whole files in this order, and what comes last should be short. Browsers are
-    driven early, but not beside the first minutes of the smoke study, which takes both cores."""
-
-    order = ("attacks", "claims", "data", "explanations", "test_browser.py", "training", "runs", "networks", "reports")
-
-    def rank(item: pytest.Item) -> int:
-        if item.path.name == "test_notebooks.py":
-            return -1
-        found = [i for i, name in enumerate(order) if name in (item.path.name, item.path.parent.name)]
-        return found[0] if found else len(order)
-
-    items.sort(key=rank)
+    """The longest file first: workers are dealt whole files in this order, and what comes last should be short."""
+    items.sort(key=lambda item: item.path.name != "test_notebooks.py")

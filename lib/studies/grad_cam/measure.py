@@ -91,6 +91,21 @@ def _softmax(logits: Tensor) -> Tensor:
 BATCH = 50
 
 
+class _Found:
+    """Measures of one network as they come, a value an image, in batches."""
+
+    def __init__(self, arm: str, seed: int, prefix: str = "") -> None:
+        self.arm, self.seed, self.prefix = arm, seed, prefix
+        self.values: dict[tuple[str, float], list[Tensor]] = {}
+
+    def keep(self, measure: str, level: float, values: Tensor) -> None:
+        self.values.setdefault((f"{self.prefix}{measure}", level), []).append(values.detach().float().cpu())
+
+    def table(self) -> pd.DataFrame:
+        each = [rows(self.arm, self.seed, name, level, torch.cat(parts)) for (name, level), parts in self.values.items()]
+        return pd.concat(each, ignore_index=True)
+
+
 def measure(p: Parameters, arch: str, seed: int) -> pd.DataFrame:
     """Everything about one network: rows (arm, seed, image_id, measure, level, value), the arm is the architecture.
 
@@ -100,11 +115,8 @@ def measure(p: Parameters, arch: str, seed: int) -> pd.DataFrame:
         return _published(p)
     model, data = network(p, arch, seed).model, evaluation_set(p)
     where = next(model.parameters()).device
-    found: dict[tuple[str, float], list[Tensor]] = {}
-
-    def keep(measure: str, level: float, values: Tensor) -> None:
-        found.setdefault((measure, level), []).append(values.detach().float().cpu())
-
+    found = _Found(arch, seed)
+    keep = found.keep
     for part in torch.arange(len(data)).split(BATCH):
         mask = None if data.masks is None else data.masks[part].to(where)
         _single(model, p, arch, data.images[part].to(where), data.labels[part].to(where), mask, int(part[0]), keep)
@@ -116,19 +128,15 @@ def measure(p: Parameters, arch: str, seed: int) -> pd.DataFrame:
         decided = evaluate.predictions(model, conflict.images[:])
         for cue in ("shape", "texture"):
             keep(f"by/{cue}", 0, (decided == conflict.attributes[cue]).float())
-    tables = [rows(arch, seed, name, level, torch.cat(values)) for (name, level), values in found.items()]
-    return pd.concat(tables, ignore_index=True)
+    return found.table()
 
 
 def _published(p: Parameters) -> pd.DataFrame:
     """The published network, an image being a photograph."""
     model, data = published_network(p), photo_set(p, p.pictures)
     layers, where = layers_of(model, p.published), next(model.parameters()).device
-    found: dict[tuple[str, float], list[Tensor]] = {}
-
-    def keep(measure: str, level: float, values: Tensor) -> None:
-        found.setdefault((f"photo/{measure}", level), []).append(values.detach().float().cpu())
-
+    found = _Found(p.published, 0, "photo/")
+    keep = found.keep
     for index in torch.arange(len(data)).split(photo.BATCH):
         x, y = data.images[index].to(where), data.labels[index].to(where)
         for name, values in identity(model, x, y, head_of(p.published)).items():
@@ -136,8 +144,7 @@ def _published(p: Parameters) -> pd.DataFrame:
     for name, values in photo.two_in_one(model, layers, data, torch.Generator().manual_seed(0)).items():
         keep(name, 0, values)
     photo.under_attack(model, layers["last"], data, data.classes.index(p.aim), p.radii, p.steps, keep)
-    tables = [rows(p.published, 0, name, level, torch.cat(values)) for (name, level), values in found.items()]
-    return pd.concat(tables, ignore_index=True)
+    return found.table()
 
 
 def _single(
