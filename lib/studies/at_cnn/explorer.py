@@ -3,9 +3,7 @@
 import functools
 import html
 
-import matplotlib.pyplot as plt
 import torch
-from matplotlib.figure import Figure
 from PIL import Image
 from torch import Tensor
 
@@ -13,6 +11,7 @@ from lib.attacks import projected
 from lib.data import images, styles, transforms
 from lib.explanations import by_name
 from lib.figures import pictures, widgets
+from lib.figures.explorer import Explorer, View
 from lib.measures import appearance
 from lib.networks import classifier
 from lib.networks.style import StyleNet, stylize
@@ -48,12 +47,12 @@ def draw(
     eps: float,
     method: str,
     p: Parameters,
-) -> tuple[Figure, str]:
+) -> View:
     """A row a network: the image it is shown (attacked by itself where eps > 0), its map, its decision; and a line of text.
 
     The class explained is the label, or for an upload (y None) the network's own decision on the image as it was.
     """
-    fig, axes = plt.subplots(len(networks), 4, figsize=(10.5, 2.7 * len(networks)), squeeze=False)
+    fig, axes = pictures.canvas(len(networks), 4, (10.5, 2.7 * len(networks)))
     text = []
     for row, (name, model) in zip(axes, networks.items(), strict=True):
         with torch.no_grad():
@@ -86,10 +85,10 @@ def draw(
             f"<b>{html.escape(classes[after])}</b> after; edge agreement {edges:.2f}, "
             f"total variation {appearance.total_variation(sharp).item():.2f}"
         )
-    return fig, "<br>".join(text)
+    return View(fig, "<br>".join(text))
 
 
-def explorer(p: Parameters) -> widgets.Explorer:
+def explorer(p: Parameters) -> Explorer:
     """The explorer of a run; networks that are not in the cache are trained when they are first chosen."""
 
     data = plan.evaluation_set(p)
@@ -112,7 +111,7 @@ def explorer(p: Parameters) -> widgets.Explorer:
         alpha: float,
         eps: float,
         method: str,
-    ) -> tuple[Figure, str]:
+    ) -> View:
         chosen = {plan.label(a): network(a) for a in dict.fromkeys(("standard", arm))}
         where = next(painter.parameters()).device
         if own is None:
@@ -138,4 +137,4 @@ def explorer(p: Parameters) -> widgets.Explorer:
         "eps": widgets.slider("PGD eps", grid, 0.0, text=lambda e: f"{255 * e:g}/255"),
         "method": widgets.choice("explain by", by_name.METHODS.menu(*measure.METHODS), "smoothgrad"),
     }
-    return widgets.Explorer(controls, render)
+    return Explorer(p, controls, render)

@@ -3,10 +3,8 @@
 import functools
 import html
 
-import matplotlib.pyplot as plt
 import torch
 from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 from PIL import Image
 from torch import Tensor
 
@@ -14,6 +12,7 @@ from lib.attacks import by_name, unforeseen
 from lib.attacks.steps import default_step
 from lib.data import images
 from lib.figures import pictures, widgets
+from lib.figures.explorer import Explorer, View
 from lib.fooling import discrepancy, interpretation_attack
 from lib.measures import comparison
 from lib.networks import classifier, hooks
@@ -41,9 +40,7 @@ def _map(ax: Axes, values: Tensor, limit: float, title: str) -> None:
     pictures.colour_bar(ax.figure, drawn, ax, "CAM")
 
 
-def draw(
-    model: classifier.Classifier, x: Tensor, x_new: Tensor, y: Tensor, classes: tuple[str, ...], *, known: bool
-) -> tuple[Figure, str]:
+def draw(model: classifier.Classifier, x: Tensor, x_new: Tensor, y: Tensor, classes: tuple[str, ...], *, known: bool) -> View:
     """Above the image and its maps of two classes, below the attacked image and its; and a line of numbers.
 
     The classes are y (the label, or an upload's decision) and the one that the attacked image favours most among the others.
@@ -55,7 +52,7 @@ def draw(
         before, after = discrepancy.cam(model, x, both), discrepancy.cam(model, x_new, both)
     sides = discrepancy.proposition(model, x, x_new, y)
     limit = max(float(before.values.abs().max()), float(after.values.abs().max())) or 1.0
-    fig, axes = plt.subplots(2, 4, figsize=(11, 5.2))
+    fig, axes = pictures.canvas(2, 4, (11, 5.2))
     names = [classes[int(y)], classes[int(other)]]
     for row, z, seen, title in zip(axes, (x, x_new), (before, after), ("image", "attacked image"), strict=True):
         label = f": {names[0]}" if known and title == "image" else ""
@@ -73,10 +70,10 @@ def draw(
         f"margin {margin:.2f}, bound {margin / 2:.2f}, discrepancy D2 {sides.discrepancy.item():.2f} ({holds}); "
         f"D1 {d1:.2f}, Kendall's tau {tau:.2f}"
     )
-    return fig, text
+    return View(fig, text)
 
 
-def explorer(p: Parameters) -> widgets.Explorer:
+def explorer(p: Parameters) -> Explorer:
     """The explorer of a run; networks that are not in the cache are trained when they are first chosen."""
     data = plan.evaluation_set(p)
 
@@ -84,7 +81,7 @@ def explorer(p: Parameters) -> widgets.Explorer:
     def network(arm: str) -> classifier.Classifier:
         return plan.network(p, arm, 0).model
 
-    def render(arm: str, image: int, own: Image.Image | None, how: str, eps: float, steps: int) -> tuple[Figure, str]:
+    def render(arm: str, image: int, own: Image.Image | None, how: str, eps: float, steps: int) -> View:
         model = network(arm)
         where = next(model.parameters()).device
         if own is None:
@@ -107,4 +104,4 @@ def explorer(p: Parameters) -> widgets.Explorer:
         ),
         "steps": widgets.slider("steps", (5, 10, 20, 40, 100), 20),
     }
-    return widgets.Explorer(controls, render)
+    return Explorer(p, controls, render)

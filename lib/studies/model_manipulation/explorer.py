@@ -3,7 +3,6 @@
 import functools
 import html
 
-import matplotlib.pyplot as plt
 import torch
 from matplotlib.figure import Figure
 from PIL import Image
@@ -14,6 +13,7 @@ from lib.explanations import by_name
 from lib.explanations.by_name import Settings
 from lib.explanations.explanation import Explanation
 from lib.figures import pictures, widgets
+from lib.figures.explorer import Explorer, View
 from lib.fooling import manipulation
 from lib.measures import comparison
 from lib.networks import hooks
@@ -61,7 +61,7 @@ def draw(
     """Above the original network, below the manipulated one: image, maps of the classes `shown` (1,) or (1, 2), decision."""
     found = [by_name.explain(name, model, x, shown, settings) for model in models]
     titles = [classes[int(c)] for c in shown.flatten()]
-    fig, axes = plt.subplots(2, 2 + len(titles), figsize=(3 * (2 + len(titles)), 5.4), squeeze=False)
+    fig, axes = pictures.canvas(2, 2 + len(titles), (3 * (2 + len(titles)), 5.4))
     for row, seen, which in zip(axes, found, ("original", "manipulated"), strict=True):
         pictures.image(row[0], x[0].cpu(), f"{which} network")
         for ax, h, title in zip(row[1:-1], seen.values.view(-1, *seen.values.shape[-2:]).cpu(), titles, strict=True):
@@ -72,7 +72,7 @@ def draw(
     return fig, (found[0], found[1])
 
 
-def explorer(p: Parameters) -> widgets.Explorer:
+def explorer(p: Parameters) -> Explorer:
     """The explorer of a run; networks that are not in the cache are trained when they are first chosen."""
     data = plan.evaluation_set(p)
     foolings = [a for a in plan.arms(p, p.architectures[0]) if a != "base" and "@" not in a and not a.startswith("washed")]
@@ -101,7 +101,7 @@ def explorer(p: Parameters) -> widgets.Explorer:
         settings = plan.settings(p, arch)
         return shares(p, kind, maps_of(name, model, x, y, settings), maps_of(name, original, x, y, settings), right, name)
 
-    def render(arch: str, arm: str, epoch: int, name: str, image: int, own: Image.Image | None) -> tuple[Figure, str]:
+    def render(arch: str, arm: str, epoch: int, name: str, image: int, own: Image.Image | None) -> View:
         original, model = network(arch, "base", None), network(arch, arm, epoch)
         device = next(model.parameters()).device
         kind, settings = plan.parsed(arm).kind, plan.settings(p, arch)
@@ -120,7 +120,7 @@ def explorer(p: Parameters) -> widgets.Explorer:
         else:
             words.append(f"rank correlation of the maps {comparison.spearman(before.values, after.values).item():.2f}")
         words.append("the decision is the same" if bool(same) else "the decision has changed")
-        return fig, "; ".join(words) + f"<br>{counted(arch, arm, epoch, name)}"
+        return View(fig, "; ".join(words) + f"<br>{counted(arch, arm, epoch, name)}")
 
     controls = {
         "arch": widgets.choice("network", p.architectures, p.architectures[0]),
@@ -130,4 +130,4 @@ def explorer(p: Parameters) -> widgets.Explorer:
         "image": widgets.integer("image", 0, COUNTED - 1),
         "own": widgets.Upload("upload an image", p.size),
     }
-    return widgets.Explorer(controls, render)
+    return Explorer(p, controls, render)

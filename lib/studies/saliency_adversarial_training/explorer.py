@@ -3,9 +3,7 @@
 import functools
 import html
 
-import matplotlib.pyplot as plt
 import torch
-from matplotlib.figure import Figure
 from PIL import Image
 from torch import Tensor
 
@@ -13,6 +11,7 @@ from lib.attacks import single_step
 from lib.data import images
 from lib.explanations import by_name
 from lib.figures import pictures, widgets
+from lib.figures.explorer import Explorer, View
 from lib.networks import classifier, contract, hooks
 from lib.studies.saliency_adversarial_training import maps, objective, plan
 from lib.studies.saliency_adversarial_training.plan import Parameters
@@ -38,7 +37,7 @@ def draw(
     eps: float,
     classes: tuple[str, ...],
     known: bool,
-) -> tuple[Figure, str]:
+) -> View:
     """The image, its map, the direction, delta, the perturbed image and the student's decision; and a line of numbers."""
     delta = objective.perturbation(s, share, torch.Generator().manual_seed(0))
     x_new = single_step.step_along(x, delta, eps)
@@ -46,7 +45,7 @@ def draw(
         before, after = student(x).softmax(1)[0].cpu(), student(x_new).softmax(1)[0].cpu()
     direction, _ = single_step.fgsm_direction(student, x, y)
     aligned = torch.nn.functional.cosine_similarity(direction.flatten(), delta.flatten(), 0).item()
-    fig, axes = plt.subplots(2, 4, figsize=(11, 5.4))
+    fig, axes = pictures.canvas(2, 4, (11, 5.4))
     name = classes[int(y)]
     pictures.image(axes[0, 0], x[0].cpu(), f"image: {name}" if known else "image")
     drawn = pictures.heatmap(axes[0, 1], strength(raw[0].cpu()), "raw map", signed=True)
@@ -67,10 +66,10 @@ def draw(
         "the attack on the student "
         f"(sign of its loss gradient) {aligned:+.3f}"
     )
-    return fig, text
+    return View(fig, text)
 
 
-def explorer(p: Parameters) -> widgets.Explorer:
+def explorer(p: Parameters) -> Explorer:
     """The explorer of a run; networks that are not in the cache are trained when they are first chosen."""
     data = plan.evaluation_set(p)
     masks = maps.weak(data, "masks" if data.masks is not None else "boxes")
@@ -91,7 +90,7 @@ def explorer(p: Parameters) -> widgets.Explorer:
         epoch: int,
         alpha10: float,
         eps: float,
-    ) -> tuple[Figure, str]:
+    ) -> View:
         model = network(student)
         where = next(model.parameters()).device
         if own is None:
@@ -123,7 +122,7 @@ def explorer(p: Parameters) -> widgets.Explorer:
         "alpha10": widgets.slider("alpha^10", sorted({*ALPHAS, p.alpha10}), p.alpha10),
         "eps": widgets.slider("eps0, of 255", sorted({1, 2, 4, 8, 16, 32, p.eps}), p.eps),
     }
-    return widgets.Explorer(controls, render)
+    return Explorer(p, controls, render)
 
 
 def decided(model: classifier.Classifier, x: Tensor) -> Tensor:

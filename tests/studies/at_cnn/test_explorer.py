@@ -12,7 +12,7 @@ from tests.studies.attention_shift.test_explorer import png, upload
 def explore(tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("STUDY_HOME", str(tmp_path_factory.mktemp("home")))
-        yield explorer.explorer(profiles.parameters("02-at-cnn", "smoke"))
+        yield explorer.explorer(profiles.parameters("02-at-cnn", "smoke")).update()
 
 
 def test_every_control_is_labelled_and_there_is_a_picture(explore):
@@ -28,7 +28,7 @@ def test_every_control_is_labelled_and_there_is_a_picture(explore):
         "PGD eps",
         "explain by",
     }
-    assert bytes(explore.picture.value).startswith(b"\x89PNG")
+    assert "data:image/png;base64,iVBOR" in explore.picture.value
     assert "Standard: <b>" in explore.status.value and "PGD-L∞ 4/255: <b>" in explore.status.value
 
 

@@ -7,7 +7,6 @@ import torch
 
 from lib.attacks import projected
 from lib.data import datasets, transforms
-from lib.figures import widgets
 from lib.measures import appearance, comparison
 from lib.networks import models
 from lib.runs import profiles
@@ -407,7 +406,7 @@ def test_grey_images_go_all_the_way(home):
     table = pd.concat([*tables, measure_.measure_style(p)])
     assert np.isfinite(table.value[~table.measure.str.contains("/")]).all()
     assert len(claims_.judge(table, p, test=False)) > 30
-    fig, text = explorer.draw(
+    view = explorer.draw(
         {"a": plan.network(p, "standard", 0).model},
         data.images[:1],
         data.images[1:2],
@@ -417,7 +416,7 @@ def test_grey_images_go_all_the_way(home):
         method="smoothgrad",
         p=p,
     )
-    assert len(widgets.png(fig)) > 5000 and "edge agreement" in text
+    assert len(view._repr_png_()) > 5000 and "edge agreement" in view.text
 
 
 def test_few_right_images_are_counted_and_said_in_the_note():

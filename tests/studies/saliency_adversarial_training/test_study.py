@@ -360,9 +360,9 @@ def test_notes_say_when_one_run_is_all(even):
 
 def test_the_explorer_follows_its_controls(home):
     p = SMOKE
-    explore = explorer.explorer(p)
+    explore = explorer.explorer(p).update()
     first = explore.picture.value
-    assert bytes(first).startswith(b"\x89PNG") and "P(random)" in explore.status.value
+    assert "data:image/png;base64,iVBOR" in first and "P(random)" in explore.status.value
     seen = {first}
     acts = (
         ("kind", "gradient"),
@@ -399,11 +399,11 @@ def test_the_picture_of_a_direction_is_the_direction(home):
     x, y = data.images[:1], data.labels[:1]
     s = maps.weak(data, "masks")[:1]
     before = state_of(model)
-    fig, text = explorer.draw(model, x, s, s, y, share=0.0, eps=8 / 255, classes=data.classes, known=True)
+    view = explorer.draw(model, x, s, s, y, share=0.0, eps=8 / 255, classes=data.classes, known=True)
     assert same_state(before, state_of(model))
-    shown = fig.axes[4].images[0].get_array()
+    shown = view.figure.axes[4].images[0].get_array()
     np.testing.assert_allclose(shown, -s[0].mean(0).numpy())
-    assert "P(random) 0.00" in text
+    assert "P(random) 0.00" in view.text
 
 
 def test_every_pair_of_arms_has_its_own_network():
