@@ -30,8 +30,10 @@ def minus(t: Tensor) -> Tensor:
     return t.clamp(max=0)
 
 
-def over(relevance: Tensor, z: Tensor, eps: float) -> Tensor:
-    """R / (z + eps sign z) with sign 0 = 1, and 0 where that divides by zero."""
+def over(relevance: Tensor, z: Tensor, eps: float, *, nonnegative: bool = False) -> Tensor:
+    """R / (z + eps sign z) with sign 0 = 1, and 0 where that divides by zero; `nonnegative`: no z is below zero."""
+    if eps and nonnegative:
+        return relevance / (z + eps)
     if eps:
         away = torch.copysign(z.new_tensor(eps), z.detach())
         return relevance / (z + away) if torch.is_grad_enabled() else torch.div(relevance, away.add_(z), out=away)
@@ -54,7 +56,7 @@ class Terms(NamedTuple):
 
 @dataclass(frozen=True, eq=False)
 class LinearMap:
-    """A convolution or dense layer: x, w, b, its output z, and the maps x, w -> x w and s, w, shape of x -> s w^T.
+    """A convolution or dense layer: x, w, b, its output z, and the maps x, w -> x w and s, w, x -> s w^T.
 
     Convolution: x (N, C, h, w), w (K, C / groups, kh, kw), z (N, K, h', w'). Dense: x (..., C), w (K, C), z (..., K).
     b (K,) or None. `name` is the module that it ran in.
@@ -65,7 +67,7 @@ class LinearMap:
     b: Tensor | None
     z: Tensor
     forward: Callable[[Tensor, Tensor], Tensor]
-    transposed: Callable[[Tensor, Tensor, torch.Size], Tensor]
+    transposed: Callable[[Tensor, Tensor, Tensor], Tensor]
     name: str
     groups: int = 0  # of a convolution; 0: a dense layer
     known_nonnegative: bool = False  # known without a look at x
@@ -95,17 +97,25 @@ class LinearMap:
         return Terms(self._joined(*(x for x, _ in pairs)), torch.cat([w for _, w in pairs], 1), len(pairs))
 
     def share(
-        self, terms: Terms, relevance: Tensor, eps: float, *, bias: Tensor | None = None, z: Tensor | None = None
+        self,
+        terms: Terms,
+        relevance: Tensor,
+        eps: float,
+        *,
+        bias: Tensor | None = None,
+        z: Tensor | None = None,
+        nonnegative: bool = False,
     ) -> Tensor:
         """R_i of the module's docstring, in the shape of x, from R_j in that of z.
 
-        The `bias`, (K,), is part of z' and absorbs its share. `z` is z' where that is known, which saves a pass.
+        The `bias`, (K,), is part of z' and absorbs its share. `z` is z' where that is known, which saves a pass;
+        `nonnegative`: no term and no bias is below zero.
         """
         if z is None:
             z = self.forward(terms.x, terms.w)
             if bias is not None:
                 z = z + self.by_channel(bias)
-        found = _product(terms.x, self.transposed(over(relevance, z, eps), terms.w, terms.x.shape))
+        found = _product(terms.x, self.transposed(over(relevance, z, eps, nonnegative=nonnegative), terms.w, terms.x))
         return found if terms.pairs == 1 else self._summed(found, terms.pairs)
 
     def by_channel(self, values: Tensor) -> Tensor:
@@ -157,8 +167,15 @@ def _convolution(step: Step, nonnegative: bool) -> LinearMap:
     def forward(x: Tensor, w: Tensor) -> Tensor:
         return F.conv2d(x, w, None, *options)
 
-    def transposed(s: Tensor, w: Tensor, shape: torch.Size) -> Tensor:
-        return torch.nn.grad.conv2d_input(shape, w, s, *options)
+    point = tuple(w.shape[2:]) == (1, 1) and groups == 1 and _pair(stride) == (1, 1) and _pair(padding or 0) == (0, 0)
+
+    def transposed(s: Tensor, w: Tensor, x: Tensor) -> Tensor:
+        if point:  # a product of matrices
+            return F.conv2d(s, w.transpose(0, 1))
+        # as torch.nn.grad.conv2d_input, which has no x at hand and so lets torch copy one
+        strides = (_pair(stride), _pair(padding or 0), _pair(dilation))
+        wanted = (True, False, False)
+        return torch.ops.aten.convolution_backward(s, x, w, None, *strides, False, (0, 0), groups, wanted)[0]
 
     return LinearMap(x, w, b, step.outputs[0], forward, transposed, step.layer, groups, nonnegative)
 

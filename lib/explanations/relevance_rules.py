@@ -83,7 +83,7 @@ class AlphaBeta(Rule):
         down = minus(w) if self.beta or not layer.nonnegative else up  # else nothing reads it
         signed = self.bias == "signed" and b is not None
         bias = None if b is None or self.bias == "none" else plus(b) if signed else 2 * b
-        found = layer.share(layer.by_sign(up, down), relevance, self.eps, bias=bias)
+        found = layer.share(layer.by_sign(up, down), relevance, self.eps, bias=bias, nonnegative=self.bias != "twice")
         if not self.beta:
             return found
         other = layer.share(layer.by_sign(down, up), relevance, self.eps, bias=minus(b) if signed else None)

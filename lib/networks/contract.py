@@ -10,7 +10,7 @@ Every kernel runs a network through `logits_of`, so that what counts as logits i
 """
 
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 import numpy as np
 import torch
@@ -81,9 +81,9 @@ _IN_INFERENCE = (
 )
 
 
-def check_outside_inference(model: nn.Module) -> None:
-    """ValueError for a network whose weights `torch.inference_mode` made: it can never be differentiated."""
-    if any(p.is_inference() for p in model.parameters()):
+def check_outside_inference(parameters: Iterable[Tensor]) -> None:
+    """ValueError for weights that `torch.inference_mode` made: the network can never be differentiated."""
+    if any(p.is_inference() for p in parameters):
         raise ValueError(_IN_INFERENCE)
 
 

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from lib.networks import contract, layouts
-from lib.networks.layers import INTO, find_layer
+from lib.networks.layers import INTO, find_layer, parts
 
 # Flags and hooks belong to all threads; torch numbers hooks without a lock of its own, so that two set at once could get
 # one number, and the second would replace the first.
@@ -92,13 +92,14 @@ def frozen(model: nn.Module, *, parameters: bool = False) -> Iterator[nn.Module]
         with outside_inference(), frozen(model, parameters=parameters):
             yield model
         return
-    contract.check_outside_inference(model)
+    every, weights = parts(model)
+    contract.check_outside_inference(weights)
     own = threading.get_ident()
     modules: list[tuple[nn.Module, _Hold]] = []
     leaves: list[tuple[Tensor, _Hold]] = []
     try:
         with _LOCK:
-            for m in model.modules():
+            for m in every:
                 flag = getattr(m, "training", None)  # a module that torch.jit has frozen has none
                 if flag or (flag is not None and id(m) in _HOLDS):  # what is off and nobody holds stays off
                     modules.append((m, _Hold(own, False, flag)))
@@ -106,7 +107,7 @@ def frozen(model: nn.Module, *, parameters: bool = False) -> Iterator[nn.Module]
             if modules:
                 with contextlib.suppress(NotImplementedError):  # of torch.export, which has fixed how everything runs
                     model.eval()
-            for p in model.parameters():
+            for p in weights:
                 if p.requires_grad or id(p) in _HOLDS:
                     leaves.append((p, _Hold(own, parameters, p.requires_grad)))
                     _set(p, _taken(*leaves[-1]))

@@ -1,6 +1,7 @@
-"""Layers by dotted name."""
+"""Layers by dotted name, and all of them at once."""
 
-from torch import nn
+import torch
+from torch import Tensor, nn
 
 from lib.system import names as names_
 
@@ -43,3 +44,21 @@ def _within(root: nn.Module, name: str) -> nn.Module | None:
         return None
     except RuntimeError:  # a torch.jit model has modules, and does not give them by name
         return dict(root.named_modules()).get(name)
+
+
+def parts(model: nn.Module) -> tuple[list[nn.Module], list[Tensor]]:
+    """Every module and every parameter once, as `model.modules()` and `model.parameters()` have them, without their names: in
+    a fraction of the time, which a map of one image would feel."""
+    modules: dict[int, nn.Module] = {id(model): model}
+    parameters: dict[int, Tensor] = {}
+    queue = [model]
+    for module in queue:
+        if isinstance(module, torch.jit.ScriptModule):  # keeps them elsewhere
+            found, held = list(module.modules()), list(module.parameters())
+        else:
+            found, held = module._modules.values(), module._parameters.values()
+        parameters |= {id(p): p for p in held if p is not None}
+        fresh = [m for m in found if m is not None and id(m) not in modules]
+        modules |= {id(m): m for m in fresh}
+        queue += fresh
+    return list(modules.values()), list(parameters.values())

@@ -214,8 +214,14 @@ class Tape(TorchFunctionMode):
         for t in step.outputs:
             self.producer[id(t)] = step
             self.reached.add(id(t))
-            if kept or step.name in ("relu", "relu6"):
+            if kept or step.name in ("relu", "relu6") or (step.name == "hardtanh" and _least(step) >= 0):
                 self.nonnegative.add(id(t))
+
+
+def _least(step: Step) -> float:
+    """The smallest value that a hardtanh puts out: 0 of `nn.ReLU6`, which is one."""
+    least = bound(step, ("input", "min_val"))[1]
+    return -1.0 if least is None else float(least)
 
 
 def bound(step: Step, names: Sequence[str]) -> list[Any]:
