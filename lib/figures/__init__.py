@@ -19,9 +19,10 @@ from lib.figures.charts import (
     same_height,
     table,
 )
-from lib.figures.pictures import blank, colour_bar, for_and_against, grid, heatmap, image, outline, overlay, row_labels
+from lib.figures.explorer import Explorer, Number, View, over_levels
+from lib.figures.pictures import blank, canvas, colour_bar, for_and_against, grid, heatmap, image, outline, overlay, row_labels
 from lib.figures.style import COLOURS, LINES, MAGNITUDE, MARKERS, SIGNED, series, use_style
-from lib.figures.widgets import Explorer, Upload, choice, integer, png, slider
+from lib.figures.widgets import OwnNetwork, Upload, choice, integer, numbered, png, slider
 
 __all__ = [
     "COLOURS",
@@ -30,13 +31,17 @@ __all__ = [
     "MARKERS",
     "SIGNED",
     "Explorer",
+    "Number",
+    "OwnNetwork",
     "Upload",
+    "View",
     "band",
     "bands",
     "bars",
     "blank",
     "boxes",
     "by_measure",
+    "canvas",
     "cell",
     "choice",
     "colour_bar",
@@ -50,8 +55,10 @@ __all__ = [
     "levels",
     "mark",
     "matrix",
+    "numbered",
     "outline",
     "outline_cell",
+    "over_levels",
     "overlay",
     "panels",
     "png",

@@ -87,6 +87,13 @@ def grid(
     return fig, axes
 
 
+def canvas(rows: int, columns: int, size: tuple[float, float]) -> tuple[Figure, np.ndarray]:
+    """A figure of `size` inches and its axes (rows, columns), unknown to pyplot: an explorer draws beside the kernel's thread,
+    and pyplot's list of open figures belongs to that."""
+    fig = Figure(figsize=size)
+    return fig, fig.subplots(rows, columns, squeeze=False)
+
+
 def row_labels(axes: np.ndarray, labels: Sequence[str]) -> None:
     """Names to the left of the first column of pictures."""
     for ax, label in zip(axes[:, 0], labels, strict=True):

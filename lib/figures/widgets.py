@@ -1,14 +1,12 @@
-"""Pieces that every explorer is made of: labelled controls, a picture that a pure function draws, safe uploads.
+"""Controls that explorers are made of: menus, sliders, safe uploads; pictures of their views.
 
-A slider reports once it is let go (`continuous_update=False`). The front end keeps one message in flight and the last
-value wins, so there is no queue to manage. What goes wrong is said beside the picture, which then stays as it was; what is
-wrong with a file is said beside its button, and the picture before it stays.
+A slider reports once it is let go (`continuous_update=False`). What is wrong with a file is said beside its button, and the
+picture before it stays.
 """
 
-import contextlib
 import html
 import io
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import ipywidgets
@@ -45,6 +43,18 @@ def integer(label: str, low: int, high: int, value: int = 0) -> ipywidgets.IntSl
     return ipywidgets.IntSlider(
         description=label, min=low, max=high, value=value, continuous_update=False, style=LABEL, layout=WIDE
     )
+
+
+def numbered(label: str, names: Sequence[str], value: int = 0) -> Any:
+    """A slider over the images of a set, by number; beside it stands what each is called."""
+    return ipywidgets.SelectionSlider(
+        description=label, options=numbers(names), value=value, continuous_update=False, style=LABEL, layout=WIDE
+    )
+
+
+def numbers(names: Sequence[str]) -> list[tuple[str, int]]:
+    """The options of `numbered`."""
+    return [(f"{i}: {n if len(n) < 18 else f'{n[:16]}…'}", i) for i, n in enumerate(names)]
 
 
 class Upload(ipywidgets.VBox):
@@ -101,6 +111,52 @@ class Upload(ipywidgets.VBox):
         )
 
 
+class OwnNetwork(ipywidgets.VBox):
+    """A network of one's own by name instead of the study's: `value` is its name, "" while the study's is shown.
+
+    `load(name)` raises ValueError for what is no network, which is said in words below the field, and `value` stays.
+    """
+
+    value = traitlets.Unicode()
+
+    def __init__(self, load: Callable[[str], Any], label: str = "own network") -> None:
+        self.load = load
+        self.field = ipywidgets.Text(
+            description=label,
+            placeholder="file.py:function, module:function or torchvision:NAME",
+            continuous_update=False,
+            style=LABEL,
+            layout=WIDE,
+        )
+        self.back = ipywidgets.Button(
+            description="back to the networks above", layout=ipywidgets.Layout(width="340px", display="none")
+        )
+        self.said = ipywidgets.HTML(layout=WIDE)
+        super().__init__([self.field, self.back, self.said])
+        self.field.observe(self._read, names="value")
+        self.back.on_click(lambda _: self.leave())
+
+    @property
+    def description(self) -> str:
+        """What the field is called."""
+        return self.field.description
+
+    def leave(self) -> None:
+        """Back to the networks of the study."""
+        self.field.value = ""
+
+    def _read(self, _change: Any) -> None:
+        name = self.field.value.strip()
+        self.said.value = "<i>loading …</i>" if name else ""
+        if name:
+            try:
+                self.load(name)
+            except (ValueError, RuntimeError, OSError) as error:
+                self.said.value = told(error)
+                return
+        self.said.value, self.back.layout.display, self.value = "", "" if name else "none", name
+
+
 def bars(ax: Axes, probabilities: Tensor, classes: Sequence[str], title: str) -> None:
     """The four likeliest classes as bars."""
     top = probabilities.topk(min(4, len(classes)))
@@ -124,73 +180,3 @@ def told(error: BaseException) -> str:
     """An error as HTML: its own words where it is meant for people, else what kind of error it is too."""
     words = str(error) if str(error) and isinstance(error, (ValueError, RuntimeError, OSError)) else f"{error!r}"
     return f'<b style="color:#D55E00">{html.escape(words)}</b>'
-
-
-Follow = Callable[[str, dict[str, Any]], None]
-
-
-class Explorer:
-    """Controls to the left, a picture and a line of text to the right; `render(**values)` gives both from the controls.
-
-    `render` is called with the value of every control by name and returns (figure, text). `follow(name, controls)`, where it
-    is given, is called when the control of that name has changed, before anything is drawn, and may change others. Moving a
-    control called `image` leaves an upload for the data set. `widget` is what a notebook displays; in a narrow window the
-    controls stand above the picture, which keeps its proportions. `status` holds the text or the error, `picture` the PNG.
-    """
-
-    def __init__(
-        self, controls: Mapping[str, ipywidgets.Widget], render: Callable[..., tuple[Figure, str]], follow: Follow | None = None
-    ) -> None:
-        self.controls, self.render, self.follow = dict(controls), render, follow
-        # of its own height: a picture that is stretched shows another place
-        layout = ipywidgets.Layout(max_width="100%", height="auto", align_self="flex-start", object_fit="contain")
-        self.picture = ipywidgets.Image(format="png", layout=layout)
-        self.status = ipywidgets.HTML()
-        self._held = False
-        left = ipywidgets.VBox(list(self.controls.values()), layout=ipywidgets.Layout(flex="0 0 370px", max_width="100%"))
-        right = ipywidgets.VBox([self.status, self.picture], layout=ipywidgets.Layout(flex="1 1 480px", min_width="0"))
-        self.widget = ipywidgets.HBox([left, right], layout=ipywidgets.Layout(flex_flow="row wrap", align_items="flex-start"))
-        for name, control in self.controls.items():
-            control.observe(lambda _change, name=name: self._changed(name), names="value")
-        self.update()
-
-    def _changed(self, name: str) -> None:
-        if self._held:
-            return
-        with self._holding():
-            if name == "image":
-                for control in self.controls.values():
-                    if isinstance(control, Upload):
-                        control.leave()
-            if self.follow:
-                try:
-                    self.follow(name, self.controls)
-                except Exception as error:
-                    self.status.value = told(error)
-                    return
-        self.update()
-
-    @contextlib.contextmanager
-    def _holding(self) -> Iterator[None]:
-        """What changes in here is drawn once, after it."""
-        self._held = True
-        try:
-            yield
-        finally:
-            self._held = False
-
-    def update(self) -> None:
-        """Draw again from what the controls say now."""
-        self.status.value = "<i>working …</i>"
-        open_before = plt.get_fignums()
-        try:
-            fig, text = self.render(**{name: control.value for name, control in self.controls.items()})
-            drawn = png(fig)
-        except BaseException as error:  # whatever it is: nobody shall wait for a picture that does not come
-            self.status.value = told(error)
-            for number in set(plt.get_fignums()) - set(open_before):
-                plt.close(number)
-            if not isinstance(error, Exception):
-                raise
-            return
-        self.picture.value, self.status.value = drawn, text

@@ -1,12 +1,9 @@
 """The front door: one image, one class, one layer; what speaks for it and against it, before and after an attack."""
 
-import functools
 import html
-from typing import Any
+from typing import Any, NamedTuple
 
-import matplotlib.pyplot as plt
 import torch
-from matplotlib.figure import Figure
 from PIL import Image
 from torch import Tensor
 
@@ -17,100 +14,178 @@ from lib.explanations import activation_maps
 from lib.explanations import by_name as explanations
 from lib.explanations.by_name import Settings
 from lib.figures import pictures, widgets
+from lib.figures.explorer import Explorer, Number, View, over_levels
 from lib.measures import comparison
-from lib.networks import classifier
+from lib.networks import classifier, contract
+from lib.studies import subjects
 from lib.studies.grad_cam import plan
 from lib.studies.grad_cam.plan import Parameters
+from lib.system import devices
+from lib.system.progress import say
 
 METHODS = explanations.METHODS.menu("gradcam", "gradcam++", "cam")
 ATTACKS = attacks.ATTACKS.menu("none", "pgd", "noise")
 SHOWN = {"for the class (ReLU)": "positive", "against it (counterfactual)": "counterfactual", "both (no ReLU)": "signed"}
+PREDICTED = -1  # in place of a class: the one that is predicted now
+MANY = 16  # images that the curve is over
+UNIT = "0: same map, 1: as different as can be"
+
+
+class Looked(NamedTuple):
+    """A network and the names that its maps are asked for by."""
+
+    model: classifier.Classifier
+    classes: tuple[str, ...]
+    layers: dict[str, str]  # by plan.LEVELS
+    head: str
 
 
 def draw(
-    model: classifier.Classifier,
+    subject: Looked,
     x: Tensor,
-    classes: tuple[str, ...],
     *,
     of: int,
     aimed: int,
-    layer: str,
+    level: str,
     method: str,
     sign: activation_maps.Sign,
     attack: str,
     eps: float,
     steps: int = 20,
-    head: str = "head",
-) -> tuple[Figure, str]:
-    """Image (1, C, H, W) and map before and after, both decisions; and a line of numbers.
+) -> View:
+    """Image (1, C, H, W) and map before and after, both decisions; and the numbers, random signs of the same size beside them.
 
-    The attack goes for the class `aimed`. Raises ValueError for CAM where it is not defined, and for a counterfactual of
-    Grad-CAM++.
+    The attack goes for the class `aimed`; `of` PREDICTED is the class that is predicted now. Raises ValueError for CAM where it
+    is not defined, and for a counterfactual of Grad-CAM++.
     """
     if method == "gradcam++" and sign == "counterfactual":
         raise ValueError("the weights of Grad-CAM++ are never below zero, so it has no counterfactual; choose Grad-CAM")
+    if method == "cam" and level != "last":
+        raise ValueError("CAM is read off the last stage alone: choose the layer “last stage”, or Grad-CAM")
+    model, classes = subject.model, subject.classes
     chosen, aim = attacks.find(attack), torch.tensor([aimed], device=x.device)
-    x_adv = chosen(model, x, aim, eps=eps, steps=steps, targets=aim).x_adv
-    settings = Settings(layer, sign=sign, head=head)
+    target: contract.Targets = contract.predicted if of == PREDICTED else of
+    settings = Settings(subject.layers[level], sign=sign, head=subject.head)
     size = (x.shape[-2], x.shape[-1])
-    fig, axes = plt.subplots(2, 3, figsize=(10.5, 6.2))
-    told = []
-    shown = []
+
+    def explained(picture: Tensor) -> tuple[Tensor, Tensor]:
+        found = explanations.raw(method, model, picture, target, settings)
+        return activation_maps.upsample(found.values, size)[0].cpu(), found.logits[0].cpu()
+
+    def distance(a: Tensor, b: Tensor) -> float:
+        return comparison.nissim(*(activation_maps.normalise(raw.abs())[None] for raw in (a, b))).item()
+
+    x_adv = chosen(model, x, aim, eps=eps, steps=steps, targets=aim).x_adv
+    fig, axes = pictures.canvas(2, 3, (10.5, 6.2))
+    told, numbers, maps = [], [], []
     for row, (picture, when) in enumerate(((x, "before"), (x_adv, "after"))):
-        found = explanations.raw(method, model, picture, of, settings)
-        raw = activation_maps.upsample(found.values, size)[0].cpu()
-        largest = float(raw.abs().max())
+        raw, logits = explained(picture)
+        maps.append(raw)
+        now, largest = int(logits.argmax()), float(raw.abs().max())
+        about = classes[now if of == PREDICTED else of]
         pictures.image(axes[row, 0], picture[0].cpu(), "image" if row == 0 else f"attacked: {chosen.label}, eps {eps:g}")
         if sign == "signed":
-            drawn = pictures.heatmap(axes[row, 1], raw, f"{when}: for (red) and against (blue) {classes[of]}", signed=True)
+            drawn = pictures.heatmap(axes[row, 1], raw, f"{when}: for (red) and against (blue) {about}", signed=True)
             pictures.colour_bar(fig, drawn, axes[row, 1], "map, in the score's units")
         else:
-            drawn = pictures.overlay(
-                axes[row, 1], picture[0].cpu(), raw / largest if largest else raw, f"{when}: {classes[of]}"
-            )
+            scaled = raw / largest if largest else raw
+            drawn = pictures.overlay(axes[row, 1], picture[0].cpu(), scaled, f"{when}: {about}")
             pictures.colour_bar(fig, drawn, axes[row, 1], "map over its largest value")
-        widgets.bars(axes[row, 2], found.logits[0].softmax(0).cpu(), classes, f"decision {when}")
-        told.append(
-            f"{when}: <b>{html.escape(classes[int(found.logits.argmax())])}</b>, score of {html.escape(classes[of])} "
-            f"{float(found.logits[0, of]):.3f}"
-        )
-        shown.append(activation_maps.normalise(raw.abs())[None])
-    empty = " This map is empty: nothing in this layer speaks that way." if comparison.degenerate(shown[0]) else ""
-    change = f"largest change of a pixel {float((x_adv - x).abs().max()):.3g}"
-    between = f"NISSIM <b>{comparison.nissim(*shown).item():.3f}</b> between the two maps"
-    return fig, f"{'; '.join(told)}; {change}; {between}.{empty}"
+        widgets.bars(axes[row, 2], logits.softmax(0), classes, f"decision {when}")
+        score = float(logits[now if of == PREDICTED else of])
+        told.append(f"{when}: <b>{html.escape(classes[now])}</b>, score of {html.escape(about)} {score:.3f}")
+        numbers += [
+            Number(f"predicted class, {when}", classes[now]),
+            Number(f"score of {about}, {when}", score, "logit"),
+            Number(f"probability of {about}, {when}", float(logits.softmax(0)[now if of == PREDICTED else of])),
+            Number(f"largest value of the map, {when}", largest, "logit"),
+        ]
+    moved = distance(*maps)
+    change = float((x_adv - x).abs().max())
+    numbers += [Number("NISSIM of the two maps", moved, UNIT), Number("largest change of a pixel", change, "of [0, 1]")]
+    said = f"NISSIM <b>{moved:.3f}</b> between the two maps ({UNIT})"
+    if attack not in ("none", "noise") and eps:
+        raw, logits = explained(attacks.find("noise")(model, x, aim, eps=eps).x_adv)
+        by_chance, still = distance(maps[0], raw), classes[int(logits.argmax())]
+        numbers += [Number("NISSIM under random signs of the same size", by_chance, UNIT)]
+        numbers += [Number("predicted class under random signs of the same size", still)]
+        said += f"; random signs of the same size: {by_chance:.3f}, <b>{html.escape(still)}</b>"
+    empty = " This map is empty: nothing in this layer speaks that way." if bool((maps[0] == 0).all()) else ""
+    return View(fig, f"{'; '.join(told)}; largest change of a pixel {change:.3g}; {said}.{empty}", numbers)
 
 
-def explorer(p: Parameters) -> widgets.Explorer:
-    """The explorer of a run: the published network on photographs first, then those that the study trains, on its data.
+def curve(
+    subject: Looked, x: Tensor, radii: tuple[float, ...], *, method: str, level: str, aimed: int, present: float, steps: int
+) -> View:
+    """How far the map of the class that was predicted moves, over the images x, at each radius: the attack and random signs."""
+    settings = Settings(subject.layers[level], head=subject.head)
+    model, size = subject.model, (x.shape[-2], x.shape[-1])
+    clean = explanations.raw(method, model, x, contract.predicted, settings)
+    of = clean.logits.argmax(1)
+    kept = of != aimed  # those that show what is aimed at already are no victims
+    x, of = x[kept], of[kept]
+    aim = torch.full_like(of, aimed)
+
+    def shown(values: Tensor) -> Tensor:
+        return activation_maps.normalise(activation_maps.upsample(values, size)).cpu()
+
+    before, found = shown(clean.values[kept]), {}
+    for name in ("pgd", "noise"):
+        moved = []
+        for i, eps in enumerate(radii):
+            say(f"{attacks.find(name).label}, radius {i + 1} of {len(radii)}")
+            x_adv = attacks.find(name)(model, x, aim, eps=eps, steps=steps, targets=aim).x_adv
+            moved.append(comparison.nissim(before, shown(explanations.raw(method, model, x_adv, of, settings).values)))
+        found[f"{attacks.find(name).label}" + (f" at {subject.classes[aimed]}" if name == "pgd" else "")] = torch.stack(moved)
+    label = f"NISSIM, {explanations.find(method).label} before and after"
+    return over_levels(radii, found, present, xlabel="eps, of [0, 1]", ylabel=label, unit=UNIT)
+
+
+def explorer(p: Parameters) -> Explorer:
+    """The explorer of a run: the published network on photographs first, then those that the study trains, on its data; and
+    one's own network and picture in their place.
 
     Networks that are not in the cache are trained when they are first chosen.
     """
 
-    @functools.lru_cache(maxsize=4)
-    def network(arch: str) -> classifier.Classifier:
-        return plan.published_network(p) if arch == p.published else plan.network(p, arch, 0).model
+    def photographed(arch: str, network: str) -> bool:
+        return bool(network) or arch == p.published
 
-    def data_of(arch: str) -> ImageSet:
-        return plan.photo_set(p) if arch == p.published else plan.evaluation_set(p)
+    def looked(arch: str, network: str) -> tuple[Looked, ImageSet, bool]:
+        """A network with its layers, the images beside it, and whether their labels are its classes'."""
+        if network:
+            model, data, classes, head, last, labelled = subjects.own(network, p.device)
+            stages = [s for s in model.stages if s != last]
+            return Looked(model, classes, {"middle": (stages or [last])[-1], "last": last}, head), data, labelled
+        if arch == p.published:
+            model, data = plan.published_network(p), plan.photo_set(p)
+        else:
+            model, data = plan.network(p, arch, 0).model, plan.evaluation_set(p)
+        return Looked(model, data.classes, plan.layers_of(model, arch), plan.head_of(arch)), data, True
 
-    def two(arch: str, image: int) -> Tensor:
-        if arch != p.published:
-            found = plan.two_objects(p).images
-            return found[image % len(found)]
-        return torch.cat([data_of(arch).images[i] for i in pair(image)], 2)
-
-    def pair(image: int) -> tuple[int, int]:
+    def pair(data: ImageSet, image: int) -> tuple[int, int]:
         """Which photographs stand side by side: first those of the notebook, then each with the next one."""
-        data = data_of(p.published)
-        if image == 0:
+        if image == 0 and {p.left, p.right} <= set(data.classes):
             first, second = ((data.labels == data.classes.index(c)).nonzero()[:, 0] for c in (p.left, p.right))
             if len(first) and len(second):
                 return int(first[0]), int(second[0])
         return image % len(data), (image + 1) % len(data)
 
+    def picture(data: ImageSet, arch: str, network: str, show: str, image: int, own: Image.Image | None) -> Tensor:
+        if own is not None:
+            x = images.to_tensor(own, size=data.images.shape[-1], channels=data.channels)
+        elif show != "two objects":
+            x = data.images[image % len(data)]
+        elif photographed(arch, network):
+            x = torch.cat([data.images[i] for i in pair(data, image)], 2)
+        else:
+            found = plan.two_objects(p).images
+            x = found[image % len(found)]
+        return x[None].to(devices.device(p.device))
+
     def render(
         arch: str,
+        network: str,
         show: str,
         image: int,
         own: Image.Image | None,
@@ -121,56 +196,60 @@ def explorer(p: Parameters) -> widgets.Explorer:
         attack: str,
         aimed: int,
         eps: float,
-    ) -> tuple[Figure, str]:
-        model, data = network(arch), data_of(arch)
-        if own is not None:
-            x = images.to_tensor(own, size=data.images.shape[-1], channels=data.channels)
-        else:
-            x = two(arch, image) if show == "two objects" else data.images[image % len(data)]
-        return draw(
-            model,
-            x[None].to(next(model.parameters()).device),
-            data.classes,
-            of=of,
-            aimed=aimed,
-            layer=plan.layers_of(model, arch)[layer],
-            method=method,
-            sign=sign,
-            attack=attack,
-            eps=eps,
-            steps=p.steps,
-            head=plan.head_of(arch),
-        )
+    ) -> View:
+        subject, data, _ = looked(arch, network)
+        x = picture(data, arch, network, show, image, own)
+        options = {"method": method, "sign": sign, "attack": attack, "eps": eps, "steps": p.steps}
+        return draw(subject, x, of=of, aimed=aimed, level=layer, **options)
 
-    def menus(arch: str) -> dict[str, Any]:
+    def many(arch: str, network: str, layer: str, method: str, aimed: int, eps: float, **_other: Any) -> View:
+        subject, data, _ = looked(arch, network)
+        x = data.images[:MANY].to(devices.device(p.device))
+        radii = p.radii if photographed(arch, network) else p.eps
+        options = {"method": method, "level": layer, "aimed": aimed, "present": eps, "steps": p.steps}
+        return curve(subject, x, radii, **options)
+
+    def menus(arch: str, network: str) -> dict[str, Any]:
         """What a network's classes and radii are, and those to begin with: (options, value) by control."""
-        data, published = data_of(arch), arch == p.published
-        # of ImageNet's thousand classes those that the photographs show, and what attacks aim at
-        shown = [p.left, p.right, p.aim, *(data.classes[int(y)] for y in data.labels)] if published else data.classes
-        numbered = {name: data.classes.index(name) for name in shown}
-        of, aimed = (p.left, p.right) if published else (p.first, p.second)
-        grid = (0.0, *(p.radii if published else p.eps))
+        subject, data, labelled = looked(arch, network)
+        classes = subject.classes
+        if not photographed(arch, network) or not labelled:
+            shown, of, aimed = classes, p.first, p.second
+        else:  # of ImageNet's thousand classes those that the photographs show, and what attacks aim at
+            shown, of, aimed = (p.left, p.right, p.aim, *(classes[int(y)] for y in data.labels)), p.left, p.right
+        numbered = {name: classes.index(name) for name in shown}
+        grid = (0.0, *(p.radii if photographed(arch, network) else p.eps))
         radii = [(f"{v:g}", v) for v in grid]
-        return {"of": (numbered, numbered[of]), "aimed": (numbered, numbered[aimed]), "eps": (radii, grid[len(grid) // 2])}
+        first = numbered.get(of, PREDICTED)
+        return {
+            "of": ({"the predicted class": PREDICTED} | numbered, first),
+            "aimed": (numbered, numbered.get(aimed, next(iter(numbered.values())))),
+            "eps": (radii, grid[len(grid) // 2]),
+        }
 
     def follow(name: str, controls: dict[str, Any]) -> None:
-        arch = controls["arch"].value
-        if name in ("image", "show") and arch == p.published:  # ask for what the picture shows
-            data, image = data_of(arch), controls["image"].value
-            shown = pair(image) if controls["show"].value == "two objects" else (image % len(data), None)
-            of, other = (data.classes.index(p.aim) if i is None else int(data.labels[i]) for i in shown)
-            controls["of"].value, controls["aimed"].value = of, other
-        if name == "arch":
-            controls["own"].size = data_of(controls["arch"].value).images.shape[-1]
-            for control, (options, value) in menus(controls["arch"].value).items():
+        arch, network = controls["arch"].value, controls["network"].value
+        if name in ("image", "show") and photographed(arch, network):  # ask for what the picture shows
+            _, data, labelled = looked(arch, network)
+            image = controls["image"].value
+            if labelled:
+                two = controls["show"].value == "two objects"
+                first, second = pair(data, image) if two else (image % len(data), None)
+                controls["of"].value = int(data.labels[first])
+                controls["aimed"].value = data.classes.index(p.aim) if second is None else int(data.labels[second])
+        if name in ("arch", "network"):
+            controls["own"].size = looked(arch, network)[1].images.shape[-1]
+            for control, (options, value) in menus(arch, network).items():
                 controls[control].options, controls[control].value = options, value
+        fitting(name, controls)
 
-    first = menus(p.published)
+    first = menus(p.published, "")
     controls = {
         "arch": widgets.choice("network", {plan.named(a): a for a in (p.published, *p.architectures)}, p.published),
+        "network": widgets.OwnNetwork(lambda name: subjects.own(name, p.device)),
         "show": widgets.choice("objects", ("one object", "two objects"), "two objects"),
         "image": widgets.integer("image", 0, 99),
-        "own": widgets.Upload("upload an image", data_of(p.published).images.shape[-1]),
+        "own": widgets.Upload("upload an image", plan.photo_set(p).images.shape[-1]),
         "of": widgets.choice("map of class", *first["of"]),
         "layer": widgets.choice("layer", {f"{level} stage": level for level in plan.LEVELS}, "last"),
         "method": widgets.choice("method", METHODS, "gradcam"),
@@ -179,4 +258,15 @@ def explorer(p: Parameters) -> widgets.Explorer:
         "aimed": widgets.choice("aimed at", *first["aimed"]),
         "eps": widgets.slider("eps, of [0, 1]", (0.0, *p.radii), first["eps"][1]),
     }
-    return widgets.Explorer(controls, render, follow)
+    return Explorer(p, controls, render, follow, many)
+
+
+def fitting(name: str, controls: dict[str, Any]) -> None:
+    """What was chosen stands, and what cannot go with it gives way: CAM is of the last stage, and Grad-CAM++ has no
+    counterfactual."""
+    if controls["method"].value == "cam" and controls["layer"].value != "last":
+        changed, value = ("method", "gradcam") if name == "layer" else ("layer", "last")
+        controls[changed].value = value
+    if controls["method"].value == "gradcam++" and controls["sign"].value == "counterfactual":
+        changed, value = ("method", "gradcam") if name == "sign" else ("sign", "positive")
+        controls[changed].value = value

@@ -14,9 +14,9 @@ from pydantic import Field, model_validator
 from torch import Tensor
 
 from lib.data import datasets, imagenet, mosaics
-from lib.networks import classifier, folding, models, zoo
-from lib.studies import parameters
-from lib.system import devices, names
+from lib.networks import classifier, zoo
+from lib.studies import parameters, subjects
+from lib.system import names
 from lib.training import cache
 from lib.training.config import TrainConfig
 
@@ -115,11 +115,9 @@ def seen(p: Parameters, *job: Any) -> list[str]:
     return parameters.fingerprints(evaluation_set(p), pool(p), *conflict)
 
 
-@functools.lru_cache(maxsize=1)
 def published_network(p: Parameters) -> classifier.Classifier:
     """The network as it was published, for evaluation alone: normalisations are folded into its convolutions."""
-    model = models.create(p.published, classes=1000, weights="imagenet")
-    return folding.folded(model, photo_set(p).images[:2]).to(devices.device(p.device))
+    return subjects.published(p.published, p.photographs, p.device).model
 
 
 @functools.lru_cache(maxsize=2)

@@ -1,12 +1,12 @@
 """The explorer without a browser: widgets are traitlets, so setting a value does what a click does."""
 
 import io
+import re
 from datetime import UTC, datetime
 
 import pytest
 from PIL import Image
 
-from lib.figures import widgets
 from lib.networks import models
 from lib.studies.attention_shift import explorer, plan
 from tests.data.test_images import bomb
@@ -20,9 +20,12 @@ def png(size=(40, 30), colour=(200, 30, 90)) -> bytes:
 
 @pytest.fixture(scope="module")
 def explore(tmp_path_factory):
+    """On the study's own networks and data; what it begins with has tests below."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("STUDY_HOME", str(tmp_path_factory.mktemp("home")))
-        yield explorer.explorer(plan.Parameters(train_images=256, epochs=2))
+        found = explorer.explorer(plan.Parameters(train_images=256, epochs=2))
+        found.controls["arch"].value = "plain"
+        yield found
 
 
 def upload(control, content: bytes, name: str) -> None:
@@ -34,10 +37,11 @@ def test_every_control_is_labelled(explore):
     assert {c.description for c in explore.controls.values()} == {
         "data set",
         "network",
+        "own network",
         "image",
         "upload an image",
         "attack",
-        "eps",
+        "eps, of [0, 1]",
         "conv stage",
         "method",
         "explain the",
@@ -45,7 +49,7 @@ def test_every_control_is_labelled(explore):
 
 
 def test_starts_with_a_picture_and_its_numbers(explore):
-    assert bytes(explore.picture.value).startswith(b"\x89PNG")
+    assert "data:image/png;base64,iVBOR" in explore.picture.value
     assert "before:" in explore.status.value and "NISSIM" in explore.status.value
 
 
@@ -77,12 +81,14 @@ def test_without_attack_nothing_moves(explore):
     explore.controls["attack"].value = "fgsm"
 
 
-def test_cam_is_refused_where_it_is_not_defined_and_the_picture_stays(explore):
-    explore.controls["stage"].value = 1
-    before = explore.picture.value
-    explore.controls["method"].value = "cam"
-    assert "CAM is not defined here" in explore.status.value and explore.picture.value == before
-    explore.controls["method"].value = "gradcam"
+def test_what_cannot_go_together_gives_way(explore):
+    """CAM is read off the last stage: the choice that was made last stands."""
+    c = explore.controls
+    c["stage"].value = 1
+    c["method"].value = "cam"
+    assert c["stage"].value == c["stage"].max == 3 and "NISSIM" in explore.status.value
+    c["stage"].value = 2
+    assert c["method"].value == "gradcam" and "NISSIM" in explore.status.value
 
 
 def test_upload(explore):
@@ -101,25 +107,69 @@ def test_upload(explore):
     assert "NISSIM" in explore.status.value
 
 
+def test_it_begins_with_a_published_network_whose_decision_changes(tmp_path, monkeypatch):
+    monkeypatch.setenv("STUDY_HOME", str(tmp_path))  # nothing is trained for it
+    found = explorer.explorer(plan.Parameters())
+    c = found.update().controls
+    assert c["arch"].label == "EfficientNet-Lite0, published" and c["dataset"].value == "photographs" and c["own"].size == 224
+    before, after = (re.search(rf"{when}: <b>(.*?)</b>", found.status.value)[1] for when in ("before", "after"))
+    assert before != after and "random signs of the same size: 0.0" in found.status.value
+    assert {n.unit for n in found.view.numbers if n.name.startswith("NISSIM")} == {explorer.UNIT}
+    shown = {}
+    exec(found.code(), shown)
+    assert shown["view"].text == found.view.text and shown["view"].numbers == found.view.numbers
+
+
+OWN = """
+import torch
+def net():
+    torch.manual_seed(0)
+    return torch.nn.Sequential(torch.nn.Conv2d(3, 4, 3), torch.nn.ReLU(), torch.nn.AdaptiveAvgPool2d(1), torch.nn.Flatten(),
+                               torch.nn.Linear(4, 3))
+"""
+
+
+def test_a_network_of_ones_own(tmp_path, explore):
+    (tmp_path / "mine.py").write_text(OWN)
+    c = explore.controls
+    c["network"].field.value = f"{tmp_path}/mine.py:absent"
+    assert "absent" in c["network"].said.value and "NISSIM" in explore.status.value
+    c["network"].field.value = f"{tmp_path}/mine.py:net"
+    assert "NISSIM" in explore.status.value and c["dataset"].value == "photographs" and c["own"].size == 224
+    assert re.search(r"before: <b>[012]</b>", explore.status.value)
+    c["arch"].value = "plain" if c["arch"].value != "plain" else "residual"
+    assert c["network"].value == "" and c["dataset"].value == "shapes" and c["own"].size == 32
+
+
+def test_the_next_image_and_the_curve(explore):
+    c = explore.controls
+    c["arch"].value, c["attack"].value, c["eps"].value = "plain", "pgd", 0.1
+    explore.next.click()
+    before, after = (re.search(rf"{when}: <b>(.*?)</b>", explore.status.value)[1] for when in ("before", "after"))
+    assert before != after
+    explore.ask.click()
+    assert "median and quartiles over 16 images" in explore.over.value and "random signs, eps" in explore.over.value
+
+
 def test_render_is_pure():
     model = models.create("plain", classes=10).eval()
     data = plan.evaluation_set(plan.Parameters(images=8))
-    options = {"attack": "fgsm", "eps": 0.05, "layer": "stage3", "method": "gradcam", "explain": "predicted class"}
-    drawn = [explorer.draw(model, data.images[:1], 0, data.classes, **options) for _ in range(2)]
-    pictures, texts = zip(*drawn, strict=True)
-    assert texts[0] == texts[1] and widgets.png(pictures[0]) == widgets.png(pictures[1])
+    seen = explorer.Looked(model, "stage3", "head", data.classes)
+    options = {"attack": "fgsm", "eps": 0.05, "method": "gradcam", "explain": "predicted class"}
+    first, second = (explorer.draw(seen, data.images[:1], 0, **options) for _ in range(2))
+    assert first.text == second.text and first._repr_png_() == second._repr_png_() and first.numbers == second.numbers
+    assert "a map is empty" in first.text and "nan" not in first.text + first.table()
     for wrong, message in (
         ({"attack": "fgms"}, "unknown attack 'fgms'; did you mean fgsm"),
         ({"method": "grad-cam"}, "unknown explanation 'grad-cam'; did you mean gradcam"),
     ):
         with pytest.raises(ValueError, match=message):
-            explorer.draw(model, data.images[:1], 0, data.classes, **options | wrong)
+            explorer.draw(seen, data.images[:1], 0, **options | wrong)
 
 
 def test_text_from_class_names_is_escaped():
     model = models.create("plain", classes=2).eval()
     x = plan.evaluation_set(plan.Parameters(images=8)).images[:1]
-    options = {"attack": "none", "eps": 0.0, "layer": "stage3", "method": "gradcam", "explain": "predicted class"}
-    fig, text = explorer.draw(model, x, 0, ("<script>", "<b>"), **options)
-    widgets.png(fig)
-    assert "<script>" not in text
+    options = {"attack": "none", "eps": 0.0, "method": "gradcam", "explain": "predicted class"}
+    view = explorer.draw(explorer.Looked(model, "stage3", "head", ("<script>", "<b>")), x, 0, **options)
+    assert view._repr_png_() and "<script>" not in view.text

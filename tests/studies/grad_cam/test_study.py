@@ -1,6 +1,7 @@
 """Study 0: identities in float64, overlap by hand, measurement, claims, explorer."""
 
-import matplotlib.pyplot as plt
+import re
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -185,7 +186,7 @@ def test_the_papers_networks_have_two_layers(arch):
 class TestExplorer:
     @pytest.fixture
     def explore(self, measured):
-        return explorer.explorer(SMOKE)
+        return explorer.explorer(SMOKE).update()
 
     @pytest.mark.parametrize(
         ("control", "value"),
@@ -216,7 +217,7 @@ class TestExplorer:
         c = explore.controls
         assert "strawberry" in dict(c["of"].options) and c["own"].size == 224
         c["arch"].value = "plain"
-        assert tuple(dict(c["of"].options)) == plan_.evaluation_set(SMOKE).classes and c["own"].size == 32
+        assert tuple(dict(c["of"].options))[1:] == plan_.evaluation_set(SMOKE).classes and c["own"].size == 32
         assert [v for _, v in c["eps"].options] == [0.0, *SMOKE.eps] and "NISSIM" in explore.status.value
         c["arch"].value = "efficientnet-lite0"
         assert dict(c["aimed"].options)["ocarina"] == 684 and "NISSIM" in explore.status.value
@@ -225,26 +226,42 @@ class TestExplorer:
         explore.controls["attack"].value = "none"
         assert "NISSIM <b>0.000</b>" in explore.status.value
 
-    def test_cam_is_of_the_last_layer(self, explore):
-        explore.controls["method"].value = "cam"
-        assert "NISSIM" in explore.status.value
-        before = explore.picture.value
-        explore.controls["layer"].value = "middle"
-        assert "CAM is not defined here" in explore.status.value and explore.picture.value == before
+    def test_what_cannot_go_together_gives_way(self, explore):
+        """The choice that was made last stands."""
+        c = explore.controls
+        for one, first, other, then in (
+            ("layer", "middle", "method", "cam"),
+            ("method", "cam", "layer", "middle"),
+            ("sign", "counterfactual", "method", "gradcam++"),
+            ("method", "gradcam++", "sign", "counterfactual"),
+        ):
+            c[one].value = first
+            c[other].value = then
+            assert c[other].value == then and c[one].value != first and "NISSIM" in explore.status.value
 
-    def test_grad_cam_pp_has_no_counterfactual(self, explore):
-        explore.controls["sign"].value = "counterfactual"
-        explore.controls["method"].value = "gradcam++"
-        assert "it has no counterfactual" in explore.status.value
+    def test_the_class_that_is_predicted_now(self, explore):
+        """Before and after the attack, whatever it is."""
+        explore.controls["of"].value = explorer.PREDICTED
+        before, after = re.search(r"score of (.*?) [\d.]+; after: .*score of (.*?) [\d.]+", explore.status.value).groups()
+        assert (before, after) == ("bull mastiff", "tiger cat")
+
+    def test_its_code_makes_the_same_view(self, explore):
+        shown = {}
+        exec(explore.code(), shown)
+        assert shown["view"].text == explore.view.text and shown["view"].numbers == explore.view.numbers
+
+    def test_random_signs_stand_beside_an_attack(self, explore):
+        found = {n.name: n.value for n in explore.view.numbers}
+        assert found["NISSIM under random signs of the same size"] < found["NISSIM of the two maps"]
+        assert found["predicted class under random signs of the same size"] == "bull mastiff"
 
     def test_an_upload(self, measured):
         own = Image.linear_gradient("L").convert("RGB")
         render = explorer.explorer(SMOKE).render
         for arch in ("plain", SMOKE.published):
-            options = {"arch": arch, "show": "one object", "image": 0, "of": 0, "layer": "last", "method": "gradcam"}
-            fig, told = render(own=own, sign="positive", attack="pgd", aimed=1, eps=0.05, **options)
-            plt.close(fig)
-            assert "before" in told and "after" in told
+            options = {"arch": arch, "network": "", "show": "one object", "image": 0, "of": 0, "layer": "last"}
+            view = render(own=own, method="gradcam", sign="positive", attack="pgd", aimed=1, eps=0.05, **options)
+            assert "before" in view.text and "after" in view.text
 
 
 def test_cam_is_refused_where_the_head_is_connected_and_grad_cam_is_not():
