@@ -406,16 +406,9 @@ def test_grey_images_go_all_the_way(home):
     table = pd.concat([*tables, measure_.measure_style(p)])
     assert np.isfinite(table.value[~table.measure.str.contains("/")]).all()
     assert len(claims_.judge(table, p, test=False)) > 30
-    view = explorer.draw(
-        {"a": plan.network(p, "standard", 0).model},
-        data.images[:1],
-        data.images[1:2],
-        0,
-        data.classes,
-        eps=0.01,
-        method="smoothgrad",
-        p=p,
-    )
+    model = plan.network(p, "standard", 0).model
+    seen = explorer.Seen("a", model, data.images[:1], data.images[1:2], 0, data.classes)
+    view = explorer.draw([seen], eps=0.01, method="smoothgrad", settings=measure_.settings(p))
     assert len(view._repr_png_()) > 5000 and "edge agreement" in view.text
 
 
