@@ -1,0 +1,100 @@
+"""Networks of own code: found as scripts find their modules, read anew each time, refused in a sentence with a remedy."""
+
+import sys
+
+import pytest
+import torch
+from torch import nn
+
+from lib.networks import own_code
+
+NET = "from torch import nn\ndef build():\n    return nn.Conv2d(3, 4, 1)\n"
+
+
+@pytest.fixture
+def here(tmp_path, monkeypatch):
+    """A folder of the test's own as the current one; modules that were imported from it are forgotten."""
+    monkeypatch.chdir(tmp_path)
+    before, path = set(sys.modules), list(sys.path)
+    yield tmp_path
+    assert sys.path == path
+    for name in set(sys.modules) - before:
+        if str(tmp_path) in (getattr(sys.modules[name], "__file__", None) or ""):
+            del sys.modules[name]
+
+
+def write(folder, text, name="mine.py"):
+    folder.mkdir(exist_ok=True)
+    (folder / name).write_text(text)
+
+
+@pytest.mark.parametrize("text", ["mine.py:build", "mine:build", "./mine.py:build"])
+def test_a_function_of_a_file_or_of_a_module(here, text):
+    write(here, NET)
+    assert own_code.build(text).out_channels == 4
+
+
+def test_a_file_is_read_anew_and_its_folder_is_searched(here):
+    write(here / "sub", "width = 5\n", "beside.py")
+    write(here / "sub", "from torch import nn\ndef build():\n    import beside\n    return nn.Conv2d(3, beside.width, 1)\n")
+    assert own_code.build("sub/mine.py:build").out_channels == 5
+    write(here / "sub", NET.replace("4", "16"))
+    assert own_code.build(str(here / "sub" / "mine.py") + ":build").out_channels == 16
+
+
+def test_a_class_or_a_network_that_stands_there_will_do(here):
+    write(here, NET + "class Own(nn.Linear):\n    def __init__(self, n=3):\n        super().__init__(n, 2)\nready = Own()\n")
+    assert own_code.build("mine.py:Own").in_features == 3
+    assert own_code.build("mine.py:ready").out_features == 2
+
+
+def test_dataclasses_of_a_file_find_their_module(here):
+    write(
+        here,
+        "from __future__ import annotations\nfrom dataclasses import dataclass\nfrom torch import nn\n"
+        "@dataclass\nclass C:\n    n: int = 2\ndef build():\n    return nn.Linear(C().n, 1)\n",
+    )
+    assert isinstance(own_code.build("mine.py:build"), nn.Linear)
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("mine.py", "names no code: write module:function"),
+        (":build", "names no code"),
+        ("mime.py:build", r"there is no file mime\.py; did you mean mine\.py\?"),
+        ("none/mine.py:build", r"there is no file none/mine\.py; give its path from here"),
+        ("nowhere:build", r"there is no module 'nowhere', neither in .* nor among what is installed; of a file elsewhere"),
+        ("mine.py:built", r"mine\.py has no function 'built'; did you mean build\?"),
+        ("mine.py:nothing", r"mine\.py:nothing returns None, no torch\.nn\.Module; return the network itself"),
+        ("mine.py:weights", r"returns an OrderedDict, no .*those are weights alone: build the network"),
+        ("mine.py:sized", r"mine\.py:sized takes arguments \(n\); write a function without"),
+        ("mine.py:broken", r"mine\.py:broken fails \(KeyError: 'x', line 8\); mend that"),
+        ("mine.py:five", r"mine\.py:five is an int; name a function"),
+        ("lacks.py:build", r"lacks\.py cannot be imported, since it imports 'nosuch', which is not here; install it"),
+        ("lacks:build", r"lacks cannot be imported, since it imports 'nosuch'"),
+        ("wrong.py:build", r"wrong\.py cannot be imported \(SyntaxError: .*\); mend that, and try it alone: python wrong\.py"),
+        ("leaves.py:build", r"leaves\.py cannot be imported \(SystemExit: 3, line 1\)"),
+    ],
+)
+def test_what_is_no_network_is_refused(here, text, said):
+    write(
+        here,
+        NET + "def nothing():\n    pass\ndef weights():\n    return build().state_dict()\n"
+        "def broken(): return {}['x']\ndef sized(n): return nn.Linear(n, 2)\nfive = 5\n",
+    )
+    write(here, "import nosuch\n", "lacks.py")
+    write(here, "def build(:\n", "wrong.py")
+    write(here, "raise SystemExit(3)\n", "leaves.py")
+    with pytest.raises(ValueError, match=said) as refused:
+        own_code.build(text)
+    assert "\n" not in str(refused.value)
+
+
+def test_a_module_of_a_package_is_found(here):
+    write(here / "pack", "", "__init__.py")
+    write(here / "pack", NET, "nets.py")
+    assert own_code.build("pack.nets:build").out_channels == 4
+    with pytest.raises(ValueError, match=r"there is no module 'pack\.none'"):
+        own_code.build("pack.none:build")
+    assert isinstance(own_code.build("torch.nn:Identity"), torch.nn.Identity)
