@@ -198,7 +198,9 @@ def bomb(side: int) -> bytes:
 @pytest.mark.filterwarnings("ignore::PIL.Image.DecompressionBombWarning")
 @pytest.mark.parametrize("side", [8_500, 12_000, 60_000])
 def test_a_decompression_bomb_is_refused_from_its_header(side):
-    with pytest.raises(ValueError, match=r"at most 64 million|cannot be read"):
+    with pytest.raises(
+        ValueError, match=r"^bomb\.png has (more than )?\d.* pixels; at most 64 million are decoded\. Scale it down"
+    ):
         images.open_image(bomb(side), name="bomb.png")
 
 
