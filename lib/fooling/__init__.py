@@ -15,9 +15,12 @@ the quantities have names there, and these are given.
 * `centre`: center-mass fooling. Likewise.
 * `swap`, `swapped`: active fooling: its loss, and its test loss by rank correlation. Likewise.
 * `ternary`: the maps of signs that their code correlates.
+* `before_and_after`, `BeforeAfter`, `Asked`, `Force`: one image before and after an attack: decisions, maps, how far they move.
+* `signs_of_the_size`: the control beside it, random signs.
 * `test`, `Test`, `succeeded`, `INTERVALS`, `KINDS`, `PASSIVE`: test losses and the fooling success rate. Likewise.
 """
 
+from lib.fooling.before_after import Asked, BeforeAfter, Force, before_and_after, signs_of_the_size
 from lib.fooling.discrepancy import Bound, all_class, cam, integrated, l1, one_class, other_weights, proposition, two_class
 from lib.fooling.interpretation_attack import Shifted, aai, attacks
 from lib.fooling.manipulation import (
@@ -40,12 +43,16 @@ __all__ = [
     "INTERVALS",
     "KINDS",
     "PASSIVE",
+    "Asked",
+    "BeforeAfter",
     "Bound",
+    "Force",
     "Shifted",
     "Test",
     "aai",
     "all_class",
     "attacks",
+    "before_and_after",
     "cam",
     "centre",
     "frame",
@@ -55,6 +62,7 @@ __all__ = [
     "one_class",
     "other_weights",
     "proposition",
+    "signs_of_the_size",
     "succeeded",
     "swap",
     "swapped",

@@ -130,3 +130,14 @@ def test_attacks_on_explanations_continue_the_table(model, x, y, form):
     found = table.find(form)(model, x, y, eps=EPS, steps=3, step=0.02, generator=drawn(5)).x_adv
     expected = interpretation_attack.aai(model, x, y, eps=EPS, form=form, k=3, steps=3, step=0.02, generator=drawn(5)).x_adv
     assert torch.equal(found, expected) and not torch.equal(found, x)
+
+
+def test_what_an_attack_takes_is_read_from_its_function():
+    taken = {name: ATTACKS.find(name).takes for name in ("none", "noise", "fgsm", "pgd-l2", "gabor")}
+    assert taken == {
+        "none": (),
+        "noise": ("eps", "generator"),
+        "fgsm": ("eps", "targets"),
+        "pgd-l2": ("eps", "steps", "step", "targets", "generator"),
+        "gabor": ("eps", "steps", "step", "targets", "generator"),
+    }
