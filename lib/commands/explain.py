@@ -1,0 +1,194 @@
+"""`python -m lib explain PICTURE…`: what a network sees in somebody's own pictures, before and after an attack."""
+
+import argparse
+import re
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+
+from lib.attacks import by_name as attacks
+from lib.attacks import steps
+from lib.data import own_pictures
+from lib.data.own_pictures import OwnPicture
+from lib.explanations import by_name as explanations
+from lib.fooling import before_after
+from lib.fooling.before_after import Asked, Force
+from lib.networks import named
+from lib.networks.named import Named
+from lib.reports import explained
+from lib.system import devices
+from lib.system.progress import say
+
+FORMATS = (".png", ".pdf", ".svg")
+MOST_MAPS = 4  # columns of a figure that can still be read
+EPS, STEPS = "2/255", 20
+EXAMPLES = """examples:
+  python -m lib explain cat.jpg
+  python -m lib explain cat.jpg dog.jpg --method gradcam,lrp --out both.pdf
+  python -m lib explain photos/ --attack pgd --eps 2/255 --aim ocarina --steps 5 --out photos.png
+  python -m lib explain cat.jpg --of "tiger cat" --layer blocks.4,bn2 --attack fgsm --eps .01 --out layers.svg
+  python -m lib explain cat.jpg --network mynet.py:build --size 64 --method gradcam
+"""
+ABOUT = """Maps of what speaks for a class in your own pictures; with --attack, before and after it. Writes one figure,
+a row a picture, and beside it a table (CSV) of decisions, scores and how far the maps moved, next to random signs
+of the same size. Of a picture the network sees the central square."""
+
+
+def parser() -> argparse.ArgumentParser:
+    found = argparse.ArgumentParser(
+        prog="python -m lib explain", description=ABOUT, epilog=EXAMPLES, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    found.add_argument("pictures", nargs="+", type=Path, metavar="PICTURE", help="a file, or a folder of pictures")
+    found.add_argument(
+        "--network",
+        default="efficientnet-lite0",
+        help="a name (%(default)s unless given), torchvision:NAME, or your own code: module:function or "
+        "folder/file.py:function, a function without arguments that returns the network",
+    )
+    found.add_argument("--size", type=int, help="side of the images that the network takes, in pixels; its own unless given")
+    found.add_argument(
+        "--method", default="gradcam", help=f"one or, comma between, several of {', '.join(explanations.METHODS)}"
+    )
+    found.add_argument("--layer", help="one or, comma between, several; the last convolutional stage unless given")
+    found.add_argument("--of", metavar="CLASS", help="whose map: a name or number; unless given, what the network decides for")
+    found.add_argument("--attack", default="none", help=f"one of {', '.join(attacks.ATTACKS)}; %(default)s unless given")
+    found.add_argument("--eps", help=f"its radius in images from 0 to 1, such as 2/255 or .01; {EPS} unless given")
+    found.add_argument("--steps", type=int, help=f"of an attack that takes several; {STEPS} unless given")
+    found.add_argument("--aim", metavar="CLASS", help="what the attack shall make of it; unless given, anything else")
+    found.add_argument("--out", type=Path, default=Path("explained.png"), help="the figure: .png, .pdf or .svg; %(default)s")
+    found.add_argument("--device", default="auto", help="auto, cpu, cuda, mps")
+    return found
+
+
+def main(given: list[str]) -> int:
+    a = parser().parse_args(given)
+    try:
+        _check_form(a)
+        device = _device(a.device)
+        network = named.load(a.network, size=a.size)
+        asked, of, force = _asked(network, a), _class(network, a.of, "--of"), _force(network, a)
+        pictures = own_pictures.gather(a.pictures, size=network.size, channels=network.channels, crop=network.crop)
+        _check_writable(explained.pages(a.out, len(pictures)), pictures)
+        network.model.to(device)
+        found = []
+        for i, picture in enumerate(pictures, 1):
+            x = picture.x[None].to(device)
+            found.append(before_after.before_and_after(network.model, x, asked, of=of, force=force, head=network.head))
+            if len(pictures) > 1:
+                say(f"{i} of {len(pictures)}: {picture.path}")
+        for written in explained.write(a.out, network, pictures, found, force):
+            say(str(written))
+    except (ValueError, RuntimeError, OSError) as error:
+        say(f"error: {error}")
+        return 2 if isinstance(error, ValueError) else 1
+    return 0
+
+
+# -- what was typed ----------------------------------------------------------------------------------------------------
+
+
+def _listed(text: str) -> list[str]:
+    return list(dict.fromkeys(part.strip() for part in text.split(",") if part.strip()))
+
+
+def _check_form(a: argparse.Namespace) -> None:
+    """ValueError for what is wrong whatever the network is."""
+    if a.out.suffix.lower() not in FORMATS:
+        raise ValueError(f"--out {a.out}: a figure is written as {', '.join(FORMATS)}; give it one of these endings")
+    methods = [explanations.find(name) for name in _listed(a.method)]
+    attack = attacks.find(a.attack)
+    if not methods:
+        raise ValueError(f"--method names none; there are {', '.join(explanations.METHODS)}")
+    if a.layer is not None and not _listed(a.layer):
+        raise ValueError("--layer names none; leave it out for the last convolutional stage")
+    if a.layer is not None and not any("layer" in m.takes for m in methods):
+        raise ValueError(f"--layer {a.layer}: {', '.join(m.name for m in methods)} is made at the pixels; leave the layer out")
+    stray = [f"--{name}" for name in ("eps", "steps", "aim") if getattr(a, name) is not None]
+    if attack.name == "none" and stray:
+        raise ValueError(f"{' and '.join(stray)} without an attack; name one, --attack pgd")
+    if a.steps is not None and (a.steps < 1 or "steps" not in attack.takes):
+        raise ValueError(f"--steps {a.steps}: " + ("one at least" if a.steps < 1 else f"{attack.name} takes a single step"))
+    if a.aim is not None and "targets" not in attack.takes:
+        raise ValueError(f"--aim {a.aim}: {attack.name} aims at nothing; choose pgd or fgsm")
+    if a.eps is None and attack.norm != "linf":
+        raise ValueError(f"--attack {attack.name} has a radius in another measure than {EPS} is meant for; give --eps")
+
+
+def _device(name: str) -> torch.device:
+    try:
+        found = devices.device(name)
+        torch.zeros(1, device=found)
+    except (RuntimeError, AssertionError):
+        raise ValueError(f"--device {name}: this machine has none such; leave it out, or choose cpu") from None
+    return found
+
+
+def _eps(text: str) -> float:
+    """`2/255` or `.01` as a number."""
+    number = r"\s*(\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?\s*"
+    top, slash, bottom = text.partition("/")
+    if not re.fullmatch(number, top) or (slash and not re.fullmatch(number, bottom)) or (slash and float(bottom) == 0):
+        raise ValueError(f"--eps {text}: write a number from 0 up, such as 2/255 or .01")
+    return float(top) / (float(bottom) if slash else 1.0)
+
+
+def _class(network: Named, typed: str | None, option: str) -> int | None:
+    if typed is None:
+        return None
+    try:
+        return network.class_number(typed)
+    except ValueError as error:
+        raise ValueError(f"{option}: {error}") from None
+
+
+def _asked(network: Named, a: argparse.Namespace) -> list[Asked]:
+    """The maps to make. Raises ValueError for a layer that the network lacks, or that maps cannot be made at."""
+    layers = [network.check_layer(layer) for layer in _listed(a.layer)] if a.layer is not None else [network.layer]
+    found: list[Asked] = []
+    for method in map(explanations.find, _listed(a.method)):
+        if "layer" not in method.takes:
+            found.append(Asked(method, ""))
+            continue
+        if not any(layers):
+            raise ValueError(
+                f"{network.name} has no layer that {method.label} can be made at; choose a method of pixels, --method gradient"
+            )
+        if method.name == "cam" and not network.head:
+            raise ValueError(
+                f"{network.name} does not end in average pooling and a linear layer; choose gradcam instead of cam"
+            )
+        found += [Asked(method, layer) for layer in layers]
+    if len(found) > MOST_MAPS:
+        raise ValueError(f"{len(found)} maps a picture; a figure holds {MOST_MAPS}, so give fewer methods or layers at once")
+    return found
+
+
+def _force(network: Named, a: argparse.Namespace) -> Force | None:
+    attack = attacks.find(a.attack)
+    if attack.name == "none":
+        return None
+    eps = _eps(a.eps or EPS)
+    try:
+        steps.check_radius(eps, attack.norm, network.channels * network.size**2)
+    except ValueError as error:
+        raise ValueError(f"--eps {a.eps}: {error}") from None
+    return Force(attack, eps, a.steps or STEPS, _class(network, a.aim, "--aim"))
+
+
+def _check_writable(pages: Sequence[Path], pictures: Sequence[OwnPicture]) -> None:
+    """ValueError where a figure cannot be written, or would be written over a picture."""
+    seen = {p.path.resolve() for p in pictures}
+    for page in pages:
+        if page.resolve() in seen:
+            raise ValueError(f"--out {page} is one of the pictures; name another file")
+        if page.is_dir():
+            raise ValueError(f"--out {page} is a folder; name a file in it, {page / 'explained.png'}")
+    folder = pages[0].parent
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        raise ValueError(f"--out {pages[0]} cannot be written ({error.strerror}); name a file in a folder of yours") from None
