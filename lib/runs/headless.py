@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from lib.runs import profiles
-from lib.runs.run import Run, start
+from lib.runs.run import IN_JUPYTER, Run, start
 from lib.system import files, paths
 from lib.system.progress import say
 
@@ -29,9 +29,10 @@ def execute(run: str, profile: str, overrides: Mapping[str, Any] | None = None) 
     unknown = set(type(chosen).model_fields) ^ set(declared)
     if unknown:
         raise ValueError(f"{notebook.name} and its Parameters disagree about {', '.join(sorted(unknown))}; make them the same")
-    begun = start(run.split(".")[0], chosen.model_dump())
-    with files.locked(begun.results / "run"):  # a second run of the same results waits for the first
-        return _execute(begun, notebook)
+    with _headless():
+        begun = start(run.split(".")[0], chosen.model_dump())
+        with files.locked(begun.results / "run"):  # a second run of the same results waits for the first
+            return _execute(begun, notebook)
 
 
 def _literal(path: Path) -> str:
@@ -48,18 +49,17 @@ def _execute(begun: Run, notebook: Path) -> Path:
     say(f"running {notebook.name}, profile {begun.profile}")
     clock, began = time.perf_counter(), time.time() - 1  # file systems round times
     try:
-        with _headless():
-            papermill.execute_notebook(
-                _literal(notebook),
-                _literal(part),
-                parameters=begun.parameters.model_dump(mode="json"),
-                kernel_name="python3",
-                cwd=str(paths.PROJECT),
-                progress_bar=False,
-                stderr_file=sys.stderr,
-                kernel_manager_class="lib.runs.jupyter.IPCKernelManager",
-                extra_arguments=["--log-level=CRITICAL"],  # of the kernel: a traceback a socket where a run is interrupted
-            )
+        papermill.execute_notebook(
+            _literal(notebook),
+            _literal(part),
+            parameters=begun.parameters.model_dump(mode="json"),
+            kernel_name="python3",
+            cwd=str(paths.PROJECT),
+            progress_bar=False,
+            stderr_file=sys.stderr,
+            kernel_manager_class="lib.runs.jupyter.IPCKernelManager",
+            extra_arguments=["--log-level=CRITICAL"],  # of the kernel: a traceback a socket where a run is interrupted
+        )
     except BaseException as error:
         if part.exists():
             part.replace(failed)
@@ -85,12 +85,19 @@ def _execute(begun: Run, notebook: Path) -> Path:
 
 @contextlib.contextmanager
 def _headless() -> Any:
-    """The environment of a kernel that nobody watches."""
-    wanted = {"TQDM_DISABLE": "1", "MPLBACKEND": "agg"}
+    """The environment of a kernel that nobody watches, also where the command is given in a notebook of JupyterLab."""
+    wanted = {"TQDM_DISABLE": "1", "MPLBACKEND": "agg", IN_JUPYTER: None}
     before = {k: os.environ.get(k) for k in wanted}
-    os.environ.update(wanted)
+    _set(wanted)
     try:
         yield
     finally:
-        for k, v in before.items():
-            os.environ.pop(k) if v is None else os.environ.update({k: v})
+        _set(before)
+
+
+def _set(environment: Mapping[str, str | None]) -> None:
+    """Set variables, or take them away where they are None."""
+    for name, value in environment.items():
+        os.environ.pop(name, None)
+        if value is not None:
+            os.environ[name] = value

@@ -55,16 +55,53 @@ def declared_runs(profile: str) -> list[str]:
 def parameters(run: str, profile: str, overrides: Mapping[str, Any] | None = None) -> Parameters:
     """A study's parameters: typed defaults, the profile's differences, then `overrides`.
 
-    Raises ValueError that lists every unknown name and wrong value at once.
+    Raises ValueError that lists every unknown name and wrong value at once, and one for overrides that name another profile
+    or run, whose values they do not bring.
     """
     model = parameters_of(run)
     file = profile_file(run, profile)
     if not file.exists():
         known = [p for p in PROFILES if profile_file(run, p).exists()]
         raise ValueError(f"{run} has no profile {profile!r}; it has {', '.join(known) or 'none'} ({file} is missing)")
-    differences = yaml.safe_load(file.read_text(encoding="utf-8")) or {}
     own = {"profile": profile, "variant": run.partition(".")[2]}
+    asked = own | {name: value for name, value in (overrides or {}).items() if name in own}
+    meant = f"{run.split('.')[0]}.{asked['variant']}".removesuffix(".")
+    if asked != own and profile_file(meant, str(asked["profile"])).exists():
+        raise ValueError(
+            f"{_named(asked, own)} alone would not bring its values, nothing was run; use {command(meant, asked['profile'])}"
+        )
+    differences = yaml.safe_load(file.read_text(encoding="utf-8")) or {}
     return validated(model, {**differences, **own, **(overrides or {})})
+
+
+def command(run: str, profile: str) -> str:
+    """What runs a notebook with a profile's values, to be read in a message."""
+    return f"`python -m lib run {run} --profile {profile}`"
+
+
+def _named(asked: Mapping[str, Any], own: Mapping[str, Any]) -> str:
+    return " and ".join(f"{name}={asked[name]}" for name in own if asked[name] != own[name])
+
+
+def check_brought(run: str, chosen: Parameters) -> None:
+    """Refuse parameters that name a profile, or a variant of a run, without having its values.
+
+    A notebook's own values are those of `laptop`. Whoever sets `profile` alone (papermill's -p, the cell in JupyterLab) would
+    run with them under another name. One's own changes to a profile are fine: so the values in which the profile differs
+    from the notebook are counted, those that are its own against those that are the notebook's still. Raises ValueError.
+    """
+    named = run if profile_file(run, chosen.profile).exists() else run.split(".")[0]
+    theirs, given = parameters(named, chosen.profile).model_dump(), chosen.model_dump()
+    notebook = type(chosen)().model_dump() | {name: given[name] for name in ("profile", "variant")}
+    differing = [name for name in theirs if name not in ("profile", "variant") and theirs[name] != notebook[name]]
+    left = [name for name in differing if given[name] == notebook[name]]
+    if len(left) > sum(given[name] == theirs[name] for name in differing):
+        what = f"profile={chosen.profile}" + (f" and variant={chosen.variant}" if "." in named else "")
+        instead = f"{command(named, chosen.profile)}, or papermill -f {profile_file(named, chosen.profile)}"
+        raise ValueError(
+            f"parameters refused, nothing was run: {what} alone does not bring its values ({', '.join(left)} are the "
+            f"notebook's own still); use {instead}"
+        )
 
 
 def validated(model: type[Parameters], values: Mapping[str, Any]) -> Parameters:

@@ -5,7 +5,8 @@ places for tables, figures and claims. The same notebook runs in JupyterLab, und
 `python -m lib run RUN --profile laptop --set n_images=50`, which adds strict parameters, a record and the report.
 
 A run whose parameters are exactly those of its profile writes to that profile's folders; any other one gets a folder
-named after its parameters, `custom-…`, so that trying something never overwrites a profile's results.
+named after its parameters, `custom-…`, so that trying something never overwrites a profile's results. Nor does looking
+around in JupyterLab: figures and claims of a notebook there go to a folder of their own (`paths.tried`).
 """
 
 import dataclasses
@@ -23,7 +24,7 @@ from IPython.display import HTML, Image
 
 from lib.claims import claim
 from lib.figures import style
-from lib.runs import profiles, sources
+from lib.runs import needs, profiles, sources
 from lib.runs.pictures import plainer, smaller
 from lib.runs.record import commit, versions
 from lib.runs.shown import card_html, claims_html
@@ -35,6 +36,7 @@ from lib.training.config import TrainConfig
 T = TypeVar("T")
 Found = TypeVar("Found")
 LOADED = time.time()
+IN_JUPYTER = "JPY_SESSION_NAME"  # Jupyter's server tells the kernels of its notebooks and consoles their name by this
 
 
 @dataclasses.dataclass
@@ -45,6 +47,7 @@ class Run:
     parameters: Any
     official: bool
     started: datetime
+    by_hand: bool = False
     manifest: list[dict[str, Any]] = dataclasses.field(default_factory=list)
 
     def study(self, part: str) -> Any:
@@ -73,7 +76,9 @@ class Run:
 
     @property
     def figures(self) -> Path:
-        return paths.figures(self.profile) / self.name
+        """Where figures and claims go: those of a notebook in JupyterLab beside the results, so that `figures` stays what
+        the study's own runs made of it."""
+        return (paths.tried if self.by_hand else paths.figures)(self.profile) / self.name
 
     def table(self, name: str, data: pd.DataFrame) -> Path:
         """Store a results table as parquet."""
@@ -195,21 +200,22 @@ class Run:
         }
 
     def card(self) -> HTML:
-        """The run card: the record as a table for people."""
-        return HTML(card_html(self.record()))
+        """The run card: the record as a table for people, with where their figures go."""
+        return HTML(card_html(self.record() | ({"figures": self.figures} if self.by_hand else {})))
 
 
 def start(name: str, given: Mapping[str, Any]) -> Run:
-    """Validate a notebook's parameters (its `globals()` will do) and open the run.
+    """Validate a notebook's parameters (its `globals()` will do), look for the data that they name, and open the run.
 
-    Raises ValueError as `profiles.parameters` does.
+    Raises ValueError as `profiles.parameters` and `profiles.check_brought` do, and what `needs.check` raises.
     """
-
     model = profiles.parameters_of(name)
     chosen = profiles.validated(model, {k: given[k] for k in model.model_fields if k in given})
     run = f"{name}.{chosen.variant}" if chosen.variant else name
     if chosen.profile not in profiles.PROFILES:
         raise ValueError(f"unknown profile {chosen.profile!r}; choose one of {', '.join(profiles.PROFILES)}")
+    profiles.check_brought(run, chosen)
+    needs.check(run, chosen)
     official = profiles.profile_file(run, chosen.profile).exists() and profiles.parameters(run, chosen.profile) == chosen
     style.use_style()
-    return Run(run, chosen, official, datetime.now(UTC))
+    return Run(run, chosen, official, datetime.now(UTC), by_hand=IN_JUPYTER in os.environ)

@@ -172,7 +172,26 @@ def test_restricted_imagenet_groups_classes_by_their_number(tmp_path, monkeypatc
     bounds = torch.tensor(list(imagenet.RESTRICTED.values()))[data.labels]
     assert ((number >= bounds[:, 0]) & (number <= bounds[:, 1])).all()
     assert len(datasets.load("restricted:imagenet", "train", limit=30)) == 30
+    assert datasets.count("restricted:imagenet", "test") == len(data)
     shutil.rmtree(tmp_path / "imagenet" / "train" / "n00000007")
     shutil.rmtree(tmp_path / "imagenet" / "test" / "n00000007")
     with pytest.raises(ValueError, match="has 999 class folders"):
         datasets.load("restricted:imagenet", "test")
+    with pytest.raises(ValueError, match="has 999 class folders"):
+        datasets.count("restricted:imagenet", "test")
+
+
+@pytest.mark.parametrize("name", ["digits", "faces", "shapes", "shapes-conflict"])
+@pytest.mark.parametrize("split", ["train", "test"])
+def test_a_count_is_the_number_of_images(name, split):
+    at_most = 8 if name.startswith("shapes") else None  # what is drawn is counted as it is drawn
+    counted, loaded = datasets.count(name, split), datasets.load(name, split, limit=at_most)
+    assert counted == (datasets.SHAPES_COUNT[split] if at_most else len(loaded))
+
+
+def test_what_only_reading_tells_is_not_counted():
+    assert datasets.count("cifar10", "train") is None and datasets.count("photographs", "test") is None
+    with pytest.raises(ValueError, match="has no training images"):
+        datasets.count("photographs", "train")
+    with pytest.raises(ValueError, match="unknown cue 'colour'"):
+        datasets.count("shapes-colour", "train")

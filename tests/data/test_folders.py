@@ -178,3 +178,11 @@ def test_splits_that_are_there(root):
     two(root, splits=("test",))
     assert folders.has_split("mine", "test") and not folders.has_split("mine", "train")
     assert torch.equal(datasets.load("folder:mine", "test").labels.bincount(), torch.tensor([3, 3]))
+
+
+def test_images_are_counted_without_one_being_opened(root, monkeypatch):
+    two(root)
+    monkeypatch.setattr(folders, "open_image", None)
+    assert (datasets.count("folder:mine", "train"), datasets.count("folder:mine", "test")) == (6, 6)
+    with pytest.raises(FileNotFoundError, match=r"\(train\): there is no folder"):
+        datasets.count("folder:yours", "train")

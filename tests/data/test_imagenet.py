@@ -55,6 +55,7 @@ def test_a_part_of_the_validation_set_keeps_imagenets_numbers(root, split):
     (root / "sample" / split / "@eaDir").mkdir()
     (root / "sample" / split / "n01440764" / "._ILSVRC2012_val_00000000.JPEG").write_bytes(b"left behind")
     data = datasets.load("imagenet:sample", "test", size=32)
+    assert datasets.count("imagenet:sample", "test") == 6
     assert sorted(data.labels.tolist()) == [0, 0, 282, 282, 999, 999] and data.classes[282] == "tiger cat"
     assert isinstance(data.images, datasets.ImageFiles)  # decoded batch by batch, whatever their number
     assert data.images[:2].shape == (2, 3, 32, 32)
@@ -73,6 +74,7 @@ def test_a_thousand_other_classes_are_not_those(root):
     """1,000 folders of ImageNet-21k, say: their order is not the order of the classes."""
     for i in range(1000):
         (root / "sample" / "val" / f"n{i:08d}").mkdir(parents=True)
+        (root / "sample" / "val" / f"n{i:08d}" / "0.JPEG").touch()
     with pytest.raises(ValueError, match="is none of the 1,000 classes of ILSVRC 2012"):
         datasets.load("imagenet:sample", "test")
     with pytest.raises(ValueError, match="leads out of it"):

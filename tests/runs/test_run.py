@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 
+import nbformat
 import numpy as np
 import pandas as pd
 import papermill
@@ -20,6 +21,12 @@ from lib.studies.attention_shift import plan
 from lib.system import files, paths
 
 STUDIES = [p.stem for p in sorted(paths.notebooks().glob("[0-9]*.ipynb"))]
+NAMED = [(run, profile) for profile in profiles.PROFILES if profile != "laptop" for run in profiles.declared_runs(profile)]
+
+
+def smoke():
+    """The values of smoke, as a notebook has them."""
+    return profiles.parameters("01-attention-shift", "smoke").model_dump()
 
 
 @pytest.mark.parametrize(("run", "profile"), [(r, q) for q in profiles.PROFILES for r in profiles.declared_runs(q)])
@@ -81,12 +88,12 @@ def test_scientific_notation_arrives_as_a_number():
         ("dataset", "[x]", "[x]"),
     ],
 )
-def test_whatever_papermill_writes_arrives_as_it_was(home, name, value, expected):
+def test_whatever_papermill_writes_arrives_as_it_was(name, value, expected):
     """papermill's API writes tuples, and what it does not know, as text in quotes; YAML has its own None."""
     written = {}
     exec(PythonTranslator.codify({name: value}), written)
-    given = {"profile": "smoke", name: written[name]}
-    assert getattr(run_.start("01-attention-shift", given).parameters, name) == expected
+    given = smoke() | {name: written[name]}
+    assert getattr(profiles.validated(plan.Parameters, given), name) == expected
     dumped = yaml.safe_load(yaml.safe_dump({name: written[name]}))
     assert getattr(profiles.parameters("01-attention-shift", "smoke", dumped), name) == expected
 
@@ -126,8 +133,68 @@ def test_only_a_profiles_own_parameters_write_to_its_folders(home):
     assert again.profile == tried.profile
 
 
+def as_papermill_has_it(run, **injected):
+    """The names of a notebook after its parameters cell and what papermill's -p puts below it."""
+    cells = nbformat.read(profiles.notebook_of(run), as_version=4).cells
+    given = {}
+    exec(next(c.source for c in cells if "parameters" in c.metadata.get("tags", [])), given)
+    return given | injected
+
+
+@pytest.mark.parametrize(("run", "profile"), NAMED)
+def test_a_profile_is_not_named_without_its_values(home, run, profile):
+    """papermill -p profile smoke, or the cell edited: the notebook's own values would run under another name."""
+    study, _, variant = run.partition(".")
+    for own in ({}, {"device": "cpu"}):
+        with pytest.raises(ValueError, match="nothing was run") as refused:
+            run_.start(study, as_papermill_has_it(study, profile=profile, variant=variant, **own))
+        said = str(refused.value)
+        assert f"use `python -m lib run {run} --profile {profile}`, or papermill -f " in said and "\n" not in said
+        assert said.endswith(str(profiles.profile_file(run, profile)))
+
+
+def test_ones_own_changes_to_a_profile_run(home):
+    """With all its values but some: those are no profile's, and go to folders of their own."""
+    base = yaml.safe_load(profiles.profile_file("01-attention-shift", "smoke").read_text(encoding="utf-8"))
+    for own in ({"images": 50}, {"images": 50, "seeds": 3, "variant": "mine"}):  # seeds: 3 is the notebook's
+        for given in (base | own, profiles.parameters("01-attention-shift", "smoke", own).model_dump()):
+            run = run_.start("01-attention-shift", as_papermill_has_it("01-attention-shift", **given))
+            assert (run.parameters.profile, run.parameters.epochs, run.official) == ("smoke", 1, False)
+    assert run_.start("01-attention-shift", as_papermill_has_it("01-attention-shift", images=50)).parameters.images == 50
+    with pytest.raises(ValueError, match="profile=smoke alone does not bring its values"):  # one value by chance
+        run_.start("01-attention-shift", as_papermill_has_it("01-attention-shift", profile="smoke", images=24))
+
+
+@pytest.mark.parametrize(
+    ("run", "profile", "own", "meant"),
+    [
+        ("01-attention-shift", "laptop", {"profile": "smoke"}, "`python -m lib run 01-attention-shift --profile smoke`"),
+        ("02-at-cnn", "datasets", {"variant": "flowers17"}, "`python -m lib run 02-at-cnn.flowers17 --profile datasets`"),
+        ("02-at-cnn.flowers17", "datasets", {"variant": ""}, "`python -m lib run 02-at-cnn --profile datasets`"),
+    ],
+)
+def test_a_profile_is_no_parameter_among_others(run, profile, own, meant):
+    """--set profile=smoke. A variant that no profile knows is a name of one's own."""
+    with pytest.raises(ValueError, match="would not bring its values, nothing was run") as refused:
+        profiles.parameters(run, profile, own)
+    assert str(refused.value).endswith(f"use {meant}")
+    assert profiles.parameters(run, profile, {"variant": "mine"}).variant == "mine"
+
+
+def test_a_notebook_in_jupyterlab_leaves_the_figures_of_the_study_alone(home, monkeypatch):
+    """Its measurements are those of the study; what is run headlessly from a cell there is the study's own."""
+    monkeypatch.setenv(run_.IN_JUPYTER, "notebooks/01-attention-shift.ipynb")
+    run = run_.start("01-attention-shift", smoke())
+    assert run.figures == home / "data/figures/smoke/01-attention-shift" and str(run.figures) in run.card().data
+    assert run.results == home / "data/results/smoke/01-attention-shift" and "figures" not in run.record()
+    with headless._headless():
+        begun = run_.start("01-attention-shift", smoke())
+    assert begun.figures == home / "figures/smoke/01-attention-shift"
+    assert os.environ[run_.IN_JUPYTER] == "notebooks/01-attention-shift.ipynb"
+
+
 def test_tables_are_computed_once_for_their_key(home, capsys, monkeypatch):
-    run = run_.start("01-attention-shift", {"profile": "smoke"})
+    run = run_.start("01-attention-shift", smoke())
     calls = []
 
     def compute():
@@ -152,7 +219,7 @@ def test_tables_are_computed_once_for_their_key(home, capsys, monkeypatch):
 
 
 def test_work_side_by_side_keeps_its_order(home):
-    run = run_.start("01-attention-shift", {"profile": "smoke"})
+    run = run_.start("01-attention-shift", smoke())
     table = run.each([3, 1, 2], lambda n: pd.DataFrame({"n": [n] * n}), workers=2)
     assert table.n.to_list() == [3, 3, 3, 1, 2, 2]
 
@@ -161,7 +228,7 @@ def test_figures_need_alt_text_and_bring_their_numbers(home):
     import matplotlib.pyplot as plt
 
     plt.close("all")  # whatever other tests have left open
-    run = run_.start("01-attention-shift", {"profile": "smoke"})
+    run = run_.start("01-attention-shift", smoke())
     with pytest.raises(ValueError, match="needs alt text"):
         run.show(plt.figure(), "empty", " ")
     fig, ax = plt.subplots()
@@ -182,7 +249,7 @@ def test_pictures_lose_bytes_and_nothing_else():
     small = pictures.smaller(png.getvalue(), False)
     assert len(small) < len(png.getvalue())
     assert Image.open(io.BytesIO(small)).convert("RGB").tobytes() == image.convert("RGB").tobytes()
-    noise = Image.fromarray(np.random.default_rng(0).integers(0, 256, (500, 700, 3), dtype=np.uint8))
+    noise = Image.fromarray(np.random.default_rng(0).integers(0, 256, (250, 300, 3), dtype=np.uint8))
     png = io.BytesIO()
     noise.save(png, "PNG")
     reduced = Image.open(io.BytesIO(pictures.smaller(png.getvalue(), False)))  # above LARGEST: a palette, at full resolution

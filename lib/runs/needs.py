@@ -1,0 +1,49 @@
+"""What a run needs of data, looked up before a kernel starts and before anything is decoded, drawn or trained."""
+
+from collections.abc import Iterable, Iterator
+
+from lib.data import datasets
+from lib.runs import profiles
+from lib.studies.parameters import Parameters
+from lib.training.config import TrainConfig
+
+LOOKED_AT = ("dataset", "photographs")  # parameters that name data of which a study looks at the test split
+
+
+def _every(configs: Iterable[TrainConfig]) -> Iterator[TrainConfig]:
+    for config in configs:
+        yield config
+        yield from _every(config.needs)
+
+
+def check(run: str, p: Parameters) -> None:
+    """That the data sets are there, and are a batch at least where something is trained.
+
+    Raises ValueError with the parameter to set, and what `lib.data.datasets.load` raises for data that is missing.
+    """
+    if run == profiles.LEDGER:
+        return
+    for name in LOOKED_AT:
+        if hasattr(p, name):
+            datasets.count(getattr(p, name), "test", size=getattr(p, "size", None) if name == "dataset" else None)
+    seen: set[tuple[str, int | None, int]] = set()
+    for config in _every(profiles.part(run, "plan").networks(p)):
+        asked = (config.dataset, config.limit, config.batch_size)
+        if config.epochs and asked not in seen:  # a published network needs no training images
+            seen.add(asked)
+            _check_batch(p, config)
+
+
+def _check_batch(p: Parameters, config: TrainConfig) -> None:
+    there = datasets.count(config.dataset, "train", size=config.size)
+    images = min((n for n in (there, config.limit) if n is not None), default=config.batch_size)
+    if images >= config.batch_size:
+        return
+    few = f"{config.dataset} gives {images} training images, fewer than one batch of {config.batch_size}"
+    names = [n for n, value in p.model_dump().items() if "batch" in n and value == config.batch_size]
+    if names:
+        smaller = 2 ** max(1, (images // 2).bit_length() - 1)  # so that an epoch has two steps at least
+        raise ValueError(f"{few}; nothing was run. Use --set {names[0]}={smaller}")
+    limited = config.limit is not None and (there is None or there > config.limit)
+    more = "raise train_images" if limited else "add images"
+    raise ValueError(f"{few}, whose size is no parameter; nothing was run. Please {more}")

@@ -1,0 +1,107 @@
+"""A run looks for its data before a kernel starts: what is missing, or too little, is said in a line with what to do."""
+
+import re
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from lib.runs import headless, needs, profiles
+from lib.runs import run as run_
+
+STUDIES = [run for run in profiles.declared_runs("laptop") if "dataset" in profiles.parameters_of(run).model_fields]
+
+
+@pytest.fixture
+def no_kernel(home, monkeypatch):
+    """Data sets below the test's own folder, and no notebook may begin."""
+
+    def began(*_arguments, **_options):
+        raise AssertionError("a kernel was started")
+
+    monkeypatch.setattr("papermill.execute_notebook", began)
+    monkeypatch.setenv("STUDY_DATA", str(home / "own"))
+    return home / "own"
+
+
+def pictures(folder, count, splits=("train", "test")):
+    """Pictures of two classes, `count` in each split."""
+    for split in splits:
+        for i in range(count):
+            file = folder / split / ("cat", "dog")[i % 2] / f"{i}.png"
+            file.parent.mkdir(parents=True, exist_ok=True)
+            Image.fromarray(np.full((32, 32, 3), i, np.uint8)).save(file)
+
+
+def refused(run, **own):
+    """What is said, in one line, before the kernel starts."""
+    with pytest.raises((ValueError, OSError)) as caught:
+        headless.execute(run, "laptop", {"dataset": "folder:mine", **own})
+    assert "\n" not in str(caught.value)
+    return str(caught.value)
+
+
+@pytest.mark.parametrize("run", STUDIES)
+def test_data_that_is_missing_is_noticed_before_the_kernel(no_kernel, run):
+    assert "there is no folder" in refused(run) and "Lay your images out as" in refused(run)
+    pictures(no_kernel / "mine", 20, splits=("test",))
+    assert "data set 'folder:mine' (train): there is no folder" in refused(run)
+    pictures(no_kernel / "half", 20, splits=("train",))
+    assert "data set 'folder:half' (test): there is no folder" in refused(run, dataset="folder:half")
+    assert "unknown data set 'mine'; choose one of digits" in refused(run, dataset="mine")
+    assert "shapes: unknown size 48" in refused(run, dataset="shapes", size=48)
+
+
+@pytest.mark.parametrize("run", STUDIES)
+def test_fewer_images_than_a_batch_are_refused_with_a_value_that_works(no_kernel, run):
+    """Each refusal is followed until there is none."""
+    pictures(no_kernel / "mine", 20)
+    own = {}
+    while True:
+        try:
+            needs.check(run, profiles.parameters(run, "laptop", {"dataset": "folder:mine", **own}))
+            break
+        except ValueError:
+            said = refused(run, **own)
+        name, value = re.fullmatch(r".* fewer than one batch of \d+; nothing was run. Use --set (\w+)=(\d+)", said).groups()
+        assert name not in own and 2 <= int(value) <= 10
+        own[name] = int(value)
+    assert own["batch_size"] == 8
+
+
+def test_48_pictures_and_a_batch_of_64(no_kernel):
+    pictures(no_kernel / "mine", 48)
+    said = refused("01-attention-shift")
+    assert said == (
+        "folder:mine gives 48 training images, fewer than one batch of 64; nothing was run. Use --set batch_size=16"
+    )
+    given = profiles.parameters("01-attention-shift", "laptop", {"dataset": "folder:mine"}).model_dump()
+    with pytest.raises(ValueError, match="Use --set batch_size=16"):  # of plain papermill and JupyterLab: the first cell
+        run_.start("01-attention-shift", given)
+    run_.start("01-attention-shift", given | {"batch_size": 16})
+    run_.start("01-attention-shift", given | {"epochs": 0})  # networks as published need no training images
+
+
+def test_a_batch_that_is_no_parameter_asks_for_images(no_kernel):
+    """The style transfer of study 2 has batches of its own."""
+    pictures(no_kernel / "mine", 12)
+    few = "gives 12 training images, fewer than one batch of 16, whose size is no parameter; nothing was run. Please"
+    assert refused("02-at-cnn") == f"folder:mine {few} add images"
+    assert refused("02-at-cnn", dataset="shapes", train_images=12) == f"shapes {few} raise train_images"
+
+
+@pytest.mark.parametrize(
+    ("photographs", "message"),
+    [("imagenet:mine", "neither .*mine/val nor"), ("folder:mine", "there is no folder"), ("phtographs", "unknown data set")],
+)
+def test_photographs_are_looked_for_too(no_kernel, photographs, message):
+    with pytest.raises((ValueError, OSError), match=message):
+        headless.execute("00-grad-cam", "laptop", {"photographs": photographs})
+
+
+def test_data_that_is_there_once_it_is_downloaded_is_not_asked_for(home):
+    """Whether a public set can be had shows when it is loaded; how many of its images are asked for is known before."""
+    needs.check("01-attention-shift", profiles.parameters("01-attention-shift", "laptop", {"dataset": "cifar10"}))
+    with pytest.raises(ValueError, match="cifar10 gives 40 training images, fewer than one batch of 64"):
+        few = profiles.parameters("01-attention-shift", "laptop", {"dataset": "cifar10", "train_images": 40})
+        needs.check("01-attention-shift", few)
