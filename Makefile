@@ -12,7 +12,7 @@ test: .venv/ready-test
 	@$(RUN) -m ruff check lib tests notebooks && $(RUN) -m ruff format --check lib tests && $(RUN) -m pytest -q -n 2
 
 lab: .venv/ready
-	@$(RUN) -m jupyterlab --notebook-dir=notebooks
+	@$(RUN) -m lib lab
 
 bench: .venv/ready-test
 	@$(RUN) -m tests.bench

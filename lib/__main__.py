@@ -11,6 +11,7 @@ COMMANDS = {
     "study": "run every study of a profile and render its reports",
     "run": "execute one notebook with a profile's parameters",
     "explain": "what a network sees in your own pictures, before and after an attack",
+    "lab": "explore in JupyterLab",
     "report": "render the report of a finished run, or the index",
     "measure": "measure trained networks of a run",
     "train": "train networks into the cache",

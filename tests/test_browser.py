@@ -12,6 +12,7 @@ from pathlib import Path
 import nbformat
 import pytest
 
+from lib.commands.lab import arguments
 from lib.runs import profiles
 from lib.system import paths
 from lib.training import cache
@@ -40,11 +41,19 @@ def browsing():
 
 
 @pytest.fixture(scope="module")
-def lab(tmp_path_factory):
-    """JupyterLab on copies of the notebooks with smoke parameters and a data folder of its own; yields its address."""
-    needs_chromium()
+def project(tmp_path_factory):
+    """A folder like the project, with the notebooks that `make lab` shows."""
     folder = tmp_path_factory.mktemp("lab")
-    (folder / "notebooks").mkdir()
+    shutil.copytree(paths.notebooks(), folder / "notebooks")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def lab(project):
+    """JupyterLab as `make lab` starts it, the explorers' notebooks with smoke parameters, in a data folder of its own; yields
+    its address."""
+    needs_chromium()
+    folder = project
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("STUDY_HOME", str(folder / "home"))
         for run in (*EXPLORERS, GRAPH):
@@ -53,7 +62,7 @@ def lab(tmp_path_factory):
                 cache.trained(config)
             content = nbformat.read(profiles.notebook_of(run), as_version=4)
             kept = [c for c in content.cells if {"parameters", "interactive"} & set(c.metadata.get("tags", []))]
-            start = f'from lib import runs\nrun = runs.start("{run}", globals())\np = run.parameters'
+            start = f'from lib import runs\nrun = runs.start("{run}", globals())\np = run.parameters\nrun.card()'
             kept.insert(1, nbformat.v4.new_code_cell(start))
             kept[0].source = "\n".join(f"{k} = {v!r}" for k, v in p.model_dump().items())
             content.cells = kept
@@ -62,12 +71,7 @@ def lab(tmp_path_factory):
             sys.executable,
             "-m",
             "jupyterlab",
-            "--no-browser",
-            "--allow-root",
-            "--ip=127.0.0.1",
-            "--port=0",
-            "--IdentityProvider.token=",
-            f"--notebook-dir={folder / 'notebooks'}",
+            *arguments(["--no-browser", "--allow-root", "--ip=127.0.0.1", "--port=0", "--IdentityProvider.token="], folder),
         ]
         own = {"JUPYTER_CONFIG_DIR": str(folder / "config"), "JUPYTERLAB_SETTINGS_DIR": str(folder / "settings")}
         with (folder / "lab.log").open("w") as log:
@@ -272,7 +276,7 @@ def test_the_explorer_answers_in_jupyterlab(lab, tmp_path, run):
         page = browser.new_page(viewport={"width": 1700, "height": 1200})
         outside = []
         page.on("request", lambda r: outside.append(r.url) if not r.url.startswith((lab, "data:", "blob:", "ws:")) else None)
-        page.goto(f"{lab}/lab/workspaces/{run}/tree/{run}.ipynb")  # a workspace of its own: no other notebook is open
+        page.goto(f"{lab}/lab/workspaces/{run}/tree/notebooks/{run}.ipynb")  # a workspace of its own: no other notebook is open
         expect(page.locator(".jp-Notebook .jp-Cell")).not_to_have_count(0, timeout=60_000)
         expect(page.locator(".jp-NotebookPanel-toolbar [data-status=idle]")).to_be_visible(timeout=60_000)
         run_all(page)
@@ -285,6 +289,7 @@ def test_the_explorer_answers_in_jupyterlab(lab, tmp_path, run):
             page.screenshot(path=f"{os.environ['STUDY_SCREENSHOT']}-{run}.png")
         hostile = tmp_path / "hostile.png"
         hostile.write_text("this is no picture")
+        assert page.locator("td", has_text=f"home/data/figures/smoke/{run}").count() == 1  # on the run card
         driver.upload(hostile)
         expect(page.locator(".widget-html", has_text="hostile.png cannot be read")).to_be_visible(timeout=60_000)
         driver.changed(lambda: page.get_by_role("button", name="back to the data set").click())
@@ -300,13 +305,49 @@ def test_the_graph_answers_in_jupyterlab(lab):
 
     with browsing() as browser:
         page = browser.new_page(viewport={"width": 1700, "height": 1500})
-        page.goto(f"{lab}/lab/workspaces/{GRAPH}/tree/{GRAPH}.ipynb")
+        page.goto(f"{lab}/lab/workspaces/{GRAPH}/tree/notebooks/{GRAPH}.ipynb")
         expect(page.locator(".jp-NotebookPanel-toolbar [data-status=idle]")).to_be_visible(timeout=60_000)
         run_all(page)
         status = page.locator(".widget-html", has_text="traced")
         expect(status).to_be_visible(timeout=120_000)
         before = status.inner_text()
         drive_graph(page.frame_locator("iframe[title='attack pathways']"))
+def save(page, file: Path) -> None:
+    before = file.stat().st_mtime_ns
+    page.keyboard.press("Control+s")
+    for _ in range(100):
+        if file.stat().st_mtime_ns != before:
+            return
+        page.wait_for_timeout(100)
+    raise AssertionError(f"{file.name} was not saved")
+
+
+def test_looking_around_leaves_the_notebooks_as_they_are(lab, project):
+    """`make lab` and one cell: the first picture. A notebook that is run whole, and saved: to the byte the tracked one."""
+    from playwright.sync_api import expect
+
+    with browsing() as browser:
+        page = browser.new_page(viewport={"width": 1440, "height": 1000})
+        page.goto(f"{lab}/lab/workspaces/looking/tree/notebooks/explore.ipynb")
+        expect(page.locator(".jp-NotebookPanel-toolbar [data-status=idle]")).to_be_visible(timeout=60_000)
+        run_all(page)
+        study = page.get_by_label("study")
+        expect(study).to_be_visible(timeout=60_000)
+        assert "Grad-CAM" in study.evaluate("e => e.selectedOptions[0].label")
+        picture = page.locator("img.view").first
+        expect(picture).to_be_visible(timeout=60_000)
+        assert "bull mastiff" in picture.get_attribute("alt")
+        save(page, project / "notebooks" / "explore.ipynb")
+        page.goto(f"{lab}/lab/workspaces/looking/tree/notebooks/99-ledger.ipynb")
+        ledger = page.locator(".jp-NotebookPanel:not(.lm-mod-hidden)")
+        expect(ledger.locator(".jp-NotebookPanel-toolbar [data-status=idle]")).to_be_visible(timeout=60_000)
+        run_all(page)
+        expect(ledger.get_by_text("Nothing has finished yet.")).to_be_visible(timeout=60_000)
+        save(page, project / "notebooks" / "99-ledger.ipynb")
+    for name in ("explore.ipynb", "99-ledger.ipynb"):
+        assert (project / "notebooks" / name).read_bytes() == (paths.notebooks() / name).read_bytes()
+
+
         page.get_by_label("to class").select_option(label="heart/moon")
         page.get_by_role("button", name="Trace anew").click()
         expect(status).to_contain_text("heart/moon", timeout=120_000)

@@ -186,7 +186,7 @@ SIGNATURES = {
 
 @pytest.mark.parametrize("study", STUDIES)
 def test_all_studies_are_alike(study):
-    run = next(p.stem for p in paths.notebooks().glob("*.ipynb") if profiles.package(p.stem) == study)
+    run = next(p.stem for p in paths.notebooks().glob("[0-9]*.ipynb") if profiles.package(p.stem) == study)
     assert issubclass(profiles.part(run, "plan").Parameters, profiles.Parameters)
     for part, functions in SIGNATURES.items():
         for function, first in functions.items():

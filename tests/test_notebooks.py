@@ -19,7 +19,7 @@ import pytest
 from lib.runs import graph, profiles
 from lib.system import files, paths
 
-NOTEBOOKS = sorted(paths.notebooks().glob("*.ipynb"))
+NOTEBOOKS = sorted(paths.notebooks().glob("[0-9]*.ipynb"))
 STUDIES = [p.stem for p in NOTEBOOKS if p.stem != profiles.LEDGER]
 TAGS = {"parameters", "hide-input", "hide-cell", "interactive", "slow"}
 MISLEADING = {"jet", "turbo", "hsv", "rainbow", "gist_rainbow", "seismic", "bwr", "hot", "nipy_spectral"}

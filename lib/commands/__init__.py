@@ -1,1 +1,1 @@
-"""What people type: `python -m lib study`, `run`, `explain`, `report`, `train`."""
+"""What people type: `python -m lib study`, `run`, `explain`, `lab`, `report`, `train`."""
