@@ -1,4 +1,4 @@
-"""Study 3: its parameters and arms, what is measured, claims on tables whose truth is known, the explorer without a browser."""
+"""Study 3: its parameters and arms, what is measured, claims on tables whose truth is known."""
 
 import numpy as np
 import pandas as pd
@@ -9,11 +9,10 @@ from lib.attacks import projected, robustness
 from lib.claims import cubes
 from lib.networks import models
 from lib.runs import profiles
-from lib.studies.interpretability_aware_training import claims, explorer, plan, released, statistics
+from lib.studies.interpretability_aware_training import claims, plan, released, statistics
 from lib.studies.interpretability_aware_training import measure as measure_
 from lib.studies.interpretability_aware_training.objective import ARMS
 from lib.studies.interpretability_aware_training.plan import Parameters
-from tests.studies.attention_shift.test_explorer import png, upload
 
 RUN = "03-interpretability-aware-training"
 SMOKE = profiles.parameters(RUN, "smoke")
@@ -328,49 +327,3 @@ def test_claims_about_the_published_networks():
     alone = verdicts(own)
     assert not any(id.startswith("published") for id in alone)
     assert {id: c for id, c in judged.items() if not id.startswith("published")} == alone  # theirs do not count among ours
-
-
-@pytest.fixture(scope="module")
-def explore(tmp_path_factory):
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("STUDY_HOME", str(tmp_path_factory.mktemp("home")))
-        yield explorer.explorer(SMOKE).update()
-
-
-def test_every_control_is_labelled_and_there_is_a_picture(explore):
-    assert {c.description for c in explore.controls.values()} == {
-        "trained as",
-        "image",
-        "upload an image",
-        "attack",
-        "eps, L∞",
-        "steps",
-    }
-    assert "data:image/png;base64,iVBOR" in explore.picture.value
-    assert "margin" in explore.status.value and "Kendall's tau" in explore.status.value
-
-
-@pytest.mark.parametrize("how", [h for h in explorer.ATTACKS.values() if h not in ("pgd", "none")])
-def test_every_attack_is_shown(explore, how):
-    explore.controls["how"].value = "none"
-    before = explore.picture.value
-    assert "largest change of a pixel 0.000" in explore.status.value and "D2 0.00" in explore.status.value
-    explore.controls["how"].value = how
-    assert explore.picture.value != before and "largest change of a pixel 0.000" not in explore.status.value
-
-
-@pytest.mark.parametrize(("control", "value"), [("image", 7), ("eps", 0.16), ("steps", 5), ("arm", "adv")])
-def test_each_control_changes_the_picture(explore, control, value):
-    explore.controls["how"].value = "pgd"
-    before = explore.picture.value
-    explore.controls[control].value = value
-    assert explore.picture.value != before and "margin" in explore.status.value
-
-
-def test_upload(explore):
-    upload(explore.controls["own"], png(), "mine.png")
-    assert "margin" in explore.status.value
-    before = explore.picture.value
-    upload(explore.controls["own"], b"just text", "text.png")
-    assert "text.png cannot be read" in explore.controls["own"].said.value and explore.picture.value == before
-    explore.controls["own"].leave()
