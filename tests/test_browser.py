@@ -113,9 +113,9 @@ class Driver:
         from playwright.sync_api import expect
 
         self.page, self.word, self.expect = page, word, expect
-        self.status = page.locator(".widget-html", has_text=word)
+        self.status = page.locator(".view-text", has_text=word)
         expect(self.status).to_be_visible(timeout=120_000)
-        self.picture = page.locator("img.widget-image")
+        self.picture = page.locator("img.view").first
 
     def changed(self, act) -> None:
         """The picture changes, and what is said beside it is not an error."""
@@ -131,7 +131,15 @@ class Driver:
         assert self.status.inner_text() != before  # the numbers changed with the picture
 
     def choose(self, label: str, option: str) -> None:
-        self.changed(lambda: self.page.get_by_label(label).select_option(label=option))
+        self.changed(lambda: self.page.get_by_label(label, exact=True).select_option(label=option))
+
+    def press(self, label: str) -> None:
+        self.changed(lambda: self.page.get_by_role("button", name=label).click())
+
+    def own_network(self, text: str) -> None:
+        field = self.page.get_by_label("own network")
+        field.fill(text)
+        field.press("Enter")
 
     def upload(self, path) -> None:
         with self.page.expect_file_chooser() as chooser:
@@ -140,7 +148,8 @@ class Driver:
 
     def in_proportion(self) -> bool:
         """Whether the picture is as wide and high as it was drawn, but for its size."""
-        drawn, shown = self.picture.evaluate("e => [e.naturalWidth / e.naturalHeight, e.clientWidth / e.clientHeight]")
+        box, (width, height) = self.picture.bounding_box(), self.picture.evaluate("e => [e.naturalWidth, e.naturalHeight]")
+        drawn, shown = width / height, box["width"] / box["height"]
         return abs(drawn / shown - 1) < 0.02
 
 
@@ -160,7 +169,10 @@ def drive_grad_cam(d: Driver) -> None:
 
 def drive_attention_shift(d: Driver) -> None:
     d.slide("eps")
-    d.slide("image")
+    d.press("next image where the attack succeeds")
+    d.own_network("nowhere.py:net")
+    d.expect(d.page.locator(".widget-html", has_text="nowhere.py").first).to_be_visible()
+    d.changed(lambda: d.own_network("efficientnet-lite0"))
     d.choose("network", "deep (residual)")
     d.choose("attack", "PGD")
     d.choose("method", "Grad-CAM++")
@@ -281,6 +293,7 @@ def test_the_explorer_answers_in_jupyterlab(lab, tmp_path, run):
         expect(page.locator(".jp-NotebookPanel-toolbar [data-status=idle]")).to_be_visible(timeout=60_000)
         run_all(page)
         driver = Driver(page, word)
+        assert page.locator("td", has_text=f"home/data/figures/smoke/{run}").count() == 1  # on the run card
         drive(driver)
         mine = tmp_path / "mine.png"
         Image.linear_gradient("L").convert("RGB").save(mine)
@@ -289,29 +302,20 @@ def test_the_explorer_answers_in_jupyterlab(lab, tmp_path, run):
             page.screenshot(path=f"{os.environ['STUDY_SCREENSHOT']}-{run}.png")
         hostile = tmp_path / "hostile.png"
         hostile.write_text("this is no picture")
-        assert page.locator("td", has_text=f"home/data/figures/smoke/{run}").count() == 1  # on the run card
         driver.upload(hostile)
         expect(page.locator(".widget-html", has_text="hostile.png cannot be read")).to_be_visible(timeout=60_000)
         driver.changed(lambda: page.get_by_role("button", name="back to the data set").click())
-        assert driver.in_proportion()
-        page.set_viewport_size({"width": 900, "height": 1200})
-        page.wait_for_timeout(500)
-        assert driver.in_proportion() and driver.picture.bounding_box()["width"] > 300
+        for width, least in ((1440, 500), (900, 300), (400, 20)):  # with the list of files beside it
+            page.set_viewport_size({"width": width, "height": 1200})
+            page.wait_for_timeout(300)
+            assert driver.in_proportion() and driver.picture.bounding_box()["width"] > least, width
+        assert word.split()[-1] in driver.picture.get_attribute("alt")
+        assert (
+            driver.page.get_by_text("save picture, numbers and code").get_attribute("href").startswith("data:application/zip")
+        )
         assert [u for u in outside if not u.startswith("http://127.0.0.1")] == []
 
 
-def test_the_graph_answers_in_jupyterlab(lab):
-    from playwright.sync_api import expect
-
-    with browsing() as browser:
-        page = browser.new_page(viewport={"width": 1700, "height": 1500})
-        page.goto(f"{lab}/lab/workspaces/{GRAPH}/tree/notebooks/{GRAPH}.ipynb")
-        expect(page.locator(".jp-NotebookPanel-toolbar [data-status=idle]")).to_be_visible(timeout=60_000)
-        run_all(page)
-        status = page.locator(".widget-html", has_text="traced")
-        expect(status).to_be_visible(timeout=120_000)
-        before = status.inner_text()
-        drive_graph(page.frame_locator("iframe[title='attack pathways']"))
 def save(page, file: Path) -> None:
     before = file.stat().st_mtime_ns
     page.keyboard.press("Control+s")
@@ -348,6 +352,18 @@ def test_looking_around_leaves_the_notebooks_as_they_are(lab, project):
         assert (project / "notebooks" / name).read_bytes() == (paths.notebooks() / name).read_bytes()
 
 
+def test_the_graph_answers_in_jupyterlab(lab):
+    from playwright.sync_api import expect
+
+    with browsing() as browser:
+        page = browser.new_page(viewport={"width": 1700, "height": 1500})
+        page.goto(f"{lab}/lab/workspaces/{GRAPH}/tree/notebooks/{GRAPH}.ipynb")
+        expect(page.locator(".jp-NotebookPanel-toolbar [data-status=idle]")).to_be_visible(timeout=60_000)
+        run_all(page)
+        status = page.locator(".widget-html", has_text="traced")
+        expect(status).to_be_visible(timeout=120_000)
+        before = status.inner_text()
+        drive_graph(page.frame_locator("iframe[title='attack pathways']"))
         page.get_by_label("to class").select_option(label="heart/moon")
         page.get_by_role("button", name="Trace anew").click()
         expect(status).to_contain_text("heart/moon", timeout=120_000)
