@@ -7,7 +7,6 @@ NaN in it gives NaN.
 import math
 from typing import Literal
 
-import scipy.stats
 import torch
 from jaxtyping import Bool, Float, Real, Shaped
 from torch import Tensor
@@ -116,7 +115,9 @@ def kendall(a: Float[Tensor, " n *s"], b: Float[Tensor, " n *s"]) -> Float[Tenso
         raise ValueError(f"maps of one shape are compared; got {tuple(a.shape)} and {tuple(b.shape)}")
     u, v = a.flatten(1).T.contiguous(), b.flatten(1).T.contiguous()  # positions first: a lag is then one block of memory
     if len(u) > 400:
-        found = [scipy.stats.kendalltau(*pair).statistic for pair in zip(u.T.cpu().numpy(), v.T.cpu().numpy(), strict=True)]
+        from scipy.stats import kendalltau  # here, since it takes half a second that most processes need not wait
+
+        found = [kendalltau(*pair).statistic for pair in zip(u.T.cpu().numpy(), v.T.cpu().numpy(), strict=True)]
         return torch.tensor(found, dtype=a.dtype, device=a.device)
     agree, own, other = torch.zeros(3, u.shape[1], device=u.device)  # counts of pairs, exact below 2^24
     for lag in range(1, len(u)):

@@ -84,6 +84,19 @@ def test_commands_speak_in_any_locale(home):
     assert code == 2 and "--set eps=[0.1: '[0.1' is no YAML" in errors and "Traceback" not in errors
 
 
+def test_commands_wait_for_nothing_that_they_do_not_need():
+    """Each of these takes a third of a second or more, of every process of a study; JupyterLab is there before torch is."""
+    code = """if True:
+        import sys
+        import lib.commands.lab
+        print(*{"torch", "pandas", "matplotlib", "jupyterlab"} & set(sys.modules))
+        import lib.commands.train, lib.commands.measure
+        print(*{"scipy.stats", "seaborn", "jsonschema", "papermill", "torchvision", "timm", "sklearn"} & set(sys.modules))
+    """
+    done = subprocess.run([sys.executable, "-c", code], cwd=paths.PROJECT, capture_output=True, encoding="utf-8", check=True)
+    assert done.stdout == "\n\n"
+
+
 def test_json_is_utf8_in_any_locale(tmp_path):
     files.write_bytes(tmp_path / "a.json", '{"class": "hündchen"}'.encode())
     code = "from pathlib import Path; from lib.system import files; print(ascii(files.read_json(Path('a.json'))))"
