@@ -43,22 +43,40 @@ def parser() -> argparse.ArgumentParser:
     found.add_argument("pictures", nargs="+", type=Path, metavar="PICTURE", help="a file, or a folder of pictures")
     found.add_argument(
         "--network",
+        metavar="NAME",
         default="efficientnet-lite0",
         help="a name (%(default)s unless given), torchvision:NAME, or your own code: module:function or "
         "folder/file.py:function, a function without arguments that returns the network",
     )
-    found.add_argument("--size", type=int, help="side of the images that the network takes, in pixels; its own unless given")
     found.add_argument(
-        "--method", default="gradcam", help=f"one or, comma between, several of {', '.join(explanations.METHODS)}"
+        "--size", type=int, metavar="N", help="side of the images that the network takes, in pixels; its own unless given"
     )
-    found.add_argument("--layer", help="one or, comma between, several; the last convolutional stage unless given")
+    found.add_argument(
+        "--method",
+        metavar="NAME",
+        default="gradcam",
+        help=f"one or, comma between, several of {', '.join(explanations.METHODS)}",
+    )
+    found.add_argument(
+        "--layer", metavar="NAME", help="one or, comma between, several; the last convolutional stage unless given"
+    )
     found.add_argument("--of", metavar="CLASS", help="whose map: a name or number; unless given, what the network decides for")
-    found.add_argument("--attack", default="none", help=f"one of {', '.join(attacks.ATTACKS)}; %(default)s unless given")
-    found.add_argument("--eps", help=f"its radius in images from 0 to 1, such as 2/255 or .01; {EPS} unless given")
-    found.add_argument("--steps", type=int, help=f"of an attack that takes several; {STEPS} unless given")
+    found.add_argument(
+        "--attack", metavar="NAME", default="none", help=f"one of {', '.join(attacks.ATTACKS)}; %(default)s unless given"
+    )
+    found.add_argument(
+        "--eps", metavar="2/255", help=f"its radius in images from 0 to 1, such as 2/255 or .01; {EPS} unless given"
+    )
+    found.add_argument("--steps", type=int, metavar="N", help=f"of an attack that takes several; {STEPS} unless given")
     found.add_argument("--aim", metavar="CLASS", help="what the attack shall make of it; unless given, anything else")
-    found.add_argument("--out", type=Path, default=Path("explained.png"), help="the figure: .png, .pdf or .svg; %(default)s")
-    found.add_argument("--device", default="auto", help="auto, cpu, cuda, mps")
+    found.add_argument(
+        "--out",
+        metavar="FILE",
+        type=Path,
+        default=Path("explained.png"),
+        help="the figure, as .png, .pdf or .svg; %(default)s unless given",
+    )
+    found.add_argument("--device", metavar="NAME", default="auto", help="auto, cpu, cuda, mps")
     return found
 
 
@@ -73,11 +91,12 @@ def main(given: list[str]) -> int:
         _check_writable(explained.pages(a.out, len(pictures)), pictures)
         network.model.to(device)
         found = []
-        for i, picture in enumerate(pictures, 1):
-            x = picture.x[None].to(device)
-            found.append(before_after.before_and_after(network.model, x, asked, of=of, force=force, head=network.head))
-            if len(pictures) > 1:
-                say(f"{i} of {len(pictures)}: {picture.path}")
+        with devices.one_thread_on_cpu(a.device):  # the numbers of an attack do not depend on how many cores there are
+            for i, picture in enumerate(pictures, 1):
+                x = picture.x[None].to(device)
+                found.append(before_after.before_and_after(network.model, x, asked, of=of, force=force, head=network.head))
+                if len(pictures) > 1:
+                    say(f"{i} of {len(pictures)}: {picture.path}")
         for written in explained.write(a.out, network, pictures, found, force):
             say(str(written))
     except (ValueError, RuntimeError, OSError) as error:

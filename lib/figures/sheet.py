@@ -110,7 +110,7 @@ def sheet(rows: Sequence[SheetRow], columns: Sequence[MapColumn], caption: str, 
 
     if attacked:
         colours = ", mean of its colours" if rows[0].x.shape[0] > 1 else ""
-        bar(1, 1, (-limit, limit), SIGNED, f"change of a pixel{colours}, in 1/255")
+        bar(1, 1, (-limit, limit), SIGNED, f"change of a pixel{colours}, in\N{NO-BREAK SPACE}1/255")
     if columns:
         first = 3 if attacked else 1
         own = "its own largest value"

@@ -74,7 +74,15 @@ def figure(network: Named, pictures: Sequence[OwnPicture], found: Sequence[Befor
 
 
 def _title(asked: Asked) -> str:
-    return f"{asked.method.label} at {asked.layer}" if asked.layer else asked.method.label
+    if not asked.layer:
+        return asked.method.label
+    return f"{asked.method.label} at {'layer ' if asked.layer.isdecimal() else ''}{asked.layer}"
+
+
+def _called(network: Named, number: int) -> str:
+    """A class in the figure, where a bare number would tell nothing."""
+    name = network.classes[number]
+    return f"class {name}" if name.isdecimal() else name
 
 
 def _caption(network: Named, force: Force | None) -> str:
@@ -87,7 +95,7 @@ def _caption(network: Named, force: Force | None) -> str:
     if "targets" not in force.attack.takes:
         towards = ""  # it knows nothing of the decision
     else:
-        towards = f" towards {network.classes[force.aim]}" if force.aim is not None else ", away from the decision"
+        towards = f" towards {_called(network, force.aim)}" if force.aim is not None else ", away from the decision"
     radius = {
         "linf": f"no value of a pixel changes by more than {force.eps * 255:.3g}/255",
         "l2": f"the change has a length of {force.eps:.3g} at most (values of pixels from 0 to 1)",
@@ -104,7 +112,7 @@ def _row(network: Named, picture: OwnPicture, one: BeforeAfter, force: Force | N
         sheet.shortened(picture.path.name, 24),
         f"{picture.width} × {picture.height} pixels",
         "maps of:",
-        sheet.shortened(network.classes[one.of], 24),
+        sheet.shortened(_called(network, one.of), 24),
     )
     after = tuple(s.after for s in one.shifts if s.after is not None)
     below = tuple(_told(s) for s in one.shifts if s.after is not None)
@@ -130,7 +138,7 @@ def _decisions(network: Named, one: BeforeAfter, force: Force | None) -> tuple[t
     chosen += [one.of] if force is None or force.aim is None else [one.of, force.aim]
     numbers = list(dict.fromkeys(chosen))
     return tuple(
-        (network.classes[n], one.probability("before", n), one.probability("after", n) if attacked else None) for n in numbers
+        (_called(network, n), one.probability("before", n), one.probability("after", n) if attacked else None) for n in numbers
     )
 
 

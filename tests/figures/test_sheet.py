@@ -50,6 +50,9 @@ def test_no_text_meets_another_one_or_leaves_the_figure(rows, attacked, maps, cl
     assert len(found) > 10
     for text, at in found:
         assert at.x0 >= 0 and at.y0 >= 0 and at.x1 <= width and at.y1 <= height, text
+    pictures = [ax.get_window_extent() for ax in fig.axes if ax.images]
+    for text, at in found:
+        assert not any(at.overlaps(p) for p in pictures), f"{text!r} lies on a picture"
     for (a, at), (b, other) in itertools.combinations(found, 2):
         assert not at.overlaps(other), f"{a!r} meets {b!r}"
 

@@ -36,21 +36,35 @@ class Around(nn.Module):
     def __init__(self):
         super().__init__()
         self.stem = nn.Conv2d(3, 4, 3, padding=1)
-        self.again = nn.Conv2d(4, 4, 3, padding=1)
         self.body = nn.Sequential(
             nn.Conv2d(4, 5, 3, padding=1), nn.ReLU(), nn.Dropout(), nn.AdaptiveMaxPool2d(1), nn.Flatten(), nn.Linear(5, 3)
         )
 
     def forward(self, x):
-        return self.body(self.again(self.again(self.stem(x))))
+        return self.body(self.stem(x))
 
 
 def test_the_last_one_is_the_last_that_runs():
-    """However deep it lies; what pools, drops or runs twice is none."""
+    """However deep it lies; what pools or drops is none."""
     net = classifier.adapt(Around().eval())
     x = torch.rand(1, 3, 8, 8)
     assert stages.find_stages(net, x) == ("body.1",)
     assert stages.find_head(net, "body.1", x) == ""  # it takes the largest value, not the mean
+
+
+class Twice(nn.Module):
+    """Its last convolution is used twice, so that it has no map of its own."""
+
+    def __init__(self):
+        super().__init__()
+        self.first, self.again, self.head = nn.Conv2d(3, 4, 3, padding=1), nn.Conv2d(4, 4, 3, padding=1), nn.Linear(4, 2)
+
+    def forward(self, x):
+        return self.head(self.again(self.again(self.first(x))).mean((2, 3)))
+
+
+def test_what_runs_twice_is_none():
+    assert stages.find_stages(classifier.adapt(Twice()), torch.rand(1, 3, 8, 8)) == ("first",)
 
 
 class Tokens(nn.Module):

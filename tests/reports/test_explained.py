@@ -56,6 +56,21 @@ def test_the_bars_are_of_the_likeliest_the_explained_and_the_aimed_at():
     assert first[1] == pytest.approx(one.probability("before", 0)) and first[2] == pytest.approx(one.probability("after", 0))
 
 
+def test_what_has_no_name_is_called_by_what_it_is():
+    numbered = dataclasses.replace(NETWORK, classes=tuple("01234"))
+    assert [name for name, _, _ in explained._decisions(numbered, seen(None), None)] == [
+        "class 0",
+        "class 1",
+        "class 2",
+        "class 4",
+    ]
+    assert "towards class 2;" in explained._caption(numbered, force("pgd", 2))
+    titles = [explained._title(Asked(METHODS.find(m), at)) for m, at in (("gradcam", "act2"), ("gradcam", "4"), ("lrp", ""))]
+    assert titles == ["Grad-CAM at act2", "Grad-CAM at layer 4", "LRP"]
+    (row,) = explained.records(numbered, PICTURE, seen(None), force("pgd"))
+    assert row["class of the map"] == "4"
+
+
 def test_a_row_a_map_and_nothing_where_there_is_no_value():
     (row,) = explained.records(NETWORK, PICTURE, seen(None, math.nan), force("pgd", 3))
     assert row["picture"] == str(Path("folder/a.png")) and row["class of the map"] == "eel" and row["aim"] == "dog"
