@@ -1,11 +1,13 @@
 """Study 5: parameters, arms, measurements, claims, explorer."""
 
 import itertools
+import re
 
 import numpy as np
 import pandas as pd
 import pytest
 import torch
+from PIL import Image
 from torch.nn import functional as F
 
 from lib.attacks import projected
@@ -20,7 +22,7 @@ from lib.studies.saliency_adversarial_training.plan import Parameters
 from lib.system import paths
 from lib.training import cache
 from tests.conftest import same_state, state_of
-from tests.studies.attention_shift.test_explorer import png, upload
+from tests.studies.attention_shift.test_explorer import OWN, png, upload
 
 SMOKE = profiles.parameters("05-saliency-adversarial-training", "smoke")
 FEW = ("original", "uniform", "sign", "pgd", "sat-masks")
@@ -358,37 +360,89 @@ def test_notes_say_when_one_run_is_all(even):
     assert lonely and all(court.ONE_SEED in c.note for c in lonely)
 
 
-def test_the_explorer_follows_its_controls(home):
-    p = SMOKE
-    explore = explorer.explorer(p).update()
+@pytest.fixture(scope="module")
+def explore(home):
+    """On the study's own networks; what it begins with has a test below."""
+    found = explorer.explorer(SMOKE)
+    found.controls["arch"].value = "original"
+    return found
+
+
+def test_the_explorer_follows_its_controls(explore):
     first = explore.picture.value
     assert "data:image/png;base64,iVBOR" in first and "P(random)" in explore.status.value
-    seen = {first}
+    seen, c = {first}, explore.controls
     acts = (
-        ("kind", "gradient"),
+        ("kind", "smoothgrad"),
         ("taught", "adv"),
         ("how", "minmax"),
         ("alpha10", 1.0),
         ("taught", ""),
         ("image", 2),
         ("eps", 32),
-        ("student", "pgd"),
+        ("arch", "pgd"),
         ("taught", "std"),
         ("kind", "guided-gradcam++"),
     )
     for name, value in acts:
-        explore.controls[name].value = value
-        assert "working" not in explore.status.value and "color:#D55E00" not in explore.status.value, (
-            name,
-            explore.status.value,
-        )
+        assert not c[name].disabled
+        c[name].value = value
+        said = explore.status.value
+        assert "working" not in said and "color:#D55E00" not in said, (name, said)
         if name not in ("how", "kind"):
             assert explore.picture.value not in seen, name
         seen.add(explore.picture.value)
-    upload(explore.controls["own"], png(), "mine.png")
-    assert "P(random)" in explore.status.value and explore.picture.value not in seen
-    explore.controls["taught"].value = ""
-    assert "an upload comes without a mask" in explore.status.value
+        assert c["kind"].disabled == (c["taught"].value == "")  # a mask has no attribution
+    shown = {}
+    exec(explore.code(), shown)
+    assert shown["view"].text == explore.view.text and shown["view"].numbers == explore.view.numbers
+
+
+def test_an_upload_and_the_object_s_mask_do_not_go_together(explore):
+    """The choice that was made last stands."""
+    c = explore.controls
+    assert (c["taught"].options[-1]) == ("object's mask", "")
+    c["taught"].value = ""
+    upload(c["own"], png(), "mine.png")
+    assert c["taught"].value == "std" and "P(random)" in explore.status.value
+    c["taught"].value = ""
+    assert c["own"].value is None and "P(random)" in explore.status.value
+    given = explore.values | {"own": Image.new("RGB", (9, 9))}
+    with pytest.raises(ValueError, match="an upload comes without the object's mask: choose another “map from”"):
+        explore.render(**given)
+
+
+def test_the_curve_is_over_many_images_and_the_next_one_is_found_or_missed_in_words(explore):
+    explore.controls["eps"].value = 32.0
+    explore.ask.click()
+    assert "median and quartiles over 12 images" in explore.over.value
+    for label in ("δ", "random signs", "attack on the student"):
+        assert f"{label}, ε₀, of 255 32: median" in explore.over.value
+    explore.next.click()  # after two epochs nearly everything is an hourglass
+    found = re.search(r"<b>(.*?)</b> as it is, <b>(.*?)</b> perturbed", explore.status.value)
+    assert (found is None) == ("succeeds on no other image" in explore.status.value) and (not found or found[1] != found[2])
+
+
+def test_the_explorer_begins_with_a_published_network_that_its_own_map_fools(tmp_path, monkeypatch):
+    monkeypatch.setenv("STUDY_HOME", str(tmp_path))
+    found = explorer.explorer(SMOKE).update()
+    assert not paths.models().exists()  # nothing is trained for it
+    c = found.controls
+    assert c["arch"].label == "EfficientNet-Lite0, published" and c["own"].size == 224
+    said = found.status.value
+    assert "<b>strawberry</b> as it is, <b>agaric</b> perturbed; random signs of the same size: <b>strawberry</b>" in said
+    numbers = {n.name: n.value for n in found.view.numbers}
+    assert numbers["cosine of δ with the attack on the student"] > 0.5
+    assert abs(numbers["cosine of random signs with the attack on the student"]) < 0.05
+    assert dict(c["taught"].options) == {"the network itself": explorer.ITSELF, "box around the centre": ""}
+    assert not any(kind.startswith("guided") for _, kind in c["kind"].options)
+    found.next.click()
+    assert (
+        c["image"].value == explorer.FIRST + 1 and "<b>thatch</b> as it is, <b>mobile home</b> perturbed" in found.status.value
+    )
+    (tmp_path / "mine.py").write_text(OWN)
+    c["network"].field.value = f"{tmp_path}/mine.py:net"
+    assert re.search("<b>[012]</b> as it is", found.status.value) and "guided" in dict(c["kind"].options).values()
 
 
 def test_the_picture_of_a_direction_is_the_direction(home):
