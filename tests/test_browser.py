@@ -65,6 +65,8 @@ def lab(project):
             start = f'from lib import runs\nrun = runs.start("{run}", globals())\np = run.parameters\nrun.card()'
             kept.insert(1, nbformat.v4.new_code_cell(start))
             kept[0].source = "\n".join(f"{k} = {v!r}" for k, v in p.model_dump().items())
+            if run == GRAPH:
+                kept.insert(2, nbformat.v4.new_code_cell(SHOWN))
             content.cells = kept
             nbformat.write(content, folder / "notebooks" / f"{run}.ipynb")
         command = [
@@ -237,15 +239,15 @@ GRAPH = "06-attack-pathways"  # draws no picture, but a page of its own in a fra
 
 
 def drive_graph(frame) -> None:
-    """Strength, highlighting, attack, card and pin, in the page or in a frame of it."""
+    """Strength, highlighting, card and pin, by pointer and by keys, in the page or in a frame of it."""
     from playwright.sync_api import expect
 
-    heading, neurons = frame.locator("svg text", has_text="images").first, frame.locator("svg .mark-symbol path")
-    expect(heading).to_be_visible(timeout=60_000)
+    expect(frame.locator("html[data-ready=yes]")).to_be_attached(timeout=60_000)
+    heading, neurons, name = frame.locator("#told"), frame.locator("#graph .mark-symbol path"), frame.locator("#name")
 
     def drawn() -> tuple[str, str]:
         """What is said of the strength, and how the neurons and edges look."""
-        marks = frame.locator("svg .mark-symbol path, svg .mark-rule line")
+        marks = frame.locator("#graph .mark-symbol path, #graph .mark-rule line")
         return heading.text_content(), marks.evaluate_all("m => m.map(e => e.outerHTML).join()")
 
     def changed(act, told: bool = False) -> None:
@@ -258,24 +260,32 @@ def drive_graph(frame) -> None:
             heading.page.wait_for_timeout(50)
         raise AssertionError(f"nothing changed: {now[0]}")
 
-    def bound(label: str):
-        return frame.locator(".vega-bind", has_text=label).locator("input, select").first
-
     for strength in ("0", "2", "1", "2"):
-        changed(lambda s=strength: bound("strength (").fill(s), told=True)
-    changed(lambda: bound("highest % of neurons").fill("100"))
-    changed(lambda: bound("highlight neurons most").select_option("inhibited"))
-    changed(lambda: bound("highest % of edges").fill("100"))
-    changed(lambda: bound("compare with a weaker").select_option("yes"))
-    changed(lambda: bound(re.compile(r"^\s*edges")).select_option("all"))
-    names = frame.locator("svg text", has_text="· channel")
-    first = names.first.text_content()
+        changed(lambda s=strength: frame.locator("#strength").fill(s), told=True)
+    expect(heading).to_contain_text(f"strength {frame.locator('#strength-value').text_content()}:")  # one scale
+    frame.locator("#more").evaluate("d => d.open = true")  # closed where it is narrow
+    changed(lambda: frame.locator("#topNeurons").fill("100"))
+    changed(lambda: frame.get_by_label("highlight neurons most").select_option("inhibited"))
+    changed(lambda: frame.locator("#topEdges").fill("100"))
+    changed(lambda: frame.get_by_label("compare with a weaker attack").select_option("yes"))
+    changed(lambda: frame.locator("#show").select_option("all"))
+    first = name.text_content()
     for i in range(4, neurons.count()):
         neurons.nth(i).hover(force=True)
-        if names.first.text_content() != first:
+        if name.text_content() != first:
             break
-    assert names.first.text_content() != first  # the card is another neuron's
-    changed(lambda: neurons.nth(i).click(force=True))  # pinned: its edges are drawn
+    assert name.text_content() != first  # the card is another neuron's
+    changed(lambda: neurons.nth(i).click(force=True))  # its edges are drawn
+    expect(frame.locator("#group")).to_contain_text("pinned")
+    graph, here = frame.locator("#graph"), name.text_content()
+    graph.press("ArrowUp")
+    if name.text_content() == here:
+        graph.press("ArrowDown")
+    expect(name).not_to_have_text(here)
+    changed(lambda: graph.press("Enter"))
+    expect(frame.locator("#group")).to_contain_text("pinned")
+    changed(lambda: graph.press("Escape"))
+    expect(frame.locator("#group")).not_to_contain_text("pinned")
 
 
 @pytest.mark.parametrize("run", EXPLORERS)
@@ -352,45 +362,118 @@ def test_looking_around_leaves_the_notebooks_as_they_are(lab, project):
         assert (project / "notebooks" / name).read_bytes() == (paths.notebooks() / name).read_bytes()
 
 
-def test_the_graph_answers_in_jupyterlab(lab):
+# as the notebook shows its graphs: what a report finds beside it, and what the notebook holds
+SHOWN = """
+import torch
+from IPython.display import HTML
+from lib import pathways
+
+torch.manual_seed(0)
+net = torch.nn.Sequential(torch.nn.Conv2d(3, 40, 3), torch.nn.ReLU(), torch.nn.Conv2d(40, 40, 3), torch.nn.AdaptiveAvgPool2d(1))
+net.append(torch.nn.Flatten())
+x = torch.rand(4, 3, 16, 16, generator=torch.Generator().manual_seed(0))
+moved = {"inverted": lambda _net, images, _classes, strength: images.lerp(1 - images, strength).roll(int(9 * strength), 1)}
+given = {"layers": ["0", "2"], "attacks": moved, "strengths": (0.1, 0.9), "features": 0, "title": "toy", "share": 0.2}
+page = pathways.page({"toy": pathways.build(net, x, x.flip(0), 1, names=("a", "b"), **given)}, {}, "toy")
+HTML(pathways.beside("06/graph.html") + pathways.framed(page, "in the notebook"))
+"""
+
+
+def test_the_graph_answers_in_jupyterlab(lab, tmp_path):
+    """The frame under "The graph", light and dark; the explorer on a photograph, then on what the study trains; any window."""
     from playwright.sync_api import expect
 
     with browsing() as browser:
         page = browser.new_page(viewport={"width": 1700, "height": 1500})
+        missing = []
+        page.on("response", lambda r: missing.append(r.url) if r.status == 404 and "graph.html" in r.url else None)
         page.goto(f"{lab}/lab/workspaces/{GRAPH}/tree/notebooks/{GRAPH}.ipynb")
         expect(page.locator(".jp-NotebookPanel-toolbar [data-status=idle]")).to_be_visible(timeout=60_000)
         run_all(page)
         status = page.locator(".widget-html", has_text="traced")
-        expect(status).to_be_visible(timeout=120_000)
+        expect(status).to_contain_text("EfficientNet-Lite0: tiger cat → bull mastiff, counted over 1 image", timeout=120_000)
         before = status.inner_text()
+        shown = page.frame_locator("iframe[title='in the notebook']")
+        drive_graph(shown)
+        ground = shown.locator("body").evaluate("b => getComputedStyle(b).backgroundColor")
+        page.evaluate("document.body.dataset.jpThemeLight = 'false'")
+        expect(shown.locator("html.dark")).to_be_attached()
+        assert shown.locator("body").evaluate("b => getComputedStyle(b).backgroundColor") != ground
+        page.evaluate("document.body.dataset.jpThemeLight = 'true'")
         drive_graph(page.frame_locator("iframe[title='attack pathways']"))
-        page.get_by_label("to class").select_option(label="heart/moon")
+        hostile = tmp_path / "hostile.png"
+        hostile.write_text("this is no picture")
+        with page.expect_file_chooser() as chooser:
+            page.locator(".widget-upload").click()
+        chooser.value.set_files(hostile)
+        expect(page.locator(".widget-html", has_text="hostile.png cannot be read")).to_be_visible(timeout=60_000)
+        page.get_by_label("network", exact=True).select_option(index=1)
+        page.get_by_label("to class").fill("heart/moon")
+        page.get_by_label("to class").press("Enter")
         page.get_by_role("button", name="Trace anew").click()
         expect(status).to_contain_text("heart/moon", timeout=120_000)
         assert status.inner_text() != before
-        if os.environ.get("STUDY_SCREENSHOT"):
-            page.screenshot(path=f"{os.environ['STUDY_SCREENSHOT']}-{GRAPH}.png")
+        for width in (1440, 900, 400):  # with the list of files beside it, where there is room
+            page.set_viewport_size({"width": width, "height": 1200})
+            if width == 400:
+                page.keyboard.press("Control+b")
+            page.wait_for_timeout(500)
+            if os.environ.get("STUDY_SCREENSHOT"):
+                page.screenshot(path=f"{os.environ['STUDY_SCREENSHOT']}-{GRAPH}-{width}.png")
+            wide = page.locator("iframe[title='attack pathways']").evaluate("f => [f.clientWidth, f.parentElement.clientWidth]")
+            own = page.frame_locator("iframe[title='attack pathways']").locator("html")
+            controls = page.locator(".widget-hbox", has=page.get_by_label("to class")).last.bounding_box()
+            assert controls["height"] < (350 if width > 400 else 600), width
+            assert abs(wide[0] - wide[1]) < 3 and own.evaluate("e => e.scrollWidth <= e.clientWidth"), width
+        assert missing == []
 
 
 def test_the_graph_answers_as_a_file():
-    """The committed one, opened from the disk, alone and in its report: no kernel, no request."""
+    """The committed one, opened from the disk, alone and in its report: no kernel, no request; in a narrow and dark window too,
+    and what it saves."""
     from playwright.sync_api import expect
 
     with browsing() as browser:
         folder = paths.PROJECT / "figures" / "laptop"
         page = browser.new_page(viewport={"width": 1300, "height": 1000})
         outside, errors = [], []
-        page.on("request", lambda r: outside.append(r.url) if not r.url.startswith(("file:", "data:")) else None)
+        page.on("request", lambda r: outside.append(r.url) if not r.url.startswith(("file:", "data:", "blob:")) else None)
         page.on("console", lambda m: errors.append(m.text) if m.type == "error" else None)
         page.goto((folder / GRAPH / "graph.html").as_uri())
         drive_graph(page)
-        told = page.locator("svg text", has_text="images").first
+        told = page.locator("#told")
         before = told.text_content()
-        page.locator(".vega-bind", has_text=re.compile(r"^\s*attack")).locator("select").select_option(label="FGSM")
+        page.get_by_label("attack", exact=True).select_option(label="FGSM")
         expect(told).not_to_have_text(before)
+        graph = page.locator("#graph").bounding_box()
+        assert page.locator("#strength").bounding_box()["y"] < graph["y"] < 450  # the controls are above it, it above the fold
+        assert told.text_content() in page.locator("#alternative").text_content()
+        saved = {}
+        for what in ("edges", "parameters", "picture", "page"):
+            with page.expect_download() as download:
+                page.locator(f"#save-{what}").click()
+            saved[what] = Path(download.value.path()).read_text()
+        lines = saved["edges"].splitlines()
+        assert (
+            lines[0].startswith('graph,attack,"strength (L2 length of the change, pixels in [0, 1])",layer') and len(lines) > 50
+        )
+        assert (
+            '"unit of strength": "L2 length of the change' in saved["parameters"] and "traced.between(" in saved["parameters"]
+        )
+        assert saved["picture"].startswith("<svg")
+        for width in (900, 400):
+            page.set_viewport_size({"width": width, "height": 900})
+            page.wait_for_timeout(300)
+            assert page.evaluate("document.documentElement.scrollWidth") == width
+            assert page.locator("#graph svg").bounding_box()["width"] > 0.55 * width
         page.goto((folder / f"{GRAPH}.html").as_uri())
-        frame = page.frame_locator("iframe[title*='attack pathways']")
-        drive_graph(frame)
+        drive_graph(page.frame_locator("iframe[title*='attack pathways']"))
+        page.set_content(saved["page"])  # as it was when it was saved
+        expect(page.locator("#told")).to_contain_text("FGSM", timeout=60_000)
+        dark = browser.new_page(color_scheme="dark")
+        dark.goto((folder / GRAPH / "graph.html").as_uri())
+        ink, paper = dark.locator("body").evaluate("b => [getComputedStyle(b).color, getComputedStyle(b).backgroundColor]")
+        assert max(map(int, re.findall(r"\d+", paper))) < 60 < 180 < min(map(int, re.findall(r"\d+", ink)))
         assert (outside, errors) == ([], [])
 
 
