@@ -89,6 +89,18 @@ def count(name: str, split: Split, *, size: int | None = None) -> int | None:
     return len(EMBEDDED[name](split)) if name in EMBEDDED else None
 
 
+def classes(name: str) -> tuple[str, ...] | None:
+    """The classes of a data set's test images, with none decoded; None where only reading tells. Raises as `count` does."""
+    base, option = _named(name, "test")
+    if base == "folder":
+        return tuple(folders.listed(option, "test"))
+    if base == "restricted":
+        return tuple(imagenet.RESTRICTED)
+    if base == "shapes":
+        return _shapes_classes(option or "both")
+    return EMBEDDED[name]("test").classes if name in EMBEDDED else None
+
+
 def _named(name: str, split: Split) -> tuple[str, str]:
     """The two parts of a data set's name: what kind it is, and which. Raises ValueError for an unknown one, or split."""
     if split not in ("train", "test"):
@@ -158,11 +170,14 @@ def _shapes(name: str, option: str, split: Split, size: int, limit: int | None) 
     cue = option or "both"
     n = SHAPES_COUNT[split] if limit is None else min(limit, SHAPES_COUNT[split])
     drawn = shapes.draw(n, cue=cue, split=split, size=size)
-    classes = {"both": shapes.SHAPES, "texture": tuple(shapes.TEXTURES)}.get(cue, shapes.SHAPES)
-    if cue == "both":
-        classes = tuple(f"{s}/{t}" for s, t in zip(shapes.SHAPES, shapes.TEXTURES, strict=True))
     images_, masks, boxes, labels, shape, texture = (torch.from_numpy(a) for a in drawn)
-    return ImageSet(name, split, images_, labels, classes, masks, boxes, {"shape": shape, "texture": texture})
+    told = {"shape": shape, "texture": texture}
+    return ImageSet(name, split, images_, labels, _shapes_classes(cue), masks, boxes, told)
+
+
+def _shapes_classes(cue: str) -> tuple[str, ...]:
+    both = tuple(f"{s}/{t}" for s, t in zip(shapes.SHAPES, shapes.TEXTURES, strict=True))
+    return {"both": both, "texture": tuple(shapes.TEXTURES)}.get(cue, tuple(shapes.SHAPES))
 
 
 EMBEDDED: dict[str, Callable[[Split], ImageSet]] = {"digits": _digits, "faces": _faces}

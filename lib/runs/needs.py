@@ -1,6 +1,8 @@
 """What a run needs of data, looked up before a kernel starts and before anything is decoded, drawn or trained."""
 
+import itertools
 from collections.abc import Iterable, Iterator
+from typing import Any
 
 from lib.data import datasets
 from lib.runs import profiles
@@ -17,7 +19,7 @@ def _every(configs: Iterable[TrainConfig]) -> Iterator[TrainConfig]:
 
 
 def check(run: str, p: Parameters) -> None:
-    """That the data sets are there, and are a batch at least where something is trained.
+    """That the data sets are there, have the classes that parameters name, and are a batch at least where something is trained.
 
     Raises ValueError with the parameter to set, and what `lib.data.datasets.load` raises for data that is missing.
     """
@@ -32,6 +34,7 @@ def check(run: str, p: Parameters) -> None:
         if config.epochs and asked not in seen:  # a published network needs no training images
             seen.add(asked)
             _check_batch(p, config)
+    _check_classes(p)
 
 
 def _check_batch(p: Parameters, config: TrainConfig) -> None:
@@ -47,3 +50,29 @@ def _check_batch(p: Parameters, config: TrainConfig) -> None:
     limited = config.limit is not None and (there is None or there > config.limit)
     more = "raise train_images" if limited else "add images"
     raise ValueError(f"{few}, whose size is no parameter; nothing was run. Please {more}")
+
+
+def _check_classes(p: Parameters) -> None:
+    """A parameter names classes, or pairs SOURCE>TARGET of them, where its default names those of the default data set."""
+    default = {name: field.default for name, field in type(p).model_fields.items()}
+    if "dataset" not in default:
+        return
+    named = {name for name, value in default.items() if set(_parts(value)) & set(datasets.classes(default["dataset"]) or ())}
+    known = datasets.classes(p.dataset) if named else None
+    strange = {n: part for n in default if n in named for part in _parts(getattr(p, n)) if known and part not in known}
+    if not strange:
+        return
+    said = " and ".join(f"{name}={part!r}" for name, part in strange.items())
+    pairs = itertools.cycle([f"{known[0]}>{known[1]}", f"{known[1]}>{known[0]}"])
+    single, listed = itertools.cycle(known), ", ".join(known[:12]) + (", …" if len(known) > 12 else "")
+    instead = (f"{n}={next(single)}" if isinstance(default[n], str) else f"{n}=[{next(pairs)}]" for n in strange)
+    raise ValueError(
+        f"{said}: none of the classes of {p.dataset}, {listed}; nothing was run. Use for example "
+        + " ".join(f'--set "{one}"' for one in instead)
+    )
+
+
+def _parts(value: Any) -> list[str]:
+    """The names in a text, a pair SOURCE>TARGET, or several of them."""
+    texts = value if isinstance(value, tuple) else (value,)
+    return [part for text in texts if isinstance(text, str) for part in text.split(">")]

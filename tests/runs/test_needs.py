@@ -4,6 +4,7 @@ import re
 
 import numpy as np
 import pytest
+import yaml
 from PIL import Image
 
 from lib.runs import headless, needs, profiles
@@ -52,6 +53,11 @@ def test_data_that_is_missing_is_noticed_before_the_kernel(no_kernel, run):
     assert "shapes: unknown size 48" in refused(run, dataset="shapes", size=48)
 
 
+def remedies(said):
+    """The values that a refusal names."""
+    return {name: yaml.safe_load(value) for name, value in re.findall(r'--set "?(\w+)=([^" ]+)', said)}
+
+
 @pytest.mark.parametrize("run", STUDIES)
 def test_fewer_images_than_a_batch_are_refused_with_a_value_that_works(no_kernel, run):
     """Each refusal is followed until there is none."""
@@ -63,10 +69,32 @@ def test_fewer_images_than_a_batch_are_refused_with_a_value_that_works(no_kernel
             break
         except ValueError:
             said = refused(run, **own)
-        name, value = re.fullmatch(r".* fewer than one batch of \d+; nothing was run. Use --set (\w+)=(\d+)", said).groups()
-        assert name not in own and 2 <= int(value) <= 10
-        own[name] = int(value)
+        assert "nothing was run. Use " in said and remedies(said) and not set(remedies(said)) & set(own)
+        own |= remedies(said)
     assert own["batch_size"] == 8
+
+
+@pytest.mark.parametrize(
+    ("run", "named", "instead"),
+    [
+        ("00-grad-cam", "first='star/print' and second='ring/stars'", '--set "first=cat" --set "second=dog"'),
+        (
+            "06-attack-pathways",
+            "similar='cross/lawn' and dissimilar='arrow/writing'",
+            '--set "similar=[cat>dog]" --set "dissimilar=[dog>cat]"',
+        ),
+    ],
+)
+def test_classes_that_the_data_lack_are_noticed_before_the_kernel(no_kernel, run, named, instead):
+    pictures(no_kernel / "mine", 80)
+    said = refused(run)
+    assert said == f"{named}: none of the classes of folder:mine, cat, dog; nothing was run. Use for example {instead}"
+    needs.check(run, profiles.parameters(run, "laptop", {"dataset": "folder:mine", **remedies(said)}))
+
+
+def test_a_class_that_is_misspelt_is_noticed_too(home):
+    with pytest.raises(ValueError, match=r"first='star/prnt': none of the classes of shapes, .*star/print, .* Use for example"):
+        run_.start("00-grad-cam", profiles.parameters("00-grad-cam", "laptop", {"first": "star/prnt"}).model_dump())
 
 
 def test_48_pictures_and_a_batch_of_64(no_kernel):
