@@ -22,7 +22,7 @@ ROWS = 20  # of one sheet
 CLASSES = 6  # bars of one row
 BRIGHT = 0.995  # maps of pixels have a few values far above all others: those above this share of them look alike
 # inches
-LABEL, CELL, GAP, NAMES, BARS, EDGE = 1.75, 1.6, 0.14, 1.75, 1.35, 0.2
+LABEL, CELL, GAP, NAMES, BARS, EDGE = 1.75, 1.6, 0.14, 1.5, 1.35, 0.2
 LINE, BELOW, BOTTOM = 0.16, 0.32, 0.75  # a line of small text; under a row; for the colour bars
 SMALL = 8  # points
 

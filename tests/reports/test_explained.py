@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from matplotlib.text import Text
 
 from lib.attacks import by_name as attacks
 from lib.data.own_pictures import OwnPicture
@@ -106,6 +107,9 @@ def test_the_same_numbers_make_the_same_file_and_a_name_may_hold_anything(tmp_pa
     odd = OwnPicture(Path("$x_1$ 写真.png"), 30, 20, PICTURE.x)
     for name in ("a.svg", "b.svg"):
         explained.write(tmp_path / name, NETWORK, [odd], [seen(None)], force("pgd"))
+    fig = explained.figure(NETWORK, [odd], [seen(None)], force("pgd"))
+    explained._encoded(fig, "svg")
+    assert [t.get_parse_math() for t in fig.findobj(Text) if "$" in t.get_text()] == [False]
     first = (tmp_path / "a.svg").read_text(encoding="utf-8")
     assert "$x_1$ 写真.png" in first and "jet" not in first
     assert (tmp_path / "a.csv").read_bytes() == (tmp_path / "b.csv").read_bytes()
