@@ -375,7 +375,7 @@ def explorer(p: Parameters) -> Explorer:
     menu |= {f"standard beside {plan.label(a)}": a for a in p.arms if a != "standard"}
     controls = {
         "arch": widgets.choice("network", menu, subjects.PUBLISHED),
-        "network": widgets.OwnNetwork(lambda name: subjects.own(name, p.device), "beside it, own"),
+        "network": widgets.OwnNetwork(lambda name: subjects.anew(name, p.device), "beside it, own"),
         "image": widgets.numbered("image", ("",)),
         "own": widgets.Upload("upload an image", published().size),
         "how": widgets.choice("change", TRANSFORMS, "patch shuffle"),

@@ -234,7 +234,7 @@ def explorer(p: Parameters) -> Explorer:
     menu = {"EfficientNet-Lite0, published": subjects.PUBLISHED} | {FAMILY.get(a, a): a for a in p.architectures}
     controls = {
         "arch": widgets.choice("network", menu, subjects.PUBLISHED),
-        "network": widgets.OwnNetwork(lambda name: subjects.own(name, p.device)),
+        "network": widgets.OwnNetwork(lambda name: subjects.anew(name, p.device)),
         "dataset": widgets.choice("data set", [PHOTOGRAPHS], PHOTOGRAPHS),
         "image": widgets.numbered("image", [first.classes[int(y)] for y in first.labels]),
         "own": widgets.Upload("upload an image", first.images.shape[-1]),

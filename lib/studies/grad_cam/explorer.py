@@ -246,7 +246,7 @@ def explorer(p: Parameters) -> Explorer:
     first = menus(p.published, "")
     controls = {
         "arch": widgets.choice("network", {plan.named(a): a for a in (p.published, *p.architectures)}, p.published),
-        "network": widgets.OwnNetwork(lambda name: subjects.own(name, p.device)),
+        "network": widgets.OwnNetwork(lambda name: subjects.anew(name, p.device)),
         "show": widgets.choice("objects", ("one object", "two objects"), "two objects"),
         "image": widgets.integer("image", 0, 99),
         "own": widgets.Upload("upload an image", plan.photo_set(p).images.shape[-1]),

@@ -226,7 +226,7 @@ def explorer(p: Parameters) -> Explorer:
         return bool(network) or arch == subjects.PUBLISHED
 
     def own_network(name: str) -> subjects.Subject:
-        found = subjects.own(name, p.device)
+        found = subjects.anew(name, p.device)
         if not found.head:
             raise ValueError(
                 f"{name} does not end in average pooling and one linear layer, of which CAM is made, and the proposition is of "

@@ -282,7 +282,7 @@ def explorer(p: Parameters) -> Explorer:
     menu = {"EfficientNet-Lite0, published": subjects.PUBLISHED}
     controls = {
         "arch": widgets.choice("student", menu | {plan.label(a): a for a in p.arms}, subjects.PUBLISHED),
-        "network": widgets.OwnNetwork(lambda name: subjects.own(name, p.device)),
+        "network": widgets.OwnNetwork(lambda name: subjects.anew(name, p.device)),
         "image": widgets.numbered("image", ("",)),
         "own": widgets.Upload("upload an image", published().size),
         "taught": widgets.choice("map from", {"": ITSELF}, ITSELF),

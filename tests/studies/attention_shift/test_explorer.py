@@ -137,16 +137,22 @@ def test_a_network_of_ones_own(tmp_path, explore):
     c["network"].field.value = f"{tmp_path}/mine.py:net"
     assert "NISSIM" in explore.status.value and c["dataset"].value == "photographs" and c["own"].size == 224
     assert re.search(r"before: <b>[012]</b>", explore.status.value)
+    (tmp_path / "mine.py").write_text(OWN.replace("Linear(4, 3)", "Linear(4, 1)"))
+    c["network"].back.click()
+    c["network"].field.value = f"{tmp_path}/mine.py:net"  # edited in the meantime
+    assert re.search(r"before: <b>[01]</b>", explore.status.value) and "decision" not in explore.status.value
     c["arch"].value = "plain" if c["arch"].value != "plain" else "residual"
     assert c["network"].value == "" and c["dataset"].value == "shapes" and c["own"].size == 32
 
 
 def test_the_next_image_and_the_curve(explore):
     c = explore.controls
-    c["arch"].value, c["attack"].value, c["eps"].value = "plain", "pgd", 0.1
+    c["arch"].value = "plain"
+    c["arch"].value = "efficientnet-lite0"
     explore.next.click()
     before, after = (re.search(rf"{when}: <b>(.*?)</b>", explore.status.value)[1] for when in ("before", "after"))
-    assert before != after
+    assert before != after and c["image"].value > 0
+    c["arch"].value = "plain"
     explore.ask.click()
     assert "median and quartiles over 16 images" in explore.over.value and "random signs, eps" in explore.over.value
 
