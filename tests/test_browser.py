@@ -391,7 +391,7 @@ def test_the_graph_answers_in_jupyterlab(lab, tmp_path):
         expect(page.locator(".jp-NotebookPanel-toolbar [data-status=idle]")).to_be_visible(timeout=60_000)
         run_all(page)
         status = page.locator(".widget-html", has_text="traced")
-        expect(status).to_contain_text("EfficientNet-Lite0: tiger cat → bull mastiff, counted over 1 image", timeout=120_000)
+        expect(status).to_contain_text("EfficientNet-Lite0: dalmatian → tiger cat, counted over 1 image", timeout=120_000)
         before = status.inner_text()
         shown = page.frame_locator("iframe[title='in the notebook']")
         drive_graph(shown)

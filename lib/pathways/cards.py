@@ -45,5 +45,5 @@ def from_png(content: bytes) -> Image.Image:
 def card_uri(picture: Image.Image) -> str:
     """A card as a page holds it."""
     buffer = io.BytesIO()
-    picture.save(buffer, format="WEBP", quality=35, method=6)
+    picture.save(buffer, format="WEBP", quality=35, method=4)  # 6 saves a sixteenth more, in sixteen times as long
     return "data:image/webp;base64," + base64.b64encode(buffer.getvalue()).decode()

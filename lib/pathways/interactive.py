@@ -22,6 +22,7 @@ STATES = ("neither", "weak only", "strong only", "both")
 SHAPES = ("circle", "triangle-down", "triangle-up", "diamond")
 ROW = 74  # pixels
 DOT = 15.2  # pixels across, where there is room
+FILLED = 0.95  # of a column's width: the next one stands apart
 INK = "currentColor"  # black on white paper, white on black
 SOURCE, TARGET = "#7bb573", "#2b83ba"
 
@@ -43,7 +44,8 @@ def tables(graphs: Mapping[str, Graph]) -> tuple[Rows, Rows, Rows, Rows]:
     told: Rows = []
     pictures: dict[str, str] = {}  # by what they show: two graphs of one network share them
     for view, graph in graphs.items():
-        spots = placed(graph)
+        spots = _side_by_side(graph)
+        cards = {(name, c): card_uri(card) for name, own in graph.cards.items() for c, card in own.items()}
         for attack in graph.edges:
             for i in range(1 + len(graph.strengths)):
                 row = {"view": view, "attack": attack, "s": i, "told": _told(graph, attack, i)}
@@ -61,7 +63,7 @@ def tables(graphs: Mapping[str, Graph]) -> tuple[Rows, Rows, Rows, Rows]:
                 for j, spot in enumerate(own):
                     id_ = f"n{len(neurons)}"
                     ids[layer.name, spot["channel"]] = id_
-                    card = graph.cards.get(layer.name, {}).get(spot["channel"])
+                    card = cards.get((layer.name, spot["channel"]))
                     neurons.append(
                         {
                             "id": id_,
@@ -78,7 +80,7 @@ def tables(graphs: Mapping[str, Graph]) -> tuple[Rows, Rows, Rows, Rows]:
                             "v": _short(values[:, j]),
                             "t": _number(layer.target[spot["channel"]]),
                             "vulnerability": _number(layer.vulnerability[attack][spot["channel"]]),
-                            "picture": pictures.setdefault(card_uri(card), f"p{len(pictures)}") if card is not None else "",
+                            "picture": pictures.setdefault(card, f"p{len(pictures)}") if card else "",
                             **{c: [round(float(v), 3) for v in ranks[c][:, j]] for c in CHANGES},
                         }
                     )
@@ -90,6 +92,23 @@ def tables(graphs: Mapping[str, Graph]) -> tuple[Rows, Rows, Rows, Rows]:
                         if (line > 0).any():
                             edges.append({"a": ids[lower.name, low], "b": ids[upper.name, high], "pair": l, "w": _short(line)})
     return neurons, edges, told, [{"key": key, "url": url} for url, key in pictures.items()]
+
+
+def columns(graph: Graph) -> list[float]:
+    """How wide the columns of the four groups are, 4 together: as their fullest rows need, and enough for a heading."""
+    widest = [max((len(_members(layer, g)) for layer in graph.layers), default=0) for g in GROUPS]
+    needed = [max(1.0, n, 0.15 * sum(widest)) for n in widest]
+    return [4 * n / sum(needed) for n in needed]
+
+
+def _side_by_side(graph: Graph) -> Rows:
+    """The neurons with their places where each column is as wide as `columns` says."""
+    widths = columns(graph)
+    spots = placed(graph)
+    for spot in spots:
+        column = int(spot["x"])
+        spot["x"] = round(sum(widths[:column]) + (spot["x"] - column) * FILLED * widths[column], 4)
+    return spots
 
 
 def _told(graph: Graph, attack: str, strength: int) -> str:
@@ -174,11 +193,11 @@ def specification(graphs: Mapping[str, Graph], neurons: Rows, edges: Rows) -> di
     """
     if not neurons:
         raise ValueError("nothing to draw: no layer has a neuron in any group")
-    strengths, attacks = alike(graphs)
+    _, attacks = alike(graphs)
     rows = {view: [layer.name for layer in reversed(graph.layers)] for view, graph in graphs.items()}
-    cells = {v: max(len(_members(layer, g)) for layer in graph.layers for g in GROUPS) for v, graph in graphs.items()}
+    cells = {view: _cells(graph) for view, graph in graphs.items()}
     deepest = max(map(len, rows.values()))
-    start = max(1, len(strengths) // 2)
+    start = _first_success(next(iter(graphs.values())), attacks[0])
     own = [n for n in neurons if n["attack"] == attacks[0] and n["view"] == neurons[0]["view"]]
     most_excited = min(own, key=lambda n: (n["row"], n["excited"][start]))
     values = {"view": neurons[0]["view"], "attack": attacks[0], "strength": start, "by": "excited", "topNeurons": 20}
@@ -188,6 +207,18 @@ def specification(graphs: Mapping[str, Graph], neurons: Rows, edges: Rows) -> di
     graph = alt.layer(*layers).add_params(*(alt.param(name=n, value=v) for n, v in values.items()))
     data = {"neurons": neurons, "edges": edges or [{"a": "", "b": "", "pair": 0, "w": [0]}]}
     return _plain(graph.properties(width="container", height=ROW * deepest, padding=2), data)
+
+
+def _cells(graph: Graph) -> float:
+    """How many dots would lie side by side in a row where they lie closest."""
+    widest = [max(len(_members(layer, g)) for layer in graph.layers) for g in GROUPS]
+    return max(4 * n / width / FILLED for n, width in zip(widest, columns(graph), strict=True))
+
+
+def _first_success(graph: Graph, attack: str) -> int:
+    """The weakest strength (by number, from 1) that moves half of the images to the target class; else the middle one."""
+    reached = (i for i, won in enumerate(graph.success[attack], 1) if 2 * won >= graph.images)
+    return next(reached, max(1, len(graph.strengths) // 2))
 
 
 def _plain(chart: Any, data: Mapping[str, Rows]) -> dict[str, Any]:
@@ -211,7 +242,7 @@ def _place(deepest: int, x: str = "x:Q", y: str = "row:Q") -> dict[str, Any]:
 
 
 HERE = "datum.view === view && datum.attack === attack"
-ACROSS = f"clamp(width / 4.04 / cells[view] * 0.94, 4, {DOT})"  # of a dot, so that those of a row lie side by side
+ACROSS = f"clamp(width / 4.04 * 4 / cells[view] * 0.94, 4, {DOT})"  # of a dot, so that those of a row lie side by side
 
 
 def _nodes(deepest: int) -> list[Any]:

@@ -15,8 +15,8 @@ STYLE = """
   button { cursor: pointer; margin: 2px 6px 2px 0; padding: 4px 10px; }
   summary { cursor: pointer; }
   .both { display: grid; grid-template-columns: minmax(0, 1fr) 270px; gap: 24px; align-items: start; margin-top: 10px; }
-  .groups { display: grid; grid-template-columns: repeat(4, minmax(0, 1fr)); font-weight: bold; font-size: 13px; }
-  .groups span::before { content: attr(data-letter); display: inline-block; width: 15px; height: 15px; border-radius: 50%;
+  #groups { display: grid; font-weight: bold; font-size: 13px; }
+  #groups span::before { content: attr(data-letter); display: inline-block; width: 15px; height: 15px; border-radius: 50%;
     text-align: center; font-size: 10px; line-height: 15px; color: #000; background: var(--own); margin-right: 5px; }
   #graph { width: 100%; } #graph svg, #curve svg { display: block; max-width: 100%; }
   #graph:focus-visible { outline: 2px solid #2b83ba; outline-offset: 2px; }
@@ -82,6 +82,7 @@ SCRIPT = r"""
     $("told").textContent = `${attacks[state.attack]}, ${said.told}`;
     $("counted").textContent = own.counted;
     $("alternative").textContent = `${own.title}. ${attacks[state.attack]}, ${said.told}. ${said.alt}`;
+    $("groups").style.gridTemplateColumns = own.columns.map(c => `minmax(0, ${c}fr)`).join(" ");
     $("code").textContent = own.code;
     $("has-code").hidden = !own.code;
     $("shapes").hidden = state.compare !== "yes";

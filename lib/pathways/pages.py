@@ -37,7 +37,7 @@ _PAGE = """<!DOCTYPE html>
 <div class="controls">{more}</div></details>
 <div class="both">
 <div>
-<div class="groups">{groups}</div>
+<div id="groups">{groups}</div>
 <div id="graph" tabindex="0" role="group" aria-label="The graph: arrow keys move from neuron to neuron, Enter pins one"
  aria-describedby="alternative"></div>
 <p id="alternative" class="said"></p>
@@ -145,6 +145,7 @@ def _about(graph: Graph) -> dict[str, Any]:
     return {
         "title": graph.title or f"{graph.source} → {graph.target}",
         "counted": counted(graph),
+        "columns": interactive.columns(graph),
         "layers": [layer.name for layer in graph.layers],
         "settings": {"source": graph.source, "target": graph.target} | dict(graph.settings),
         "pictures": shown,

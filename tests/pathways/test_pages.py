@@ -89,6 +89,25 @@ def test_controls_stand_above_the_graph(page):
     assert places == sorted(places)
 
 
+def test_columns_are_as_wide_as_their_fullest_rows_need(graph, page):
+    widths = interactive.columns(graph)
+    ends = np.cumsum([0, *widths])
+    assert ends[-1] == pytest.approx(4) and pages.contents(page)["views"]["one"]["columns"] == widths
+    fullest = [max(len(interactive._members(layer, g)) for layer in graph.layers) for g in layout.GROUPS]
+    assert widths[fullest.index(max(fullest))] == max(widths) and min(widths) >= 0.3
+    rows = [n for n in interactive.tables({"one": graph})[0] if n["attack"] == "mine"]
+    for i, (group, _) in enumerate(layout.GROUPS.values()):
+        assert all(ends[i] < n["x"] < ends[i + 1] for n in rows if n["group"] == group)
+    assert len({(n["row"], n["x"]) for n in rows}) == len(rows)
+
+
+@pytest.mark.parametrize(("success", "strength"), [([0, 1, 2, 4], 3), ([0, 0, 0, 1], 2), ([3, 4, 4, 4], 1)])
+def test_the_first_view_is_of_an_attack_that_succeeds(graph, success, strength):
+    """The weakest that moves half of the images to the target class; else the middle one."""
+    changed = dataclasses.replace(graph, success={"mine": success}, strengths=(0.1, 0.2, 0.3, 0.4))
+    assert interactive._first_success(changed, "mine") == strength
+
+
 def test_what_it_was_counted_over_and_what_it_shows_is_said(graph, page):
     shown = pages.contents(page)
     assert shown["views"]["one"]["counted"] == "counted over 4 images of one and 4 images of two"

@@ -31,7 +31,7 @@ NAMES = {name: by_name.find(f"{name}-l2").label for name in ATTACKS}
 GRAPH = "graph"  # in the place of an attack: the row that holds a graph
 SHOWN = ("pgd", "fgsm")  # attacks of the graphs
 PHOTOGRAPHS = "photographs"  # in the place of an architecture: a published network, and the embedded photographs
-PHOTOGRAPHED = "tiger cat>bull mastiff"
+PHOTOGRAPHED = "dalmatian>tiger cat"
 Positive = Annotated[float, Field(gt=0)]
 
 

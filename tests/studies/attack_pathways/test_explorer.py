@@ -75,13 +75,13 @@ def test_the_first_view_is_there_at_once(graph, tracings):
 
 def test_the_published_network_and_photographs_come_first(tracings):
     explore = explorer.explorer(SMOKE)
-    assert explore.arch.label == "EfficientNet-Lite0 (published)" and explore.source.label == "tiger cat (1 photograph)"
+    assert explore.arch.label == "EfficientNet-Lite0 (published)" and explore.source.label == "dalmatian (1 photograph)"
     assert ("jeep (2 photographs)", "jeep") in explore.source.options and "ocarina" in explore.target.options
     laptop = explorer.explorer(plan.Parameters())
     laptop.target.value = "ocarina"
     laptop.trace()
     p, network, source, target, options = tracings[-1]
-    assert (network, source, target, options["attacks"]) == (plan.PHOTOGRAPHS, "tiger cat", "ocarina", ("pgd",))
+    assert (network, source, target, options["attacks"]) == (plan.PHOTOGRAPHS, "dalmatian", "ocarina", ("pgd",))
     assert p.strengths == (0.2, 0.45, 0.75, 1.1, 1.5) and p.steps == 10  # so that nobody waits long
     laptop.arch.value = "plain"
     assert (laptop.source.label, laptop.target.value) == ("square/grass (50 images)", "cross/lawn")
@@ -241,10 +241,10 @@ def test_a_network_of_ones_own(tmp_path, quick):
     explore.network.field.value = f"{tmp_path}/nets.py:yours"
     assert "mine" in explore.network.said.value and explore.chosen == plan.PHOTOGRAPHS
     explore.network.field.value = f"{tmp_path}/nets.py:mine"
-    assert explore.target.options == ("a", "b", "c") and explore.source.value == "tiger cat"
+    assert explore.target.options == ("a", "b", "c") and explore.source.value == "dalmatian"
     explore.target.value, explore.layers.value = "b", "conv2"
     explore.button.click()
-    assert "nets.py:mine: tiger cat → b" in explore.status.value and "none of b" in explore.status.value
+    assert "nets.py:mine: dalmatian → b" in explore.status.value and "none of b" in explore.status.value
     explore.arch.value = "plain"
     assert explore.chosen == "plain" and explore.network.field.value == ""
 
