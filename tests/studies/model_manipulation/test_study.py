@@ -1,4 +1,4 @@
-"""Study 4: parameters, fine-tuning that fools, measurements, claims, explorer."""
+"""Study 4: parameters, fine-tuning that fools, measurements, claims."""
 
 import copy
 import dataclasses
@@ -19,14 +19,13 @@ from lib.explanations.by_name import Settings
 from lib.fooling import manipulation
 from lib.networks import hooks, models
 from lib.runs import profiles
-from lib.studies.model_manipulation import claims, explorer, objective, plan, statistics
+from lib.studies.model_manipulation import claims, objective, plan, statistics
 from lib.studies.model_manipulation import measure as measure_
 from lib.studies.model_manipulation.plan import Parameters
 from lib.system import paths
 from lib.training import cache
 from lib.training.objectives import Moment
 from tests.conftest import same_state, state_of
-from tests.studies.attention_shift.test_explorer import png, upload
 
 SMOKE = profiles.parameters("04-model-manipulation", "smoke")
 MOMENT = Moment(0, 0, 1, 0.0, torch.Generator().manual_seed(0))
@@ -456,36 +455,3 @@ def test_the_published_tables_are_whole():
     assert len(table[table.fooling == "active"]) == 4 * 8 + 12  # eight success rates a row as printed, and accuracies
     one = rates.set_index(["network", "fooling", "through", "column"]).value
     assert one["resnet50", "location", "lrp_t", "simple_t"] == 81.1 and one["densenet121", "centre", "gradcam", "lrp_t"] == 21.8
-
-
-@pytest.fixture(scope="module")
-def explore(home):
-    return explorer.explorer(SMOKE).update()
-
-
-def test_every_control_is_labelled_and_there_is_a_picture(explore):
-    labels = {c.description for c in explore.controls.values()}
-    assert labels == {"network", "fooling", "tuned epochs", "look with", "image", "upload an image"}
-    assert "data:image/png;base64,iVBOR" in explore.picture.value
-    assert "success rate" in explore.status.value and "accuracy" in explore.status.value
-
-
-@pytest.mark.parametrize(
-    ("control", "value"),
-    [("image", 7), ("epoch", 0), ("name", "lrp"), ("name", "smoothgrad"), ("arm", "active-lrp_t"), ("arm", "none")],
-)
-def test_each_control_changes_the_picture(explore, control, value):
-    before = explore.picture.value
-    explore.controls[control].value = value
-    assert explore.picture.value != before and "accuracy" in explore.status.value
-
-
-@pytest.mark.parametrize("arm", ["location-gradcam", "active-gradcam"])
-def test_upload(explore, arm):
-    explore.controls["arm"].value = arm
-    upload(explore.controls["own"], png(), "mine.png")
-    assert "accuracy" in explore.status.value
-    before = explore.picture.value
-    upload(explore.controls["own"], b"just text", "text.png")
-    assert "text.png cannot be read" in explore.controls["own"].said.value and explore.picture.value == before
-    explore.controls["own"].leave()
