@@ -7,7 +7,7 @@ STYLE = """
   h1 { font-size: 17px; margin: 0 0 2px; } h2 { font-size: 14px; margin: 0; }
   p { margin: 2px 0 8px; } .faint, dt { color: var(--faint); } [hidden] { display: none !important; }
   .controls { display: grid; grid-template-columns: repeat(auto-fill, minmax(230px, 1fr)); gap: 6px 20px; margin: 6px 0; }
-  .controls label { display: flex; flex-direction: column; font-weight: bold; font-size: 13px; }
+  .controls label { display: block; font-weight: bold; font-size: 13px; }
   .controls output { font-weight: normal; }
   .controls select, .controls input { width: 100%; box-sizing: border-box; margin: 2px 0; }
   select, button { font: inherit; font-weight: normal; color: inherit; background: var(--field); padding: 3px 6px;

@@ -156,13 +156,13 @@ def _about(graph: Graph) -> dict[str, Any]:
 def _menu(name: str, label: str, options: Mapping[str, str]) -> str:
     chosen = "".join(f'<option value="{html.escape(v, quote=True)}">{html.escape(t)}</option>' for v, t in options.items())
     alone = " hidden" if name == "view" and len(options) == 1 else ""
-    return f'<label{alone}>{label}<select id="{name}">{chosen}</select></label>'
+    return f'<div{alone}><label for="{name}">{label}</label><select id="{name}">{chosen}</select></div>'
 
 
 def _range(name: str, label: str, low: int, high: int, step: int, unit: str = "") -> str:
     told = f" ({html.escape(unit)})" if unit else ""
     slider = f'<input id="{name}" type="range" min="{low}" max="{high}" step="{step}">'
-    return f'<label><span>{label} <output id="{name}-value" for="{name}"></output>{told}</span>{slider}</label>'
+    return f'<div><label for="{name}">{label} <output id="{name}-value"></output>{told}</label>{slider}</div>'
 
 
 def framed(page: str, title: str = "attack pathways") -> str:

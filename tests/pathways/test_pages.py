@@ -79,7 +79,7 @@ def test_one_scale_of_strength_with_its_unit(page):
     """Of the parameters none is bound to a control of Vega's, which would show the strength's number in its place."""
     shown = pages.contents(page)
     assert not any("bind" in q for q in shown["spec"]["params"]) and shown["strengths"] == [0.1, 0.2]
-    assert '<output id="strength-value" for="strength"></output> (L2 length of the change, pixels in [0, 1])' in page
+    assert '<output id="strength-value"></output> (L2 length of the change, pixels in [0, 1])' in page
     assert "L2 length of the change" in json.dumps(shown["curve"])
     assert "(gray levels)" in pages.page({"one": build()}, NAMES, "mine", unit="gray levels")
 
