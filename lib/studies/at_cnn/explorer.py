@@ -176,7 +176,7 @@ def _one(fig: Any, row: Any, seen: Seen, numbers: list[Number], eps: float, meth
     ):
         numbers += [
             Number(f"{name}: predicted class, {when}", decision),
-            Number(f"{name}: probability of {classes[of]}, {when}", float(z[of])),
+            Number(f"{name}: probability of {classes[of]}, {when}", float(z[of]), "0 to 1"),
             Number(f"{name}: edge agreement of the map, {when}", _defined(edges), EDGES),
             Number(f"{name}: total variation of the map, {when}", _defined(variation), "of a map in [0, 1]; 2: a chessboard"),
         ]
@@ -187,7 +187,7 @@ def _one(fig: Any, row: Any, seen: Seen, numbers: list[Number], eps: float, meth
         z, (_, edges, _) = probabilities(model, noisy)[0].cpu(), looks(noisy)
         numbers += [
             Number(f"{name}: predicted class under random signs of the same size", classes[int(z.argmax())]),
-            Number(f"{name}: probability of {classes[of]} under random signs of the same size", float(z[of])),
+            Number(f"{name}: probability of {classes[of]} under random signs of the same size", float(z[of]), "0 to 1"),
             Number(f"{name}: edge agreement under random signs of the same size", _defined(edges), EDGES),
         ]
         by_chance = f"; random signs of the same size: <b>{html.escape(classes[int(z.argmax())])}</b>, {_said(edges)}"

@@ -3,6 +3,7 @@
 import functools
 import html
 import math
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import torch
@@ -149,8 +150,8 @@ def draw(
     numbers = [
         Number("predicted class, before", decisions[0]),
         Number("predicted class, after", decisions[1]),
-        Number(f"probability of {names[0]}, before", float(before.logits.softmax(1)[0, int(y)])),
-        Number(f"probability of {names[0]}, after", float(after.logits.softmax(1)[0, int(y)])),
+        Number(f"probability of {names[0]}, before", float(before.logits.softmax(1)[0, int(y)]), "0 to 1"),
+        Number(f"probability of {names[0]}, after", float(after.logits.softmax(1)[0, int(y)]), "0 to 1"),
         Number("largest change of a pixel", change, "of [0, 1]"),
         Number("margin before, true class over the other", 2 * bound, "logit"),
         Number("bound of the proposition, half the margin", bound, "logit"),
@@ -225,8 +226,8 @@ def explorer(p: Parameters) -> Explorer:
     def photographed(arch: str, network: str) -> bool:
         return bool(network) or arch == subjects.PUBLISHED
 
-    def own_network(name: str) -> subjects.Subject:
-        found = subjects.anew(name, p.device)
+    def own_network(name: str, load: Callable[[str, str], subjects.Subject] = subjects.own) -> subjects.Subject:
+        found = load(name, p.device)
         if not found.head:
             raise ValueError(
                 f"{name} does not end in average pooling and one linear layer, of which CAM is made, and the proposition is of "
@@ -310,7 +311,7 @@ def explorer(p: Parameters) -> Explorer:
     menu = {"EfficientNet-Lite0, published": subjects.PUBLISHED}
     controls = {
         "arch": widgets.choice("network", menu | {f"trained as {plan.label(a)}": a for a in p.arms}, subjects.PUBLISHED),
-        "network": widgets.OwnNetwork(own_network),
+        "network": widgets.OwnNetwork(lambda name: own_network(name, subjects.anew)),
         "image": widgets.numbered("image", ("",)),
         "own": widgets.Upload("upload an image", published().size),
         "how": widgets.choice("attack", ATTACKS, "pgd"),

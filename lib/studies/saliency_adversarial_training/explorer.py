@@ -106,9 +106,9 @@ def draw(
         Number("predicted class, as it is", decisions[0]),
         Number("predicted class, perturbed", decisions[1]),
         Number("predicted class under random signs of the same size", decisions[2]),
-        Number(f"probability of {name}, as it is", float(before[int(y)])),
-        Number(f"probability of {name}, perturbed", float(after[int(y)])),
-        Number(f"probability of {name} under random signs of the same size", float(chance[int(y)])),
+        Number(f"probability of {name}, as it is", float(before[int(y)]), "0 to 1"),
+        Number(f"probability of {name}, perturbed", float(after[int(y)]), "0 to 1"),
+        Number(f"probability of {name} under random signs of the same size", float(chance[int(y)]), "0 to 1"),
         Number("P(random), that a pixel's step is random", share, "probability", "each pixel and channel"),
         Number("largest change of a pixel", change, "of [0, 1]"),
         Number("cosine of δ with the attack on the student", aligned, COSINE),
@@ -170,7 +170,6 @@ def explorer(p: Parameters) -> Explorer:
         found = subjects.own(network, p.device) if network else published()
         return Looked(found.model, found.data, found.classes, found.labelled)
 
-    @functools.lru_cache(maxsize=4)
     def weak_maps(arch: str, network: str) -> Tensor:
         data = data_of(arch, network)
         return maps.weak(data, "masks" if data.masks is not None else "boxes")
