@@ -91,7 +91,9 @@ def test_nothing_but_shape_and_texture_tells_the_class():
 def test_each_cue_alone_suffices_and_without_a_cue_there_is_nothing(home):
     """A small network trained on one cue alone reads it (>= 90 %, half of the data); trained on neither it stays at chance."""
     for cue, epochs in (("shape", 4), ("texture", 10)):  # textures take longer to learn
-        config = config_.TrainConfig(dataset=f"shapes-{cue}", arch="plain", limit=2400, epochs=epochs, augment=("flip", "shift"))
+        config = config_.TrainConfig(
+            dataset=f"shapes-{cue}", arch="plain", limit=2400, epochs=epochs, augment=("flip", "shift")
+        )
         network = cache.trained(config)
         right = evaluate.accuracy(network.model, datasets.load(f"shapes-{cue}", "test"))
         blind = evaluate.accuracy(network.model, datasets.load("shapes-neither", "test"))
