@@ -454,7 +454,7 @@ def test_the_graph_answers_as_a_file():
             '"unit of strength": "L2 length of the change' in saved["parameters"] and "traced.between(" in saved["parameters"]
         )
         assert saved["picture"].startswith("<svg")
-        for width in (900, 400):
+        for width in (900, 400, 280):
             page.set_viewport_size({"width": width, "height": 900})
             page.wait_for_timeout(300)
             assert page.evaluate("document.documentElement.scrollWidth") == width

@@ -97,7 +97,7 @@ def tables(graphs: Mapping[str, Graph]) -> tuple[Rows, Rows, Rows, Rows]:
 def columns(graph: Graph) -> list[float]:
     """How wide the columns of the four groups are, 4 together: as their fullest rows need, and enough for a heading."""
     widest = [max((len(_members(layer, g)) for layer in graph.layers), default=0) for g in GROUPS]
-    needed = [max(1.0, n, 0.15 * sum(widest)) for n in widest]
+    needed = [max(1.0, n, 0.2 * sum(widest)) for n in widest]
     return [4 * n / sum(needed) for n in needed]
 
 

@@ -25,7 +25,8 @@ STYLE = """
   pre { overflow-x: auto; background: var(--field); border: 1px solid var(--line); padding: 8px; font-size: 12px; }
   .said { position: absolute; width: 1px; height: 1px; overflow: hidden; clip-path: inset(50%); }
   @media (max-width: 760px) { .both { grid-template-columns: minmax(0, 1fr); } .controls { gap: 4px 12px; }
-    .controls { grid-template-columns: repeat(auto-fill, minmax(150px, 1fr)); } }
+    .controls { grid-template-columns: repeat(auto-fill, minmax(150px, 1fr)); }
+    #groups { font-size: 11px; } #groups span { overflow-wrap: anywhere; } #groups span::before { display: block; } }
   #vg-tooltip-element { color: var(--ink) !important; background: var(--field) !important; }
   #vg-tooltip-element td.key { color: var(--faint) !important; }
 """
