@@ -33,6 +33,10 @@ from lib.system.progress import heard
 
 ROW = ipywidgets.Layout(flex_flow="row wrap", align_items="flex-start")
 SHOWN = "max-width: 100%; height: auto"  # of its own height: a picture that is stretched shows another place
+# JupyterLab draws the arrows of menus dark, on its dark ground too
+ARROWS = """<style>[data-jp-theme-light="false"] .widget-dropdown > select { background-image: url("data:image/svg+xml,%3Csvg
+ xmlns='http://www.w3.org/2000/svg' viewBox='0 0 18 18'%3E
+%3Cpath fill='%23ddd' d='M5.2 5.9 9 9.7l3.8-3.8L14 7.1 9 12 4 7.1z'/%3E%3C/svg%3E"); }</style>""".replace("\n", "")
 KEEP = "keep this view to compare"
 WORKING = "<i>working …</i>"
 PAUSE = 0.5  # seconds between two words on how far it is
@@ -287,7 +291,8 @@ class Explorer:
             folder.writestr(f"{name}/view.py", f"# {view.plain}\n{code}\n")
         data = base64.b64encode(packed.getvalue()).decode()
         return (
-            f'<a style="text-decoration: underline" download="{name}.zip" href="data:application/zip;base64,{data}">save picture, numbers and code</a>'
+            f'<a style="text-decoration: underline" download="{name}.zip" href="data:application/zip;base64,{data}">'
+            "save picture, numbers and code</a>"
             f"{_numbers(view)}<details><summary>the code that makes this view</summary>"
             f'<pre style="user-select: all; white-space: pre-wrap">{html.escape(code)}</pre></details>'
         )
