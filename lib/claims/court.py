@@ -124,7 +124,7 @@ class Court:
     training runs stand behind an arm, or behind every network alike. `draws` are those of the bootstrap; `unknown` joins the
     note where there is no interval, and says why that can be. `over` is what claims are resampled over that do not say so
     themselves, `units` which of these images stand and fall together, called `unit`. `gates` are the names of gates that
-    every claim must pass here.
+    every claim must pass here; `primaries` the ids, without the variant, of the claims that are the paper's own.
     """
 
     study: str
@@ -140,6 +140,7 @@ class Court:
     suffix: str = ""
     about: str = ""
     gates: tuple[str, ...] = ()
+    primaries: tuple[str, ...] = ()
     known_gates: dict[str, Gate] = field(default_factory=dict)
     stated: list[Stated] = field(default_factory=list)
 
@@ -196,6 +197,7 @@ class Court:
         if not drawn or not count:
             raise ValueError(f"claim {id!r}: over {drawn!r}, arms {arms}; name a measure or a number of images, and the arms")
         name = f"{id}{self.suffix}" + (f"@{self.p.variant}" if self.p.variant else "")
+        kind = "primary" if f"{id}{self.suffix}" in self.primaries else kind
         if kind == "primary" and any(s.words["id"] == name and s.words["kind"] == "primary" for s in self.stated):
             raise ValueError(f"two primaries are called {name!r}; a paper's primaries are told apart by their ids")
         barred = noted(*(self._gate(g, id).failed for g in (*self.gates, *gates)))

@@ -113,6 +113,11 @@ def test_two_primaries_with_one_id_are_refused():
     added(court)  # a claim of that name is another matter
 
 
+def test_primaries_are_named_before_anything_is_stated():
+    court = Court("07", P, primaries=("up/plain",))
+    assert added(court).kind == "claim" and added(court.within("plain")).kind == "primary"
+
+
 def test_an_inconclusive_claim_says_what_would_settle_it():
     rng = np.random.default_rng(1)
     wide = 0.03 + 0.2 * rng.normal(size=(1, 60)) * np.ones((3, 1))

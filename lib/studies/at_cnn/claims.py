@@ -37,6 +37,11 @@ class Rival(NamedTuple):
         return f"{SOURCE}, {claim}" if self.kind == "claim" else OURS
 
 
+def primaries(p: Parameters) -> tuple[str, ...]:
+    """The ids of the paper's claims for its first adversarial network: contours, stylised, saturated and shuffled images."""
+    return tuple(f"{id}/{p.headline[0]}" for id in ("contours-edges", "style-ratio", "saturated", "shuffled-4"))
+
+
 def judge(table: pd.DataFrame, p: Parameters, *, test: bool = True) -> list[Claim]:
     """All claims from the table of measurements."""
     court = Court("02", p, Cubes.of(table, p.min_correct), test, functools.partial(seeds_of, p))

@@ -19,6 +19,12 @@ GROUPS = {"target": ("target", "T \\ O", "join", "excited", UP), "original": ("s
 Row = tuple[str, Kind, str, Statistic, Rule, str, str]  # id, kind, statement, its statistic, rule, statistic in words, source
 
 
+def primaries(p: Parameters) -> tuple[str, ...]:
+    """The ids of what Bluff's authors see in their graphs, for the first network and pair of classes."""
+    told = ("shared-falls", "early-change-less", "target-excited", "original-leave")
+    return tuple(f"{id}/{p.architectures[0]}/{p.pairs[0]}" for id in told)
+
+
 def judge(table: pd.DataFrame, p: Parameters, *, test: bool = True) -> list[Claim]:
     """Every claim, for every network and pair."""
     pathways = statistics.measured(table, p)

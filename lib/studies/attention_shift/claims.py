@@ -45,6 +45,11 @@ def pooled(parts: list[np.ndarray]) -> float:
     return float(values.mean()) if len(values) else float("nan")
 
 
+def primaries(p: Parameters) -> tuple[str, ...]:
+    """The ids of the paper's five claims: maps move, the attended region moves, failures go with it, and two on architectures."""
+    return ("mod-rises", "region-moves", "flipped-move-more", "deep-keeps-more", "plain-most-stable")
+
+
 def judge(table: pd.DataFrame, p: Parameters, *, test: bool = True) -> list[Claim]:
     """All claims from the table of measurements; the headline layer is each network's last stage."""
     table = table[table["last"]]

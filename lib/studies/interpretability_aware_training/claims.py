@@ -22,6 +22,12 @@ RIVALS = ("adv", "trades")
 INTERPRETED = ("int-one-class", "int", "int-adv", "int2", "int2-adv")  # arms trained on discrepancies
 
 
+def primaries(p: Parameters) -> tuple[str, ...]:
+    """The ids of the paper's claims: Int withstands attacks, more than Adv beyond the radius that both were trained at, all
+    classes do more than one, Int2 more than Int, and its explanations keep their order."""
+    return ("robust/int", "beyond/int/over-adv", "two-class/int", "int2-over-int", "tau-released/int2/over-adv")
+
+
 def judge(table: pd.DataFrame, p: Parameters, *, test: bool = True) -> list[Claim]:
     """All claims from the table of measurements; of the authors' networks, where it has rows of arms `released:ARM`."""
     ours, theirs = statistics.apart(table)

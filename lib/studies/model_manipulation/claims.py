@@ -60,6 +60,13 @@ def passive(p: Parameters) -> list[str]:
     return [f"{kind}-{name}" for kind in p.kinds if kind != "active" for name in p.fooled]
 
 
+def primaries(p: Parameters) -> tuple[str, ...]:
+    """The ids of the paper's claims on its first architecture: location fooling through LRP and Grad-CAM, at no cost in accuracy,
+    active fooling, and that what fools LRP carries over to Grad-CAM more than the other way round."""
+    told = ("fooled/location-lrp_t", "fooled/location-gradcam", "accuracy/location-gradcam", "active/gradcam")
+    return tuple(f"{id}/{p.architectures[0]}" for id in (*told, "transfer-asymmetric/location"))
+
+
 def judge(table: pd.DataFrame, p: Parameters, *, test: bool = True) -> list[Claim]:
     """All claims from the table of measurements."""
     court = Court("04", p, Cubes.of(table), test, one_seed=ONE_SEED, unknown=DEAD)

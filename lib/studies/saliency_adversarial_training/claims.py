@@ -122,6 +122,13 @@ def _better(
         _add(court, id, kind, statement, compute, rule, arms=(a, b), source=source, note=note, statistic=statistic)
 
 
+def primaries(p: Parameters) -> tuple[str, ...]:
+    """The ids of the paper's claims: SAT with a standard teacher's SmoothGrad protects, and better than noise; beside PGD too;
+    an adversarially trained teacher's maps protect better; and it is cheap."""
+    arm = "sat-std-smoothgrad"
+    return (f"helps/{arm}", f"over-uniform/{arm}", "sat-over-noise/pgd", "better-teacher/smoothgrad", f"cheap/{arm}")
+
+
 def judge(table: pd.DataFrame, p: Parameters, *, test: bool = True) -> list[Claim]:
     """All claims from the table of measurements."""
     court = Court("05", p, Cubes.of(table), test, seeds=functools.partial(seeds_of, p), one_seed=ONE_SEED)
