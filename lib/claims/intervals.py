@@ -14,7 +14,7 @@ images are exact (Clopper and Pearson 1934).
 """
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -22,7 +22,7 @@ import scipy.stats
 
 from lib.claims import measures
 from lib.claims.measures import Measure
-from lib.claims.moderation import Moderated
+from lib.claims.moderation import Moderated, moderate
 
 CONFIDENCE = 0.95
 TAIL = 0.5 + CONFIDENCE / 2
@@ -148,6 +148,12 @@ def parts(
 def interval(statistic: Statistic, *, images: int, seeds: int, draws: int = 500) -> Interval:
     """The statistic with its interval over images and seeds, on its own; see `parts`."""
     return parts(statistic, images=images, seeds=seeds, draws=draws).interval()
+
+
+def together(found: Sequence[Parts]) -> list[Interval]:
+    """The intervals of one statistic for several arms, whose variances over runs moderate each other."""
+    seen = moderate([f.variance for f in found], [f.runs - 1 for f in found])
+    return [f.interval(s) for f, s in zip(found, seen, strict=True)]
 
 
 def _exact(value: float, of: Measure, count: int) -> tuple[float, float] | None:

@@ -59,6 +59,7 @@ MEASURES = {
     "overlap": Measure(0, 1, 0.02, "a fiftieth of a region"),
     "auc": Measure(0, 1, 0.02, "two points from chance"),
     "ratio": Measure(0, math.inf, 0.05, "a twentieth more or less"),
+    "variation": Measure(0, 2, 0.01, "of a map in [0, 1], two or three grey levels from pixel to pixel"),
     "pixels": Measure(0, math.inf, 0.5, "half a pixel"),
 }
 

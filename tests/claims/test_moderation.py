@@ -75,3 +75,13 @@ def test_without_the_others_three_runs_give_wider_intervals():
         for each in ([f.interval() for f in found], [f.interval(s) for f, s in zip(found, seen, strict=True)])
     )
     assert moderated < 0.8 * own
+
+
+def test_intervals_of_alike_arms_are_moderated_together():
+    rng = np.random.default_rng(3)
+    values = [0.5 + 0.02 * rng.normal(size=(runs, 1)) + 0.1 * rng.normal(size=(1, 80)) for runs in (3, 3, 3, 1)]
+    found = [intervals.parts(intervals.over(v), images=80, seeds=len(v)) for v in values]
+    seen = moderation.moderate([f.variance for f in found], [2, 2, 2, 0])
+    assert intervals.together(found) == [f.interval(s) for f, s in zip(found, seen, strict=True)]
+    alone = found[3].interval()
+    assert intervals.together(found)[3].high - intervals.together(found)[3].low > alone.high - alone.low
