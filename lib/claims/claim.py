@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from typing import Literal
 
 import pandas as pd
-import scipy.stats
 from pydantic import BaseModel, ConfigDict
+from scipy.special import stdtr, stdtrit
 
 from lib.claims.intervals import TAIL, Interval, Parts
 from lib.claims.moderation import Moderated
@@ -81,7 +81,7 @@ def p_value(found: Parts, seen: Moderated | None, rule: Rule, verdict: Verdict, 
         return 1.0
     seen = seen or found.own
     below, above = found.widths(seen)
-    law = scipy.stats.t(found.freedom(seen))
+    freedom = found.freedom(seen)
     edges = [rule.threshold]
     if verdict == "negligible":
         edges = [-delta, delta]
@@ -91,7 +91,7 @@ def p_value(found: Parts, seen: Moderated | None, rule: Rule, verdict: Verdict, 
     for edge in edges:
         gap = float(found.measure.out(edge, found.units)) - found.centre
         width = above if gap > 0 else below
-        levels.append(2 * law.sf(law.ppf(TAIL) * abs(gap) / width) if width > 0 else 0.0)
+        levels.append(2 * stdtr(freedom, -stdtrit(freedom, TAIL) * abs(gap) / width) if width > 0 else 0.0)
     return float(max(levels) if verdict != "contradicted" else min(levels))
 
 

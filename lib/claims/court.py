@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from typing import Any, Self
 
 import numpy as np
-import scipy.stats
+from scipy.special import stdtrit
 
 from lib.claims import measures
 from lib.claims.claim import Claim, Kind, Rule, Verdict, p_value
@@ -105,7 +105,7 @@ def settled_by(found: Parts, seen: Moderated | None, rule: Rule) -> str:
     told = []
     if seen:  # more runs also tell more of their variance
         for count in range(found.runs + 1, MOST_RUNS + 1):
-            quantile = scipy.stats.t.ppf(TAIL, seen.df + count - found.runs)
+            quantile = stdtrit(seen.df + count - found.runs, TAIL)
             if images + quantile**2 * seen.variance / count < gap**2:
                 told.append(f"{count} training runs")
                 break

@@ -18,7 +18,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import scipy.stats
+from scipy.special import ndtr, ndtri, stdtrit  # scipy.stats, which calls them, takes half a second to load
 
 from lib.claims import measures
 from lib.claims.measures import Measure
@@ -69,12 +69,12 @@ class Parts:
         """Half-widths below and above, with the variance over runs as `seen` among other arms (None: unknown, left out)."""
         runs = 0.0
         if seen and seen.variance > 0:
-            runs = scipy.stats.t.ppf(TAIL, seen.df) ** 2 * seen.variance / self.runs
+            runs = stdtrit(seen.df, TAIL) ** 2 * seen.variance / self.runs
         return math.sqrt(self.below**2 + runs), math.sqrt(self.above**2 + runs)
 
     def freedom(self, seen: Moderated | None) -> float:
         """Degrees of freedom of both parts together (Satterthwaite 1946)."""
-        images = (max(self.below, self.above) / scipy.stats.t.ppf(TAIL, self.units - 1)) ** 2
+        images = (max(self.below, self.above) / stdtrit(self.units - 1, TAIL)) ** 2
         runs = seen.variance / self.runs if seen else 0.0
         if images + runs == 0:
             return float(self.units - 1)
@@ -133,7 +133,7 @@ def parts(
     if of.bounded and np.ptp(raw) == 0 and math.isfinite(value):
         exact = _exact(value, of, count)
     spread = float(np.std(resampled, ddof=1)) * math.sqrt(count / (count - 1))  # a resample varies about its own mean
-    below = above = float(scipy.stats.t.ppf(TAIL, count - 1)) * spread
+    below = above = float(stdtrit(count - 1, TAIL)) * spread
     if extreme and math.isfinite(below) and below > 0:
         low, high = _bias_corrected(resampled, centre)
         below, above = max(0.0, centre - low), max(0.0, high - centre)
@@ -158,7 +158,7 @@ def together(found: Sequence[Parts]) -> list[Interval]:
 
 def _exact(value: float, of: Measure, count: int) -> tuple[float, float] | None:
     """Of a share of none or all of `count`; of a difference of two such shares, as wide on both sides."""
-    most = float(scipy.stats.binomtest(0, count).proportion_ci(CONFIDENCE).high)
+    most = 1 - (1 - TAIL) ** (1 / count)  # Clopper and Pearson's upper end of 0 of `count`
     width = of.high - of.low
     if of.low < 0:  # a difference: each of the two shares is uncertain (Newcombe 1998)
         reach = most * math.sqrt(2) * width / 2
@@ -170,8 +170,8 @@ def _exact(value: float, of: Measure, count: int) -> tuple[float, float] | None:
 
 def _bias_corrected(draws: np.ndarray, value: float) -> tuple[float, float]:
     share = np.clip(np.mean(draws < value) + np.mean(draws == value) / 2, 1 / len(draws), 1 - 1 / len(draws))
-    shift = 2 * scipy.stats.norm.ppf(share)
-    ends = scipy.stats.norm.cdf([shift - scipy.stats.norm.ppf(TAIL), shift + scipy.stats.norm.ppf(TAIL)])
+    shift = 2 * ndtri(share)
+    ends = ndtr([shift - ndtri(TAIL), shift + ndtri(TAIL)])
     low, high = np.quantile(draws, ends)
     return float(low), float(high)
 

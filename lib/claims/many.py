@@ -7,7 +7,6 @@ Over a paper's primaries Holm (1979), who keeps the chance of any wrong decision
 from collections.abc import Sequence
 
 import numpy as np
-import scipy.stats
 
 from lib.claims.claim import DECIDED, Claim
 
@@ -31,8 +30,10 @@ def adjusted(rows: Sequence[Claim]) -> list[Claim]:
         at = [i for i, r in enumerate(rows) if (r.kind == "primary") == primary and r.kind != "check" and _judged(r)]
         if not at:
             continue
+        from scipy.stats import false_discovery_control  # here, since scipy.stats takes half a second to load
+
         p = [rows[i].p for i in at]
-        levels = holm(p) if primary else scipy.stats.false_discovery_control(p)
+        levels = holm(p) if primary else false_discovery_control(p)
         for i, level in zip(at, levels, strict=True):
             stands = rows[i].verdict not in DECIDED or level <= LEVEL
             found[i] = rows[i].model_copy(update={"adjusted": rows[i].verdict if stands else "inconclusive"})
