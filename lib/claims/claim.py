@@ -74,8 +74,8 @@ class Rule:
 def p_value(found: Parts, seen: Moderated | None, rule: Rule, verdict: Verdict, delta: float) -> float:
     """Of a decision: the level at which the interval would touch the nearest threshold; .05 where it touches it at 95 %.
 
-    The widths of the interval scale as those of Student's t with the degrees of freedom of both its parts. 1 where nothing was decided, as for an interval that does not
-    exist.
+    The widths of the interval scale as those of Student's t with the degrees of freedom of both its parts. 1 where nothing was
+    decided, as for an interval that does not exist.
     """
     if verdict not in DECIDED:
         return 1.0
