@@ -11,6 +11,7 @@ COMMANDS = {
     "study": "run every study of a profile and render its reports",
     "run": "execute one notebook with a profile's parameters",
     "report": "render the report of a finished run, or the index",
+    "readme": "bring the table of what holds in README.md up to date",
     "measure": "measure trained networks of a run",
     "train": "train networks into the cache",
 }

@@ -25,7 +25,7 @@ from lib.claims import claim
 from lib.figures import style
 from lib.runs import profiles, sources
 from lib.runs.pictures import plainer, smaller
-from lib.runs.record import commit, versions
+from lib.runs.record import commit, hashes, versions
 from lib.runs.shown import card_html, claims_html
 from lib.system import devices, files, paths
 from lib.system.progress import say
@@ -190,6 +190,7 @@ class Run:
             "parameters": self.parameters.model_dump(mode="json"),
             "device": str(devices.device(self.parameters.device)),
             "versions": versions(),
+            "hashes": hashes(),
             "started": self.started.isoformat(timespec="seconds"),
             **commit(),
         }
