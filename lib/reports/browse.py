@@ -108,7 +108,8 @@ def _filters(tables: dict[str, pd.DataFrame]) -> str:
     told = ""
     for name, values, words in lists:
         options = "".join(f'<option value="{html.escape(v, quote=True)}">{html.escape(words(v))}</option>' for v in values)
-        told += f'<label>{name} <select name="{name}"><option value="">all</option>{options}</select></label> '
+        choice = f'<select id="ledger-{name}" name="{name}"><option value="">all</option>{options}</select>'
+        told += f'<span><label for="ledger-{name}">{name}</label> {choice}</span>'
     return f'<form id="ledger-filters" hidden>{told}<button type="button" id="ledger-all">Show all</button></form>'
 
 

@@ -58,8 +58,8 @@ def commit_told(profile: str, run: str) -> str:
 
 
 def compared(profile: str) -> list[str]:
-    """The profiles whose results stand side by side on a profile's index: itself, and all that judge claims."""
-    return [p for p in profiles.PROFILES if p in (profile, *profiles.PROFILES[1:]) and finished(p)]
+    """The profiles whose results stand side by side on a profile's index: all that judge claims; of smoke runs, they alone."""
+    return [p for p in profiles.PROFILES if (p == "smoke") == (profile == "smoke") and finished(p)]
 
 
 def signature(profile: str) -> str:

@@ -9,6 +9,7 @@ from lib.claims import claim
 from lib.claims.claim import Rule
 from lib.claims.court import Court
 from lib.runs import profiles
+from lib.runs.shown import claims_html
 from lib.studies.parameters import Parameters
 from lib.system import files, paths
 
@@ -63,6 +64,7 @@ def finish(run=RUN, profile="laptop", made=("up", "down"), widget=False, paramet
             "secret_widget()", metadata={"tags": ["interactive"]}, outputs=[v.new_output("stream", text="a widget")]
         ),
         v.new_code_cell("hidden_input()", metadata={"tags": ["hide-input"]}, outputs=[v.new_output("stream", text="shown")]),
+        v.new_code_cell("judged()", outputs=[v.new_output("display_data", {"text/html": claims_html(table)})]),
     ]
     content = v.new_notebook(cells=cells, metadata={"kernelspec": {"name": "python3", "display_name": "Python 3"}})
     if widget:

@@ -3,6 +3,7 @@
 import json
 import re
 from html.parser import HTMLParser
+from urllib.parse import unquote
 
 import pandas as pd
 import pytest
@@ -25,11 +26,12 @@ def quick(home, monkeypatch):
 class Page(HTMLParser):
     def __init__(self, text: str):
         super().__init__()
-        self.images, self.links, self.loads = [], [], []
+        self.images, self.links, self.loads, self.ids = [], [], [], set()
         self.feed(text)
 
     def handle_starttag(self, tag, attrs):
         found = dict(attrs)
+        self.ids.add(found.get("id", found.get("name", "") if tag == "a" else ""))
         if tag == "img":
             self.images.append(found)
         if tag == "a":
@@ -48,11 +50,19 @@ def problems(path) -> list[str]:
         source = image.get("src", "")
         if not source.startswith("data:") and not (path.parent / source).exists():
             found.append(f"missing figure {source}")
-    found += [
-        f"dead link {u}"
-        for u in page.links
-        if not re.match(r"(#|https?:|mailto:)", u) and not (path.parent / u.split("#")[0]).exists()
-    ]
+    ids = {path: page.ids}
+    for link in page.links:
+        file, _, place = link.partition("#")
+        target = (path.parent / file).resolve() if file else path
+        if re.match(r"(https?:|mailto:)", link):
+            continue
+        if not target.exists():
+            found.append(f"dead link {link}")
+        elif place and target.suffix == ".html":
+            if target not in ids:
+                ids[target] = Page(target.read_text()).ids
+            if unquote(place) not in ids[target]:
+                found.append(f"no such place {link}")
     return found
 
 
@@ -76,8 +86,10 @@ def test_a_report_is_offline_with_alt_text_and_code_behind_a_toggle(quick, widge
 def test_problems_are_found_where_there_are_some(home):
     """The check itself can fail."""
     bad = home / "bad.html"
-    bad.write_text('<script src="https://cdn.x/y.js"></script><img src="gone.png" alt=""><a href="nowhere.html">x</a>')
-    assert len(problems(bad)) == 4
+    bad.write_text(
+        '<script src="https://cdn.x/y.js"></script><img src="gone.png" alt=""><a href="nowhere.html">x</a><a href="#z">'
+    )
+    assert len(problems(bad)) == 5
 
 
 def test_the_index_shows_what_has_finished_and_what_has_not(home):
