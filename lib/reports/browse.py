@@ -116,7 +116,7 @@ def _filters(tables: dict[str, pd.DataFrame]) -> str:
 def _row(run: str, figures: list[dict[str, Any]], c: Any) -> str:
     order = [*shown.MARKS].index(c.adjusted)
     figure = ledger.figure_of(figures, c.id)
-    links = {"report": f"{run}.html{shown.anchor(c.id)}", "rules": "#Rules", "run": f"#run-{run}"}
+    links = {"report": f"{run}.html{shown.anchor(c.id)}", "rule": "#Rules", "run": f"#run-{run}"}
     if figure:
         links = {"figure": f"{run}.html#figure-{figure}", **links}
     told = " · ".join(f'<a href="{html.escape(u, quote=True)}">{words}</a>' for words, u in links.items())

@@ -6,6 +6,7 @@ true for whatever has finished, here or before.
 """
 
 import contextlib
+import fnmatch
 import tokenize
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
@@ -31,10 +32,13 @@ def shown_figures(profile: str, run: str) -> list[dict[str, Any]]:
 
 def figure_of(figures: Iterable[Mapping[str, Any]], id: str) -> str:
     """The name of the figure that shows a claim: the first that names a beginning of its id; empty if none does."""
-    for figure in figures:
-        if any(id == begins or id.startswith((f"{begins}/", f"{begins}@")) for begins in figure.get("claims", ())):
-            return Path(figure["file"]).stem
-    return ""
+    return next((Path(f["file"]).stem for f in figures if any(shows(begins, id) for begins in f.get("claims", ()))), "")
+
+
+def shows(begins: str, id: str) -> bool:
+    """Whether what a figure names is the beginning of a claim's id: `helps` of `helps/boxes`, `shuffled-*` of `shuffled-4`."""
+    own = id.partition("@")[0]
+    return fnmatch.fnmatchcase(own, begins) or fnmatch.fnmatchcase(own, f"{begins}/*")
 
 
 def commit_of(record: Mapping[str, Any]) -> str:

@@ -109,11 +109,12 @@ def papers(compared: Iterable[str]) -> list[Paper]:
 
 
 def _apart(found: list[tuple[Column, list[Any]]]) -> list[tuple[Column, list[Any]]]:
-    """The columns with names of their own: two runs on the same data are told apart by their profiles, or by what they are
-    called."""
+    """The columns with names of their own, the authors' networks last: two runs on the same data are told apart by their
+    profiles, or by what they are called."""
     told = [c.told for c, _ in found]
     same = [c for c, _ in found if told.count(c.told) > 1]
     by = "profile" if len({c.profile for c in same}) == len(same) else "run"
+    found = sorted(found, key=lambda one: one[0].theirs)
     named = [replace(c, data=f"{c.data} ({getattr(c, by)})") if c in same else c for c, _ in found]
     return [(column, rows) for column, (_, rows) in zip(named, found, strict=True)]
 

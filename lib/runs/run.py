@@ -146,11 +146,20 @@ class Run:
         return found
 
     def show(
-        self, fig: Any, name: str, alt: str, data: pd.DataFrame | None = None, *, line_art: bool = False, hero: bool = False
+        self,
+        fig: Any,
+        name: str,
+        alt: str,
+        data: pd.DataFrame | None = None,
+        *,
+        line_art: bool = False,
+        hero: bool = False,
+        claims: Sequence[str] = (),
     ) -> Any:
         """Store a figure as PNG (line art as SVG too) with its numbers as CSV, and return it for display with alt text.
 
-        The index's gallery shows the `hero` of each run.
+        The index's gallery shows the `hero` of each run. The ledger leads from a claim to the first figure that shows it:
+        `claims` are beginnings of their ids, `helps` or `shuffled-*`.
         """
         import matplotlib.pyplot as plt
 
@@ -168,7 +177,7 @@ class Run:
         plt.close(fig)
         if data is not None:
             files.write_bytes(self.figures / f"{name}.csv", data.to_csv(index=False, float_format="%.6g").encode())
-        self.manifest.append({"file": f"{self.name}/{name}.png", "alt": alt, "hero": hero})
+        self.manifest.append({"file": f"{self.name}/{name}.png", "alt": alt, "hero": hero, "claims": list(claims)})
         files.write_json(self.figures / "figures.json", self.manifest)
         return Image(png, metadata={"alt": alt, "file": f"{self.name}/{name}.png"})
 

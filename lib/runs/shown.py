@@ -55,14 +55,14 @@ def alone(claim: Any) -> str:
 
 
 def number(value: float, low: float, high: float) -> str:
-    """A value and its interval, to two digits of its half-width."""
+    """A value and its interval, to two digits of its half-width; the interval is not broken between lines."""
     if not (math.isfinite(low) and math.isfinite(high)):
         return f"{value:.3g}"
     half = (high - low) / 2
     digits = 1 - math.floor(math.log10(half)) if half > 0 else 9
     if not 0 <= digits <= 4:
-        return f"{value:.3g} [{low:.3g}, {high:.3g}]"
-    return f"{_fixed(value, digits)} [{_fixed(low, digits)}, {_fixed(high, digits)}]"
+        return f"{value:.3g} [{low:.3g},\N{NO-BREAK SPACE}{high:.3g}]"
+    return f"{_fixed(value, digits)} [{_fixed(low, digits)},\N{NO-BREAK SPACE}{_fixed(high, digits)}]"
 
 
 def _fixed(value: float, digits: int) -> str:

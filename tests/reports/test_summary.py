@@ -167,6 +167,28 @@ def test_every_primary_of_a_committed_run_is_on_the_page(monkeypatch, profile):
         assert set(table.id[table.kind == "primary"]) <= shown_ids, run
 
 
+def test_figures_of_committed_runs_show_claims_that_there_are(monkeypatch):
+    """What a figure names is the beginning of some claim's id, in some run of its study."""
+    monkeypatch.delenv("STUDY_HOME", raising=False)
+    ids, named = {}, {}
+    for profile in readme.COMMITTED:
+        for run, table in ledger.tables(profile).items():
+            ids.setdefault(run[:2], set()).update(table.id)
+            for figure in ledger.shown_figures(profile, run):
+                named.setdefault(run[:2], set()).update(figure.get("claims", ()))
+    assert {(n, b) for n, found in named.items() for b in found if not any(ledger.shows(b, i) for i in ids[n])} == set()
+
+
+def test_a_figure_shows_claims_by_the_beginnings_of_their_ids():
+    figures = [
+        {"file": "01/a.png", "claims": ["up", "more-*"]},
+        {"file": "01/b.png", "claims": ["more-x"]},
+        {"file": "01/c.png"},
+    ]
+    found = {id: ledger.figure_of(figures, id) for id in ("up", "up/plain@faces", "upper", "more-x/y@z", "less")}
+    assert found == {"up": "a", "up/plain@faces": "a", "upper": "", "more-x/y@z": "a", "less": ""}
+
+
 @pytest.mark.parametrize(
     ("value", "low", "high", "told"),
     [
@@ -180,7 +202,7 @@ def test_every_primary_of_a_committed_run_is_on_the_page(monkeypatch, profile):
     ],
 )
 def test_numbers_have_the_digits_of_their_intervals(value, low, high, told):
-    assert shown.number(value, low, high) == told
+    assert shown.number(value, low, high).replace("\N{NO-BREAK SPACE}", " ") == told
 
 
 def test_a_run_shows_its_claims_in_three_tables_with_anchors():
