@@ -34,6 +34,12 @@ class Attack:
     function: Callable[..., Any]
     norm: Norm | None = "linf"
 
+    @property
+    def takes(self) -> tuple[str, ...]:
+        """What the function has a use for, of what a call may give beside model, images and labels."""
+        given = ("eps", "steps", "step", "targets", "generator")
+        return tuple(name for name in given if name in inspect.signature(self.function).parameters)
+
     def __call__(
         self,
         model: nn.Module,
@@ -52,8 +58,7 @@ class Attack:
         Randomness comes from `generator` alone, or from a fresh one seeded with 0. Raises what the function raises.
         """
         given = {"eps": eps, "steps": steps, "step": step, "targets": targets, "generator": generator}
-        known = inspect.signature(self.function).parameters
-        return self.function(model, x, y, **{k: v for k, v in given.items() if k in known and v is not None})
+        return self.function(model, x, y, **{k: v for k, v in given.items() if k in self.takes and v is not None})
 
 
 def _only(x_adv: Tensor) -> AttackResult:

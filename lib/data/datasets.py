@@ -49,11 +49,9 @@ def load(
     keeps the first images. Raises ValueError for an unknown name or split, FileNotFoundError or RuntimeError for data
     that is missing, half there or damaged: what was looked for, where, and how to get it.
     """
-    if split not in ("train", "test"):
-        raise ValueError(f"unknown split {split!r}; choose train or test")
+    base, option = _named(name, split)
     if limit is not None and limit < 1:
         raise ValueError(f"limit must be at least 1, got {limit}: an empty data set holds nothing to study")
-    base, _, option = name.partition(":" if name.startswith(("folder:", "imagenet:", "restricted:")) else "-")
     if base == "folder":
         loaded = folders.load(option, split, size, channels, limit)
     elif base == "restricted":
@@ -66,13 +64,53 @@ def load(
         loaded = _shapes(name, option, split, size or 32, limit)
     elif name in EMBEDDED:
         loaded = EMBEDDED[name](split)
-    elif name in PUBLIC:
-        loaded = _public(name, split, size)
     else:
-        known = [*EMBEDDED, "shapes", *(f"shapes-{c}" for c in shapes.CUES[1:]), *PUBLIC]
-        known += ["photographs", "folder:NAME", "imagenet:NAME", "restricted:NAME"]
-        raise ValueError(f"unknown data set {name!r}; choose one of {', '.join(known)}")
+        loaded = _public(name, split, size)
     return _fit(loaded.head(limit), size, channels)
+
+
+def count(name: str, split: Split, *, size: int | None = None) -> int | None:
+    """How many images a data set has, with none decoded; None where only reading or downloading them tells.
+
+    So that what is missing is said before anything begins. Raises as `load` does, but not for files that are damaged.
+    """
+    base, option = _named(name, split)
+    if base == "folder":
+        return sum(map(len, folders.listed(option, split).values()))
+    if base == "restricted":
+        return imagenet.restricted_count(option, split)
+    if base == "imagenet":
+        return sum(map(len, imagenet.listed(option, split).values()))
+    if base == "shapes":
+        shapes.check(option or "both", split, size or 32)
+        return SHAPES_COUNT[split]
+    if name == "photographs":
+        imagenet.evaluation_only(name, split)
+    return len(EMBEDDED[name](split)) if name in EMBEDDED else None
+
+
+def classes(name: str) -> tuple[str, ...] | None:
+    """The classes of a data set's test images, with none decoded; None where only reading tells. Raises as `count` does."""
+    base, option = _named(name, "test")
+    if base == "folder":
+        return tuple(folders.listed(option, "test"))
+    if base == "restricted":
+        return tuple(imagenet.RESTRICTED)
+    if base == "shapes":
+        return _shapes_classes(option or "both")
+    return EMBEDDED[name]("test").classes if name in EMBEDDED else None
+
+
+def _named(name: str, split: Split) -> tuple[str, str]:
+    """The two parts of a data set's name: what kind it is, and which. Raises ValueError for an unknown one, or split."""
+    if split not in ("train", "test"):
+        raise ValueError(f"unknown split {split!r}; choose train or test")
+    base, _, option = name.partition(":" if name.startswith(("folder:", "imagenet:", "restricted:")) else "-")
+    if base in ("folder", "imagenet", "restricted", "shapes") or name in (*EMBEDDED, "photographs", *PUBLIC):
+        return base, option
+    known = [*EMBEDDED, "shapes", *(f"shapes-{c}" for c in shapes.CUES[1:]), *PUBLIC]
+    known += ["photographs", "folder:NAME", "imagenet:NAME", "restricted:NAME"]
+    raise ValueError(f"unknown data set {name!r}; choose one of {', '.join(known)}")
 
 
 def _fit(data: ImageSet, size: int | None, channels: int | None) -> ImageSet:
@@ -132,11 +170,14 @@ def _shapes(name: str, option: str, split: Split, size: int, limit: int | None) 
     cue = option or "both"
     n = SHAPES_COUNT[split] if limit is None else min(limit, SHAPES_COUNT[split])
     drawn = shapes.draw(n, cue=cue, split=split, size=size)
-    classes = {"both": shapes.SHAPES, "texture": tuple(shapes.TEXTURES)}.get(cue, shapes.SHAPES)
-    if cue == "both":
-        classes = tuple(f"{s}/{t}" for s, t in zip(shapes.SHAPES, shapes.TEXTURES, strict=True))
     images_, masks, boxes, labels, shape, texture = (torch.from_numpy(a) for a in drawn)
-    return ImageSet(name, split, images_, labels, classes, masks, boxes, {"shape": shape, "texture": texture})
+    told = {"shape": shape, "texture": texture}
+    return ImageSet(name, split, images_, labels, _shapes_classes(cue), masks, boxes, told)
+
+
+def _shapes_classes(cue: str) -> tuple[str, ...]:
+    both = tuple(f"{s}/{t}" for s, t in zip(shapes.SHAPES, shapes.TEXTURES, strict=True))
+    return {"both": both, "texture": tuple(shapes.TEXTURES)}.get(cue, tuple(shapes.SHAPES))
 
 
 EMBEDDED: dict[str, Callable[[Split], ImageSet]] = {"digits": _digits, "faces": _faces}

@@ -87,11 +87,11 @@ def _listed(root: Path, classes: dict[str, str]) -> tuple[dict[str, list[Path]],
     return {c: found for c, (found, _) in there.items()}, {c: other for c, (_, other) in there.items()}
 
 
-def load(name: str, split: Split, size: int | None, channels: int | None, limit: int | None) -> ImageSet:
-    """The images of one split of `folder:NAME`, in a fixed random order; in colour where any image of either split is.
+def listed(name: str, split: Split) -> dict[str, list[Path]]:
+    """The image files of each class in one split of `folder:NAME`, which nothing has opened yet.
 
-    Raises ValueError as `place` and `lib.data.images.open_image` do, FileNotFoundError for a folder or a class that is
-    missing or empty: what was looked for, where, and how to lay it out.
+    Raises ValueError as `place` does, FileNotFoundError for a folder or a class that is missing or empty: what was looked
+    for, where, and how to lay it out.
     """
     root = place(name)
     expected = f"{root}/{{train,test}}/<class>/*{{{','.join(s[1:] for s in SUFFIXES[:3])},…}}"
@@ -100,28 +100,48 @@ def load(name: str, split: Split, size: int | None, channels: int | None, limit:
             f"data set 'folder:{name}' ({split}): there is no folder {root / split}. Lay your images out as {expected}, or "
             "set STUDY_DATA to the folder above. (Networks as they were published, epochs: 0, need no train folder.)"
         )
-    splits = [root / s for s in ("train", "test") if (root / s).is_dir()]
     beside = [p for p in (root / split).iterdir() if visible(p.name) and p.suffix.lower() in SUFFIXES and p.is_file()]
-    called = {_text(p.name): p.name for s in splits for p in s.iterdir() if visible(p.name) and p.is_dir()}
-    classes = {c: called[c] for c in sorted(called)}
-    listed, passed_over = _listed(root / split, classes)
-    empty = [c for c, files in listed.items() if not files]
+    classes = _classes(root)
+    found, passed_over = _listed(root / split, classes)
+    empty = [c for c, files in found.items() if not files]
     if len(classes) < 2 or empty:
-        found = f"no images for class {empty[0]!r}" if empty else f"{len(classes)} class folder(s)"
-        found += f" (but {_told(passed_over[empty[0]])})" if empty and passed_over[empty[0]] else ""
-        found += f" ({len(beside)} images beside them)" if beside and not classes else ""
+        there = f"no images for class {empty[0]!r}" if empty else f"{len(classes)} class folder(s)"
+        there += f" (but {_told(passed_over[empty[0]])})" if empty and passed_over[empty[0]] else ""
+        there += f" ({len(beside)} images beside them)" if beside and not classes else ""
         raise FileNotFoundError(
-            f"data set 'folder:{name}' ({split}): {found} below {root / split}. Expected two classes or more, each with "
+            f"data set 'folder:{name}' ({split}): {there} below {root / split}. Expected two classes or more, each with "
             f"images: {expected}. A copy that was cut short looks like this too: copy it again."
         )
-    pairs = [(f, i) for i, files in enumerate(listed.values()) for f in files]
     other = sum(passed_over.values(), collections.Counter({"images beside the folders of classes": len(beside)}))
     if +other:
-        say_once(f"folder:{name} ({split}): {len(pairs)} images are read; passed over: {_told(+other)}")
+        number = sum(map(len, found.values()))
+        say_once(f"folder:{name} ({split}): {number} images are read; passed over: {_told(+other)}")
+    return found
+
+
+def _splits(root: Path) -> list[Path]:
+    return [root / s for s in ("train", "test") if (root / s).is_dir()]
+
+
+def _classes(root: Path) -> dict[str, str]:
+    """Folders by what their classes are called, of either split, in order."""
+    called = {_text(p.name): p.name for s in _splits(root) for p in s.iterdir() if visible(p.name) and p.is_dir()}
+    return {c: called[c] for c in sorted(called)}
+
+
+def load(name: str, split: Split, size: int | None, channels: int | None, limit: int | None) -> ImageSet:
+    """The images of one split of `folder:NAME`, in a fixed random order; in colour where any image of either split is.
+
+    Raises ValueError as `place` and `lib.data.images.open_image` do, FileNotFoundError as `listed` does.
+    """
+    found = listed(name, split)
+    pairs = [(f, i) for i, files in enumerate(found.values()) for f in files]
     if channels is None:
-        every = (f for s in sorted(splits, key=lambda s: s.name != split) for fs in _listed(s, classes)[0].values() for f in fs)
+        root = place(name)
+        splits = sorted(_splits(root), key=lambda s: s.name != split)
+        every = (f for s in splits for fs in _listed(s, _classes(root))[0].values() for f in fs)
         channels = 3 if _in_colour(every) else 1
     order = np.random.default_rng(0).permutation(len(pairs))[:limit]
     files, labels = [pairs[i][0] for i in order], torch.tensor([pairs[i][1] for i in order])
     stored = ImageFiles(files, size or min(open_image(files[0]).size), channels)
-    return ImageSet(f"folder:{name}", split, stored.held(), labels, tuple(classes))
+    return ImageSet(f"folder:{name}", split, stored.held(), labels, tuple(found))

@@ -40,7 +40,8 @@ def wnids() -> tuple[str, ...]:
     return tuple(ImageNetInfo("imagenet-1k").label_names())
 
 
-def _evaluation_only(name: str, split: Split) -> None:
+def evaluation_only(name: str, split: Split) -> None:
+    """Raises ValueError for the training split."""
     if split != "test":
         raise ValueError(
             f"data set {name!r} has no training images: it is for evaluation. Use a network as it was published (epochs: 0)."
@@ -52,7 +53,7 @@ def photographs(split: Split, size: int | None = None, channels: int | None = No
 
     Raises ValueError for the training split, RuntimeError where the package foolbox is missing.
     """
-    _evaluation_only("photographs", split)
+    evaluation_only("photographs", split)
     found = importlib.util.find_spec("foolbox")
     if found is None or not found.submodule_search_locations:
         raise RuntimeError("data set 'photographs' comes with the package foolbox: pip install foolbox")
@@ -66,13 +67,13 @@ def photographs(split: Split, size: int | None = None, channels: int | None = No
     return ImageSet("photographs", split, images[:], torch.tensor(list(files.values())), class_names())
 
 
-def validation(name: str, split: Split, size: int | None, channels: int | None, limit: int | None) -> ImageSet:
-    """`imagenet:NAME`: photographs by WordNet number, decoded when they are asked for, so that memory does not grow with them.
+def listed(name: str, split: Split) -> dict[str, list[Path]]:
+    """The image files of `imagenet:NAME` by WordNet number, which nothing has opened yet.
 
-    Folders may hold all classes or some. In a fixed random order, so that the first ones are a fair sample. Raises ValueError
-    for the training split and for folders that are no WordNet numbers, FileNotFoundError where there is nothing.
+    Raises ValueError for the training split and for folders that are no WordNet numbers, FileNotFoundError where there is
+    nothing.
     """
-    _evaluation_only(f"imagenet:{name}", split)
+    evaluation_only(f"imagenet:{name}", split)
     root = folders.place(name)
     there = [root / s for s in ("val", "test") if (root / s).is_dir()]
     if not name or not there:
@@ -88,13 +89,23 @@ def validation(name: str, split: Split, size: int | None, channels: int | None, 
             f"data set 'imagenet:{name}': {there[0] / other[0]} is not named by a WordNet number (n01440764, …). For folders "
             f"with names of your own, use folder:{name}."
         )
+    if not any(found.values()):
+        raise FileNotFoundError(f"data set 'imagenet:{name}': no image below {there[0]}; expected <wnid>/*.JPEG there")
+    return found
+
+
+def validation(name: str, split: Split, size: int | None, channels: int | None, limit: int | None) -> ImageSet:
+    """`imagenet:NAME`: photographs by WordNet number, decoded when they are asked for, so that memory does not grow with them.
+
+    Folders may hold all classes or some. In a fixed random order, so that the first ones are a fair sample. Raises as
+    `listed` does, and ValueError for a WordNet number that is none of ImageNet's.
+    """
+    found = listed(name, split)
     number = {w: i for i, w in enumerate(wnids())}
     unknown = [c for c in found if c not in number]
     if unknown:
         raise ValueError(f"data set 'imagenet:{name}': {unknown[0]} is none of the 1,000 classes of ILSVRC 2012")
     pairs = [(file, number[c]) for c, files in found.items() for file in files]
-    if not pairs:
-        raise FileNotFoundError(f"data set 'imagenet:{name}': no image below {there[0]}; expected <wnid>/*.JPEG there")
     pairs = [pairs[i] for i in np.random.default_rng(0).permutation(len(pairs))[:limit]]
     images = ImageFiles([f for f, _ in pairs], size or SIZE, channels or 3, "imagenet")
     return ImageSet(f"imagenet:{name}", split, images, torch.tensor([i for _, i in pairs]), class_names())
@@ -114,14 +125,25 @@ RESTRICTED = {
 }
 
 
+def _all_classes(name: str, classes: int) -> None:
+    if classes != 1000:
+        raise ValueError(
+            f"data set 'restricted:{name}': {paths.datasets() / name} has {classes} class folders; the groups are numbers of "
+            "ImageNet's 1,000 classes, so all of them must be there (n01440764 to n15075141)"
+        )
+
+
+def restricted_count(name: str, split: Split) -> int:
+    """How many images `restricted:NAME` has. Raises as `folders.listed` does, and ValueError where classes are missing."""
+    found = list(folders.listed(name, split).values())
+    _all_classes(name, len(found))
+    return sum(len(files) for first, last in RESTRICTED.values() for files in found[first : last + 1])
+
+
 def restricted(name: str, split: Split, size: int | None, channels: int | None) -> ImageSet:
     """Nine groups of the classes of an ImageNet folder, whose 1,000 class folders (n01440764, …) are in ImageNet's order."""
     whole = folders.load(name, split, size, channels, None)
-    if len(whole.classes) != 1000:
-        raise ValueError(
-            f"data set 'restricted:{name}': {paths.datasets() / name} has {len(whole.classes)} class folders; the groups are "
-            "numbers of ImageNet's 1,000 classes, so all of them must be there (n01440764 to n15075141)"
-        )
+    _all_classes(name, len(whole.classes))
     group = torch.full((1000,), -1)
     for i, (first, last) in enumerate(RESTRICTED.values()):
         group[first : last + 1] = i

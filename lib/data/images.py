@@ -65,6 +65,11 @@ def open_image(source: Path | bytes, *, name: str | None = None) -> Image.Image:
             image = ImageOps.exif_transpose(image)
     except ValueError:
         raise
+    except Image.DecompressionBombError:  # so many that Pillow does not tell how many
+        raise ValueError(
+            f"{name} has more than {2 * (Image.MAX_IMAGE_PIXELS or 0) // 10**6} million pixels; at most "
+            f"{MAX_PIXELS // 10**6} million are decoded. Scale it down."
+        ) from None
     except UnidentifiedImageError:
         raise ValueError(
             f"{name} cannot be read as an image: its content is none of {', '.join(FORMATS)}, whatever its name says."

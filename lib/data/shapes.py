@@ -223,14 +223,16 @@ def _image(shape: str, source: np.ndarray, size: int, rng: np.random.Generator) 
     return np.clip(image, 0, 1).astype(np.float32), mask
 
 
-def draw(n: int, *, cue: str = "both", split: str = "train", size: int = 32) -> Drawn:
-    """Draw the first `n` images of a split.
-
-    Raises ValueError for an unknown cue, split or size.
-    """
+def check(cue: str, split: str, size: int) -> None:
+    """Raises ValueError for an unknown cue, split or size."""
     for what, given, known in (("cue", cue, CUES), ("split", split, ("train", "test")), ("size", size, SIZES)):
         if given not in known:
             raise ValueError(f"shapes: unknown {what} {given!r}; choose one of {', '.join(map(str, known))}")
+
+
+def draw(n: int, *, cue: str = "both", split: str = "train", size: int = 32) -> Drawn:
+    """Draw the first `n` images of a split. Raises ValueError as `check` does."""
+    check(cue, split, size)
     classes = len(SHAPES)
     names = list(TEXTURES)
     images = np.empty((n, 3, size, size), np.float32)

@@ -11,7 +11,6 @@ from typing import Any, Literal
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
-import seaborn
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
@@ -122,7 +121,9 @@ def density(
     if np.ptp(found) == 0:
         return
     style = {k: v for k, v in (series(number) | look).items() if k != "marker"}
-    seaborn.kdeplot(x=found, ax=ax, label=label, clip=within, **style)
+    from seaborn import kdeplot  # here, since it takes half a second that most processes need not wait
+
+    kdeplot(x=found, ax=ax, label=label, clip=within, **style)
 
 
 def levels(ax: Axes, values: Sequence[float], label: str, *, base: float = 10, rotation: float = 60) -> None:

@@ -107,12 +107,13 @@ class Explorer:
         self.many, self.seek = many, seek
         self.status, self.picture, self.under = ipywidgets.HTML(), ipywidgets.HTML(), ipywidgets.HTML()
         self.kept, self.over = ipywidgets.HTML(), ipywidgets.HTML()
+        self.status.add_class("view-text")
         self.next = _button("next image where the attack succeeds", lambda: self._start(self._seek))
         self.ask = _button("the same over many images", lambda: self._start(self._over_many))
         self.keep = _button(KEEP, self._keep)
         self.view: View | None = None
         self._held, self._turn = False, 0
-        buttons = [self.keep, *([self.ask] if many else [])]
+        buttons = [*([self.next] if seek else []), *([self.ask] if many else []), self.keep]
         left = ipywidgets.VBox(
             [*self.controls.values(), *buttons], layout=ipywidgets.Layout(flex="0 0 370px", max_width="100%")
         )
@@ -286,7 +287,7 @@ class Explorer:
             folder.writestr(f"{name}/view.py", f"# {view.plain}\n{code}\n")
         data = base64.b64encode(packed.getvalue()).decode()
         return (
-            f'<a download="{name}.zip" href="data:application/zip;base64,{data}">save picture, numbers and code</a>'
+            f'<a style="text-decoration: underline" download="{name}.zip" href="data:application/zip;base64,{data}">save picture, numbers and code</a>'
             f"{_numbers(view)}<details><summary>the code that makes this view</summary>"
             f'<pre style="user-select: all; white-space: pre-wrap">{html.escape(code)}</pre></details>'
         )

@@ -4,6 +4,10 @@ The index of this folder, a line a name: what it is and its source. What has no 
 
 * `create`, `names`, `parameter_count`, `Classifier`: networks by name, under the contract.
 * `SMALL_NETWORKS`, `CIFAR_RESNETS`, `NETWORKS`: the names: small ones, those of papers, those of torchvision and timm.
+* `load`, `Named`: any network by what a person types, and what has to be known to use it: of the project, of torchvision with
+  published weights, of one's own code.
+* `published`, `Published`: any of torchvision's classifiers as it was published.
+* `find_stages`, `find_head`: where maps can be made in a network that says nothing of itself.
 * `plain`: six convolutions in the manner of VGG. Simonyan and Zisserman 2015, arXiv:1409.1556.
 * `connected`: the same under linear layers, as VGG's. Likewise.
 * `residual`: residual blocks. He et al. 2016, arXiv:1512.03385, eqs. 1 and 2.
@@ -40,11 +44,13 @@ from lib.networks.contract import (
 from lib.networks.folding import folded
 from lib.networks.hooks import capture, find_layer, frozen
 from lib.networks.models import SMALL_NETWORKS, create, names, parameter_count
+from lib.networks.named import Named, load
 from lib.networks.papers import CIFAR_RESNETS, SmallNet, WResNet, wresnet
 from lib.networks.small import STAGES, connected, inception, plain, residual
+from lib.networks.stages import find_head, find_stages
 from lib.networks.style import StyleNet, adain, statistics, style_distance, stylize, vgg19
 from lib.networks.tape import Normalisation, Step, Tape, bound, normalisation
-from lib.networks.zoo import NETWORKS, Entry, build
+from lib.networks.zoo import NETWORKS, Entry, Published, build, published
 
 __all__ = [
     "CIFAR_RESNETS",
@@ -53,8 +59,10 @@ __all__ = [
     "STAGES",
     "Classifier",
     "Entry",
+    "Named",
     "Normalisation",
     "ProbabilitiesWarning",
+    "Published",
     "SmallNet",
     "Step",
     "StyleNet",
@@ -69,10 +77,13 @@ __all__ = [
     "check_logits",
     "connected",
     "create",
+    "find_head",
     "find_layer",
+    "find_stages",
     "folded",
     "frozen",
     "inception",
+    "load",
     "logits_of",
     "looks_like_probabilities",
     "names",
@@ -80,6 +91,7 @@ __all__ = [
     "parameter_count",
     "plain",
     "predicted",
+    "published",
     "residual",
     "statistics",
     "style_distance",

@@ -25,7 +25,7 @@ Layout = Order | Callable[[Tensor], Tensor]
 ORDERS = ("channels-first", "channels-last", "tokens")
 STATE = 'say layout="channels-first", "channels-last", "tokens", or a function that makes maps (N, C, h, w) of it'
 
-_POOLS = (
+POOLS = (
     nn.modules.pooling._MaxPoolNd,
     nn.modules.pooling._AvgPoolNd,
     nn.modules.pooling._AdaptiveMaxPoolNd,
@@ -65,7 +65,7 @@ def by_parts(module: nn.Module, shape: tuple[int, ...], into: bool = False) -> O
             kinds.add(kind)
             known.append(width)
     if not known:
-        return "channels-first" if isinstance(module, _POOLS) and len(shape) == 4 else None
+        return "channels-first" if isinstance(module, POOLS) and len(shape) == 4 else None
     if len(shape) == 4 and kinds.isdisjoint(_LAST) and None not in kinds:
         return "channels-first"
     if _widths(module, into)[0] in _LAST:  # nothing but this one
@@ -147,7 +147,7 @@ def by_use(record: Float[Tensor, "n a b c"], logits: Tensor) -> Order | None:
     return found.pop() if len(found) == 1 else None
 
 
-def _beyond_convolutions(model: nn.Module) -> bool:
+def beyond_convolutions(model: nn.Module) -> bool:
     """Whether anything in a network may work on maps with channels last."""
     return any(isinstance(m, nn.LayerNorm | nn.RMSNorm | nn.MultiheadAttention) for m in model.modules())
 
@@ -155,7 +155,7 @@ def _beyond_convolutions(model: nn.Module) -> bool:
 def check_channels_first(model: nn.Module, module: nn.Module, name: str, shape: tuple[int, ...], *, into: bool = False) -> None:
     """ValueError for a layer whose maps have, or may have, their channels elsewhere, where that was not asked for."""
     order = by_parts(module, shape, into)
-    if order == "channels-last" or (order is None and _beyond_convolutions(model)):
+    if order == "channels-last" or (order is None and beyond_convolutions(model)):
         how = "has its channels last" if order else "may have its channels last, which nothing in it tells"
         raise ValueError(
             f"layer {name!r}, {shape}, {how}; what is asked for needs maps (N, C, h, w): name a layer that puts them out, a "
@@ -181,8 +181,8 @@ def maps_of(
     shape = tuple(record.shape)
     order = layout or by_parts(find_layer(model, name.removeprefix(INTO)), shape, name.startswith(INTO))
     if order is None and len(shape) == 4:
-        order = by_use(record, logits) or (None if _beyond_convolutions(model) else "channels-first")
-    if order is None and len(shape) == 3 and _tokens_wide(model) == {shape[2]}:
+        order = by_use(record, logits) or (None if beyond_convolutions(model) else "channels-first")
+    if order is None and len(shape) == 3 and tokens_wide(model) == {shape[2]}:
         order = "tokens"
     if order is None:
         raise ValueError(f"layer {name!r} has {shape}, and where its channels are does not tell; {STATE}")
@@ -209,7 +209,7 @@ def both(
     return found, as_map(activation)
 
 
-def _tokens_wide(model: nn.Module) -> set[int]:
+def tokens_wide(model: nn.Module) -> set[int]:
     """The widths that a network's normalisations of tokens have."""
     return {m.normalized_shape[-1] for m in model.modules() if isinstance(m, nn.LayerNorm | nn.RMSNorm)}
 

@@ -7,13 +7,14 @@ ImageNet weights in a package of its own, so that one published classifier is th
 import importlib.util
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal, NamedTuple
 from urllib.error import URLError
 
 import torch
 from torch import nn
 
 from lib.networks.classifier import Classifier
+from lib.system import names
 
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
@@ -63,9 +64,8 @@ def _torchvision(arch: str, weights: str) -> nn.Module:
     except (URLError, OSError, RuntimeError) as error:
         if chosen is None:
             raise
-        where = f"{torch.hub.get_dir()}/checkpoints/{chosen.url.rsplit('/', 1)[-1]}"
         raise RuntimeError(
-            f"the published weights of {arch} could not be loaded ({error}). Go online once, put the file at {where}, "
+            f"the published weights of {arch} could not be loaded ({error}). Go online once, put the file at {_kept(chosen)}, "
             "or use weights='none'."
         ) from error
     for branch in _AUXILIARY.get(arch, ()):
@@ -73,6 +73,48 @@ def _torchvision(arch: str, weights: str) -> nn.Module:
     if arch in _AUXILIARY:
         net.aux_logits = False
     return net
+
+
+def _kept(weights: Any) -> str:
+    """Where torchvision keeps a file of weights."""
+    return f"{torch.hub.get_dir()}/checkpoints/{weights.url.rsplit('/', 1)[-1]}"
+
+
+class Published(NamedTuple):
+    """A network as it was published: its classes by name, and how the images were made that it was published for."""
+
+    net: nn.Module
+    weights: str  # what these weights are called, of several that were published
+    classes: tuple[str, ...]
+    size: int
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+
+
+def published(name: str) -> Published:
+    """Any of torchvision's classifiers with the newest of its published weights.
+
+    Raises ValueError for a name that is none of theirs, with those that come close, and RuntimeError that says what to do
+    where the weights are neither on this machine nor can be downloaded.
+    """
+    import torchvision  # here, since it takes a second that most processes need not wait
+
+    models = torchvision.models
+    known = models.list_models(module=models)
+    if name not in known:
+        close = names.close(name, known)
+        meant = f"; did you mean {' or '.join(close)}?" if close else f"; there are {', '.join(known)}"
+        raise ValueError(f"torchvision has no classifier {name!r}{meant}")
+    weights = models.get_model_weights(name).DEFAULT
+    try:
+        net = models.get_model(name, weights=weights)
+    except (URLError, OSError, RuntimeError) as error:
+        raise RuntimeError(
+            f"the weights of torchvision:{name} ({weights.name}) are not on this machine or are damaged ({error}): give the "
+            f"same command once where there is a network, or put a copy of {weights.url} at {_kept(weights)}"
+        ) from error
+    made = weights.transforms()
+    return Published(net, weights.name, tuple(weights.meta["categories"]), made.crop_size[0], tuple(made.mean), tuple(made.std))
 
 
 def _timm(arch: str, weights: str) -> nn.Module:

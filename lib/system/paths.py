@@ -27,6 +27,11 @@ def figures(profile: str) -> Path:
     return home() / "figures" / profile
 
 
+def tried(profile: str) -> Path:
+    """Figures of notebooks that somebody runs by hand in JupyterLab; git ignores them."""
+    return home() / "data" / "figures" / profile
+
+
 def published() -> Path:
     """The papers' tables, part of the project."""
     return PROJECT / "data" / "published"

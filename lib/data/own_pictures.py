@@ -1,0 +1,95 @@
+"""Pictures of one's own, files or folders of them, all checked before anything is done with any of them."""
+
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from jaxtyping import Float
+from PIL import Image
+from torch import Tensor
+
+from lib.data import folders, images
+from lib.system import names
+
+MOST = 200  # pictures at once
+LEAST_SIDE = 8  # pixels: below, there is nothing to see
+
+
+@dataclass(frozen=True)
+class OwnPicture:
+    """A picture: its path as it was given, its size in pixels as it stands upright, and what a network is shown of it."""
+
+    path: Path
+    width: int
+    height: int
+    x: Float[Tensor, "c h w"]
+
+
+def gather(given: Sequence[Path], *, size: int, channels: int, crop: images.Crop) -> list[OwnPicture]:
+    """Every picture of the files and folders that were given, as `lib.data.images.to_tensor` cuts them.
+
+    Below a folder all pictures are taken, at any depth, in the order of their names; other files there are passed over.
+    Raises ValueError for what is not there, a folder without pictures and more than MOST pictures; and one that names every
+    picture that cannot be used, and why: no picture, cut short, an animation, sides below LEAST_SIDE, too many pixels.
+    """
+    files = list(dict.fromkeys(file for path in given for file in _files(path)))
+    if len(files) > MOST:
+        raise ValueError(
+            f"{len(files)} pictures; at most {MOST} are taken at once. Give fewer, or make a data set of them: "
+            "python -m lib run 01-attention-shift --set dataset=folder:NAME"
+        )
+    found: list[OwnPicture] = []
+    refused: list[str] = []
+    for file in files:
+        try:
+            picture = _opened(file)
+            x = images.to_tensor(picture, size=size, channels=channels, crop=crop)
+            found.append(OwnPicture(file, *picture.size, x))
+        except ValueError as error:
+            refused.append(str(error))
+    if len(refused) == 1:
+        raise ValueError(refused[0])
+    if refused:
+        raise ValueError(f"{len(refused)} of {len(files)} pictures cannot be used:\n  " + "\n  ".join(refused))
+    return found
+
+
+def _files(path: Path) -> list[Path]:
+    if path.is_dir():
+        found, other = folders.images_below(path)
+        if not found:
+            there = ", ".join(f"{n} {what}" for what, n in other.most_common(4))
+            raise ValueError(
+                f"the folder {path} holds no picture{f' (but {there})' if other else ', it is empty'}; name another"
+            )
+        return found
+    if not path.exists():
+        beside = [p.name for p in path.parent.iterdir()] if path.parent.is_dir() else []
+        close = names.close(path.name, beside)
+        meant = f"did you mean {' or '.join(str(path.parent / c) for c in close)}?" if close else "give its path from here"
+        raise ValueError(f"there is no file {path}; {meant}")
+    return [path]
+
+
+def _opened(file: Path) -> Image.Image:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # what it warns of is refused below
+        if _moves(file):
+            raise ValueError(
+                f"{file} is an animation or has several pages; save the one that you mean as a picture of its own."
+            )
+        picture = images.open_image(file)
+    if min(picture.size) < LEAST_SIDE:
+        size = f"{picture.width} × {picture.height} pixel{'' if picture.size == (1, 1) else 's'}"
+        raise ValueError(f"{file} has {size}; a picture has {LEAST_SIDE} at least each way. Take a larger one.")
+    return picture
+
+
+def _moves(file: Path) -> bool:
+    """Whether a file holds several pictures. (A photograph in the format MPO holds its own preview.)"""
+    try:
+        with Image.open(file, formats=images.FORMATS) as picture:
+            return picture.format != "MPO" and bool(getattr(picture, "is_animated", False))
+    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError):
+        return False  # what is wrong is said where it is opened

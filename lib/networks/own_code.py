@@ -1,0 +1,139 @@
+"""Networks of anybody's own code, by `module:function` or `folder/file.py:function`, and refused in one sentence.
+
+The code runs as Python runs a script: what lies in its folder (of a module: in the current folder) can be imported.
+"""
+
+import contextlib
+import importlib
+import importlib.util
+import inspect
+import sys
+import traceback
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import torch
+from torch import nn
+
+from lib.system import names
+
+
+def build(text: str) -> nn.Module:
+    """The network that a function without arguments returns, or that stands there under that name itself.
+
+    `text` is `module:function`, where the module is looked for as `import` does, or `folder/file.py:function`. A file is
+    read anew each time. Raises ValueError in one sentence, with the remedy, for code that is missing or cannot be imported,
+    for a function that is not there, takes arguments or fails, and for one that gives no nn.Module.
+    """
+    place, colon, name = text.rpartition(":")
+    if not (place and colon and name):
+        raise ValueError(f"{text!r} names no code: write module:function, or folder/file.py:function")
+    file = Path(place) if place.endswith(".py") or "/" in place or "\\" in place else None
+    with _importing_from(file.resolve().parent if file else Path.cwd()):
+        module = _from_file(file) if file else _by_name(place)
+        found = _attribute(module, name, place)
+        net = found if isinstance(found, nn.Module) else _called(found, text, module)
+    if isinstance(net, nn.Module):
+        return net
+    remedy = "return the network itself"
+    if isinstance(net, Mapping) and net and all(isinstance(v, torch.Tensor) for v in net.values()):
+        remedy = "those are weights alone: build the network, load_state_dict them into it, and return it"
+    kind = "None" if net is None else _a(net)
+    raise ValueError(f"{text} returns {kind}, no torch.nn.Module; {remedy}")
+
+
+def _a(thing: object) -> str:
+    kind = type(thing).__name__
+    return f"{'an' if kind[0] in 'AEIOUaeiou' else 'a'} {kind}"
+
+
+@contextlib.contextmanager
+def _importing_from(folder: Path) -> Iterator[None]:
+    """What lies in a folder can be imported inside the block."""
+    sys.path.insert(0, str(folder))
+    importlib.invalidate_caches()
+    try:
+        yield
+    finally:
+        with contextlib.suppress(ValueError):  # the code may have removed it
+            sys.path.remove(str(folder))
+
+
+def _by_name(module: str) -> ModuleType:
+    try:
+        return importlib.import_module(module)
+    except ModuleNotFoundError as error:
+        if error.name and f"{module}.".startswith(f"{error.name}."):
+            raise ValueError(
+                f"there is no module {module!r}, neither in {Path.cwd()} nor among what is installed; of a file elsewhere give "
+                "its path, folder/file.py:function"
+            ) from None
+        raise _unimportable(module, error) from error
+    except (Exception, SystemExit) as error:
+        raise _unimportable(module, error) from error
+
+
+def _from_file(file: Path) -> ModuleType:
+    if not file.is_file():
+        beside = sorted(p.stem for p in file.parent.glob("*.py")) if file.parent.is_dir() else []
+        close = names.close(file.stem, beside)
+        meant = (
+            f"did you mean {' or '.join(str(file.parent / f'{c}.py') for c in close)}?" if close else "give its path from here"
+        )
+        raise ValueError(f"there is no file {file}; {meant}")
+    name = f"own_{file.stem}"  # so that it hides no module of another
+    spec = importlib.util.spec_from_file_location(name, file)
+    if spec is None or spec.loader is None:
+        raise ValueError(f"{file} is no Python file; write folder/file.py:function")
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module  # dataclasses and pickles look there
+    try:
+        spec.loader.exec_module(module)
+    except (Exception, SystemExit) as error:
+        sys.modules.pop(name, None)
+        raise _unimportable(str(file), error) from error
+    return module
+
+
+def _told(error: BaseException, file: str | None) -> str:
+    """What went wrong in a line, and where in the file that it is about."""
+    lines = str(error).strip().splitlines()
+    what = f"{type(error).__name__}: {lines[0]}" if lines else type(error).__name__
+    at = [f.lineno for f in traceback.extract_tb(error.__traceback__) if file and f.filename == file]
+    return f"{what}, line {at[-1]}" if at else what
+
+
+def _unimportable(place: str, error: BaseException) -> ValueError:
+    if isinstance(error, ModuleNotFoundError) and error.name:
+        return ValueError(f"{place} cannot be imported, since it imports {error.name!r}, which is not here; install it")
+    file = str(Path(place).resolve()) if place.endswith(".py") else None
+    return ValueError(f"{place} cannot be imported ({_told(error, file)}); mend that, and try it alone: python {place}")
+
+
+def _attribute(module: ModuleType, name: str, place: str) -> Any:
+    if hasattr(module, name):
+        return getattr(module, name)
+    own = [n for n, v in vars(module).items() if callable(v) and getattr(v, "__module__", "") == module.__name__]
+    close = names.close(name, own) or own[:8]
+    there = f"did you mean {' or '.join(close)}?" if close else "it defines no function"
+    raise ValueError(f"{place} has no function {name!r}; {there}")
+
+
+def _called(found: Any, text: str, module: ModuleType) -> Any:
+    if not callable(found):
+        raise ValueError(f"{text} is {_a(found)}; name a function without arguments that returns the network")
+    try:
+        inspect.signature(found).bind()
+    except TypeError:
+        given = ", ".join(inspect.signature(found).parameters)
+        raise ValueError(
+            f"{text} takes arguments ({given}); write a function without, which calls it and returns the network"
+        ) from None
+    except ValueError:  # of a function in C, whose signature is not known
+        pass
+    try:
+        return found()
+    except (Exception, SystemExit) as error:
+        raise ValueError(f"{text} fails ({_told(error, module.__file__)}); mend that, and call it alone") from error
