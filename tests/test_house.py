@@ -34,7 +34,7 @@ EQUATIONS = ("objective", "fooling", "discrepancy")  # of a study: its own kerne
 STUDIES = sorted(p.name for p in (LIB / "studies").iterdir() if (p / "__init__.py").exists())
 PARTS = {
     "measure": ("plan", "statistics", "traced"),
-    "claims": ("plan", "statistics"),
+    "claims": ("plan", "statistics", "published", "authors", "terms", "passes"),
     "explorer": ("plan", "measure", "statistics", "traced", "claims"),
 }
 
