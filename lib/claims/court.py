@@ -60,6 +60,7 @@ class Stated:
     barred: str  # the gates that failed, in words
     tested: bool
     trained: bool  # whether it speaks of networks as they are trained, of which more than one must be seen
+    arms: tuple[str, ...]
     note: str
 
     def verdict(self, seen: Moderated | None) -> Verdict:
@@ -225,6 +226,7 @@ class Court:
                 barred,
                 self.test,
                 trained and kind != "check",
+                arms,
                 note,
             )
         )
@@ -239,8 +241,15 @@ class Court:
         seen: dict[int, Moderated | None] = {}
         for at in pools.values():
             alike = [self.stated[i].parts for i in at]
-            seen |= dict(zip(at, moderate([a.variance for a in alike], [a.runs - 1 for a in alike]), strict=True))
+            each = moderate([a.variance for a in alike], [a.runs - 1 for a in alike], most=self._freedom(at))
+            seen |= dict(zip(at, each, strict=True))
         return adjusted([one.claim(seen.get(i)) for i, one in enumerate(self.stated)])
+
+    def _freedom(self, at: list[int]) -> float:
+        """How many training runs, beyond the first of each arm, stand behind claims; unknown where they name no arms."""
+        arms = {arm for i in at for arm in self.stated[i].arms}
+        named = all(self.stated[i].arms for i in at) and not isinstance(self.seeds, int)
+        return float(sum(self._seeds((arm,)) - 1 for arm in arms)) if named else math.inf
 
     def _gate(self, name: str, id: str) -> Gate:
         if name not in self.known_gates:

@@ -55,12 +55,13 @@ def _trigamma_inverse(y: float) -> float:
     return x
 
 
-def moderate(variances: Sequence[float], df: Sequence[int]) -> list[Moderated | None]:
+def moderate(variances: Sequence[float], df: Sequence[int], *, most: float = math.inf) -> list[Moderated | None]:
     """Each variance with what the others say of it; None where nothing is known: one run, and no prior.
 
-    The degrees of freedom are never more than all together have.
+    The degrees of freedom are never more than all together have, nor than `most`: differences that share an arm are fewer
+    than they look.
     """
-    found, total = prior(variances, df), sum(df)
+    found, total = prior(variances, df), min(sum(df), most)
     if found is None:
         return [Moderated(v, d) if d > 0 else None for v, d in zip(variances, df, strict=True)]
     d0, s0 = found

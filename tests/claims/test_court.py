@@ -95,6 +95,19 @@ def test_one_network_is_no_verdict_unless_others_tell_how_much_runs_vary():
     assert row.ci_high - row.ci_low > alone.ci_high - alone.ci_low  # the others' variance is in it
 
 
+def test_differences_that_share_an_arm_have_no_more_freedom_than_its_runs():
+    """Of three differences between three arms of three runs each: six degrees of freedom, as without the sharing."""
+    rng, freedom = np.random.default_rng(0), []
+    values = {arm: rng.normal(size=(3, 1)) + 0.1 * rng.normal(size=(1, 60)) for arm in "abc"}
+    for named in (True, False):
+        court = Court("07", P, seeds=lambda arm: 3)
+        for a, b in ("ab", "ac", "bc"):
+            more = {"arms": (a, b)} if named else {"seeds": 3}
+            added(court, id=f"up/{a}{b}", compute=over(values[a] - values[b]), trained=True, **more)
+        freedom.append(court._freedom([0, 1, 2]))
+    assert freedom == [6.0, math.inf]
+
+
 def test_what_nobody_would_act_on_is_negligible():
     small = functools.partial(added, compute=lambda i, s: 0.005 + 0.01 * (VALUES[i].mean() - 0.5), measure="accuracy")
     row = small(Court("07", P))

@@ -33,6 +33,7 @@ def test_the_prior_solves_smyths_equations():
 def test_equal_variances_are_pooled_and_never_have_more_freedom_than_all_together():
     got = moderation.moderate([1.0, 1.1, 0.9], [2, 2, 2])
     assert [m.variance for m in got] == pytest.approx([1.0] * 3) and {m.df for m in got} == {6.0}
+    assert {m.df for m in moderation.moderate([1.0, 1.1, 0.9], [2, 2, 2], most=4)} == {4.0}
 
 
 def test_one_run_takes_the_variance_of_the_others_and_nothing_takes_nothing():

@@ -60,11 +60,11 @@ def _add(
     note: str = "",
     over: str = "pgd",
     measure: str = "accuracy",
-    gates: tuple[str, ...] = (),
+    pool: str = "",
 ) -> None:
     """A claim about a difference of `arms`, with the remarks on their maps, behind the gates of what it compares."""
     note = noted(note, remarks(court, arms, note))
-    more = {"measure": measure, "gates": (*gates, *gates_of(arms))}
+    more = {"measure": measure, "gates": gates_of(arms), "pool": pool}
     court.add(id, kind, statement, compute, rule, statistic=statistic, source=source, over=over, arms=arms, note=note, **more)
 
 
@@ -98,7 +98,8 @@ def _better(
         compute = minus(*(statistics.robust(court.cubes, arm, court.p) for arm in (a, b)))
         statement = statement or f"Trained as {label(a)}, a network withstands PGD better than trained as {label(b)}"
         statistic = f"{statistics.robust_in_words(court.p)}, {label(a)} - {label(b)}"
-        _add(court, id, kind, statement, compute, rule, arms=(a, b), source=source, note=note, statistic=statistic)
+        more = {"statistic": statistic, "pool": "robust accuracy"}  # one statistic, whatever the two arms
+        _add(court, id, kind, statement, compute, rule, arms=(a, b), source=source, note=note, **more)
 
 
 def primaries(p: Parameters) -> tuple[str, ...]:
@@ -242,6 +243,7 @@ def _at_smallest_radius(court: Court, id: str, a: str, b: str) -> None:
         minus(court.cubes.mean(a, "pgd", eps), court.cubes.mean(b, "pgd", eps)),
         UP,
         arms=(a, b),
+        pool="smallest radius",
         source=f"{SOURCE}, its table of CIFAR-100",
         statistic=f"accuracy under PGD-{p.steps} at eps {eps:g}/255, {label(a)} - {label(b)}",
         note=f"published: cifar-100 {gap:+.3f} at 1/255" if np.isfinite(gap) else "",

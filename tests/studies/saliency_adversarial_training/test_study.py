@@ -282,9 +282,8 @@ def test_verdicts_follow_the_numbers():
     assert found["awkward"].verdict == "supported" and found["awkward"].kind == "claim"
     assert found["over-uniform/sat-std-gradient"].verdict == "contradicted"
     assert found["sat-over-noise/pgd"].verdict == "supported"
-    alone = found["own-map/sat-masks@another"]  # one run an arm, and no other claim like it tells how much runs vary
-    assert alone.verdict == alone.adjusted == "one network" and alone.ci_low > 0
-    assert found["better-teacher/gradient"].verdict == "supported"
+    assert found["own-map/sat-masks@another"].verdict == "supported"  # one run an arm; others tell how much runs vary
+    assert found["better-teacher/gradient"].verdict == "one network"  # at one radius one pair alone has several runs
     opposite = verdicts({"original": 0.9, "sign": 0.1, "sat-std-gradient": 0.9, "pgd+sat": 0.1, "pgd+uniform": 0.9})
     assert opposite["helps/sat-boxes"].verdict == "contradicted" and opposite["awkward"].verdict == "contradicted"
     assert opposite["sat-over-noise/pgd"].verdict == "contradicted"
