@@ -286,7 +286,9 @@ def test_verdicts_follow_the_numbers():
     assert found["better-teacher/gradient"].verdict == "one network"  # at one radius one pair alone has several runs
     opposite = verdicts({"original": 0.9, "sign": 0.1, "sat-std-gradient": 0.9, "pgd+sat": 0.1, "pgd+uniform": 0.9})
     assert opposite["helps/sat-boxes"].verdict == "contradicted" and opposite["awkward"].verdict == "contradicted"
-    assert opposite["sat-over-noise/pgd"].verdict == "contradicted"
+    assert opposite["sat-over-noise/pgd"].verdict == "not testable here"  # PGD does not protect there
+    worse = verdicts({"original": 0.1, "pgd+sat": 0.2, "pgd+uniform": 0.9})
+    assert worse["sat-over-noise/pgd"].verdict == "contradicted"
     alike = verdicts({}, spread=0.2)
     assert alike["helps/sat-masks"].verdict == "inconclusive"
     untested = claims.judge(table_of({}), P, test=False)
