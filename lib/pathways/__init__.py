@@ -14,17 +14,21 @@ numbered equations that are cited here; the quantities have names.
   doi:10.23915/distill.00007.
 * `card`, `card_uri`: both in one picture.
 * `placed`, `shares`, `GROUPS`: where neurons stand.
-* `page`, `specification`, `tables`, `still`: the graph to explore, and as a figure.
+* `page`, `framed`, `beside`: the graph to explore, as a page, within a notebook and within a report.
+* `specification`, `tables`, `contents`, `still`: what a page draws, and the graph as a figure.
+* `packed`, `unpacked`: a graph as bytes, to be kept.
 """
 
 from lib.pathways.cards import card, card_uri
 from lib.pathways.features import Patch, cut, patches
 from lib.pathways.graph import Attack, Graph, Layer, build, top_count
 from lib.pathways.influences import influence, slices, strongest
-from lib.pathways.interactive import page, specification, tables
+from lib.pathways.interactive import specification, tables
 from lib.pathways.layout import GROUPS, placed, shares
 from lib.pathways.neurons import CHANGES, Groups, Scores, change, groups, median, percentile, scores, top, vulnerability
+from lib.pathways.pages import beside, contents, framed, page
 from lib.pathways.still_picture import still
+from lib.pathways.stored import packed, unpacked
 
 __all__ = [
     "CHANGES",
@@ -35,14 +39,18 @@ __all__ = [
     "Layer",
     "Patch",
     "Scores",
+    "beside",
     "build",
     "card",
     "card_uri",
     "change",
+    "contents",
     "cut",
+    "framed",
     "groups",
     "influence",
     "median",
+    "packed",
     "page",
     "patches",
     "percentile",
@@ -56,5 +64,6 @@ __all__ = [
     "tables",
     "top",
     "top_count",
+    "unpacked",
     "vulnerability",
 ]

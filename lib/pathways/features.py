@@ -90,25 +90,28 @@ def patches(
 
     The box is where the gradient of that one activation is not zero: the pixels it depends on, which is the receptive
     field, cut by the image's border and by units that are switched off. Cost: a forward pass of `x`, and a
-    forward-and-backward pass of `count` images a channel.
+    forward-and-backward pass of `count` images a channel, of which the forward one is shared by channels that follow each
+    other and are excited by the same images.
     """
     count = min(count, len(x))
     scores = neurons.scores(model, x, [layer]).of[layer]
     if len(channels) and not 0 <= min(channels) <= max(channels) < scores.shape[1]:
         raise ValueError(f"channels {sorted(channels)} of layer {layer!r}, which has {scores.shape[1]}")
-    with hooks.frozen(model):
-        found = []
+    found: list[list[Patch]] = []
+    shown: list[int] = []  # what the maps below are of: where there are few images, all channels share one pass
+    with hooks.frozen(model), torch.enable_grad():
         for channel in channels:
-            best = scores[:, channel].sort(descending=True, stable=True)[1][:count]
-            chosen = x[best].detach().requires_grad_()
-            with torch.enable_grad():
+            best = scores[:, channel].sort(descending=True, stable=True)[1][:count].tolist()
+            if sorted(best) != shown:
+                shown = sorted(best)
+                chosen = x[shown].detach().requires_grad_()
                 with hooks.capture(model, [layer], cut=False) as seen:
                     model(chosen)
                 reach.check_below(model, chosen, seen[layer], layer)
-                own = seen[layer][:, channel].flatten(1)
-                value, _ = own.max(1)
-                (gradient,) = torch.autograd.grad(value.sum(), chosen)
-            found.append([Patch(int(i), float(v), _box(g)) for i, v, g in zip(best, value.detach(), gradient, strict=True)])
+            value, _ = seen[layer][:, channel].flatten(1).max(1)
+            (gradient,) = torch.autograd.grad(value.sum(), chosen, retain_graph=True)
+            places = [shown.index(i) for i in best]
+            found.append([Patch(i, float(value[k].detach()), _box(gradient[k])) for i, k in zip(best, places, strict=True)])
     return found
 
 

@@ -245,14 +245,38 @@ def slices(
     if scale is not None:
         weight = weight * scale.view(-1, 1, 1, 1)
     inside, outside = x.shape[1] // count, len(weight) // count
-    chosen = torch.tensor(list(columns), device=x.device)
+    chosen, given_rows = (torch.tensor(list(c), dtype=torch.long, device=x.device) for c in (columns, rows))
+    if not len(chosen) or not len(given_rows):
+        return x.new_zeros(len(x), len(given_rows), len(chosen))
+    group = chosen // outside  # of a column; a row of another group has no slice for it
+    if inside == 1:  # depthwise: a slice a column
+        maxima = F.conv2d(x[:, group], weight[chosen], None, stride, padding, dilation, len(chosen)).amax((2, 3))
+        return torch.where(group == given_rows[:, None], maxima[:, None], 0.0)
+    if weight.shape[2:] == (1, 1) and _unpadded(padding):
+        factors = weight[chosen][:, given_rows % inside, 0, 0].T
+        factors = torch.where(group == given_rows[:, None] // inside, factors, 0.0)
+        return _products(x[:, given_rows], factors, stride)
     found = []
     for row in rows:
-        group, offset = divmod(row, inside)
-        kernel = weight[chosen, offset : offset + 1]
-        maxima = F.conv2d(x[:, row : row + 1], kernel, None, stride, padding, dilation).amax((2, 3))
-        found.append(torch.where(chosen // outside == group, maxima, 0.0))
-    return torch.stack(found, 1) if found else x.new_zeros(len(x), 0, len(columns))
+        own = group == row // inside
+        maxima = x.new_zeros(len(x), len(chosen))
+        if own.any():
+            kernel = weight[chosen[own], row % inside, None]
+            maxima[:, own] = F.conv2d(x[:, row : row + 1], kernel, None, stride, padding, dilation).amax((2, 3))
+        found.append(maxima)
+    return torch.stack(found, 1)
+
+
+def _unpadded(padding: int | str | Sequence[int]) -> bool:
+    """Whether a kernel of one pixel is padded with nothing: `same` of it is none."""
+    return isinstance(padding, str) or not any([padding] if isinstance(padding, int) else padding)
+
+
+def _products(maps: Float[Tensor, "n i h w"], factors: Float[Tensor, "i o"], stride: int | Sequence[int]) -> Tensor:
+    """Maxima over positions of maps times single numbers, (N, I, O): the highest value's product, or below 0 the lowest's."""
+    down, across = (stride, stride) if isinstance(stride, int) else (stride[0], stride[-1])
+    values = maps[:, :, ::down, ::across].flatten(2)
+    return torch.where(factors >= 0, factors * values.amax(2)[:, :, None], factors * values.amin(2)[:, :, None])
 
 
 @torch.no_grad()

@@ -55,7 +55,7 @@ def scores(model: nn.Module, x: Float[Tensor, "n c h w"], layers: Sequence[str],
 
 def median(values: Float[Tensor, " n *s"]) -> Float[Tensor, " *s"]:
     """The median over the first dimension, halfway between the two middle values where their number is even."""
-    return values.quantile(0.5, dim=0)
+    return values[0] if len(values) == 1 else values.quantile(0.5, dim=0)
 
 
 def percentile(medians: Float[Tensor, "*s c"]) -> Float[Tensor, "*s c"]:
@@ -91,10 +91,18 @@ class Groups(NamedTuple):
 
 
 def groups(
-    source: Float[Tensor, " c"], target: Float[Tensor, " c"], attacked: Float[Tensor, "s c"], k: int, *, exploited: int = 5
+    source: Float[Tensor, " c"],
+    target: Float[Tensor, " c"] | None,
+    attacked: Float[Tensor, "s c"],
+    k: int,
+    *,
+    exploited: int = 5,
 ) -> Groups:
-    """The four groups of a layer from medians: clean source and target images (C,), attacked images by strength (S, C)."""
-    own, other = (top(m, k).tolist() for m in (source, target))
+    """The four groups of a layer from medians: clean source and target images (C,), attacked images by strength (S, C).
+
+    Without target images (None) T is empty: what an attack brings up may be the target's or anything else.
+    """
+    own, other = (top(m, k).tolist() if m is not None else [] for m in (source, target))
     first = [tuple(c for c in row if c not in own and c not in other)[:exploited] for row in top(attacked, k).tolist()]
     return Groups(
         tuple(c for c in own if c not in other),

@@ -1,5 +1,7 @@
 """Pathways against loops written from the definitions, on plain, residual, multi-branch, grouped and dense networks."""
 
+import functools
+
 import numpy as np
 import pytest
 import torch
@@ -99,6 +101,11 @@ def test_groups_by_hand():
     found = neurons.groups(source, target, attacked, 3, exploited=2)
     assert found == Groups(original=(1, 2), both=(0,), target=(3, 4), exploited=((5, 6), ()))
     assert found.exploited_ever == (5, 6) and found.shown == (1, 2, 0, 3, 4, 5, 6)
+
+
+def test_without_images_of_the_target_no_neuron_is_known_to_be_its():
+    source, attacked = torch.tensor([9.0, 8, 1, 2]), torch.tensor([[0.0, 8, 9, 0]])
+    assert neurons.groups(source, None, attacked, 2) == Groups(original=(0, 1), both=(), target=(), exploited=((2,),))
 
 
 @given(st.lists(st.lists(st.integers(0, 3), min_size=6, max_size=6), min_size=3, max_size=5), st.integers(1, 6))
@@ -275,6 +282,53 @@ class Odd(nn.Module):
         a = self.a(x).relu()
         c = self.c(torch.cat([F.gelu(self.b(a)), a], 1))
         return self.head(self.mixed(c.roll(1, 1)).mean((2, 3)))
+
+
+class Inverted(nn.Module):
+    """What mobile networks are made of: one pixel wide to more channels, depthwise, one pixel wide in steps; values below 0."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.a = nn.Conv2d(3, 4, 3, padding=1)
+        self.wide = nn.Conv2d(4, 6, 1)
+        self.each = nn.Conv2d(6, 6, 3, stride=2, padding=1, groups=6)
+        self.twice = nn.Conv2d(6, 12, 3, padding=1, groups=6)
+        self.narrow = nn.Conv2d(12, 5, 1, stride=2)
+        self.grouped = nn.Conv2d(5, 5, 1, padding=1)
+        self.head = nn.Linear(5, 3)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = self.narrow(self.twice(self.each(self.wide(self.a(x)))))
+        return self.head(self.grouped(x).mean((2, 3)))
+
+
+def dense(conv: nn.Conv2d) -> np.ndarray:
+    """A depthwise kernel with zeros where it has no slice."""
+    weight = np.zeros((conv.out_channels, conv.in_channels, *conv.kernel_size))
+    for o in range(conv.out_channels):
+        weight[o, o * conv.in_channels // conv.out_channels] = conv.weight.detach()[o, 0].numpy()
+    return weight
+
+
+def test_depthwise_and_pointwise_convolutions():
+    """Products and single convolutions in place of a convolution for each pair of channels: the same numbers."""
+    torch.manual_seed(6)
+    model, x = Inverted().to(D).eval(), images(3, 9)
+    steps = {"wide": (1, 0), "each": (2, 1), "twice": (1, 1), "narrow": (2, 0), "grouped": (1, 1)}
+    with torch.no_grad():
+        maps, hops = model.a(x), []
+        for name, (stride, padding) in steps.items():
+            conv = getattr(model, name)
+            weight = dense(conv) if conv.groups > 1 else folded(conv)
+            hop = slow_hop(maps.numpy(), weight, stride, padding)
+            hops.append(np.where((weight == 0).all((2, 3)).T, 0.0, med(hop)))
+            maps = conv(maps)
+    expected = functools.reduce(slow_strongest, hops)
+    (found,) = influences.influence(model, x, ["a", "grouped"])
+    np.testing.assert_allclose(found, expected, atol=1e-10)
+    shown = {"a": (3, 1), "grouped": (4, 0)}
+    (some,) = influences.influence(model, x, ["a", "grouped"], shown)
+    np.testing.assert_allclose(some, expected[np.ix_((3, 1), (4, 0))], atol=1e-10)
 
 
 def test_groups_dilation_stride_and_what_does_not_come_from_the_layer():

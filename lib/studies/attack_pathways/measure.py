@@ -1,4 +1,4 @@
-"""Study 6: what each network's neurons do under attack, image by image."""
+"""Study 6: what each network's neurons do under attack, image by image; and the graphs, a row each."""
 
 import itertools
 
@@ -7,15 +7,9 @@ import pandas as pd
 import torch
 from torch import Tensor, nn
 
-from lib.attacks import by_name
 from lib.pathways import neurons
-from lib.studies.attack_pathways.plan import ATTACKS, Pair, Parameters, evaluation_set, layers_of, network, of_class, pair_of
-
-
-def attacked(model: nn.Module, x: Tensor, y: Tensor, strength: float, *, name: str, steps: int) -> Tensor:
-    """Images pushed towards the classes y by one of ATTACKS, within the L2 radius `strength`, PGD in fifths of it."""
-    row = by_name.find(f"{name}-l2")
-    return row(model, x, y, eps=strength, steps=steps, step=strength / 5, targets=y).x_adv
+from lib.studies.attack_pathways import plan, traced
+from lib.studies.attack_pathways.plan import Pair, Parameters
 
 
 def measure_pair(
@@ -49,20 +43,23 @@ def measure_pair(
 
     keep(source, "source", 0.0)
     keep(target, "target", 0.0)
-    for attack, strength in itertools.product(ATTACKS, p.strengths):
+    for attack, strength in itertools.product(plan.ATTACKS, p.strengths):
         parts = zip(source.split(neurons.BATCH), y.split(neurons.BATCH), strict=True)
-        keep(torch.cat([attacked(model, a, b, strength, name=attack, steps=p.steps) for a, b in parts]), attack, strength)
+        keep(torch.cat([plan.attacked(model, a, b, strength, name=attack, steps=p.steps) for a, b in parts]), attack, strength)
     return pd.concat(rows, ignore_index=True)
 
 
-def measure(p: Parameters, arch: str, seed: int) -> pd.DataFrame:
-    """All pairs of one network."""
-    model, data = network(p, arch, seed).model, evaluation_set(p)
+def measure(p: Parameters, arch: str, seed: int, number: int | None = None) -> pd.DataFrame:
+    """All pairs of one network; or the graph of the pair of a number, which is one row."""
+    if number is not None:
+        pair = plan.PHOTOGRAPHED if arch == plan.PHOTOGRAPHS else p.pairs[number]
+        return traced.row(traced.of_pair(p, arch, pair)).assign(arch=arch, seed=seed, pair=pair)
+    model, data = plan.network(p, arch, seed).model, plan.evaluation_set(p)
     where = next(model.parameters()).device
-    layers = layers_of(model, p.layers)
+    layers = plan.layers_of(model, p.layers)
     parts = []
     for pair in p.pairs:
-        classes = pair_of(pair, data.classes)
-        source, target = (of_class(data, c, p.images).to(where) for c in classes)
+        classes = plan.pair_of(pair, data.classes)
+        source, target = (plan.of_class(data, c, p.images).to(where) for c in classes)
         parts.append(measure_pair(model, source, target, classes, p, layers).assign(pair=pair))
     return pd.concat(parts, ignore_index=True).assign(arch=arch, seed=seed)

@@ -8,6 +8,8 @@ ones at each strength, or those alone on which the attack succeeds, as in the or
 `pgd` is PGD in the L2 ball with steps of a fifth of the radius, as in the original. `fgsm` takes one step against the sign
 of the gradient, with the L2 size of the strength (the original's is not published). `noise` is the control: a random
 direction of the same L2 size.
+
+Beside the networks that are trained for it, the graph of a published one is traced from one photograph to another.
 """
 
 import functools
@@ -18,14 +20,18 @@ from torch import Tensor, nn
 
 from lib.attacks import by_name
 from lib.data import datasets
-from lib.networks import classifier, hooks
-from lib.studies import parameters
+from lib.networks import classifier, hooks, zoo
+from lib.studies import parameters, subjects
 from lib.training import cache
 from lib.training.config import TrainConfig
 
 TITLE = "Attack pathways"
 ATTACKS = ("pgd", "fgsm", "noise")
 NAMES = {name: by_name.find(f"{name}-l2").label for name in ATTACKS}
+GRAPH = "graph"  # in the place of an attack: the row that holds a graph
+SHOWN = ("pgd", "fgsm")  # attacks of the graphs
+PHOTOGRAPHS = "photographs"  # in the place of an architecture: a published network, and the embedded photographs
+PHOTOGRAPHED = "dalmatian>tiger cat"
 Positive = Annotated[float, Field(gt=0)]
 
 
@@ -97,14 +103,17 @@ class Parameters(parameters.Trained):
         return (*self.similar, *self.dissimilar)
 
 
-def jobs(p: Parameters) -> list[tuple[str, int]]:
-    """(architecture, seed) of every network."""
-    return parameters.by_architecture(p)
+def jobs(p: Parameters) -> list[tuple[Any, ...]]:
+    """(architecture, seed) of every network; (architecture, seed, pair by number) of every graph, the photographs' first, since
+    it waits for nothing."""
+    graphs = [(arch, 0, i) for arch in p.architectures for i in range(len(p.pairs))]
+    return [(PHOTOGRAPHS, 0, 0), *parameters.by_architecture(p), *graphs]
 
 
 def networks(p: Parameters, *job: Any) -> list[TrainConfig]:
-    """Every network the study needs, or that of one job; on `shapes` those of study 1."""
-    return [p.train_config(*one) for one in ([job] if job else jobs(p))]
+    """Every network that the study trains, or that of one job; on `shapes` those of study 1."""
+    wanted = [job[:2]] if job else parameters.by_architecture(p)
+    return [p.train_config(*one) for one in wanted if one[0] != PHOTOGRAPHS]
 
 
 def network(p: Parameters, arch: str, seed: int) -> cache.Trained:
@@ -113,7 +122,24 @@ def network(p: Parameters, arch: str, seed: int) -> cache.Trained:
 
 def seen(p: Parameters, *job: Any) -> list[str]:
     """The images that a job looks at."""
-    return parameters.fingerprints(evaluation_set(p))
+    return parameters.fingerprints(photographs() if job[:1] == (PHOTOGRAPHS,) else evaluation_set(p))
+
+
+@functools.lru_cache(maxsize=1)
+def photographs() -> datasets.ImageSet:
+    """What the published network looks at, in the size that it was published for."""
+    return datasets.load(PHOTOGRAPHS, "test", size=zoo.NETWORKS[subjects.PUBLISHED].size, channels=3)
+
+
+def published(p: Parameters) -> subjects.Subject:
+    """A published network and photographs."""
+    return subjects.published(subjects.PUBLISHED, PHOTOGRAPHS, p.device)
+
+
+def attacked(model: nn.Module, x: Tensor, y: Tensor, strength: float, *, name: str, steps: int) -> Tensor:
+    """Images pushed towards the classes y by one of ATTACKS, within the L2 radius `strength`, PGD in fifths of it."""
+    row = by_name.find(f"{name}-l2")
+    return row(model, x, y, eps=strength, steps=steps, step=strength / 5, targets=y).x_adv
 
 
 def layers_of(model: classifier.Classifier, named: tuple[str, ...] = ()) -> tuple[str, ...]:

@@ -17,7 +17,7 @@ from lib.claims.intervals import Interval, Statistic
 from lib.measures import comparison
 from lib.pathways import neurons
 from lib.pathways.graph import top_count
-from lib.studies.attack_pathways.plan import Parameters
+from lib.studies.attack_pathways.plan import GRAPH, Parameters
 
 
 class Scored:
@@ -215,7 +215,7 @@ class _Held:
 
 @functools.lru_cache(maxsize=1)
 def _measured(held: _Held, p: Parameters) -> dict[tuple[str, str], Pathways]:
-    scored = Scored(held.table, p)
+    scored = Scored(held.table[held.table.attack != GRAPH], p)
     return {(arch, pair): Pathways(scored, arch, pair) for arch, pair in itertools.product(p.architectures, p.pairs)}
 
 

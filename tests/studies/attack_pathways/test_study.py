@@ -2,23 +2,20 @@
 
 import dataclasses
 import functools
-import json
 
 import matplotlib.pyplot as plt
+import nbformat
 import numpy as np
 import pandas as pd
 import pytest
 import torch
-from torch import nn
 
-from lib import pathways
 from lib.networks import models
 from lib.pathways import graph as graph_
-from lib.pathways import influences, interactive, layout, still_picture
+from lib.pathways import influences, layout, still_picture
 from lib.pathways import neurons as neurons_
-from lib.pathways.neurons import Groups
 from lib.runs import profiles
-from lib.studies.attack_pathways import claims, explorer, measure, plan, statistics, traced
+from lib.studies.attack_pathways import claims, measure, plan, statistics, tables, traced
 from lib.studies.attack_pathways.plan import NAMES, Parameters
 from lib.system import paths as paths_
 
@@ -41,7 +38,7 @@ def table(home):
 
 @pytest.fixture(scope="module")
 def graph(home):
-    return traced.graph(SMOKE, "plain", SIMILAR)
+    return traced.of_pair(SMOKE, "plain", SIMILAR)
 
 
 # -- parameters, layers, attacks ---------------------------------------------------------------------------------------
@@ -98,7 +95,7 @@ def test_classes_that_are_none(home):
 def test_attacks_have_the_length_of_their_strength(attack):
     net = models.create("plain", classes=4)
     x = 0.3 + 0.4 * torch.rand(4, 3, 16, 16)
-    moved = measure.attacked(net, x, torch.full((4,), 2), 0.5, name=attack, steps=4)
+    moved = plan.attacked(net, x, torch.full((4,), 2), 0.5, name=attack, steps=4)
     length = (moved - x).flatten(1).norm(dim=1)
     assert length.max() <= 0.5 + 1e-4
     if attack != "pgd":  # far from the borders of [0, 1] nothing is cut
@@ -114,12 +111,12 @@ def test_targeted_attacks_raise_the_target_and_noise_is_drawn_once():
             return net(images).log_softmax(1)[:, 2]
 
     for attack in ("pgd", "fgsm"):
-        assert (score(measure.attacked(net, x, y, 1.0, name=attack, steps=20)) > score(x)).all()
-    a, b = (measure.attacked(net, x, y, s, name="noise", steps=20) - x for s in (0.01, 0.02))
+        assert (score(plan.attacked(net, x, y, 1.0, name=attack, steps=20)) > score(x)).all()
+    a, b = (plan.attacked(net, x, y, s, name="noise", steps=20) - x for s in (0.01, 0.02))
     inside = (x > 0.05) & (x < 0.95)
     assert torch.allclose((2 * a)[inside], b[inside], atol=1e-5)
     with pytest.raises(ValueError, match=r"unknown attack 'cw-l2'; .*There are none, noise, fgsm, pgd"):
-        measure.attacked(net, x, y, 1.0, name="cw", steps=20)
+        plan.attacked(net, x, y, 1.0, name="cw", steps=20)
 
 
 # -- measurement and claims --------------------------------------------------------------------------------------------
@@ -136,7 +133,7 @@ def test_scores_are_those_of_the_attacked_images(table):
     model = plan.network(SMOKE, "plain", 1).model
     pair = plan.pair_of(SIMILAR, data.classes)
     x = plan.of_class(data, pair.source, SMOKE.images)
-    moved = measure.attacked(model, x, torch.full((len(x),), pair.target), 1.5, name="pgd", steps=SMOKE.steps)
+    moved = plan.attacked(model, x, torch.full((len(x),), pair.target), 1.5, name="pgd", steps=SMOKE.steps)
     expected = neurons_.scores(model, moved, ["stage3.3"])
     part = table.query("seed == 1 and attack == 'pgd' and strength == 1.5 and layer == 'stage3.3' and pair == @SIMILAR")
     part = part.sort_values("image_id")
@@ -288,30 +285,33 @@ def test_the_graph_is_what_the_kernels_say(graph):
     layers = [layer.name for layer in graph.layers]
     shown = {layer.name: layer.groups.shown for layer in graph.layers}
     y = torch.full((len(x),), pair.target)
-    for k, moved in enumerate((x, measure.attacked(model, x, y, SMOKE.strengths[0], name="fgsm", steps=SMOKE.steps))):
+    for k, moved in enumerate((x, plan.attacked(model, x, y, SMOKE.strengths[0], name="fgsm", steps=SMOKE.steps))):
         for found, expected in zip(graph.edges["fgsm"], influences.influence(model, moved, layers, shown), strict=True):
             np.testing.assert_allclose(found[k], expected, atol=1e-5)
     assert set(graph.success) == {"pgd", "fgsm"} and graph.images == len(x)
     assert all(set(graph.cards[n]) == set(shown[n]) for n in layers)
 
 
-def decoded(page: str) -> dict:
-    return json.JSONDecoder().raw_decode(page[page.index("const spec = ") + len("const spec = ") :])[0]
-
-
-def test_the_page_holds_everything_and_asks_for_nothing(graph):
-    page = interactive.page({"one": graph}, NAMES, "Attack pathways")
-    outside = page.replace("http://www.w3.org", "").replace("https://vega.github.io/schema", "")
-    spec = decoded(page)
-    neurons, edges = spec["datasets"]["neurons"], spec["datasets"]["edges"]
-    shown = sum(len(layer.groups.shown) for layer in graph.layers)
-    assert len(neurons) == 2 * shown and len(edges) > 10
-    assert all(len(n["v"]) == 1 + len(SMOKE.strengths) for n in neurons)
-    assert {n["group"] for n in neurons} <= {name for name, _ in layout.GROUPS.values()}
-    ids = {n["id"] for n in neurons}
-    assert all({e["a"], e["b"]} <= ids and max(e["w"]) > 0 for e in edges)
-    assert '<script src="' not in outside and "cdn.jsdelivr" not in outside.split("const spec")[1]
-    assert {"strength", "attack", "by", "topNeurons", "topEdges", "compare", "weak"} <= {q["name"] for q in spec["params"]}
+def test_graphs_are_measured_like_everything_else(table, graph, tmp_path):
+    """A job each, the photographs' without any training; in the stored table a row each, that no statistic looks at. The
+    notebook unpacks them."""
+    jobs = plan.jobs(SMOKE)
+    assert jobs[0] == (plan.PHOTOGRAPHS, 0, 0) and not plan.networks(SMOKE, *jobs[0])
+    assert jobs[-2:] == [("plain", 0, 0), ("plain", 0, 1)] and plan.networks(SMOKE, *jobs[-1]) == plan.networks(
+        SMOKE, "plain", 0
+    )
+    assert plan.seen(SMOKE, *jobs[0]) != plan.seen(SMOKE, *jobs[-1]) == plan.seen(SMOKE)
+    whole = pd.concat([measure.measure(SMOKE, "plain", 0, 0), table], ignore_index=True)
+    whole.to_parquet(tmp_path / "measurements.parquet")
+    stored = pd.read_parquet(tmp_path / "measurements.parquet")
+    ((title, found),) = traced.graphs(stored).items()
+    assert title == graph.title and found.success == graph.success
+    for a, b in zip(found.edges["pgd"], graph.edges["pgd"], strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5)
+    success = [tables.success(statistics.measured(t, SMOKE)) for t in (stored, table)]
+    pd.testing.assert_frame_equal(*success)
+    cells = [c.source for c in nbformat.read(profiles.notebook_of("06-attack-pathways"), as_version=4).cells]
+    assert any("graphs = traced.graphs(table)" in c for c in cells) and not any("traced.of_pair" in c for c in cells)
 
 
 def test_shares_round_up():
@@ -337,92 +337,6 @@ def test_the_picture_shows_every_neuron(graph):
     assert len(letters) == sum(len(layer.groups.shown) for layer in graph.layers)
 
 
-class Odd(nn.Module):
-    """Somebody's own network: no wrapper, one named layer that is asked for, a dense head after flattening."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.features = nn.Sequential(nn.Conv2d(3, 6, 3, padding=1), nn.ReLU(), nn.MaxPool2d(4))
-        self.head = nn.Linear(6 * 16, 3)
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return self.head(self.features(x).flatten(1))
-
-
-def build(**changes):
-    torch.manual_seed(0)
-    x = torch.rand(4, 3, 16, 16)
-    options = {
-        "names": ("one", "two"),
-        "layers": ["features"],
-        "strengths": (0.1, 0.2),
-        "features": 2,
-        "patches": 1,
-        "attacks": {"mine": lambda _m, images, _y, strength: (images + strength).clamp(0, 1)},
-    }
-    given = {"source": x, "target": x.flip(0)} | changes
-    source, target = given.pop("source"), given.pop("target")
-    torch.manual_seed(0)
-    return graph_.build(Odd(), source, target, given.pop("target_class", 1), **options | given)
-
-
-def test_one_layer_any_model_any_attack_and_one_that_never_succeeds():
-    torch.manual_seed(0)
-    x = torch.rand(4, 3, 16, 16)
-    torch.manual_seed(0)
-    with torch.no_grad():
-        never = next(c for c in range(3) if c not in Odd()(x).argmax(1))
-    graph = build(source=x, target=x.flip(0), attacks={"nothing": lambda _m, images, _y, _s: images}, target_class=never)
-    assert graph.edges == {"nothing": []} and len(graph.layers) == 1 and graph.success == {"nothing": [0, 0]}
-    page = decoded(interactive.page({"mine": graph}, {"nothing": "nothing"}, "mine"))
-    told = [row["told"] for rows in page["datasets"].values() for row in rows if "told" in row]
-    assert sum("this attack never succeeds" in t for t in told) == 2
-    plt.close(still_picture.still(graph, "nothing", 1))
-
-
-def test_a_page_of_graphs_that_do_not_belong_together():
-    with pytest.raises(ValueError, match="other strengths or attacks"):
-        interactive.page({"one": build(), "other": build(strengths=(0.1,))}, {}, "mine")
-
-
-def test_a_name_cannot_end_the_script():
-    graph = build(names=("</script><b>", "two"))
-    page = interactive.page({"</script>": graph}, {}, "mine")
-    assert "</" not in page[page.index("const spec") : page.index("const embedOpt")]
-    assert {q["name"]: q.get("value") for q in decoded(page)["params"]}["view"] == "</script>"
-
-
-def test_without_attack_nothing_is_highlighted(graph):
-    neurons = interactive.tables({"one": graph})[0]
-    assert all(n[c][0] == 1.0 for n in neurons for c in neurons_.CHANGES[1:]) and any(n["activated"][0] == 0 for n in neurons)
-    keys = [n["key"] for n in neurons]
-    assert len(set(keys)) == len(keys) / 2  # a neuron is the same one under either attack: its card and pin stay
-
-
-@pytest.mark.parametrize(
-    ("changes", "message"),
-    [
-        ({"source": torch.zeros(0, 3, 16, 16)}, "no image of class 'one'"),
-        ({"target": torch.zeros(0, 3, 16, 16)}, "no image of class 'two'"),
-        ({"strengths": (0.2, 0.1)}, "ascending from above 0"),
-        ({"attacks": {}}, "one attack at least"),
-        ({"layers": ["head"]}, "a map needs a convolutional layer"),
-        ({"layers": []}, "pathways need one at least"),
-        ({"target_class": 7}, "the model has 3 classes"),
-    ],
-)
-def test_bad_input_is_refused(changes, message):
-    with pytest.raises(ValueError, match=message):
-        build(**changes)
-
-
-def test_what_any_attack_exploits_is_shown_for_all():
-    clean = (torch.tensor([9.0, 0, 0, 0]), torch.tensor([0.0, 9, 0, 0]))
-    attacked = {"a": torch.tensor([[0.0, 0, 9, 0]]), "b": torch.tensor([[0.0, 0, 0, 9]])}
-    found = graph_._groups(clean, attacked, share=0.1, least=1, most=9, exploited=5)
-    assert found == Groups((0,), (), (1,), ((2,), (3,)))
-
-
 def test_what_a_graph_costs():
     """Counted in passes of single images, since seconds are a machine's: for each strength the attack's own, one that gives
     the scores and one that gives influence; two for each clean set but the target's, which has one."""
@@ -430,7 +344,7 @@ def test_what_a_graph_costs():
     net = models.create("plain", classes=10)
     net.register_forward_hook(lambda _m, args, _o: counted.update(images=counted["images"] + len(args[0])))
     x = torch.rand(10, 3, 32, 32)
-    attack = functools.partial(measure.attacked, name="pgd", steps=20)
+    attack = functools.partial(plan.attacked, name="pgd", steps=20)
     graph_.build(
         net,
         x,
@@ -441,49 +355,6 @@ def test_what_a_graph_costs():
         attacks={"pgd": attack},
         strengths=Parameters().strengths,
         features=0,
+        patches=0,
     )
     assert counted["images"] == 10 * (2 + 10 * (20 + 1) + (1 + 10))
-
-
-# -- the explorer ------------------------------------------------------------------------------------------------------
-
-
-def test_the_explorer_traces_on_demand(graph):
-    explore = explorer.explorer(SMOKE, graph)
-    first = explore.frame.value
-    assert "srcdoc=" in first and "traced" in explore.status.value
-    explore.target.value = explore.target.value + 1
-    assert explore.frame.value == first  # until the button is pressed, which says so
-    assert "the graph below is of another choice" in explore.button.description
-    explore.button.click()
-    assert explore.button.description == "Trace pathways"
-    assert explore.frame.value != first and "traced" in explore.status.value and not explore.button.disabled
-
-
-@pytest.mark.parametrize(
-    ("change", "message"),
-    [
-        (lambda e: setattr(e.layers, "value", "stage9"), "did you mean"),
-        (lambda e: setattr(e.layers, "value", "head"), "a map needs a convolutional layer"),
-        (lambda e: setattr(e.target, "value", e.source.value), "choose two different classes"),
-    ],
-)
-def test_the_explorer_says_what_is_wrong(graph, change, message):
-    explore = explorer.explorer(SMOKE, graph)
-    before = explore.frame.value
-    change(explore)
-    explore.button.click()
-    assert message in explore.status.value and explore.frame.value == before
-
-
-def test_the_readmes_example_runs(tmp_path, monkeypatch):
-
-    readme = (paths_.PROJECT / "README.md").read_text()
-    code = readme.partition("## Explore")[2].partition("```python\n")[2].partition("```")[0]
-    monkeypatch.chdir(tmp_path)
-    model = models.create("resnet18", classes=4)
-    source, target = torch.rand(2, 2, 3, 32, 32, generator=torch.Generator().manual_seed(0))
-    monkeypatch.setattr(pathways, "build", functools.partial(pathways.build, features=1, patches=1))
-    exec(code, {"model": model, "source_images": source, "target_images": target, "target_class": 1})
-    spec = decoded((tmp_path / "pathways.html").read_text())
-    assert {n["name"].partition(" ")[0] for n in spec["datasets"]["neurons"]} == {"layer1", "layer2", "layer3"}
