@@ -80,10 +80,11 @@ class Cell:
 
 @dataclass(frozen=True)
 class Line:
-    """A claim of a paper: its words, its statistic, a cell a run, and why runs disagree."""
+    """A claim of a paper: its words, its statistic and what it should be, a cell a run, and why runs disagree."""
 
     statement: str
     statistic: str
+    claimed: str
     cells: tuple[Cell, ...]
     why: tuple[str, ...]
 
@@ -165,7 +166,9 @@ def _line(cells: Sequence[Cell]) -> Line:
     if len({m[1] for m in split.values()}) == 1 and len({m[2] for m in split.values()}) > 1:
         statement = split[there[0].column][1]
         cells = [Cell(c.column, c.row, (split[c.column][2] or "") if c.row is not None else "") for c in cells]
-    return Line(statement, there[0].row.statistic, tuple(cells), tuple(why(cells)))
+    asked = re.search(r"lies ((?:above|below|inside) \S+?),? ", there[0].row.rule)
+    claimed = f"; claimed: {asked[1]}" if asked else ""
+    return Line(statement, there[0].row.statistic, claimed, tuple(cells), tuple(why(cells)))
 
 
 def why(cells: Iterable[Cell]) -> list[str]:

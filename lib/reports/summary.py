@@ -69,7 +69,7 @@ def _glance(found: Sequence[Paper]) -> str:
     foot = "".join(f"<td>{_counted(total[side])}</td>" for side in sides)
     many = f"{len(found)} papers make" if len(found) > 1 else "1 paper makes"
     return (
-        f"<p>{many} {claims} claims that their readers would name. A mark is what became of one of them in a run, in the "
+        f"<p>{many} {claims} claims that a reader would name. A mark is what became of one of them in a run, in the "
         "order of the tables below, which have the numbers.</p>"
         f'<table class="study-glance"><thead><tr>{head}</tr></thead><tbody>{"".join(rows)}</tbody>'
         f'<tfoot><tr><th scope="row">in all</th>{foot}</tr></tfoot></table>'
@@ -112,7 +112,7 @@ def _at(column: Column, profile: str) -> str:
 
 def _row(line: Line, profile: str) -> str:
     cells = "".join(f"<td>{_cell(cell, profile)}</td>" for cell in line.cells)
-    says = f"{html.escape(line.statement)}<br><small>{html.escape(line.statistic)}</small>"
+    says = f"{html.escape(line.statement)}<br><small>{html.escape(line.statistic)}{html.escape(line.claimed)}</small>"
     told = "".join(f"<li>{html.escape(reason)}</li>" for reason in line.why)
     why = f'<tr class="study-why"><td colspan="{len(line.cells) + 1}"><b>Why:</b><ul>{told}</ul></td></tr>' if told else ""
     return f'<tr><th scope="row">{says}</th>{cells}</tr>{why}'

@@ -1,9 +1,11 @@
 """The first page: papers, their claims side by side, marks, and why runs disagree."""
 
+import tomllib
+
 import pytest
 
 from lib.claims import claim
-from lib.reports import ledger, primaries, readme, summary
+from lib.reports import browse, ledger, pages, primaries, readme, summary
 from lib.runs import profiles, shown
 from lib.system import paths
 from tests.reports.finished import RUN, claims, finish
@@ -109,9 +111,31 @@ def test_the_page_says_all_of_it_with_words_and_links(two):
     assert 'href="01-attention-shift.html#claim-region-moves"' in text
     assert 'aria-label="3 supported, 1 negligible, 1 inconclusive"' in text
     assert 'href="https://arxiv.org/abs/2204.05427"' in text and "&lt;here&gt;" in text and "<here>" not in text
-    assert "not part of this run" in text and "1 paper makes 5 claims" in text
+    assert "not part of this run" in text and "1 paper makes 5 claims that a reader would name" in text
     # on the other profile's index the same, with links from there
     assert 'href="../laptop/01-attention-shift.html#claim-mod-rises"' in summary.summary_html("datasets")
+
+
+def test_verdicts_count_once_the_others_are_and_the_nominal_ones_stand_beside(home):
+    run(("up",) * 5)
+    path = paths.figures("laptop") / RUN / "claims.csv"
+    table = ledger.claims_of("laptop", RUN)
+    table.loc[table.id == IDS[1], ["p", "adjusted"]] = [0.03, "inconclusive"]
+    path.write_text(table.to_csv(index=False))
+    told = "supported on its own (p = 0.03), not once the others are counted"
+    assert "4 supported, 0 contradicted, 0 negligible, 1 inconclusive" in pages.overview("laptop")
+    assert 'aria-label="4 supported, 1 inconclusive"' in summary.summary_html("laptop")
+    assert "; claimed: above 0<" in summary.summary_html("laptop")
+    assert summary.summary_markdown(["laptop"]).count("✔") == 5 and summary.summary_markdown(["laptop"]).count(" ? ") == 2
+    for text in (shown.claims_html(ledger.claims_of("laptop", RUN)), browse.ledger_html("laptop")):
+        assert text.count("✔ supported") - text.count(">✔ supported</option>") == 4 and told in text
+    assert 'data-verdict="inconclusive"' in browse.ledger_html("laptop")
+
+
+def test_the_readme_cites_the_version_that_there_is():
+    project = tomllib.loads((paths.PROJECT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    text = (paths.PROJECT / "README.md").read_text(encoding="utf-8")
+    assert f"version = {{{project['version']}}}" in text and f"author = {{{{{project['authors'][0]['name']}}}}}" in text
 
 
 def test_smoke_runs_are_beside_nothing_but_their_own(home):
