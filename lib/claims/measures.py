@@ -60,6 +60,7 @@ MEASURES = {
     "auc": Measure(0, 1, 0.02, "two points from chance"),
     "ratio": Measure(0, math.inf, 0.05, "a twentieth more or less"),
     "variation": Measure(0, 2, 0.01, "of a map in [0, 1], two or three grey levels from pixel to pixel"),
+    "medians": Measure(-math.inf, math.inf, 0.1, "a tenth of what a neuron of the layer has in the mean"),
     "pixels": Measure(0, math.inf, 0.5, "half a pixel"),
 }
 
