@@ -35,8 +35,8 @@ def versions() -> dict[str, str]:
 def hashes() -> dict[str, str]:
     """A SHA-256 of each of these libraries as installed: of what its RECORD says of its files, so that two machines with the
     same wheel have the same. Without those that have no RECORD."""
-    found = {name: importlib.metadata.distribution(name).read_text("RECORD") for name in VERSIONS_OF}
-    return {name: _digest(text) for name, text in found.items() if text}
+    read = {name: importlib.metadata.distribution(name).read_text for name in VERSIONS_OF}  # which is UTF-8 everywhere
+    return {name: _digest(text) for name, of in read.items() if (text := of("RECORD"))}
 
 
 def _digest(text: str) -> str:
