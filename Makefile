@@ -3,10 +3,13 @@ PYTHON ?= python3
 PROFILE ?= laptop
 RUN := .venv/bin/python
 
-.PHONY: report test lab bench format
+.PHONY: report readme test lab bench format
 
 report: .venv/ready
 	@$(RUN) -m lib study --profile $(PROFILE)
+
+readme: .venv/ready
+	@$(RUN) -m lib readme
 
 test: .venv/ready-test
 	@$(RUN) -m ruff check lib tests notebooks && $(RUN) -m ruff format --check lib tests && $(RUN) -m pytest -q -n 2

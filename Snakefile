@@ -10,6 +10,7 @@ import sys
 from pathlib import Path
 
 sys.path.insert(0, workflow.basedir)
+from lib.reports import ledger
 from lib.runs import graph, profiles, sources
 from lib.system import paths
 
@@ -125,11 +126,17 @@ rule report:
         "{PYTHON:q} -m lib report {wildcards.run:q} {params.how:q}"
 
 
+def shown_beside():
+    """The other profiles whose results the index shows."""
+    return [p for p in ledger.compared(PROFILE) if p != PROFILE and (paths.figures(p) / "claims.csv").exists()]
+
+
 rule index:
     input:
         [FIGURES / f"{run}.html" for run in RUNS],
         os.path.relpath(paths.PROJECT / "notebooks/99-ledger.ipynb"),
-        os.path.relpath(paths.PROJECT / "lib/reports/ledger.py"),
+        [os.path.relpath(p) for p in sorted((paths.PROJECT / "lib/reports").glob("*.py"))],
+        [FIGURES.parent / p / "claims.csv" for p in shown_beside()],
     output:
         # a mark, not the page: Snakemake removes an output before it is made anew
         RESULTS / "99-ledger" / "shown.json",

@@ -13,6 +13,7 @@ COMMANDS = {
     "explain": "what a network sees in your own pictures, before and after an attack",
     "lab": "explore in JupyterLab",
     "report": "render the report of a finished run, or the index",
+    "readme": "bring the table of what holds in README.md up to date",
     "measure": "measure trained networks of a run",
     "train": "train networks into the cache",
 }

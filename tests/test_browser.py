@@ -13,9 +13,11 @@ import nbformat
 import pytest
 
 from lib.commands.lab import arguments
+from lib.reports import index
 from lib.runs import profiles
 from lib.system import paths
 from lib.training import cache
+from tests.reports import finished
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 pytestmark = pytest.mark.browser
@@ -467,6 +469,46 @@ def test_the_graph_answers_as_a_file():
         dark.goto((folder / GRAPH / "graph.html").as_uri())
         ink, paper = dark.locator("body").evaluate("b => [getComputedStyle(b).color, getComputedStyle(b).backgroundColor]")
         assert max(map(int, re.findall(r"\d+", paper))) < 60 < 180 < min(map(int, re.findall(r"\d+", ink)))
+        assert (outside, errors) == ([], [])
+
+
+def test_the_ledger_is_searched_sorted_and_filtered_as_a_file(home, monkeypatch):
+    """By keyboard, with what a screen reader hears, and with no request but for files."""
+    from playwright.sync_api import expect
+
+    monkeypatch.setattr(index.headless, "execute", finished.ledger_in_process)
+    finished.finish(made=[f"up/{i}=up" for i in range(30)] + ["down", "sum=up"])
+    finished.finish("02-other", made=("open", "down/most=down"))
+    index.publish(finished.RUN, "laptop", with_index=False)
+    path = index.index("laptop")
+    with browsing() as browser:
+        page = browser.new_page(color_scheme="dark")
+        outside, errors = [], []
+        page.on("request", lambda r: outside.append(r.url) if not r.url.startswith(("file:", "data:")) else None)
+        page.on("console", lambda m: errors.append(m.text) if m.type == "error" else None)
+        page.on("pageerror", lambda e: errors.append(str(e)))
+        page.goto(path.as_uri())
+        told, rows = page.get_by_role("status"), page.locator("#ledger tbody tr")
+        expect(told).to_have_text("rows 1 to 25 of 34")
+        page.get_by_role("searchbox", name="Search the ledger").press_sequentially("goes down")
+        expect(told).to_have_text("rows 1 to 2 of 2 (of 34 in all)")
+        page.get_by_role("button", name="Show all").press("Enter")
+        expect(told).to_have_text("rows 1 to 25 of 34")
+        # two filters at once, then the values in order
+        page.get_by_label("verdict", exact=True).select_option(label="✘ contradicted")
+        expect(rows).to_have_count(2)
+        page.get_by_label("study", exact=True).select_option(label="02 other")
+        expect(rows).to_have_count(1)
+        assert rows.first.get_attribute("data-run") == "02-other" and "It goes down/most" in rows.first.inner_text()
+        page.get_by_label("kind", exact=True).select_option("check")
+        expect(rows).to_have_text(["No row has all of this."])
+        page.get_by_role("button", name="Show all").press("Enter")
+        by_value = page.get_by_role("columnheader", name=re.compile("value"))
+        by_value.get_by_role("button").press("Enter")
+        expect(by_value).to_have_attribute("aria-sort", "ascending")
+        assert "It goes down" in rows.first.inner_text()
+        page.get_by_role("link", name="report").first.click()
+        assert page.url.endswith(f"{finished.RUN}.html#claim-down")
         assert (outside, errors) == ([], [])
 
 

@@ -1,4 +1,8 @@
-"""Claims as data: a statement, its statistic with an interval, a rule, and the verdict that follows. Nobody types a verdict."""
+"""Claims as data: a statement, its statistic with an interval, a rule, and the verdict that follows. Nobody types a verdict.
+
+Kinds: `primary`, three to five a paper, the ones that its reader would name; `claim`, `control` and `open question`; `check`,
+an identity or a theorem, which is in no tally.
+"""
 
 import math
 from collections.abc import Sequence
@@ -7,11 +11,14 @@ from typing import Literal
 
 import pandas as pd
 from pydantic import BaseModel, ConfigDict
+from scipy.special import stdtr, stdtrit
 
-from lib.claims.intervals import Interval
+from lib.claims.intervals import TAIL, Interval, Parts
+from lib.claims.moderation import Moderated
 
-Kind = Literal["claim", "control", "open question"]
-Verdict = Literal["supported", "contradicted", "inconclusive", "not tested"]
+Kind = Literal["primary", "claim", "control", "open question", "check"]
+Verdict = Literal["supported", "contradicted", "negligible", "inconclusive", "one network", "not testable here", "not tested"]
+DECIDED = ("supported", "contradicted", "negligible")
 COLUMNS = (
     "study",
     "id",
@@ -25,6 +32,8 @@ COLUMNS = (
     "n",
     "rule",
     "verdict",
+    "p",
+    "adjusted",
     "note",
 )
 
@@ -45,10 +54,14 @@ class Rule:
         other = "below" if self.kind == "above" else "above"
         return f"supported if the 95 % interval lies {self.kind} {self.threshold:g}, contradicted if {other}"
 
-    def judge(self, interval: Interval) -> Verdict:
+    def judge(self, interval: Interval, delta: float = 0.0) -> Verdict:
+        """The verdict of an interval. Against a threshold of zero an effect is `negligible` where the interval lies inside
+        ±delta (which is above zero)."""
         low, high, t = interval.low, interval.high, self.threshold
         if not (math.isfinite(low) and math.isfinite(high)):
             return "not tested"
+        if self.kind != "within" and t == 0 and delta > 0 and -delta <= low and high <= delta:
+            return "negligible"
         if self.kind == "within":
             holds, fails = -t <= low and high <= t, low > t or high < -t
         elif self.kind == "above":
@@ -58,8 +71,32 @@ class Rule:
         return "supported" if holds else "contradicted" if fails else "inconclusive"
 
 
+def p_value(found: Parts, seen: Moderated | None, rule: Rule, verdict: Verdict, delta: float) -> float:
+    """Of a decision: the level at which the interval would touch the nearest threshold; .05 where it touches it at 95 %.
+
+    The widths of the interval scale as those of Student's t with the degrees of freedom of both its parts. 1 where nothing was
+    decided, as for an interval that does not exist.
+    """
+    if verdict not in DECIDED:
+        return 1.0
+    seen = seen or found.own
+    below, above = found.widths(seen)
+    freedom = found.freedom(seen)
+    edges = [rule.threshold]
+    if verdict == "negligible":
+        edges = [-delta, delta]
+    elif rule.kind == "within":
+        edges = [-rule.threshold, rule.threshold]
+    levels = []
+    for edge in edges:
+        gap = float(found.measure.out(edge, found.units)) - found.centre
+        width = above if gap > 0 else below
+        levels.append(2 * stdtr(freedom, -stdtrit(freedom, TAIL) * abs(gap) / width) if width > 0 else 0.0)
+    return float(max(levels) if verdict != "contradicted" else min(levels))
+
+
 class Claim(BaseModel):
-    """One row of claims.csv."""
+    """One row of claims.csv; `adjusted` is the verdict once the other claims of the run are counted (`lib.claims.many`)."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -75,6 +112,8 @@ class Claim(BaseModel):
     n: str
     rule: str
     verdict: Verdict
+    p: float = 1.0
+    adjusted: Verdict = "not tested"
     note: str = ""
 
 
@@ -82,9 +121,15 @@ def table(claims: Sequence[Claim]) -> pd.DataFrame:
     return pd.DataFrame([c.model_dump() for c in claims], columns=list(COLUMNS))
 
 
+TOLD = ("supported", "contradicted", "negligible", "inconclusive")
+
+
 def tally(claims: pd.DataFrame) -> str:
-    """`3 supported, 1 contradicted, 0 inconclusive` of the rows that are claims, and how many were not tested."""
-    own = claims[claims.kind == "claim"].verdict
-    counts = [f"{(own == v).sum()} {v}" for v in ("supported", "contradicted", "inconclusive")]
-    untested = (own == "not tested").sum()
-    return ", ".join(counts + ([f"{untested} not tested"] if untested else []))
+    """`3 supported, 1 contradicted, 0 negligible, 2 inconclusive` of what the paper claims, as adjusted, and how many were not
+    judged."""
+    own = claims[claims.kind.isin(["primary", "claim"])].adjusted
+    counts = [f"{(own == v).sum()} {v}" for v in TOLD]
+    for verdict in ("one network", "not testable here", "not tested"):
+        if (own == verdict).any():
+            counts.append(f"{(own == verdict).sum()} {verdict}")
+    return ", ".join(counts)

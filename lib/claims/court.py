@@ -1,22 +1,31 @@
-"""The court: a run's claims, each judged as it is added.
+"""The court: a run's claims, judged together once all are stated.
 
 A study opens one court and adds its claims. What is said of one network, arm or pair alone is added `within` it: the same
-court under a suffix of the ids and a few words after each statement.
+court under a suffix of the ids and a few words after each statement. Judging waits for the last claim: variances over training
+runs are moderated by those of the other arms, and decisions are adjusted for each other.
 """
 
 import dataclasses
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, Self
 
-from lib.claims.claim import Claim, Kind, Rule
+import numpy as np
+from scipy.special import stdtrit
+
+from lib.claims import measures
+from lib.claims.claim import Claim, Kind, Rule, Verdict, p_value
 from lib.claims.cubes import Cubes
-from lib.claims.intervals import Statistic, interval
+from lib.claims.intervals import TAIL, Interval, Parts, Statistic, parts
+from lib.claims.many import adjusted
+from lib.claims.moderation import Moderated, moderate
+from lib.system import names
 
 OURS = "control of this study"
 QUESTION = "a question of this study"
 OURS_ALONE = "ours; not in the paper"
-ONE_SEED = "one training run an arm: the spread over seeds is unknown"
+MOST_RUNS, MOST_IMAGES = 100, 100_000  # that anybody would take
 
 
 def noted(*parts: str) -> str:
@@ -24,15 +33,99 @@ def noted(*parts: str) -> str:
     return "; ".join(p for p in parts if p)
 
 
+@dataclass(frozen=True)
+class Gate:
+    """What must hold for a claim to mean anything: `says` in words, a value, and a rule that the value itself keeps or not."""
+
+    says: str
+    value: float
+    rule: Rule
+
+    @property
+    def failed(self) -> str:
+        """In words what did not hold; empty where it did."""
+        holds = self.rule.judge(Interval(self.value, self.value, self.value, "")) == "supported"
+        return "" if holds else f"{self.says} ({self.rule.kind} {self.rule.threshold:g} asked, {self.value:.3g} found)"
+
+
+@dataclass(frozen=True)
+class Stated:
+    """A claim before it is judged: its words, its statistic with both uncertainties, and what its verdict depends on."""
+
+    words: dict[str, Any]
+    parts: Parts
+    rule: Rule
+    pool: str
+    lost: str  # why there may be no interval
+    barred: str  # the gates that failed, in words
+    tested: bool
+    trained: bool  # whether it speaks of networks as they are trained, of which more than one must be seen
+    arms: tuple[str, ...]
+    note: str
+
+    def verdict(self, seen: Moderated | None) -> Verdict:
+        """From the interval, the gates, and how many networks were seen."""
+        if not self.tested:
+            return "not tested"
+        if self.barred:
+            return "not testable here"
+        found = self.rule.judge(self.parts.interval(seen), self.parts.measure.delta)
+        if found != "not tested" and self.trained and self.parts.runs == 1 and seen is None:
+            return "one network"
+        return found
+
+    def claim(self, seen: Moderated | None) -> Claim:
+        """Judged, but for the other claims."""
+        found, verdict = self.parts.interval(seen), self.verdict(seen)
+        settles = settled_by(self.parts, seen, self.rule) if verdict == "inconclusive" else ""
+        rule, delta = str(self.rule), self.parts.measure.delta
+        if self.rule.kind != "within" and self.rule.threshold == 0 and delta > 0:
+            rule += f"; negligible if it lies inside ±{delta:g}"
+        gone = self.lost if self.tested and verdict == "not tested" else ""
+        return Claim(
+            **self.words,
+            value=found.value,
+            ci_low=found.low,
+            ci_high=found.high,
+            rule=rule,
+            verdict=verdict,
+            p=p_value(self.parts, seen, self.rule, verdict, delta),
+            note=noted(gone, f"gate: {self.barred}" if self.barred else "", self.note, settles),
+        )
+
+
+def settled_by(found: Parts, seen: Moderated | None, rule: Rule) -> str:
+    """What would settle an inconclusive claim if its value stays: training runs or images, from the parts of its variance."""
+    edges = [rule.threshold] if rule.kind != "within" else [-rule.threshold, rule.threshold]
+    gap = min(abs(float(found.measure.out(e, found.units)) - found.centre) for e in edges)
+    seen = seen or found.own
+    images = max(found.below, found.above) ** 2
+    runs = max(found.widths(seen)) ** 2 - images
+    if gap == 0 or not math.isfinite(gap):
+        return ""
+    told = []
+    if seen:  # more runs also tell more of their variance
+        for count in range(found.runs + 1, MOST_RUNS + 1):
+            quantile = stdtrit(seen.df + count - found.runs, TAIL)
+            if images + quantile**2 * seen.variance / count < gap**2:
+                told.append(f"{count} training runs")
+                break
+    count = math.ceil(found.units * images / (gap**2 - runs)) if gap**2 > runs else math.inf
+    if found.units < count <= MOST_IMAGES:
+        told.append(f"{count} images")
+    return f"would be settled by about {' or '.join(told)} if the value stays" if told else ""
+
+
 @dataclass
 class Court:
-    """The claims of one run, each judged as it is added.
+    """The claims of one run, judged together when `rows` are asked for.
 
     `study` is its number; the parameters' `variant` tells a second run of a study from the first in the claims' ids; with
     `test=False` (smoke runs) nothing is judged. `cubes` are the measures, where a study keeps them so. `seeds` says how many
-    training runs stand behind an arm, or behind every network alike. `draws` are those of the bootstrap; `one_seed` is noted
-    of claims that rest on one training run, where it says something; `unknown` joins the note where there is no interval, and
-    says why that can be. `over` is what claims are resampled over that do not say so themselves.
+    training runs stand behind an arm, or behind every network alike. `draws` are those of the bootstrap; `unknown` joins the
+    note where there is no interval, and says why that can be. `over` is what claims are resampled over that do not say so
+    themselves, `units` which of these images stand and fall together, called `unit`. `gates` are the names of gates that
+    every claim must pass here; `primaries` the ids, without the variant, of the claims that are the paper's own.
     """
 
     study: str
@@ -41,12 +134,16 @@ class Court:
     test: bool = True
     seeds: Callable[[str], int] | int = 1
     draws: int = 500
-    one_seed: str = ""
     unknown: str = ""
     over: str | int = ""
+    units: np.ndarray | None = None
+    unit: str = "images"
     suffix: str = ""
     about: str = ""
-    rows: list[Claim] = field(default_factory=list)
+    gates: tuple[str, ...] = ()
+    primaries: tuple[str, ...] = ()
+    known_gates: dict[str, Gate] = field(default_factory=dict)
+    stated: list[Stated] = field(default_factory=list)
 
     def within(self, suffix: str, about: str = "", **changes: Any) -> Self:
         """The same court for what is said of one thing alone: claims go to the same rows. `changes` are of its fields."""
@@ -56,6 +153,10 @@ class Court:
     def there(self, *arms: str) -> bool:
         """Whether the study has all these arms."""
         return all(arm in self.p.arms for arm in arms)
+
+    def gate(self, name: str, says: str, value: float, rule: Rule) -> None:
+        """Make a gate known by name: claims name what they stand on."""
+        self.known_gates[name] = Gate(says, value, rule)
 
     def add(
         self,
@@ -67,51 +168,93 @@ class Court:
         *,
         statistic: str,
         source: str,
+        measure: str = "",
+        difference: bool = True,
         over: str | int | None = None,
         arms: tuple[str, ...] = (),
         seeds: int | None = None,
+        gates: tuple[str, ...] = (),
+        pool: str = "",
+        extreme: bool = False,
+        trained: bool = True,
         note: str = "",
-        gate: str = "",
         unknown: str = "",
-        theorem: bool = False,
         n: str = "",
     ) -> None:
         """State a claim: `compute` is its statistic, `statistic` says in words what it is.
 
-        It is resampled `over` the images of a measure (or so many images), and the training runs that all `arms` have (or
-        `seeds`); `n` says in other words what it rests on. A `gate` that is not passed is said in words, and the claim is not
-        tested then. A `theorem` holds for any network, however it was trained: one run is enough.
+        `measure` (`lib.claims.measures`) has its range and what is negligible, of a `difference` of two values unless said
+        otherwise. It is resampled `over` the images of a measure (or so many images), and the training runs that all `arms`
+        have (or `seeds`). Its variance over runs is moderated by that of the claims of the same `pool`, by default those whose
+        id begins alike. `extreme`: the statistic is a minimum or maximum over a grid. `trained=False`: it speaks of these
+        networks alone, or of any. `n` says in other words what it rests on; `gates` are those that it must pass, beyond the
+        court's.
 
-        Raises ValueError where neither the claim nor the court says what is resampled.
+        Raises ValueError where neither the claim nor the court says what is resampled, for an unknown gate or measure, and
+        for a primary whose id is taken.
         """
         drawn = self.over if over is None else over
         count = self._seeds(arms) if seeds is None else seeds
         if not drawn or not count:
             raise ValueError(f"claim {id!r}: over {drawn!r}, arms {arms}; name a measure or a number of images, and the arms")
-        images = drawn if isinstance(drawn, int) else self.cubes.images(drawn)
-        found = interval(compute, images=images, seeds=count, draws=self.draws)
-        tested = self.test and not gate
-        verdict = rule.judge(found) if tested else "not tested"
-        few = self.one_seed if count == 1 and kind != "control" and not theorem else ""
-        lost = (unknown or self.unknown) if tested and verdict == "not tested" else ""
         name = f"{id}{self.suffix}" + (f"@{self.p.variant}" if self.p.variant else "")
-        self.rows.append(
-            Claim(
-                study=self.study,
-                id=name,
-                kind=kind,
-                statement=f"{statement}{self.about}",
-                source=source,
-                statistic=statistic,
-                value=found.value,
-                ci_low=found.low,
-                ci_high=found.high,
-                n=n or found.n,
-                rule=str(rule),
-                verdict=verdict,
-                note=noted(lost, gate, note, few),
+        kind = "primary" if f"{id}{self.suffix}" in self.primaries else kind
+        if kind == "primary" and any(s.words["id"] == name and s.words["kind"] == "primary" for s in self.stated):
+            raise ValueError(f"two primaries are called {name!r}; a paper's primaries are told apart by their ids")
+        barred = noted(*(self._gate(g, id).failed for g in (*self.gates, *gates)))
+        images = drawn if isinstance(drawn, int) else self.cubes.images(drawn)
+        units = self.units if self.units is not None and len(self.units) == images else None
+        of = measures.measure(measure, difference=difference)
+        options = {"draws": self.draws, "of": of, "units": units, "unit": self.unit, "extreme": extreme}
+        found = parts(compute, images=images, seeds=count, **options)
+        words = {
+            "study": self.study,
+            "id": name,
+            "kind": kind,
+            "statement": f"{statement}{self.about}",
+            "source": source,
+            "statistic": statistic,
+            "n": n or found.n,
+        }
+        self.stated.append(
+            Stated(
+                words,
+                found,
+                rule,
+                pool or id.split("/")[0],
+                unknown or self.unknown,
+                barred,
+                self.test,
+                trained and kind != "check",
+                arms,
+                note,
             )
         )
+
+    @property
+    def rows(self) -> list[Claim]:
+        """All claims that were stated, judged."""
+        pools: dict[str, list[int]] = {}
+        for i, one in enumerate(self.stated):
+            if one.trained and one.parts.finite:
+                pools.setdefault(one.pool, []).append(i)
+        seen: dict[int, Moderated | None] = {}
+        for at in pools.values():
+            alike = [self.stated[i].parts for i in at]
+            each = moderate([a.variance for a in alike], [a.runs - 1 for a in alike], most=self._freedom(at))
+            seen |= dict(zip(at, each, strict=True))
+        return adjusted([one.claim(seen.get(i)) for i, one in enumerate(self.stated)])
+
+    def _freedom(self, at: list[int]) -> float:
+        """How many training runs, beyond the first of each arm, stand behind claims; unknown where they name no arms."""
+        arms = {arm for i in at for arm in self.stated[i].arms}
+        named = all(self.stated[i].arms for i in at) and not isinstance(self.seeds, int)
+        return float(sum(self._seeds((arm,)) - 1 for arm in arms)) if named else math.inf
+
+    def _gate(self, name: str, id: str) -> Gate:
+        if name not in self.known_gates:
+            raise names.unknown(f"gate of claim {id!r}", name, self.known_gates)
+        return self.known_gates[name]
 
     def _seeds(self, arms: tuple[str, ...]) -> int:
         return self.seeds if isinstance(self.seeds, int) else min(map(self.seeds, arms), default=0)

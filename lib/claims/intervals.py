@@ -1,19 +1,31 @@
-r"""Intervals of statistics over images and training seeds.
+r"""Intervals of statistics over images and training runs.
 
-A statistic is a function of the images and of the training seeds it is computed on. Its uncertainty has two parts: over
-images, by the bootstrap with the seeds as they are; over seeds, from the values s of single seeds, with variance s^2 / m.
-Each part gets Student's t of its own degrees of freedom, which keeps three seeds from looking like certainty, and the two
-half-widths are added in quadrature (Howe 1974; Graybill and Wang 1980):
+A statistic is a function of the images and of the training runs that it is computed on. Its uncertainty has two parts: over
+images, by the bootstrap of independent units with the runs as they are; over runs, from the values s of single runs, with
+variance s^2 / m, which other arms moderate (`lib.claims.moderation`). Each part gets Student's t of its own degrees of
+freedom, which keeps three runs from looking like certainty, and the two half-widths are added in quadrature (Howe 1974;
+Graybill and Wang 1980), on the scale of `lib.claims.measures`:
 
-.. math:: value \pm \sqrt{t_{n-1}^2\, v_{images} + t_{m-1}^2\, s^2 / m}.
+.. math:: value \pm \sqrt{t_{n-1}^2\, v_{images} + t_{d}^2\, \tilde s^2 / m}.
+
+Minima and maxima over a grid are lower and higher in resamples than in the data: their part over images is the bias-corrected
+percentile interval of the bootstrap (Efron 1987), which has a width of its own on either side. Shares of none or all of the
+images are exact (Clopper and Pearson 1934).
 """
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.special import stdtrit  # Student's quantiles; scipy.stats, which calls this, takes half a second to load
+from scipy.special import ndtr, ndtri, stdtrit  # scipy.stats, which calls them, takes half a second to load
+
+from lib.claims import measures
+from lib.claims.measures import Measure
+from lib.claims.moderation import Moderated, moderate
+
+CONFIDENCE = 0.95
+TAIL = 0.5 + CONFIDENCE / 2
 
 
 @dataclass(frozen=True)
@@ -29,33 +41,139 @@ class Interval:
 Statistic = Callable[[np.ndarray, np.ndarray], float]  # (image indices, seed indices) -> value
 
 
-def interval(statistic: Statistic, *, images: int, seeds: int, draws: int = 500, confidence: float = 0.95) -> Interval:
-    """The statistic with its interval over images and seeds; see the module's docstring.
+@dataclass(frozen=True)
+class Parts:
+    """A statistic and its two uncertainties, on the scale of its measure.
+
+    `below` and `above` are half-widths of 95 % over images; `variance` is that of single runs, whose number is `runs`. `exact`
+    is the interval of a share at an end of its range.
+    """
+
+    value: float
+    centre: float
+    below: float
+    above: float
+    variance: float
+    runs: int
+    units: int
+    measure: Measure
+    n: str
+    exact: tuple[float, float] | None = None
+
+    @property
+    def finite(self) -> bool:
+        """Whether there is an interval."""
+        return all(map(math.isfinite, (self.value, self.centre, self.below, self.above, self.variance)))
+
+    def widths(self, seen: Moderated | None) -> tuple[float, float]:
+        """Half-widths below and above, with the variance over runs as `seen` among other arms (None: unknown, left out)."""
+        runs = 0.0
+        if seen and seen.variance > 0:
+            runs = stdtrit(seen.df, TAIL) ** 2 * seen.variance / self.runs
+        return math.sqrt(self.below**2 + runs), math.sqrt(self.above**2 + runs)
+
+    def freedom(self, seen: Moderated | None) -> float:
+        """Degrees of freedom of both parts together (Satterthwaite 1946)."""
+        images = (max(self.below, self.above) / stdtrit(self.units - 1, TAIL)) ** 2
+        runs = seen.variance / self.runs if seen else 0.0
+        if images + runs == 0:
+            return float(self.units - 1)
+        parts = images**2 / (self.units - 1) + (runs**2 / seen.df if seen and runs else 0.0)
+        return float((images + runs) ** 2 / parts)
+
+    def interval(self, seen: Moderated | None = None) -> Interval:
+        """With the variance over runs as other arms moderate it; by default its own."""
+        if not self.finite:
+            return Interval(self.value, math.nan, math.nan, self.n)
+        below, above = self.widths(seen or self.own)
+        low, high = (float(self.measure.back(z)) for z in (self.centre - below, self.centre + above))
+        if self.exact:
+            low, high = min(low, self.exact[0]), max(high, self.exact[1])
+        return Interval(self.value, min(low, self.value), max(high, self.value), self.n)
+
+    @property
+    def own(self) -> Moderated | None:
+        """The variance over runs as it is, without the other arms."""
+        return Moderated(self.variance, self.runs - 1) if self.runs > 1 else None
+
+
+def parts(
+    statistic: Statistic,
+    *,
+    images: int,
+    seeds: int,
+    draws: int = 500,
+    of: Measure | None = None,
+    units: np.ndarray | None = None,
+    unit: str = "images",
+    extreme: bool = False,
+) -> Parts:
+    """The statistic and its uncertainties; see the module's docstring.
 
     `statistic(image_index, seed_index)` computes the value from the images and seeds that it is given (integer arrays; an
-    image may occur more than once). With a single seed the interval covers images alone, and `n` says so.
+    image may occur more than once). `units` (images,) says which images stand and fall together (pictures of one person),
+    called `unit`. `extreme`: a minimum or maximum over a grid. Raises ValueError for fewer than two units or no seed.
     """
-    if images < 2 or seeds < 1:
-        raise ValueError(f"an interval needs 2 images and 1 seed at least, got {images} and {seeds}")
+    groups = None if units is None else [np.flatnonzero(units == u) for u in np.unique(units)]
+    count = images if groups is None else len(groups)
+    if count < 2 or seeds < 1:
+        raise ValueError(f"an interval needs 2 {unit} and 1 seed at least, got {count} and {seeds}")
+    of = of or measures.measure("")
     every_image, every_seed = np.arange(images), np.arange(seeds)
     value = float(statistic(every_image, every_seed))
     rng = np.random.default_rng(0)
-    resampled = [statistic(rng.integers(0, images, images), every_seed) for _ in range(draws)]
-    over_images = float(np.var(resampled, ddof=1))
-    n = f"{images} images, {seeds} seed{'s' if seeds > 1 else ' (spread over seeds unknown)'}"
+
+    def drawn() -> np.ndarray:
+        chosen = rng.integers(0, count, count)
+        return chosen if groups is None else np.concatenate([groups[i] for i in chosen])
+
+    raw = np.array([statistic(drawn(), every_seed) for _ in range(draws)], float)
+    centre, resampled = float(of.out(value, count)), of.out(raw, count)
+    exact = None
+    if of.bounded and np.ptp(raw) == 0 and math.isfinite(value):
+        exact = _exact(value, of, count)
+    spread = float(np.std(resampled, ddof=1)) * math.sqrt(count / (count - 1))  # a resample varies about its own mean
+    below = above = float(stdtrit(count - 1, TAIL)) * spread
+    if extreme and math.isfinite(below) and below > 0:
+        low, high = _bias_corrected(resampled, centre)
+        below, above = max(0.0, centre - low), max(0.0, high - centre)
+    variance = 0.0
     if seeds > 1:
-        singles = [statistic(every_image, np.array([s])) for s in every_seed]
-        over_seeds = float(np.var(singles, ddof=1)) / seeds
-    else:
-        over_seeds = 0.0
-    if not all(map(math.isfinite, (value, over_images, over_seeds))):
-        return Interval(value, math.nan, math.nan, n)
-    quantile = 0.5 + confidence / 2
-    squares = stdtrit(images - 1, quantile) ** 2 * over_images
-    if over_seeds > 0:
-        squares += stdtrit(seeds - 1, quantile) ** 2 * over_seeds
-    half = math.sqrt(squares)
-    return Interval(value, value - half, value + half, n)
+        variance = float(np.var(of.out([statistic(every_image, np.array([s])) for s in every_seed], count), ddof=1))
+    n = f"{images} images" if groups is None else f"{images} images of {count} {unit}"
+    n += f", {seeds} seed{'s' if seeds > 1 else ' (spread over seeds unknown)'}"
+    return Parts(value, centre, below, above, variance, seeds, count, of, n, exact)
+
+
+def interval(statistic: Statistic, *, images: int, seeds: int, draws: int = 500) -> Interval:
+    """The statistic with its interval over images and seeds, on its own; see `parts`."""
+    return parts(statistic, images=images, seeds=seeds, draws=draws).interval()
+
+
+def together(found: Sequence[Parts]) -> list[Interval]:
+    """The intervals of one statistic for several arms, whose variances over runs moderate each other."""
+    seen = moderate([f.variance for f in found], [f.runs - 1 for f in found])
+    return [f.interval(s) for f, s in zip(found, seen, strict=True)]
+
+
+def _exact(value: float, of: Measure, count: int) -> tuple[float, float] | None:
+    """Of a share of none or all of `count`; of a difference of two such shares, as wide on both sides."""
+    most = 1 - (1 - TAIL) ** (1 / count)  # Clopper and Pearson's upper end of 0 of `count`
+    width = of.high - of.low
+    if of.low < 0:  # a difference: each of the two shares is uncertain (Newcombe 1998)
+        reach = most * math.sqrt(2) * width / 2
+        return max(of.low, value - reach), min(of.high, value + reach)
+    if value in (of.low, of.high):
+        return (value, value + most * width) if value == of.low else (value - most * width, value)
+    return None
+
+
+def _bias_corrected(draws: np.ndarray, value: float) -> tuple[float, float]:
+    share = np.clip(np.mean(draws < value) + np.mean(draws == value) / 2, 1 / len(draws), 1 - 1 / len(draws))
+    shift = 2 * ndtri(share)
+    ends = ndtr([shift - ndtri(TAIL), shift + ndtri(TAIL)])
+    low, high = np.quantile(draws, ends)
+    return float(low), float(high)
 
 
 def over(values: np.ndarray) -> Statistic:

@@ -36,7 +36,7 @@ SHOWN = "max-width: 100%; height: auto"  # of its own height: a picture that is 
 # JupyterLab draws the arrows of menus dark, on its dark ground too
 ARROWS = """<style>[data-jp-theme-light="false"] .widget-dropdown > select { background-image: url("data:image/svg+xml,%3Csvg
  xmlns='http://www.w3.org/2000/svg' viewBox='0 0 18 18'%3E
-%3Cpath fill='%23ddd' d='M5.2 5.9 9 9.7l3.8-3.8L14 7.1 9 12 4 7.1z'/%3E%3C/svg%3E"); }</style>""".replace("\n", "")
+%3Cpath fill='%23ddd' d='M5.2 5.9 9 9.7l3.8-3.8L14 7.1 9 12 4 7.1z'/%3E%3C/svg%3E") !important; }</style>""".replace("\n", "")
 KEEP = "keep this view to compare"
 WORKING = "<i>working …</i>"
 PAUSE = 0.5  # seconds between two words on how far it is

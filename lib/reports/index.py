@@ -1,24 +1,26 @@
-"""The index of a profile: the ledger's notebook, executed and rendered as `index.html`."""
+"""The index of a profile: the ledger's notebook, executed and rendered as `index.html`, and its metadata."""
 
 from pathlib import Path
 
-from lib.reports import ledger
-from lib.reports.report import page, render
+from lib.reports import crate, ledger
+from lib.reports.report import page, render, stamp
 from lib.runs import headless, profiles
 from lib.system import files, paths
 from lib.system.progress import say
 
 
 def index(profile: str) -> Path:
-    """Bring index.html and claims.csv of a profile up to date: they show the studies that have finished, whichever."""
+    """Bring index.html, claims.csv and the metadata of a profile up to date: they show the studies that have finished."""
     target = page(profiles.LEDGER, profile)
     record = paths.results(profile, profiles.LEDGER) / "signature.json"
     with files.locked(record):
         now = {"shown": ledger.signature(profile)}
-        there = target.exists() and (paths.figures(profile) / "claims.csv").exists()
-        if not there or files.read_json(record) != now:
+        made = [target, *(paths.figures(profile) / name for name in ("claims.csv", crate.FILE))]
+        if not all(file.exists() for file in made) or files.read_json(record) != now:
             headless.execute(profiles.LEDGER, profile)
             render(profiles.LEDGER, profile)
+            stamp(profile)
+            crate.write(profile)
             files.write_json(record, now)
     files.write_json(record.with_name("shown.json"), now)  # Snakemake's mark that the index is up to date
     return target

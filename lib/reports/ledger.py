@@ -5,10 +5,12 @@ It reads what stands beside the committed figures (claims.csv, run.json, figures
 true for whatever has finished, here or before.
 """
 
+import contextlib
+import fnmatch
 import tokenize
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import pandas as pd
 
@@ -28,29 +30,95 @@ def shown_figures(profile: str, run: str) -> list[dict[str, Any]]:
     return files.read_json(paths.figures(profile) / run / "figures.json") or []
 
 
+def figure_of(figures: Iterable[Mapping[str, Any]], id: str) -> str:
+    """The name of the figure that shows a claim: the first that names a beginning of its id; empty if none does."""
+    return next((Path(f["file"]).stem for f in figures if any(shows(begins, id) for begins in f.get("claims", ()))), "")
+
+
+def shows(begins: str, id: str) -> bool:
+    """Whether what a figure names is the beginning of a claim's id: `helps` of `helps/boxes`, `shuffled-*` of `shuffled-4`."""
+    own = id.partition("@")[0]
+    return fnmatch.fnmatchcase(own, begins) or fnmatch.fnmatchcase(own, f"{begins}/*")
+
+
+def commit_of(record: Mapping[str, Any]) -> str:
+    """The commit of a run, in words."""
+    return f"{record.get('commit') or 'unknown'}{' with changed files' if record.get('changed') else ''}"
+
+
+def commit_told(profile: str, run: str) -> str:
+    """What a page says of the commits of a profile's results: its own, and whether all are one."""
+    found: dict[str, list[str]] = {}
+    for name, record in records(profile).items():
+        found.setdefault(commit_of(record), []).append(name)
+    if run == profiles.LEDGER:
+        if len(found) < 2:
+            return f"All results of this profile: commit {next(iter(found), 'none yet')}"
+        told = "; ".join(f"{commit} ({', '.join(runs)})" for commit, runs in found.items())
+        return f"The results of this profile come from {len(found)} commits: {told}"
+    own = commit_of(files.read_json(paths.results(profile, run) / "run.json") or records(profile).get(run, {}))
+    alike = not set(found) - {own}
+    return f"Commit {own}, {'as all results' if alike else 'other results'} of this profile{'' if alike else ' have others'}"
+
+
+def compared(profile: str) -> list[str]:
+    """The profiles whose results stand side by side on a profile's index: all that judge claims; of smoke runs, they alone."""
+    return [p for p in profiles.PROFILES if (p == "smoke") == (profile == "smoke") and finished(p)]
+
+
 def signature(profile: str) -> str:
     """A digest of everything that decides the index: what it shows and how."""
     lib = paths.PROJECT / "lib"
     code = [p for folder in ("reports", "claims") for p in sorted((lib / folder).rglob("*")) if p.suffix in (".py", ".j2")]
-    shown = [profiles.notebook_of(profiles.LEDGER), *code]
-    for folder in finished(profile):
-        shown += [folder / n for n in ("run.json", "claims.csv", "figures.json") if (folder / n).exists()]
+    shown = [profiles.notebook_of(profiles.LEDGER), lib / "runs" / "shown.py", *code]
+    for one in compared(profile):
+        for folder in finished(one):
+            shown += [folder / n for n in ("run.json", "claims.csv", "figures.json") if (folder / n).exists()]
     departs = deviations()[["file", "text"]].to_numpy().tolist()
-    return files.digest_of(
-        [profiles.declared_runs(profile), [(p.parent.name, p.name, files.digest(p)) for p in shown], departs]
-    )
+    told = [("/".join(p.parts[-3:]), files.digest(p)) for p in shown]
+    return files.digest_of([profiles.declared_runs(profile), told, departs])
 
 
 def claims_of(profile: str, run: str) -> pd.DataFrame:
-    """The claims of one run."""
+    """The claims of one run.
+
+    Raises ValueError that says what to do where they are of another version: other columns, or verdicts that are none.
+    """
     found = pd.read_csv(paths.figures(profile) / run / "claims.csv", dtype={"study": str, "note": str})
+    verdicts = set(get_args(claim.Verdict))
+    if tuple(found.columns) != claim.COLUMNS or not {*found.verdict, *found.adjusted} <= verdicts:
+        lacks = ", ".join(c for c in claim.COLUMNS if c not in found.columns)
+        raise ValueError(
+            f"figures/{profile}/{run}/claims.csv is of another version ({f'it lacks {lacks}' if lacks else 'unknown rows'}); "
+            f"judge it anew: make report PROFILE={profile}"
+        )
     return found.assign(note=found.note.fillna(""))
 
 
+def tables(profile: str) -> dict[str, pd.DataFrame]:
+    """The claims of each finished run whose table is of this version."""
+    found = {}
+    for folder in finished(profile):
+        with contextlib.suppress(ValueError):
+            found[folder.name] = claims_of(profile, folder.name)
+    return found
+
+
+def outdated(profile: str) -> dict[str, str]:
+    """The finished runs whose claims are of another version, each with what to do."""
+    found = {}
+    for folder in finished(profile):
+        try:
+            claims_of(profile, folder.name)
+        except ValueError as error:
+            found[folder.name] = str(error)
+    return found
+
+
 def all_claims(profile: str) -> pd.DataFrame:
-    """The claims of all finished runs, in the columns of claims.csv."""
-    tables = [claims_of(profile, f.name) for f in finished(profile)]
-    return pd.concat(tables, ignore_index=True) if tables else pd.DataFrame(columns=list(claim.COLUMNS))
+    """The claims of all finished runs, in the columns of claims.csv; those of another version are left out."""
+    found = list(tables(profile).values())
+    return pd.concat(found, ignore_index=True) if found else pd.DataFrame(columns=list(claim.COLUMNS))
 
 
 def records(profile: str) -> dict[str, dict[str, Any]]:
@@ -58,8 +126,10 @@ def records(profile: str) -> dict[str, dict[str, Any]]:
 
 
 def write_claims(profile: str) -> Path:
-    """figures/<profile>/claims.csv, all claims of the profile."""
+    """figures/<profile>/claims.csv, all claims of the profile; left as it is where all of them are of another version."""
     path = paths.figures(profile) / "claims.csv"
+    if path.exists() and finished(profile) and not tables(profile):
+        return path
     files.write_bytes(path, all_claims(profile).to_csv(index=False, float_format="%.6g").encode())
     return path
 

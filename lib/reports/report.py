@@ -1,6 +1,8 @@
 """Executed notebooks as offline HTML: figures beside the page, alt text, code behind a toggle."""
 
+import html
 import re
+from contextlib import AbstractContextManager
 from pathlib import Path
 
 import nbformat
@@ -34,20 +36,20 @@ def _html(notebook: Path, run: str, profile: str, smoke: bool) -> str:
         "injected-parameters",  # the run card shows the parameters
     }
     exporter = HTMLExporter(config=config, template_name="study", extra_template_basedirs=[str(TEMPLATES)])
-    about = {"run": run, "profile": profile, "smoke": smoke}
-    html, _ = exporter.from_notebook_node(content, resources={"study": about, "metadata": {"name": content.metadata["title"]}})
-    return html
+    about = {"run": run, "profile": profile, "smoke": smoke, "commit": ledger.commit_told(profile, run)}
+    text, _ = exporter.from_notebook_node(content, resources={"study": about, "metadata": {"name": content.metadata["title"]}})
+    return text
 
 
-def _styled(html: str, folder: Path) -> str:
+def _styled(page: str, folder: Path) -> str:
     """The page with nbconvert's own style sheets in a file beside it: all pages of a profile share them."""
-    found = list(re.finditer(r'<style type="text/css">(.*?)</style>\n?', html, re.DOTALL))
+    found = list(re.finditer(r'<style type="text/css">(.*?)</style>\n?', page, re.DOTALL))
     for i, m in enumerate(reversed(found)):
         link = f'<link rel="stylesheet" href="{STYLES}">\n' if i == len(found) - 1 else ""
-        html = html[: m.start()] + link + html[m.end() :]
+        page = page[: m.start()] + link + page[m.end() :]
     if found:
         files.write_bytes(folder / STYLES, "\n".join(m[1] for m in found).encode())
-    return html
+    return page
 
 
 def _title(content: nbformat.NotebookNode, run: str) -> str:
@@ -75,6 +77,28 @@ def render(run: str, profile: str) -> Path:
     # a smoke run with changed parameters is a smoke run still
     smoke = files.read_json(folder / "run.json")["parameters"]["profile"] == "smoke"
     target = page(run, profile)
-    html = _styled(_html(folder / "executed.ipynb", run, profile, smoke), target.parent)
-    files.write_bytes(target, html.encode())
+    text = _styled(_html(folder / "executed.ipynb", run, profile, smoke), target.parent)
+    with _pages(profile):
+        files.write_bytes(target, text.encode())
     return target
+
+
+def _pages(profile: str) -> AbstractContextManager[None]:
+    """Whoever writes pages of a profile does so alone."""
+    return files.locked(paths.results(profile, profiles.LEDGER) / "pages")
+
+
+COMMIT = re.compile(r'(?<=<span class="study-commit">).*?(?=</span>)')
+
+
+def stamp(profile: str) -> None:
+    """Bring what all pages of a profile say of its commits up to date."""
+    with _pages(profile):
+        for run in (profiles.LEDGER, *ledger.records(profile)):
+            target = page(run, profile)
+            if target.exists():
+                text = target.read_text(encoding="utf-8")
+                told = html.escape(ledger.commit_told(profile, run))
+                now = COMMIT.sub(lambda _, told=told: told, text, count=1)
+                if now != text:
+                    files.write_bytes(target, now.encode())

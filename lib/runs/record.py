@@ -1,11 +1,13 @@
 """What a result was made with: the commit, and the versions of the libraries."""
 
+import csv
+import functools
 import importlib.metadata
 import platform
 import subprocess
 from typing import Any
 
-from lib.system import paths
+from lib.system import files, paths
 
 VERSIONS_OF = ("torch", "torchvision", "numpy", "scikit-image", "pandas", "papermill")
 
@@ -27,3 +29,17 @@ def commit() -> dict[str, Any]:
 
 def versions() -> dict[str, str]:
     return {"python": platform.python_version()} | {name: importlib.metadata.version(name) for name in VERSIONS_OF}
+
+
+@functools.cache
+def hashes() -> dict[str, str]:
+    """A SHA-256 of each of these libraries as installed: of what its RECORD says of its files, so that two machines with the
+    same wheel have the same. Without those that have no RECORD."""
+    read = {name: importlib.metadata.distribution(name).read_text for name in VERSIONS_OF}  # which is UTF-8 everywhere
+    return {name: _digest(text) for name, of in read.items() if (text := of("RECORD"))}
+
+
+def _digest(text: str) -> str:
+    # what pip writes itself (scripts, its own notes) depends on where it writes
+    rows = [r for r in csv.reader(text.splitlines()) if r[1] and ".dist-info/" not in r[0] and not r[0].startswith("..")]
+    return files.digest("\n".join(f"{name},{hash}" for name, hash, *_ in sorted(rows)).encode())

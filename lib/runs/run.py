@@ -26,7 +26,7 @@ from lib.claims import claim
 from lib.figures import style
 from lib.runs import needs, profiles, sources
 from lib.runs.pictures import plainer, smaller
-from lib.runs.record import commit, versions
+from lib.runs.record import commit, hashes, versions
 from lib.runs.shown import card_html, claims_html
 from lib.system import devices, files, paths
 from lib.system.progress import say
@@ -151,11 +151,20 @@ class Run:
         return found
 
     def show(
-        self, fig: Any, name: str, alt: str, data: pd.DataFrame | None = None, *, line_art: bool = False, hero: bool = False
+        self,
+        fig: Any,
+        name: str,
+        alt: str,
+        data: pd.DataFrame | None = None,
+        *,
+        line_art: bool = False,
+        hero: bool = False,
+        claims: Sequence[str] = (),
     ) -> Any:
         """Store a figure as PNG (line art as SVG too) with its numbers as CSV, and return it for display with alt text.
 
-        The index's gallery shows the `hero` of each run.
+        The index's gallery shows the `hero` of each run. The ledger leads from a claim to the first figure that shows it:
+        `claims` are beginnings of their ids, `helps` or `shuffled-*`.
         """
         import matplotlib.pyplot as plt
 
@@ -173,7 +182,7 @@ class Run:
         plt.close(fig)
         if data is not None:
             files.write_bytes(self.figures / f"{name}.csv", data.to_csv(index=False, float_format="%.6g").encode())
-        self.manifest.append({"file": f"{self.name}/{name}.png", "alt": alt, "hero": hero})
+        self.manifest.append({"file": f"{self.name}/{name}.png", "alt": alt, "hero": hero, "claims": list(claims)})
         files.write_json(self.figures / "figures.json", self.manifest)
         return Image(png, metadata={"alt": alt, "file": f"{self.name}/{name}.png"})
 
@@ -195,6 +204,7 @@ class Run:
             "parameters": self.parameters.model_dump(mode="json"),
             "device": str(devices.device(self.parameters.device)),
             "versions": versions(),
+            "hashes": hashes(),
             "started": self.started.isoformat(timespec="seconds"),
             **commit(),
         }

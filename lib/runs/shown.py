@@ -1,35 +1,112 @@
 """Tables of a run as HTML for people: its card and its claims."""
 
 import html
+import math
 from collections.abc import Mapping
 from typing import Any
+from urllib.parse import quote
 
 import pandas as pd
 
-VERDICT_MARKS = {
-    "supported": "✔ supported",
-    "contradicted": "✘ contradicted",
-    "inconclusive": "? inconclusive",
-    "not tested": "– not tested",
+from lib.claims.claim import Verdict
+
+MARKS: dict[Verdict, str] = {
+    "supported": "✔",
+    "contradicted": "✘",
+    "negligible": "≈",
+    "inconclusive": "?",
+    "one network": "①",
+    "not testable here": "⊘",
+    "not tested": "–",
+}
+MEANS: dict[Verdict, str] = {
+    "supported": "the whole 95 % interval lies where the claim says",
+    "contradicted": "the whole interval lies on the other side",
+    "negligible": "the whole interval lies so close to zero that the effect does not matter",
+    "inconclusive": "the interval reaches both sides",
+    "one network": "one network was trained, and nothing says how much another one would differ",
+    "not testable here": "what the claim stands on did not hold in this run",
+    "not tested": "nothing was judged",
+}
+KINDS = {
+    "primary": "one of the three to five claims of a paper that its reader would name, fixed before their numbers were known",
+    "claim": "another statement of the paper",
+    "control": "a check of ours beside it",
+    "open question": "a statement that the paper's evidence does not carry, or a question of ours; in no tally",
+    "check": "an identity or a theorem, which must hold; in no tally",
 }
 
 
+def anchor(id: str) -> str:
+    """The place of a claim in its report, as the end of a link."""
+    return f"#claim-{quote(id, safe='')}"
+
+
+def verdict_html(verdict: str) -> str:
+    """A verdict with its mark, in its colour."""
+    return f'<span class="verdict {verdict.replace(" ", "-")}">{MARKS[verdict]} {verdict}</span>'
+
+
+def alone(claim: Any) -> str:
+    """What a claim's own interval says, where that does not stand among the other claims; else empty."""
+    if claim.verdict == claim.adjusted:
+        return ""
+    return f"{claim.verdict} on its own (p = {claim.p:.2g}), not once the others are counted"
+
+
+def number(value: float, low: float, high: float) -> str:
+    """A value and its interval, to two digits of its half-width; the interval is not broken between lines."""
+    if not (math.isfinite(low) and math.isfinite(high)):
+        return f"{value:.3g}"
+    half = (high - low) / 2
+    digits = 1 - math.floor(math.log10(half)) if half > 0 else 9
+    if not 0 <= digits <= 4:
+        return f"{value:.3g} [{low:.3g},\N{NO-BREAK SPACE}{high:.3g}]"
+    return f"{_fixed(value, digits)} [{_fixed(low, digits)},\N{NO-BREAK SPACE}{_fixed(high, digits)}]"
+
+
+def _fixed(value: float, digits: int) -> str:
+    text = f"{value:.{digits}f}"
+    return text.removeprefix("-") if float(text) == 0 else text
+
+
+def told(claim: Any) -> str:
+    """The verdict of a claim as a cell: once the others are counted, what it is alone, and why (gates, remedies)."""
+    why = [alone(claim), claim.note if isinstance(claim.note, str) else ""]
+    return verdict_html(claim.adjusted) + "".join(f"<br><small>{html.escape(w)}</small>" for w in why if w)
+
+
 def claims_html(found: pd.DataFrame) -> str:
-    """Claims as a table for people: statement, statistic with its interval, verdict."""
+    """A run's claims as tables for people, each row with an anchor: the primaries, what else is claimed, and the checks."""
+    groups = (
+        ("The paper's own claims", found[found.kind == "primary"]),
+        ("Further claims, controls and open questions", found[~found.kind.isin(["primary", "check"])]),
+        ("Checks: identities and theorems, in no tally", found[found.kind == "check"]),
+    )
+    return "".join(_table(caption, rows) for caption, rows in groups if len(rows))
+
+
+def _table(caption: str, found: pd.DataFrame) -> str:
     rows = []
     for c in found.itertuples():
-        value = f"{c.value:.3g} [{c.ci_low:.3g}, {c.ci_high:.3g}]" if pd.notna(c.ci_low) else f"{c.value:.3g}"
-        note = f"<br><small>{html.escape(c.note)}</small>" if isinstance(c.note, str) and c.note else ""
         rows.append(
-            f"<tr><td>{c.study}</td><td>{c.kind}</td><td>{html.escape(c.statement)}<br><small>{html.escape(c.source)}</small></td>"
-            f"<td>{html.escape(c.statistic)}</td><td>{value}<br><small>{html.escape(c.n)}</small></td>"
-            f"<td>{VERDICT_MARKS[c.verdict]}<br><small>{html.escape(c.rule)}</small>{note}</td></tr>"
+            f'<tr id="claim-{html.escape(c.id, quote=True)}"><td>{c.kind}</td>'
+            f"<td>{html.escape(c.statement)}<br><small>{html.escape(c.source)}</small></td>"
+            f"<td>{number(c.value, c.ci_low, c.ci_high)}<br><small>{html.escape(c.statistic)}; {html.escape(c.n)}</small></td>"
+            f"<td>{told(c)}</td><td>{html.escape(c.rule)}</td></tr>"
         )
-    head = "".join(
-        f"<th>{h}</th>"
-        for h in ("study", "kind", "statement and source", "statistic", "value [95 % interval]", "verdict and rule")
+    titles = {
+        "kind": "kind",
+        "statement": "statement and source",
+        "value": "value [95 % interval] and statistic",
+        "verdict": "adjusted verdict",
+        "rule": "rule",
+    }
+    head = "".join(f'<th scope="col" class="{name}">{words}</th>' for name, words in titles.items())
+    return (
+        f'<table class="study-claims"><caption>{caption}</caption><thead><tr>{head}</tr></thead>'
+        f"<tbody>{''.join(rows)}</tbody></table>"
     )
-    return f"<table><thead><tr>{head}</tr></thead><tbody>{''.join(rows)}</tbody></table>"
 
 
 def card_html(card: Mapping[str, Any]) -> str:
@@ -40,4 +117,5 @@ def card_html(card: Mapping[str, Any]) -> str:
         return html.escape(", ".join(f"{k} {v}" for k, v in pairs) if pairs else str(value))
 
     rows = "".join(f"<tr><th>{html.escape(k)}</th><td>{told(v)}</td></tr>" for k, v in card.items())
-    return f"<table><caption>Run card</caption>{rows}</table>"
+    name = html.escape(str(card.get("run", "")), quote=True)
+    return f'<table id="run-{name}"><caption>Run card{f" of {name}" if name else ""}</caption>{rows}</table>'

@@ -2,6 +2,7 @@
 
 import functools
 import math
+import re
 
 import numpy as np
 import pytest
@@ -10,6 +11,7 @@ from lib.claims import claim
 from lib.claims.claim import Rule
 from lib.claims.court import Court, noted
 from lib.claims.cubes import Cubes
+from lib.claims.intervals import over
 from lib.studies.parameters import Parameters
 
 UP = Rule("above", 0.0)
@@ -21,9 +23,10 @@ def rises(i, s):
     return VALUES[i].mean()
 
 
-def added(court, *, compute=rises, kind="claim", **options):
-    """The claim that this court makes of one that rises."""
-    court.add("up", kind, "It rises", compute, UP, **{"statistic": "mean", "source": "us", "over": 60} | options)
+def added(court, *, id="up", compute=rises, kind="claim", rule=UP, **options):
+    """The claim that this court makes of one that rises; of these networks alone, unless said otherwise."""
+    given = {"statistic": "mean", "source": "us", "over": 60, "trained": False} | options
+    court.add(id, kind, "It rises", compute, rule, **given)
     return court.rows[-1]
 
 
@@ -32,6 +35,7 @@ def test_a_court_judges_as_claims_are_added(test, verdict):
     court = Court("07", P, test=test)
     row = added(court)
     assert (row.study, row.id, row.verdict, row.note) == ("07", "up@faces", verdict, "")
+    assert row.adjusted == verdict and (row.p < 0.001) == test
     assert row.ci_low < row.value < row.ci_high and row.n.startswith("60 images, 1 seed")
     assert list(claim.table(court.rows).columns) == list(claim.COLUMNS)
 
@@ -66,9 +70,77 @@ def test_draws_are_those_of_the_court():
     assert len(drawn) == 1 + 17
 
 
-def test_a_gate_that_is_not_passed_is_said_and_nothing_is_tested():
-    row = added(Court("07", P, unknown="no map has contrast"), gate="the fooling failed", note="as published")
-    assert row.verdict == "not tested" and row.note == "the fooling failed; as published" and math.isfinite(row.ci_low)
+def test_a_gate_that_is_not_passed_is_said_and_nothing_is_judged():
+    court = Court("07", P, unknown="no map has contrast", gates=("clean",))
+    court.gate("clean", "right on enough clean images", 0.35, Rule("above", 0.7))
+    court.gate("attacked", "the attack changes decisions", 0.9, Rule("above", 0.5))
+    row = added(court, gates=("attacked",), note="as published")
+    assert row.verdict == row.adjusted == "not testable here" and math.isfinite(row.ci_low)
+    assert row.note == "gate: right on enough clean images (above 0.7 asked, 0.35 found); as published"
+    assert added(Court("07", P, known_gates=court.known_gates), gates=("attacked",)).verdict == "supported"
+    with pytest.raises(ValueError, match="unknown gate of claim 'up' 'cleen'; did you mean clean"):
+        added(court, gates=("cleen",))
+
+
+def test_one_network_is_no_verdict_unless_others_tell_how_much_runs_vary():
+    alone = added(Court("07", P), trained=True)
+    assert alone.verdict == alone.adjusted == "one network" and alone.ci_low > 0
+    assert added(Court("07", P), trained=True, kind="check").verdict == "supported"
+    court, rng = Court("07", P), np.random.default_rng(0)
+    for arm in "abc":
+        values = 0.5 + 0.01 * rng.normal(size=(3, 1)) + 0.1 * rng.normal(size=(1, 60))
+        added(court, id=f"up/{arm}", compute=over(values), seeds=3, trained=True)
+    row = added(court, id="up/d", trained=True)
+    assert row.verdict == "supported"
+    assert row.ci_high - row.ci_low > alone.ci_high - alone.ci_low  # the others' variance is in it
+
+
+def test_differences_that_share_an_arm_have_no_more_freedom_than_its_runs():
+    """Of three differences between three arms of three runs each: six degrees of freedom, as without the sharing."""
+    rng, freedom = np.random.default_rng(0), []
+    values = {arm: rng.normal(size=(3, 1)) + 0.1 * rng.normal(size=(1, 60)) for arm in "abc"}
+    for named in (True, False):
+        court = Court("07", P, seeds=lambda arm: 3)
+        for a, b in ("ab", "ac", "bc"):
+            more = {"arms": (a, b)} if named else {"seeds": 3}
+            added(court, id=f"up/{a}{b}", compute=over(values[a] - values[b]), trained=True, **more)
+        freedom.append(court._freedom([0, 1, 2]))
+    assert freedom == [6.0, math.inf]
+
+
+def test_what_nobody_would_act_on_is_negligible():
+    small = functools.partial(added, compute=lambda i, s: 0.005 + 0.01 * (VALUES[i].mean() - 0.5), measure="accuracy")
+    row = small(Court("07", P))
+    assert row.verdict == "negligible" and row.rule.endswith("negligible if it lies inside ±0.02") and row.p < 0.001
+    assert small(Court("07", P), rule=Rule("above", 0.1)).verdict == "contradicted"
+    assert small(Court("07", P), rule=Rule("within", 0.1)).verdict == "supported"
+    with pytest.raises(ValueError, match="unknown measure 'acuracy'; did you mean accuracy"):
+        small(Court("07", P), measure="acuracy")
+
+
+def test_two_primaries_with_one_id_are_refused():
+    court = Court("07", P)
+    added(court, kind="primary")
+    with pytest.raises(ValueError, match="two primaries are called 'up@faces'"):
+        added(court, kind="primary")
+    added(court)  # a claim of that name is another matter
+
+
+def test_primaries_are_named_before_anything_is_stated():
+    court = Court("07", P, primaries=("up/plain",))
+    assert added(court).kind == "claim" and added(court.within("plain")).kind == "primary"
+
+
+def test_an_inconclusive_claim_says_what_would_settle_it():
+    rng = np.random.default_rng(1)
+    wide = 0.03 + 0.2 * rng.normal(size=(1, 60)) * np.ones((3, 1))
+    row = added(Court("07", P), compute=over(wide - wide.mean() + 0.03), seeds=3, trained=True)
+    found = re.search(r"settled by about (\d+) images if the value stays", row.note)
+    assert row.verdict == "inconclusive"
+    assert int(found[1]) == math.ceil(60 * ((row.ci_high - row.value) / row.value) ** 2)  # widths fall as the root of images
+    runs = np.array([[0.4], [-0.2], [0.1]]) + 0.001 * rng.normal(size=(1, 60))
+    row = added(Court("07", P), compute=over(runs), seeds=3, trained=True)
+    assert re.search(r"settled by about \d+ training runs if", row.note) and "images" not in row.note
 
 
 def test_without_interval_the_note_says_why():
@@ -77,12 +149,6 @@ def test_without_interval_the_note_says_why():
     assert nothing(court).note == "no map has contrast; as published"
     assert nothing(court, unknown="none succeeded").note == "none succeeded; as published"
     assert nothing(court.within("", test=False)).note == "as published"  # nothing is judged, nothing to excuse
-
-
-def test_one_training_run_is_noted_where_it_says_something():
-    court = Court("07", P, one_seed="one run")
-    assert added(court).note == added(court, kind="open question").note == "one run"
-    assert added(court, kind="control").note == added(court, theorem=True).note == added(court, seeds=2).note == ""
 
 
 @pytest.mark.parametrize(("options", "named"), [({"over": None}, "over ''"), ({"arms": ()}, r"arms \(\)")])

@@ -3,29 +3,35 @@
 import json
 import re
 from html.parser import HTMLParser
+from urllib.parse import unquote
 
-import nbformat
 import pandas as pd
 import pytest
 
 from lib.claims import claim, intervals
-from lib.claims.claim import Rule
-from lib.claims.court import Court
 from lib.reports import index as index_
-from lib.reports import ledger, pages
+from lib.reports import ledger, pages, report
 from lib.runs import profiles
-from lib.studies.parameters import Parameters
-from lib.system import files, paths
+from lib.system import paths
+from tests.reports.finished import RUN, finish, ledger_in_process, outdate
+
+
+@pytest.fixture
+def quick(home, monkeypatch):
+    """The index's notebook runs in this process, which takes no kernel to start."""
+    monkeypatch.setattr(index_.headless, "execute", ledger_in_process)
+    return home
 
 
 class Page(HTMLParser):
     def __init__(self, text: str):
         super().__init__()
-        self.images, self.links, self.loads = [], [], []
+        self.images, self.links, self.loads, self.ids = [], [], [], set()
         self.feed(text)
 
     def handle_starttag(self, tag, attrs):
         found = dict(attrs)
+        self.ids.add(found.get("id", found.get("name", "") if tag == "a" else ""))
         if tag == "img":
             self.images.append(found)
         if tag == "a":
@@ -44,70 +50,24 @@ def problems(path) -> list[str]:
         source = image.get("src", "")
         if not source.startswith("data:") and not (path.parent / source).exists():
             found.append(f"missing figure {source}")
-    found += [
-        f"dead link {u}"
-        for u in page.links
-        if not re.match(r"(#|https?:|mailto:)", u) and not (path.parent / u.split("#")[0]).exists()
-    ]
+    ids = {path: page.ids}
+    for link in page.links:
+        file, _, place = link.partition("#")
+        target = (path.parent / file).resolve() if file else path
+        if re.match(r"(https?:|mailto:)", link):
+            continue
+        if not target.exists():
+            found.append(f"dead link {link}")
+        elif place and target.suffix == ".html":
+            if target not in ids:
+                ids[target] = Page(target.read_text()).ids
+            if unquote(place) not in ids[target]:
+                found.append(f"no such place {link}")
     return found
 
 
-RUN = "01-attention-shift"
-
-
-def finish(run=RUN, profile="laptop", verdicts=("up", "down"), widget=False):
-    """A run that has finished, with a small notebook in the place of the real one."""
-    v = nbformat.v4
-    png = "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNk+M9QDwADhgGAWjR9awAAAABJRU5ErkJggg=="
-    figures = paths.figures(profile) / run
-    files.write_bytes(figures / "a.png", b"png")
-    shown = v.new_output(
-        "display_data", {"image/png": png}, metadata={"image/png": {"alt": 'A "quoted" figure', "file": f"{run}/a.png"}}
-    )
-    inline = v.new_output("display_data", {"image/png": png}, metadata={"image/png": {"alt": "inline"}})
-    cells = [
-        v.new_markdown_cell("# A title"),
-        v.new_code_cell("show()", outputs=[shown, inline]),
-        v.new_code_cell(
-            "secret_widget()", metadata={"tags": ["interactive"]}, outputs=[v.new_output("stream", text="a widget")]
-        ),
-        v.new_code_cell("hidden_input()", metadata={"tags": ["hide-input"]}, outputs=[v.new_output("stream", text="shown")]),
-    ]
-    content = v.new_notebook(cells=cells, metadata={"kernelspec": {"name": "python3", "display_name": "Python 3"}})
-    if widget:
-        content.metadata["widgets"] = {
-            "application/vnd.jupyter.widget-state+json": {"state": {}, "version_major": 2, "version_minor": 0}
-        }
-    folder = paths.results(profile, run)
-    folder.mkdir(parents=True, exist_ok=True)
-    nbformat.write(content, folder / "executed.ipynb")
-    court = Court(run[:2], Parameters(), test=profile != "smoke", over=20)
-    for name in verdicts:
-        court.add(
-            name,
-            "claim",
-            f"It goes {name}",
-            lambda i, s, n=name: 1.0 if n == "up" else -1.0,
-            Rule("above", 0),
-            statistic="x",
-            source="y",
-        )
-    files.write_bytes(figures / "claims.csv", claim.table(court.rows).to_csv(index=False).encode())
-    files.write_json(figures / "figures.json", [{"file": f"{run}/a.png", "alt": "A figure", "hero": True}])
-    record = {
-        "run": run,
-        "profile": profile,
-        "seconds": 1.0,
-        "started": "2026-01-01T00:00",
-        "parameters": {"eps": [0.1], "profile": profile},
-        "versions": {},
-    }
-    files.write_json(folder / "run.json", record)
-    files.write_json(figures / "run.json", record)
-
-
 @pytest.mark.parametrize("widget", [False, True])
-def test_a_report_is_offline_with_alt_text_and_code_behind_a_toggle(home, widget):
+def test_a_report_is_offline_with_alt_text_and_code_behind_a_toggle(quick, widget):
     finish(widget=widget)
     path = index_.publish(RUN, "laptop")
     assert problems(path) == []
@@ -118,28 +78,33 @@ def test_a_report_is_offline_with_alt_text_and_code_behind_a_toggle(home, widget
     assert "hidden_input" not in text and "shown" in text
     assert "<title>A title</title>" in text and 'href="index.html"' in text
     assert "unpkg" not in text and "cdnjs" not in text
-    assert len(text) < 200_000 and 'href="report.css"' in text
+    assert len(text) < 100_000 and 'href="report.css"' in text
+    assert 'id="figure-a"' in text  # where the ledger leads
     assert ".jp-RenderedHTMLCommon" in (path.parent / "report.css").read_text()  # the styles that all pages share
 
 
 def test_problems_are_found_where_there_are_some(home):
     """The check itself can fail."""
     bad = home / "bad.html"
-    bad.write_text('<script src="https://cdn.x/y.js"></script><img src="gone.png" alt=""><a href="nowhere.html">x</a>')
-    assert len(problems(bad)) == 4
+    bad.write_text(
+        '<script src="https://cdn.x/y.js"></script><img src="gone.png" alt=""><a href="nowhere.html">x</a><a href="#z">'
+    )
+    assert len(problems(bad)) == 5
 
 
 def test_the_index_shows_what_has_finished_and_what_has_not(home):
-    finish(verdicts=("up", "down"))
+    finish()
     index_.publish(RUN, "laptop")
     index = paths.figures("laptop") / "index.html"
     assert problems(index) == []
     text = index.read_text()
-    assert "1 supported, 1 contradicted, 0 inconclusive" in text and f"{RUN}.html" in text and "It goes up" in text
+    assert "1 supported, 1 contradicted, 0 negligible, 0 inconclusive" in text and "It goes up &lt;here&gt;" in text
+    assert f'href="{RUN}.html#figure-a"' in text and f'href="{RUN}.html#claim-down"' in text and f'id="run-{RUN}"' in text
+    assert text.index(">Gallery<") < text.index(">Ledger<") < text.index('id="ledger"')
     table = pd.read_csv(paths.figures("laptop") / "claims.csv", dtype={"study": str})
     assert list(table.columns) == list(claim.COLUMNS) and table.verdict.to_list() == ["supported", "contradicted"]
     # another study finishes: the index follows; nothing new: it is left alone
-    finish("02-other", verdicts=("up",))
+    finish("02-other", made=("up",))
     before = index.stat().st_mtime_ns
     index_.index("laptop")
     assert index.stat().st_mtime_ns > before and "02-other.html" in index.read_text()
@@ -148,12 +113,12 @@ def test_the_index_shows_what_has_finished_and_what_has_not(home):
     assert index.stat().st_mtime_ns == before
 
 
-def test_an_index_without_any_study_says_so(home):
+def test_an_index_without_any_study_says_so(quick):
     text = index_.index("laptop").read_text()
     assert "not run yet" in text and "No study has finished yet" in text
 
 
-def test_deviations_are_collected_from_comments_and_shown(home, tmp_path):
+def test_deviations_are_collected_from_comments_and_shown(quick, tmp_path):
     (tmp_path / "a.py").write_text(
         '"""# deviation: no comment."""\nx = 1  # deviation: beside code\n'
         "def f():\n    # deviation: one <thing>;\n    # another.\n    return x\n"
@@ -176,18 +141,74 @@ def test_deviations_decide_the_index(home, monkeypatch):
     assert ledger.signature("laptop") != before
 
 
-def test_the_closing_lines(home, capsys):
+def test_the_closing_lines(quick, capsys):
     finish()
     index_.index("laptop")
     pages.tell("laptop")
     out = capsys.readouterr().out.splitlines()
     assert out == [
-        "01 Attention shift: 1 supported, 1 contradicted, 0 inconclusive",
+        "01 Attention shift: 1 supported, 1 contradicted, 0 negligible, 0 inconclusive",
         str(paths.figures("laptop") / "index.html"),
     ]
 
 
-def test_smoke_is_watermarked_and_judges_nothing(home):
+def test_claims_of_an_older_version_are_refused_and_the_others_shown(quick, capsys):
+    finish()
+    finish("02-other", made=("up",))
+    outdate()
+    with pytest.raises(
+        ValueError, match=f"laptop/{RUN}/claims.csv is of another version .it lacks p, adjusted.; judge it anew"
+    ):
+        ledger.claims_of("laptop", RUN)
+    text = index_.index("laptop").read_text()
+    assert f"of an older version: {RUN} of profile laptop. To judge them anew: make report PROFILE=laptop" in text
+    assert f'data-run="{RUN}"' not in text and 'data-run="02-other"' in text
+    assert ledger.all_claims("laptop").study.to_list() == ["02"]
+    pages.tell("laptop")
+    assert "make report PROFILE=laptop" in capsys.readouterr().out.splitlines()[0]
+    # where nothing is of this version, the old table stays
+    outdate("02-other")
+    before = (paths.figures("laptop") / "claims.csv").read_bytes()
+    assert "all runs of profile laptop" in index_.index("laptop").read_text()
+    assert (paths.figures("laptop") / "claims.csv").read_bytes() == before != b""
+
+
+def test_verdicts_that_there_are_none_are_refused(home):
+    finish()
+    path = paths.figures("laptop") / RUN / "claims.csv"
+    path.write_text(path.read_text().replace("contradicted,", "refuted,"))
+    with pytest.raises(ValueError, match="another version"):
+        ledger.claims_of("laptop", RUN)
+
+
+def test_all_pages_say_one_commit_or_that_they_differ(quick):
+    def told():
+        pages_ = [report.page(run, "laptop").read_text() for run in (profiles.LEDGER, RUN, "02-other")]
+        return [report.COMMIT.search(p)[0] for p in pages_]
+
+    finish()
+    finish("02-other")
+    index_.publish(RUN, "laptop", with_index=False)
+    index_.publish("02-other", "laptop")
+    assert told() == ["All results of this profile: commit abc123", *["Commit abc123, as all results of this profile"] * 2]
+    finish("02-other", commit="def456")
+    index_.publish("02-other", "laptop")
+    index, first, second = told()
+    assert index == f"The results of this profile come from 2 commits: abc123 ({RUN}); def456 (02-other)"
+    assert first == "Commit abc123, other results of this profile have others" and second.startswith("Commit def456, other")
+
+
+def test_the_index_follows_other_profiles(home):
+    """It shows their results beside its own."""
+    finish()
+    before = ledger.signature("laptop")
+    finish(profile="smoke")
+    assert ledger.signature("laptop") == before  # which judges nothing
+    finish(profile="datasets")
+    assert ledger.signature("laptop") != before
+
+
+def test_smoke_is_watermarked_and_judges_nothing(quick):
     finish(profile="smoke")
     path = index_.publish(RUN, "smoke")
     assert "Nothing here is a result" in path.read_text()
@@ -214,23 +235,34 @@ def test_committed_reports_are_offline_with_alt_text(path):
 def test_committed_figures_are_whole_and_small(profile):
     folder = paths.PROJECT / "figures" / profile
     assert sum(f.stat().st_size for f in folder.rglob("*") if f.is_file()) < 12 * 2**20
+    older = ledger.outdated(profile)
     index = pd.read_csv(folder / "claims.csv", dtype={"study": str})
-    assert list(index.columns) == list(claim.COLUMNS) and set(index.verdict) <= {
-        "supported",
-        "contradicted",
-        "inconclusive",
-        "not tested",
-    }
     for run in profiles.declared_runs(profile):
-        own = pd.read_csv(folder / run / "claims.csv", dtype={"study": str})
-        assert set(own.id) <= set(index.id[index.study == run[:2]])
+        own = pd.read_csv(folder / run / "claims.csv", dtype={"study": str, "note": str})
         record = json.loads((folder / run / "run.json").read_text())
+        if run in older:  # what an older version judged is shown as it is, until it is judged anew
+            continue
+        assert list(index.columns) == list(claim.COLUMNS) and set(own.id) <= set(index.id[index.study == run[:2]])
         # the committed results are those of the profile as it stands
         assert record["parameters"] == profiles.parameters(run, profile).model_dump(mode="json")
-        for row in own.itertuples():  # verdicts follow from the rule that stands beside them
-            kind, threshold = re.search(r"lies (above|below|inside) ±?(-?[\d.e-]+)", row.rule).groups()
-            rule = Rule({"inside": "within"}.get(kind, kind), float(threshold))
-            if row.verdict == "not tested":
-                assert isinstance(row.note, str) and row.note, f"{row.id} must say why it was not tested"
-                continue
-            assert rule.judge(intervals.Interval(row.value, row.ci_low, row.ci_high, "")) == row.verdict, row.id
+        for row in own.itertuples():
+            assert not follows(row), (row.id, follows(row))
+
+
+def follows(row) -> str:
+    """What is wrong with a row's verdicts, which follow from the rule, the interval, the gates and p; empty if nothing."""
+    kind, threshold = re.search(r"lies (above|below|inside) ±?(-?[\d.e-]+)", row.rule).groups()
+    rule = claim.Rule({"inside": "within"}.get(kind, kind), float(threshold))
+    delta = re.search(r"negligible if it lies inside ±([\d.e-]+)", row.rule)
+    if row.verdict == "not tested":
+        return "" if isinstance(row.note, str) and row.note else "must say why it was not tested"
+    if row.verdict == "not testable here":
+        return "" if "gate: " in str(row.note) else "must say which gate failed"
+    found = rule.judge(intervals.Interval(row.value, row.ci_low, row.ci_high, ""), float(delta[1]) if delta else 0.0)
+    if row.verdict == "one network":
+        return "" if "1 seed" in row.n or "one network" in row.n else "rests on more than one network"
+    if found != row.verdict:
+        return f"the rule gives {found}"
+    if row.adjusted not in (row.verdict, "inconclusive") or (row.kind == "check" and row.adjusted != row.verdict):
+        return f"{row.adjusted} cannot come of it"
+    return "decided with a p above .05" if row.adjusted in claim.DECIDED and row.p > 0.05 and row.kind != "check" else ""

@@ -233,7 +233,8 @@ def test_figures_need_alt_text_and_bring_their_numbers(home):
         run.show(plt.figure(), "empty", " ")
     fig, ax = plt.subplots()
     ax.plot([0, 1])
-    shown = run.show(fig, "line", "A line that rises", pd.DataFrame({"x": [0, 1]}), line_art=True)
+    shown = run.show(fig, "line", "A line that rises", pd.DataFrame({"x": [0, 1]}), line_art=True, claims=("rises",))
+    assert files.read_json(run.figures / "figures.json")[0]["claims"] == ["rises"]
     assert {p.name for p in run.figures.iterdir()} == {"line.png", "line.svg", "line.csv", "figures.json"}
     assert shown.metadata == {"alt": "A line that rises", "file": "01-attention-shift/line.png"}
     assert not plt.get_fignums()[1:]  # the shown figure is closed

@@ -1,4 +1,4 @@
-"""Study 2's statistics: retention, and how often a network decides by shape.
+"""Study 2's statistics: retention, the ratio of stylised to clean accuracy, and how often a network decides by shape.
 
 Statistics are functions of the images and of the seeds that they are computed on (`lib.claims.intervals`). Retention is, of
 the images that a network gets right as they are, the share that it still gets right after a change.
@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from lib.claims import cubes as cubes_
-from lib.claims.intervals import Statistic
+from lib.claims.intervals import Statistic, minus
 
 
 @dataclass
@@ -27,17 +27,28 @@ class Cubes(cubes_.Cubes):
         least = min(int(self.values[arm, "clean", 0.0].sum(1).min()) for arm in arms)
         return f"rests on {least} right images in the network with fewest, fewer than 200" if least < 200 else ""
 
+    def ratio(self, arm: str, level: float) -> Statistic:
+        """Accuracy on stylised images over that on clean ones, the paper's ratio; NaN where nothing is right."""
+        stylised, clean = self.mean(arm, "style", level), self.mean(arm, "clean")
+
+        def statistic(i: np.ndarray, s: np.ndarray) -> float:
+            right = clean(i, s)
+            return stylised(i, s) / right if right > 0 else float("nan")
+
+        return statistic
+
     def retention(self, arm: str, measure: str, level: float) -> Statistic:
         """Right before and after over right before, mean over seeds; NaN where a network has too few right images."""
-        before, after = self.values[arm, "clean", 0.0], self.values[arm, measure, level]
+        before = self.values[arm, "clean", 0.0].astype(float)
+        both = self.values[arm, measure, level] * before
         enough = (before.sum(1) >= self.min_correct).all()
 
         def statistic(i: np.ndarray, s: np.ndarray) -> float:
-            b, a = before[s][:, i], after[s][:, i]
-            count = b.sum(1)
+            times = np.bincount(i, minlength=before.shape[1]).astype(float)  # each image is drawn
+            count = before[s] @ times
             if not enough or (count == 0).any():
                 return float("nan")
-            return float(((a * b).sum(1) / count).mean())
+            return float((both[s] @ times / count).mean())
 
         return statistic
 
@@ -51,3 +62,18 @@ def shape_bias(cubes: Cubes, arm: str) -> Statistic:
         return a / (a + b) if a + b > 0 else float("nan")
 
     return statistic
+
+
+def robustness(cubes: Cubes, arm: str, level: float) -> Statistic:
+    """How much more often an arm is right under PGD than the standard network."""
+    return minus(cubes.mean(arm, "pgd", level), cubes.mean("standard", "pgd", level))
+
+
+def underfit_seeds(cubes: Cubes, seeds: int) -> list[int]:
+    """The seeds in which Underfit is a network of its own; in the others it is the standard one, and no control."""
+    changed = [(m, v) for arm, m, v in cubes.values if arm == "standard" and m in ("clean", "saturation", "shuffle")]
+
+    def same(seed: int) -> bool:
+        return all((cubes.values["underfit", m, v][seed] == cubes.values["standard", m, v][seed]).all() for m, v in changed)
+
+    return [seed for seed in range(seeds) if not same(seed)]

@@ -1,5 +1,10 @@
-"""Study 6: the claims of pathways under attack, judged from `statistics`."""
+"""Study 6: the claims of pathways under attack, judged from `statistics`.
 
+Top neurons are the K of a layer whose medians over a class's images are highest: O those of the original (source) class, T
+those of the target class. What is said of the attack's effect stands behind a gate: it reaches its aim on half of the images.
+"""
+
+import numpy as np
 import pandas as pd
 
 from lib.claims.claim import Claim, Kind, Rule
@@ -13,21 +18,35 @@ SPEC = "expected at this scale; not in the paper"
 EMPTY = "Without interval: for a seed or a draw of images the group of neurons is empty."
 NEVER = "Without interval: for a seed or a draw of images the attack succeeds on none."
 UP, DOWN = Rule("above", 0.0), Rule("below", 0.0)
-REACH = "share of images that reach the target class"
-# by group: whose class, its name, what its neurons do as the attack grows, what the attack makes them, and the rule
-GROUPS = {"target": ("target", "T \\ O", "join", "excited", UP), "original": ("source", "O \\ T", "leave", "inhibited", DOWN)}
-Row = tuple[str, Kind, str, Statistic, Rule, str, str]  # id, kind, statement, its statistic, rule, statistic in words, source
+REACH = "share of the images that are not taken for the target class as they are, which reach it"
+SUCCEEDS = 0.5  # of images at the strongest attack, or else its pathways are those of failures
+AIMED = Rule("above", SUCCEEDS)
+ALONE = "top neurons of the {} class that are none of the {} class's"
+TARGETS, SOURCES = ALONE.format("target", "original"), ALONE.format("original", "target")
+# by group: whose class, its neurons in words, what they do as the attack grows, what the attack makes them, and the rule
+GROUPS = {"target": ("target", TARGETS, "join", "excited", UP), "original": ("source", SOURCES, "leave", "inhibited", DOWN)}
+# id, kind, statement, its statistic, rule, statistic in words, source, measure
+Row = tuple[str, Kind, str, Statistic, Rule, str, str, str]
+
+
+def primaries(p: Parameters) -> tuple[str, ...]:
+    """The ids of what Bluff's authors see in their graphs, for the first network and pair of classes."""
+    told = ("shared-falls", "early-change-less", "target-excited", "original-leave")
+    return tuple(f"{id}/{p.architectures[0]}/{p.pairs[0]}" for id in told)
 
 
 def judge(table: pd.DataFrame, p: Parameters, *, test: bool = True) -> list[Claim]:
     """Every claim, for every network and pair."""
     pathways = statistics.measured(table, p)
-    court = Court("06", p, test=test, seeds=p.seeds, draws=DRAWS, unknown=EMPTY)
+    court = Court("06", p, test=test, seeds=p.seeds, draws=DRAWS, unknown=EMPTY, primaries=primaries(p))
     for (arch, pair), path in pathways.items():
         about = f" ({arch}, {pair.replace('>', ' → ')})."
         own = court.within(f"{arch}/{pair}", about, over=path.scored.images(pair))
-        for id, kind, statement, compute, rule, statistic, source in (*_reached(path), *_by_depth(path), *_moved(path)):
-            own.add(id, kind, statement, compute, rule, statistic=statistic, source=source)
+        reached = path.success("pgd", -1)(np.arange(path.scored.images(pair)), np.arange(p.seeds))
+        own.gate(f"reaches {arch} {pair}", "the strongest attack reaches its aim, share of images", reached, AIMED)
+        for gates, rows in (((), _reached(path)), ((), _shared(path)), ((f"reaches {arch} {pair}",), _moved(path))):
+            for id, kind, statement, compute, rule, statistic, source, measure in rows:
+                own.add(id, kind, statement, compute, rule, statistic=statistic, source=source, measure=measure, gates=gates)
         _selection(own, path)
     for arch in p.architectures:
         alike, other = ([pathways[arch, pair] for pair in pairs] for pairs in (p.similar, p.dissimilar))
@@ -37,8 +56,10 @@ def judge(table: pd.DataFrame, p: Parameters, *, test: bool = True) -> list[Clai
             f"{told(p.similar)} share more top neurons than {told(p.dissimilar)}",
             minus(shared(alike), shared(other)),
             UP,
-            statistic="|O ∩ T| / K, mean of the layers: pairs that look alike minus pairs that do not",
+            statistic="share of the top neurons that are top neurons of both classes, mean of the layers: pairs that look "
+            "alike minus pairs that do not",
             source=SPEC,
+            measure="share",
             over=min(path.scored.images(path.pair) for path in (*alike, *other)),
             note="The interval is over images and seeds, not over pairs of classes.",
         )
@@ -67,15 +88,16 @@ def _reached(path: Pathways) -> list[Row]:
     """Whether the attack does what it is for."""
     strong, weak, noise = path.success("pgd", -1), path.success("pgd", 0), path.success("noise", -1)
     says = "A stronger targeted attack succeeds more often"
-    beyond = "It succeeds more often than a random direction of the same size"
+    beyond = "A targeted attack succeeds more often than a random direction of the same size"
+    over_noise = f"{REACH}, {_over_noise(path.p)}"
     return [
-        ("success", "claim", says, minus(strong, weak), UP, f"{REACH}, {_grows(path.p)}", SPEC),
-        ("success-over-noise", "control", beyond, minus(strong, noise), UP, f"{REACH}, {_over_noise(path.p)}", OURS_ALONE),
+        ("success", "claim", says, minus(strong, weak), UP, f"{REACH}, {_grows(path.p)}", SPEC, "share"),
+        ("success-over-noise", "control", beyond, minus(strong, noise), UP, over_noise, OURS_ALONE, "share"),
     ]
 
 
-def _by_depth(path: Pathways) -> list[Row]:
-    """What early layers have in common, and how much less they change."""
+def _shared(path: Pathways) -> list[Row]:
+    """What early layers have in common."""
     if len(path.layers) == 1:
         return []
     first, last = thirds(path.layers)
@@ -83,6 +105,9 @@ def _by_depth(path: Pathways) -> list[Row]:
     def falls(over_chance: bool) -> Statistic:
         return minus(*(mean([path.shared(n, over_chance) for n in part]) for part in (first, last)))
 
+    both = "share of the top neurons that are top neurons of both classes"
+    thirds_ = "the first third of the layers minus the last"
+    beyond = "Two classes share fewer top neurons in late layers than in early ones beyond what two random sets share"
     return [
         (
             "shared-falls",
@@ -90,37 +115,44 @@ def _by_depth(path: Pathways) -> list[Row]:
             "Two classes share fewer top neurons in late layers than in early ones",
             falls(False),
             UP,
-            "|O ∩ T| / K, the first third of the layers minus the last",
+            f"{both}, {thirds_}",
             SPEC,
+            "share",
         ),
         (
             "shared-falls-over-chance",
             "control",
-            "The same beyond what two random sets of top neurons share, which is more in narrow layers",
+            beyond,
             falls(True),
             UP,
-            "(|O ∩ T| / K - K / C) / (1 - K / C), the first third of the layers minus the last",
+            f"{both}, moved and scaled so that random sets have 0 (narrow layers: more) and equal sets 1, {thirds_}",
             OURS_ALONE,
-        ),
-        (
-            "early-change-less",
-            "claim",
-            "Early layers change less under attack than late ones",
-            minus(path.correlation("pgd", -1, first), path.correlation("pgd", -1, last)),
-            UP,
-            "Spearman correlation of attacked and clean medians over channels, the first third of the layers minus the last, "
-            f"PGD at L2 {path.p.strengths[-1]:g}",
-            SPEC,
+            "share",
         ),
     ]
 
 
 def _moved(path: Pathways) -> list[Row]:
-    """What becomes of the neurons that one class alone uses."""
+    """How much less early layers change, and what becomes of the neurons that one class alone uses."""
     deep = f"the last {LAST} layers" if len(path.layers) >= LAST else "the only layer"
     rows: list[Row] = []
+    if len(path.layers) > 1:
+        first, last = thirds(path.layers)
+        rows.append(
+            (
+                "early-change-less",
+                "claim",
+                "Early layers change less under attack than late ones",
+                minus(path.correlation("pgd", -1, first), path.correlation("pgd", -1, last)),
+                UP,
+                "Spearman correlation of attacked and clean medians over channels, the first third of the layers minus the "
+                f"last, PGD at L2 {path.p.strengths[-1]:g}",
+                SPEC,
+                "correlation",
+            )
+        )
     for group, (whose, name, joins, made, rule) in GROUPS.items():
-        measure = f"change of the medians of {name} in the last layer, in units of the layer's mean"
+        measure = f"change of the medians of the {name}, last layer, in units of the layer's mean"
         moved = path.moved("pgd", -1, group)
         rows += [
             (
@@ -129,8 +161,9 @@ def _moved(path: Pathways) -> list[Row]:
                 f"As the attack grows, neurons of the {whose} class {joins} the top neurons",
                 minus(path.kept("pgd", -1, group), path.kept("pgd", 0, group)),
                 rule,
-                f"share of {name} among the top neurons of {deep}, the same images, {_grows(path.p)}",
+                f"share of the {name} that are top neurons of the attacked images, {deep}, same images, {_grows(path.p)}",
                 SPEC,
+                "share",
             ),
             (
                 f"{whose}-{made}",
@@ -140,15 +173,18 @@ def _moved(path: Pathways) -> list[Row]:
                 rule,
                 f"{measure}, PGD at L2 {path.p.strengths[-1]:g}",
                 SPEC,
+                "medians",
             ),
             (
                 f"{whose}-{made}-over-noise",
                 "control",
-                f"The {whose} class's own neurons are {made} more than by a random direction of the same size",
+                f"The {whose} class's own neurons of the last layer are {made} more by the attack than by a random direction "
+                "of the same size",
                 minus(moved, path.moved("noise", -1, group)),
                 rule,
                 f"{measure}, {_over_noise(path.p)}",
                 OURS_ALONE,
+                "medians",
             ),
         ]
     return rows
@@ -160,7 +196,7 @@ def _selection(court: Court, path: Pathways) -> None:
     if weakest is None:
         return
     at = f"PGD at L2 {path.p.strengths[weakest]:g}"
-    new = "share of the top neurons that are in neither O nor T, all layers"
+    new = "share of the top neurons that are top neurons of neither class on clean images, all layers"
     few = int(path.scored.success(path.arch, path.pair, "pgd")[:, weakest].sum())
     own = path.new_among_successes("pgd", weakest)
     court.add(
@@ -172,6 +208,7 @@ def _selection(court: Court, path: Pathways) -> None:
         UP,
         statistic=f"{new}: successes minus as many images at random, {at}, the weakest with {FEW} successes for each seed",
         source=OURS_ALONE,
+        measure="share",
         note=f"{few} successes of all seeds.",
         unknown=NEVER,
     )
@@ -183,5 +220,6 @@ def _selection(court: Court, path: Pathways) -> None:
         UP,
         statistic=f"{new}, successes alone: {at} minus {path.p.strengths[-1]:g}",
         source="released data of Das et al. 2020",
+        measure="share",
         unknown=NEVER,
     )

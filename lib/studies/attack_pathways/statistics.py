@@ -92,9 +92,16 @@ class Pathways:
         return top(source, self.k[layer]), top(target, self.k[layer])
 
     def success(self, attack: str, strength: int) -> Statistic:
-        """The share of images on which the attack of a strength (by number) reaches its class."""
+        """The share of images on which the attack of a strength (by number) reaches its class, of those that the network does
+        not take for that class as they are; NaN where it takes all so."""
         won = self.scored.success(self.arch, self.pair, attack)[:, strength]
-        return lambda i, s: float(won[s][:, i].mean())
+        there = self.scored.success(self.arch, self.pair, "source")[:, 0]
+
+        def statistic(i: np.ndarray, s: np.ndarray) -> float:
+            left = ~there[s][:, i]
+            return float(won[s][:, i][left].mean()) if left.any() else float("nan")
+
+        return statistic
 
     def shared(self, layer: str, over_chance: bool = False) -> Statistic:
         """|O ∩ T| / K; `over_chance` moves the K/C that two sets drawn at random have in common to 0, and leaves 1 at 1."""

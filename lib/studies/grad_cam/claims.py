@@ -19,6 +19,12 @@ EXACT = 1e-4  # relative, in float32
 Row = tuple[str, Kind, str, str, str, Rule, str, str]
 
 
+def primaries(p: Parameters) -> tuple[str, ...]:
+    """The ids of what a reader of Selvaraju et al. would name, on a published network and photographs."""
+    told = ("photo-two", "photo-late-beats-middle", "photo-removal-positive-score", "photo-removal-counterfactual-score")
+    return tuple(f"{id}/{p.published}" for id in (*told, "photo-attack-moves-map"))
+
+
 def judge(table: pd.DataFrame, p: Parameters, *, test: bool = True) -> list[Claim]:
     """Every claim, for every network that has its measure: without masks, say, nothing lies on an object."""
     unknown = "Without interval: every map of this kind is empty."

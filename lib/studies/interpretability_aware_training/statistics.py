@@ -12,8 +12,9 @@ import numpy as np
 import pandas as pd
 
 from lib.claims.cubes import Cubes
-from lib.claims.intervals import Statistic, over
-from lib.studies.interpretability_aware_training.plan import RELEASED, label
+from lib.claims.intervals import Statistic, minus, over, parts, together
+from lib.claims.measures import measure
+from lib.studies.interpretability_aware_training.plan import RELEASED, Parameters, label, seeds_of
 from lib.system import paths
 
 
@@ -45,16 +46,43 @@ def constant(value: float) -> Statistic:
     return lambda i, s: float(value)
 
 
+def right(cubes: Cubes, arm: str, how: str, eps: float = 0.0) -> float:
+    """How often all networks of an arm are right."""
+    return float(cubes.values[arm, how, eps].mean(dtype=np.float64))
+
+
+def changed(cubes: Cubes, arm: str, before: str, after: str) -> Statistic:
+    """The share of images that a network is right on before or after something, and not both."""
+    return over(np.abs(cubes.values[arm, after, 0.0] - cubes.values[arm, before, 0.0]))
+
+
+def gains(cubes: Cubes, p: Parameters, draws: int) -> dict[str, float]:
+    """By arm, what it is at least more robust by than Normal: the lower end of the difference's interval."""
+    arms, of, normal = [a for a in p.arms if a != "normal"], measure("accuracy", difference=True), seeds_of(p, "normal")
+    found = []
+    for arm in arms:
+        gain = minus(*(cubes.mean(a, "strong", p.eps) for a in (arm, "normal")))
+        seeds = min(seeds_of(p, arm), normal)
+        found.append(parts(gain, images=cubes.images("strong"), seeds=seeds, draws=draws, of=of))
+    return {arm: interval.low for arm, interval in zip(arms, together(found), strict=True)}
+
+
 def survivors(cubes: Cubes, arm: str, eps: float) -> Statistic:
     """Tau of the released attack over the images whose prediction stays."""
     tau, kept = cubes.values[arm, "tau/released", eps], cubes.values[arm, "kept/released", eps]
     return over(np.where(kept > 0, tau, np.nan))
 
 
-def nobody(cubes: Cubes, arms: Sequence[str], eps: float) -> str:
-    """What to say where there is no survivor to average over."""
-    gone = [label(a) for a in arms if (cubes.values[a, "kept/released", eps].sum(1) == 0).any()]
-    return f"no image of a network of {' and '.join(gone)} keeps its prediction at this radius" if gone else ""
+def surviving(cubes: Cubes, arm: str, eps: float) -> np.ndarray:
+    """How many images that is, of each network (seed,)."""
+    tau, kept = cubes.values[arm, "tau/released", eps], cubes.values[arm, "kept/released", eps]
+    return ((kept > 0) & np.isfinite(tau)).sum(1)
+
+
+def survived(cubes: Cubes, arms: Sequence[str], eps: float) -> str:
+    """The same in words."""
+    told = [f"{label(a)} {', '.join(map(str, surviving(cubes, a, eps)))}" for a in arms]
+    return f"images that survive, of {cubes.images('kept/released')} a network: {'; '.join(told)}"
 
 
 def violations(cubes: Cubes, arm: str, suffix: str = "", tolerance: float = 1e-4) -> tuple[np.ndarray, np.ndarray]:
@@ -67,21 +95,12 @@ def violations(cubes: Cubes, arm: str, suffix: str = "", tolerance: float = 1e-4
     return np.asarray(applies), np.asarray(fails)
 
 
-def violated(cubes: Cubes, arm: str, suffix: str = "") -> Statistic:
-    """The number of successful attacks that violate Proposition 1; NaN where none succeeded."""
+def violated(cubes: Cubes, arm: str, suffix: str = "", *, share: bool = False) -> Statistic:
+    """The number of successful attacks that violate Proposition 1, or their share; NaN where none succeeded."""
     applies, fails = violations(cubes, arm, suffix)
-    return constant(fails.sum() if applies.sum() else np.nan)
-
-
-def share_violated(cubes: Cubes, arm: str, suffix: str = "") -> Statistic:
-    """The share of successful attacks that violate Proposition 1; NaN where none succeeded."""
-    applies, fails = violations(cubes, arm, suffix)
-
-    def statistic(i: np.ndarray, s: np.ndarray) -> float:
-        count = applies[s][:, i].sum()
-        return float(fails[s][:, i].sum() / count) if count else float("nan")
-
-    return statistic
+    if not applies.sum():
+        return constant(np.nan)
+    return constant(fails.sum() / applies.sum() if share else fails.sum())
 
 
 def tightness(cubes: Cubes, arm: str, eps: float) -> Statistic:

@@ -1,7 +1,21 @@
-"""Study 4's claims: what Heo et al. say of manipulated networks, the controls they left out, and what is left open."""
+"""Study 4's claims: what Heo et al. say of manipulated networks, the controls they left out, and what is left open.
+
+Gates, chosen before any verdict was drawn with them:
+
+* `right`: the original is right on more than .6 of clean images; a map of a network that does not know the class says little;
+* `success`: what follows from a fooling is asked where it succeeds on more than half of the images beyond the control's;
+* `plateau`: its success rate moves by less than .05 from the last but one quarter of its fine-tuning to the last, so that it is
+  not the number of steps that is judged (where two epochs at least were looked at);
+* `swappable`: an exact swap of the original's two maps would count on more than half of the mosaics: what active fooling is
+  trained for would be seen;
+* `attacked`, `withstood`: PGD changes a tenth at least of the control's right decisions, and leaves a tenth: between a network
+  that nothing moves and one that nothing holds no loss of robustness would show.
+"""
 
 import functools
 import itertools
+import math
+from typing import Any
 
 import pandas as pd
 
@@ -9,62 +23,52 @@ from lib.claims.claim import Claim, Rule
 from lib.claims.court import OURS, QUESTION, Court, noted
 from lib.claims.cubes import Cubes
 from lib.claims.intervals import Statistic, minus
+from lib.studies.model_manipulation import published, statistics
 from lib.studies.model_manipulation.plan import COSTLY, INTERPRETERS, KIND_NAMES, SWAPPED, Parameters, label, parsed, seeds_of
-from lib.studies.model_manipulation.statistics import (
-    SUCCESS,
-    auc,
-    calibration_error,
-    deleted,
-    fsr,
-    robustness_lost,
-    succeeded,
-    swap_rate,
-)
-from lib.system import paths
+from lib.studies.model_manipulation.statistics import CLASSES, SUCCESS, fsr, swap_rate
 
 SOURCE = "Heo et al. 2019"
 TABLE = f"{SOURCE}, its table of success rates"
+SWAPS = f"{SOURCE}, its table of active fooling"
 UP = Rule("above", 0.0)
+LARGE = Rule("above", SUCCESS)
 RARE = Rule("below", 0.1)
+RIGHT, RESTING, MOVED = Rule("above", 0.6), Rule("below", 0.05), Rule("above", 0.1)  # gates
 DEAD = "not defined: every map concerned is dead"
-ONE_SEED = "one fine-tuning of one network: the spread over seeds is unknown"
 UNSEEN = ("smoothgrad", "ig", "guided")  # interpreters that no fooling went through
-NETWORKS = {"vgg19": "VGG19", "resnet50": "ResNet50", "densenet121": "DenseNet121"}
+AGREE = {"layers": "Grad-CAM at the fooled layer and one stage before", "interpreters": "Grad-CAM and LRP_T"}
+WHICH = {"c1": "first", "c2": "second"}  # classes of a mosaic
 
 
-@functools.cache
-def published(kind: str, through: str, column: str) -> dict[str, float]:
-    """The published success rates of a passive fooling by network, as shares; empty where the paper has none."""
-    table = pd.read_csv(paths.published() / "model_manipulation.csv", keep_default_na=False, dtype={"value": float})
-    part = table[(table.table == "fsr") & (table.fooling == kind) & (table.through == through) & (table.column == column)]
-    return {NETWORKS[n]: v / 100 for n, v in zip(part.network, part.value, strict=True)}
+def fooling(arm: str) -> str:
+    """An arm in a sentence."""
+    return f"{'active fooling' if parsed(arm).kind == 'active' else 'fooling'} {label(arm).removeprefix('active ')}"
 
 
-def difference(a: dict[str, float], b: dict[str, float]) -> dict[str, float]:
-    return {network: a[network] - b[network] for network in a}
-
-
-def told(values: dict[str, float], sign: str = "") -> str:
-    """Published values as a note."""
-    return "published: " + ", ".join(f"{n} {v:{sign}.3f}" for n, v in values.items()) if values else ""
-
-
-def unmet(cubes: Cubes, arch: str, *needs: str) -> str:
-    """What to say of a claim where foolings that it needs (`ARM`, or `ARM:c1`) did not succeed; empty where all did."""
-    failed = [label(need.partition(":")[0]) for need in needs if not succeeded(cubes, arch, need)]
-    return f"not tested, since fooling {' and '.join(failed)} did not succeed" if failed else ""
+def foolings(p: Parameters) -> list[str]:
+    """All foolings at their full weight."""
+    return [f"{kind}-{name}" for kind in p.kinds for name in p.fooled]
 
 
 def passive(p: Parameters) -> list[str]:
     """The foolings but the active ones."""
-    return [f"{kind}-{name}" for kind in p.kinds if kind != "active" for name in p.fooled]
+    return [arm for arm in foolings(p) if parsed(arm).kind != "active"]
+
+
+def primaries(p: Parameters) -> tuple[str, ...]:
+    """The ids of the paper's claims on its first architecture: location fooling through LRP and Grad-CAM, at no cost in
+    accuracy, active fooling, and that what fools LRP carries over to Grad-CAM more than the other way round."""
+    told = ("fooled/location-lrp_t", "fooled/location-gradcam", "accuracy/location-gradcam", "active/gradcam")
+    return tuple(f"{id}/{p.architectures[0]}" for id in (*told, "transfer-asymmetric/location"))
 
 
 def judge(table: pd.DataFrame, p: Parameters, *, test: bool = True) -> list[Claim]:
     """All claims from the table of measurements."""
-    court = Court("04", p, Cubes.of(table), test, one_seed=ONE_SEED, unknown=DEAD)
+    court = Court("04", p, Cubes.of(table), test, unknown=DEAD, primaries=primaries(p))
     for arch in p.architectures:
-        of_one = court.within(arch, f" ({arch})", seeds=functools.partial(seeds_of, p, arch))
+        _gates(court, arch)
+        seeds = functools.partial(seeds_of, p, arch)
+        of_one = court.within(arch, f" ({arch})", seeds=seeds, gates=(f"right/{arch}",))
         _succeeds(of_one, arch)
         _keeps_deciding(of_one, arch)
         _transfers(of_one, arch)
@@ -75,55 +79,86 @@ def judge(table: pd.DataFrame, p: Parameters, *, test: bool = True) -> list[Clai
     return court.rows
 
 
+def _gates(court: Court, arch: str) -> None:
+    """What must hold of a network and of its foolings; see the module's docstring."""
+    c, p = court.cubes, court.p
+    clean = float(c.values[f"{arch}/base", "right", 0.0].mean())
+    court.gate(f"right/{arch}", f"the original {arch} network is right on clean images", clean, RIGHT)
+    for arm in foolings(p):
+        says, moved = fooling(arm), statistics.still_moving(c, f"{arch}/{arm}")
+        court.gate(f"success/{arch}/{arm}", f"{says} succeeds beyond the control", statistics.beyond(c, arch, arm), LARGE)
+        if math.isfinite(moved):
+            says = f"{says} has reached its plateau, by the change of its success rate over the last epochs"
+            court.gate(f"plateau/{arch}/{arm}", says, moved, RESTING)
+    for name in p.fooled if "active" in p.kinds else ():
+        says = f"an exact swap of the original's maps of {INTERPRETERS[name]} would count on most mosaics"
+        court.gate(f"swappable/{arch}/{name}", says, statistics.swappable(c, f"{arch}/base", name), LARGE)
+        for need, which in ((f"active-{name}:{c}", WHICH[c]) for c in CLASSES):
+            says = f"active fooling through {INTERPRETERS[name]} swaps the {which} class's map beyond the control"
+            court.gate(f"success/{arch}/{need}", says, statistics.beyond(c, arch, need), LARGE)
+    lost = statistics.broken(c, f"{arch}/none")
+    court.gate(f"attacked/{arch}", "PGD changes right decisions of the control", lost, MOVED)
+    court.gate(f"withstood/{arch}", "PGD leaves right decisions of the control", 1 - lost, MOVED)
+
+
+def _rests(court: Court, arch: str, arm: str) -> tuple[str, ...]:
+    """The gate of a fooling's plateau, where its epochs were looked at."""
+    return tuple(name for name in (f"plateau/{arch}/{arm}",) if name in court.known_gates)
+
+
+def _stands(court: Court, arch: str, *needs: str) -> tuple[str, ...]:
+    """The gates of what follows from foolings (`ARM`, or `ARM:c1`): they succeeded, and reached their plateaus."""
+    rests = [g for need in needs for g in _rests(court, arch, need.partition(":")[0])]
+    return (*(f"success/{arch}/{need}" for need in needs), *rests)
+
+
 def _succeeds(court: Court, arch: str) -> None:
     """Fooling works on the interpreter that it went through, on images it was not trained on."""
     c = court.cubes
     for arm in passive(court.p):
         kind, name = parsed(arm)[:2]
-        measure = f"t/{kind}/{name}"
-        own, drift = fsr(c, f"{arch}/{arm}", kind, name), fsr(c, f"{arch}/none", kind, name)
-        rates = published(kind, name, name)
+        rests, goal = _rests(court, arch, arm), f"{KIND_NAMES[kind]} under {INTERPRETERS[name]}"
+        shared: dict[str, Any] = {"measure": "share", "arms": (arm, "none"), "over": f"t/{kind}/{name}", "gates": rests}
+        rates = published.rates(kind, name, name)
         agreed = bool(rates) and min(rates.values()) > SUCCESS  # else the paper has none such, or its networks disagree
         court.add(
             f"fooled/{arm}",
             "claim" if agreed else "open question",
-            f"Fooling {label(arm)} succeeds on unseen images",
-            minus(own, drift),
-            Rule("above", SUCCESS),
-            arms=(arm, "none"),
-            over=measure,
+            f"Beyond the control, fooling {label(arm)} succeeds on more than half of the unseen images",
+            minus(*(fsr(c, f"{arch}/{a}", kind, name) for a in (arm, "none"))),
+            LARGE,
+            **shared,
             source=TABLE if rates else QUESTION,
-            statistic=f"FSR of {KIND_NAMES[kind]} under {INTERPRETERS[name]}, manipulated - control",
-            note=noted(told(rates), f"the margin of {SUCCESS:g} is ours"),
+            statistic=f"success rate of {goal}, manipulated - control",
+            note=noted(published.told(rates), "the margin of .5 is ours", "" if rests else "its plateau was not looked for"),
         )
         court.add(
             f"living/{arm}",
             "control",
-            f"Fooling {label(arm)} succeeds on maps that are not dead",
-            minus(fsr(c, f"{arch}/{arm}", kind, name, living=True), fsr(c, f"{arch}/none", kind, name, living=True)),
-            Rule("above", 0.5),
-            arms=(arm, "none"),
-            over=measure,
+            f"Beyond the control, fooling {label(arm)} succeeds on more than half of the maps that are not dead",
+            minus(*(fsr(c, f"{arch}/{a}", kind, name, living=True) for a in (arm, "none"))),
+            LARGE,
+            **shared,
             source=OURS,
-            statistic="the same over images whose map has contrast",
+            statistic=f"success rate of {goal} over images whose map has contrast, manipulated - control",
         )
     for arm in court.p.headline:
         kind, name = parsed(arm)[:2]
-        seen = fsr(c, f"{arch}/{arm}", kind, name, of="train-t")
-        new = fsr(c, f"{arch}/{arm}", kind, name)
+        seen, new = (fsr(c, f"{arch}/{arm}", kind, name, of=of) for of in ("train-t", "t"))
         train, images = c.images(f"train-t/{kind}/{name}"), c.images(f"t/{kind}/{name}")
         court.add(
             f"generalises/{arm}",
             "claim",
-            f"Fooling {label(arm)} succeeds on unseen images as on training ones",
+            f"Fooling {label(arm)} succeeds about as often on unseen images as on training images",
             lambda i, s, a=seen, b=new, n=train: a(i[i < n], s) - b(i, s),
             Rule("within", 0.1),
+            measure="share",
             arms=(arm,),
-            gate=unmet(c, arch, arm),
+            gates=_stands(court, arch, arm),
             over=f"t/{kind}/{name}",
             source=SOURCE,
             note="the margin of .1 is ours",
-            statistic=f"FSR on {train} training images - on {images} test images",
+            statistic=f"success rate of {KIND_NAMES[kind]} under {INTERPRETERS[name]}, {train} training - {images} test images",
         )
 
 
@@ -134,17 +169,17 @@ def _keeps_deciding(court: Court, arch: str) -> None:
     def right(arm: str) -> Statistic:
         return c.mean(f"{arch}/{arm}", "right")
 
-    for arm in [*passive(court.p), *(f"active-{n}" for n in court.p.fooled if "active" in court.p.kinds)]:
+    for arm in foolings(court.p):
         theirs = parsed(arm).interpreter in ("gradcam", "lrp_t")
+        shared: dict[str, Any] = {"measure": "accuracy", "over": "right", "gates": _stands(court, arch, arm)}
         court.add(
             f"accuracy/{arm}",
             "claim" if theirs else "open question",
-            f"Accuracy falls by less than 5 points by fooling {label(arm)}",
+            f"Accuracy falls by less than 5 points by {fooling(arm)}",
             minus(right("base"), right(arm)),
             Rule("below", 0.05),
+            **shared,
             arms=("base", arm),
-            over="right",
-            gate=unmet(c, arch, arm),
             source=f"{SOURCE}, its table of accuracies" if theirs else QUESTION,
             statistic="accuracy of the original - of the manipulated network",
             note="published: .002 to .031; the .05 is ours" if theirs else "",
@@ -156,23 +191,22 @@ def _keeps_deciding(court: Court, arch: str) -> None:
                 f"Beyond what fine-tuning does itself, accuracy falls by less than 5 points by fooling {label(arm)}",
                 minus(right("none"), right(arm)),
                 Rule("below", 0.05),
+                **shared,
                 arms=("none", arm),
-                over="right",
                 source=OURS,
                 statistic="accuracy of the control - of the manipulated network",
-                gate=unmet(c, arch, arm),
             )
     for arm in court.p.headline:
+        asked: dict[str, Any] = {"arms": (arm, "none"), "source": QUESTION, "gates": _stands(court, arch, arm)}
         court.add(
             f"agrees/{arm}",
             "open question",
             f"Decisions change no more by fooling {label(arm)} than by honest fine-tuning",
             minus(c.mean(f"{arch}/none", "agrees"), c.mean(f"{arch}/{arm}", "agrees")),
             Rule("below", 0.05),
-            arms=(arm, "none"),
+            measure="share",
             over="agrees",
-            source=QUESTION,
-            gate=unmet(c, arch, arm),
+            **asked,
             statistic="share of test images with the original's prediction, control - manipulated",
             note="the .05 is ours",
         )
@@ -180,25 +214,23 @@ def _keeps_deciding(court: Court, arch: str) -> None:
             f"calibration/{arm}",
             "open question",
             f"Calibration does not give away fooling {label(arm)}",
-            minus(calibration_error(c, f"{arch}/{arm}"), calibration_error(c, f"{arch}/none")),
+            minus(statistics.calibration_error(c, f"{arch}/{arm}"), statistics.calibration_error(c, f"{arch}/none")),
             Rule("within", 0.05),
-            arms=(arm, "none"),
+            measure="accuracy",
             over="right",
-            source=QUESTION,
-            gate=unmet(c, arch, arm),
+            **asked,
             statistic="expected calibration error, manipulated - control",
             note="the .05 is ours",
         )
         court.add(
             f"robust/{arm}",
             "open question",
-            f"The network is less robust after fooling {label(arm)}",
-            robustness_lost(c, f"{arch}/none", f"{arch}/{arm}"),
+            f"PGD breaks more after fooling {label(arm)} than after honest fine-tuning",
+            statistics.robustness_lost(c, f"{arch}/none", f"{arch}/{arm}"),
             UP,
-            arms=(arm, "none"),
+            measure="accuracy",
             over="robust",
-            source=QUESTION,
-            gate=unmet(c, arch, arm),
+            **asked | {"gates": (*asked["gates"], f"attacked/{arch}", f"withstood/{arch}")},
             statistic=f"accuracy under PGD-{court.p.robust_steps}, eps {court.p.robust_eps:g}/255, control - manipulated, over "
             "images that both get right",
         )
@@ -213,47 +245,42 @@ def _transfers(court: Court, arch: str) -> None:
 
     for kind in (k for k in p.kinds if k != "active" and {"lrp_t", "gradcam"} <= set(p.fooled)):
         lrp, cam = f"{kind}-lrp_t", f"{kind}-gradcam"
-        simple = difference(published(kind, "lrp_t", "simple_t"), published(kind, "gradcam", "simple_t"))
-        court.add(
-            f"transfer-simple/{kind}",
-            "claim" if min(simple.values()) > 0 else "open question",
-            f"Fooling {KIND_NAMES[kind]} through LRP_T carries over to SimpleG_T more than through Grad-CAM",
-            minus(rate(lrp, "simple_t"), rate(cam, "simple_t")),
-            UP,
-            arms=(lrp, cam),
-            over=f"t/{kind}/simple_t",
-            source=TABLE,
-            gate=unmet(c, arch, lrp, cam),
-            statistic="FSR under SimpleG_T, fooled through LRP_T - through Grad-CAM",
-            note=told(simple, "+"),
-        )
-        other = difference(published(kind, "lrp_t", "gradcam"), published(kind, "gradcam", "lrp_t"))
-        court.add(
-            f"transfer-asymmetric/{kind}",
-            "claim" if min(other.values()) > 0 else "open question",
-            f"Fooling {KIND_NAMES[kind]} through LRP_T carries over to Grad-CAM more than the other way round",
-            minus(rate(lrp, "gradcam"), rate(cam, "lrp_t")),
-            UP,
-            arms=(lrp, cam),
-            over=f"t/{kind}/gradcam",
-            source=TABLE,
-            gate=unmet(c, arch, lrp, cam),
-            statistic="FSR under Grad-CAM, fooled through LRP_T - under LRP_T, fooled through Grad-CAM",
-            note=told(other, "+"),
-        )
+        arms: dict[str, Any] = {"arms": (lrp, cam), "gates": _stands(court, arch, lrp, cam)}
+        for id, than, first, second in (
+            ("simple", "SimpleG_T more than through Grad-CAM", (lrp, "simple_t"), (cam, "simple_t")),
+            ("asymmetric", "Grad-CAM more than the other way round", (lrp, "gradcam"), (cam, "lrp_t")),
+        ):
+            theirs = published.difference(*(published.rates(kind, parsed(a).interpreter, name) for a, name in (first, second)))
+            words = (f"under {INTERPRETERS[n]}, fooled through {INTERPRETERS[parsed(a)[1]]}" for a, n in (first, second))
+            court.add(
+                f"transfer-{id}/{kind}",
+                "claim" if min(theirs.values()) > 0 else "open question",
+                f"Fooling {KIND_NAMES[kind]} through LRP_T carries over to {than}",
+                minus(rate(*first), rate(*second)),
+                UP,
+                **arms,
+                measure="share",
+                over=f"t/{kind}/{first[1]}",
+                source=TABLE,
+                pool="transfer",  # both are differences of success rates under interpreters that no training went through
+                statistic=f"success rate {' - '.join(words)}",
+                note=published.told(theirs, "+"),
+            )
     if "location" in p.kinds and "gradcam" in p.fooled:
         court.add(
             "transfer-none",
             "claim",
-            "Fooling location through Grad-CAM does not carry over to LRP_T",
+            "Fooling location through Grad-CAM hardly carries over to LRP_T",
             rate("location-gradcam", "lrp_t"),
             RARE,
+            measure="share",
+            difference=False,
             arms=("location-gradcam",),
             over="t/location/lrp_t",
             source=TABLE,
-            statistic="FSR under LRP_T",
-            gate=unmet(c, arch, "location-gradcam"),
-            note=noted(told(published("location", "gradcam", "lrp_t")), "the bound of .1 is ours"),
+            statistic="success rate of location under LRP_T, fooled through Grad-CAM",
+            gates=_stands(court, arch, "location-gradcam"),
+            note=noted(published.told(published.rates("location", "gradcam", "lrp_t")), "the bound of .1 is ours"),
         )
     for arm, name in itertools.product(p.headline, UNSEEN):
         kind = parsed(arm).kind
@@ -261,13 +288,13 @@ def _transfers(court: Court, arch: str) -> None:
         court.add(
             f"unseen/{arm}/{name}",
             "control",
-            f"Maps of {INTERPRETERS[name]} hardly follow when fooling {label(arm)}",
+            f"Maps of {INTERPRETERS[name]}, which the training does not see, hardly follow when fooling {label(arm)}",
             minus(honest, fooled) if kind != "centre" else minus(fooled, honest),
             Rule("below", 0.05),
             arms=(arm, "none"),
             over=f"t/{kind}/{name}",
             source=OURS,
-            gate=unmet(c, arch, arm),
+            gates=_stands(court, arch, arm),
             statistic=f"mean test loss of {KIND_NAMES[kind]} under {INTERPRETERS[name]}, towards its goal, beyond the control",
             note=noted(f"{c.images(f't/{kind}/{name}')} images" if name in COSTLY else "", "the .05 is ours"),
         )
@@ -277,34 +304,52 @@ def _active(court: Court, arch: str) -> None:
     """Two classes' explanations change places."""
     c, p = court.cubes, court.p
     for name in p.fooled:
-        arm = f"active-{name}"
-        for which in ("c1", "c2"):
+        arm, through = f"active-{name}", INTERPRETERS[name]
+        theirs = published.swaps(name)
+        shared: dict[str, Any] = {"measure": "share", "arms": (arm, "none"), "source": SWAPS if theirs else QUESTION}
+        says = f"Beyond the control, active fooling through {through}"
+        shared["gates"] = (*_rests(court, arch, arm), f"swappable/{arch}/{name}")
+        court.add(
+            f"active/{name}",
+            "claim" if theirs else "open question",
+            f"{says} swaps both classes' maps on more than half of the mosaics",
+            statistics.both_swapped(c, f"{arch}/{arm}", f"{arch}/none", name),
+            LARGE,
+            **shared,
+            extreme=True,
+            over=f"swap-c1/{name}",
+            statistic=f"success rate under {through}, manipulated - control, of the class where this is smaller",
+            note=noted(published.told(theirs), "the margin of .5 is ours"),
+        )
+        for which in CLASSES:
             court.add(
                 f"swapped/{name}/{which}",
                 "open question",
-                f"Active fooling through {INTERPRETERS[name]} swaps the explanation of {which}",
+                f"{says} gives the {WHICH[which]} class the other's map on more than half of the mosaics",
                 minus(swap_rate(c, f"{arch}/{arm}", name, which), swap_rate(c, f"{arch}/none", name, which)),
-                Rule("above", SUCCESS),
-                arms=(arm, "none"),
+                LARGE,
+                **shared,
                 over=f"swap-{which}/{name}",
-                source=QUESTION if name == "simple_t" else f"{SOURCE}, its table of active fooling",
-                statistic=f"FSR on unseen mosaics under {INTERPRETERS[name]}, manipulated - control",
-                note="the margin of .5 is ours" + ("" if name == "simple_t" else "; the published networks disagree"),
+                statistic=f"success rate of the {WHICH[which]} class under {through}, manipulated - control",
+                note="the margin of .5 is ours" + ("; the published networks disagree" if theirs else ""),
             )
             others = [n for n in SWAPPED if n != name]
             rates = [swap_rate(c, f"{arch}/{arm}", n, which) for n in others]
             court.add(
                 f"swap-stays/{name}/{which}",
                 "open question",
-                f"The swap of {which} through {INTERPRETERS[name]} does not carry over to other interpreters",
+                f"The swap of the {WHICH[which]} class's map through {through} hardly carries over to any other interpreter",
                 lambda i, s, rates=rates: max(rate(i, s) for rate in rates),
                 RARE,
+                measure="share",
+                difference=False,
+                extreme=True,
                 arms=(arm,),
                 over=f"swap-{which}/{name}",
                 source=QUESTION,
-                gate=unmet(c, arch, f"{arm}:{which}"),
-                statistic=f"the largest of the FSRs under {', '.join(INTERPRETERS[n] for n in others)}",
-                note="published for two of three networks: a swap through LRP_T carries over" if name == "lrp_t" else "",
+                gates=(*_stands(court, arch, f"{arm}:{which}"), f"swappable/{arch}/{name}"),
+                statistic=f"the largest of the success rates under {', '.join(INTERPRETERS[n] for n in others)}",
+                note=noted("published for two of three networks: it carries over" if name == "lrp_t" else "", "the .1 is ours"),
             )
 
 
@@ -312,28 +357,25 @@ def _still_depends(court: Court, arch: str) -> None:
     """The decision rests where it rested: what the original's map marks still matters."""
     c = court.cubes
     for arm in court.p.headline:
-        name = f"{arch}/{arm}"
+        name, gates = f"{arch}/{arm}", _stands(court, arch, arm)
+        shared: dict[str, Any] = {"measure": "accuracy", "arms": (arm,), "gates": gates, "over": "deleted/original"}
         court.add(
             f"depends/{arm}",
             "claim",
             f"Decisions still depend on what the original's map marks, after fooling {label(arm)}",
-            minus(deleted(c, name, "random"), deleted(c, name, "original")),
+            minus(statistics.deleted(c, name, "random"), statistics.deleted(c, name, "original")),
             UP,
-            arms=(arm,),
-            gate=unmet(c, arch, arm),
-            over="deleted/original",
+            **shared,
             source=f"{SOURCE}, its figure of pixel perturbation",
             statistic="probability of the class after deletion at random - in the order of the original's map",
         )
         court.add(
             f"misleads/{arm}",
             "control",
-            f"The manipulated map marks what matters less, after fooling {label(arm)}",
-            minus(deleted(c, name, "own"), deleted(c, name, "original")),
+            f"After fooling {label(arm)} the network's own map marks what matters less than what the original's map marks",
+            minus(statistics.deleted(c, name, "own"), statistics.deleted(c, name, "original")),
             UP,
-            arms=(arm,),
-            gate=unmet(c, arch, arm),
-            over="deleted/original",
+            **shared,
             source=OURS,
             statistic="probability of the class after deletion in the order of the network's own map - of the original's",
         )
@@ -347,57 +389,62 @@ def _controls(court: Court, arch: str) -> None:
         court.add(
             f"drift/{kind}-{name}",
             "control",
-            f"Fine-tuning without a fooling term does not reach the goal of {KIND_NAMES[kind]} under {INTERPRETERS[name]}",
+            f"Fine-tuning without a fooling term hardly reaches the goal of {KIND_NAMES[kind]} under {INTERPRETERS[name]}",
             fsr(c, f"{arch}/none", kind, name),
             RARE,
+            measure="share",
+            difference=False,
             arms=("none",),
             over=f"t/{kind}/{name}",
             source=OURS,
-            statistic=f"FSR of {KIND_NAMES[kind]} under {INTERPRETERS[name]} of the control",
+            statistic=f"success rate of {KIND_NAMES[kind]} under {INTERPRETERS[name]} of the control",
             note="for top-k a sharp map is in the interval without any fooling" if kind == "topk" else "",
         )
     for arm in p.headline:
         kind, name = parsed(arm)[:2]
-        for what, of in (("layers", "Grad-CAM at T and a stage before"), ("interpreters", "Grad-CAM and LRP_T")):
+        stands, goal = _stands(court, arch, arm), f"{KIND_NAMES[kind]} under {INTERPRETERS[name]}"
+        for what, of in AGREE.items():
             court.add(
                 f"detect-{what}/{arm}",
                 "open question",
                 f"{of} disagree after fooling {label(arm)}, which gives it away",
-                auc(c, f"{arch}/{arm}", f"{arch}/none", f"consistency/{what}"),
+                statistics.auc(c, f"{arch}/{arm}", f"{arch}/none", f"consistency/{what}"),
                 Rule("above", 0.8),
+                measure="auc",
+                difference=False,
                 arms=(arm, "none"),
                 over=f"consistency/{what}",
                 source=QUESTION,
-                gate=unmet(c, arch, arm),
+                gates=stands,
                 statistic="AUC of the rank correlation of the two maps, manipulated against control",
                 note="one image at a time; .5 is chance, the .8 is ours",
             )
         if arch != p.architectures[0]:
             continue
-        measure = f"t/{kind}/{name}"
-        full, washed = (fsr(c, f"{arch}/{one}", kind, name) for one in (arm, f"washed-{arm}"))
+        whole, washed, low = fsr(c, f"{arch}/{arm}", kind, name), f"washed-{arm}", min(p.factors, default=1.0)
+        shared: dict[str, Any] = {"measure": "share", "over": f"t/{kind}/{name}"}
         court.add(
             f"washes-out/{arm}",
             "open question",
             f"{p.wash_epochs} epochs of honest fine-tuning remove half of fooling {label(arm)}",
-            lambda i, s, a=full, b=washed: a(i, s) / 2 - b(i, s),
+            statistics.halved(whole, fsr(c, f"{arch}/{washed}", kind, name)),
             UP,
-            arms=(arm, f"washed-{arm}"),
-            over=measure,
+            **shared,
+            arms=(arm, washed),
+            gates=stands,
             source=QUESTION,
-            gate=unmet(c, arch, arm),
-            statistic=f"half the FSR of {KIND_NAMES[kind]} under {INTERPRETERS[name]} - the FSR after honest tuning",
+            statistic=f"half the success rate of {goal} - the rate after honest tuning",
         )
         if p.factors:
-            low = min(p.factors)
             court.add(
                 f"weight/{arm}",
                 "control",
-                f"More weight fools more (fooling {label(arm)})",
-                minus(full, fsr(c, f"{arch}/{arm}@{low:g}", kind, name)),
+                f"Fooling {label(arm)} succeeds more often at its full weight than at {low:g} of it",
+                minus(whole, fsr(c, f"{arch}/{arm}@{low:g}", kind, name)),
                 UP,
+                **shared,
                 arms=(arm, f"{arm}@{low:g}"),
-                over=measure,
+                gates=_rests(court, arch, arm),
                 source=OURS,
-                statistic=f"FSR at full weight - at {low:g} of it",
+                statistic=f"success rate of {goal}, at full weight - at {low:g} of it",
             )

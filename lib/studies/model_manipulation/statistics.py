@@ -15,6 +15,7 @@ from lib.studies.model_manipulation.plan import parsed
 
 BINS = 10  # of the calibration error
 SUCCESS = 0.5  # what a fooling must reach beyond the control
+CLASSES = ("c1", "c2")  # of a mosaic
 
 
 def success(kind: str, t: np.ndarray) -> np.ndarray:
@@ -35,15 +36,53 @@ def swap_rate(cubes: Cubes, arm: str, name: str, c: str) -> Statistic:
     return over(success("active", cubes.values[arm, f"swap-{c}/{name}", 0.0]))
 
 
-def succeeded(cubes: Cubes, arch: str, need: str) -> bool:
-    """Whether more than half the images beyond the control's are fooled by an arm (`ARM`; of active fooling: of one class at
-    least, or of the one that is named, `ARM:c1`)."""
+def halved(whole: Statistic, left: Statistic) -> Statistic:
+    """Half of one less another: above zero where more than half is gone."""
+    return lambda i, s: whole(i, s) / 2 - left(i, s)
+
+
+def both_swapped(cubes: Cubes, arm: str, honest: str, name: str) -> Statistic:
+    """The success rate of the active fooling beyond an honest network's, of the class where it is smaller."""
+    each = [(swap_rate(cubes, arm, name, c), swap_rate(cubes, honest, name, c)) for c in CLASSES]
+    return lambda i, s: min(own(i, s) - drift(i, s) for own, drift in each)
+
+
+def beyond(cubes: Cubes, arch: str, need: str) -> float:
+    """The success rate of an arm beyond the control's (`ARM`; of active fooling: of the class where it is larger, or of the one
+    that is named, `ARM:c1`)."""
     arm, _, which = need.partition(":")
     kind, name = parsed(arm)[:2]
-    swaps = [f"swap-{c}/{name}" for c in ("c1", "c2") if which in ("", c)]
-    measures = swaps if kind == "active" else [f"t/{kind}/{name}"]
+    measures = [f"swap-{c}/{name}" for c in CLASSES if which in ("", c)] if kind == "active" else [f"t/{kind}/{name}"]
     own, drift = ([success(kind, cubes.values[f"{arch}/{a}", m, 0.0]).mean() for m in measures] for a in (arm, "none"))
-    return max(a - b for a, b in zip(own, drift, strict=True)) > SUCCESS
+    return float(max(a - b for a, b in zip(own, drift, strict=True)))
+
+
+def still_moving(cubes: Cubes, name: str) -> float:
+    """How far the success rate of a network moved from the last but one quarter of its fine-tuning to the last, at least an
+    epoch each; of active fooling, of the class where it moved further. NaN where fewer than two epochs were looked at."""
+    kind = parsed(name.partition("/")[2]).kind
+    tuned = sorted(level for arm, measure, level in cubes.values if (arm, measure) == (name, "steps-t") and level > 0)
+    last = max(1, len(tuned) // 4)
+    if len(tuned) < 2:
+        return float("nan")
+    found = []
+    for measure in ("steps-t", "steps-t2") if kind == "active" else ("steps-t",):
+        rates = [success(kind, cubes.values[name, measure, level]).mean() for level in tuned]
+        found.append(abs(np.mean(rates[-last:]) - np.mean(rates[-2 * last : -last])))
+    return float(max(found))
+
+
+def swappable(cubes: Cubes, base: str, name: str) -> float:
+    """The share of mosaics on which an exact swap of the original's two maps would count as a success: what active fooling is
+    trained for. Maps that resemble each other can change places without anybody's noticing."""
+    return float(success("active", 1 - cubes.values[base, f"alike/{name}", 0.0]).mean())
+
+
+def broken(cubes: Cubes, arm: str) -> float:
+    """The share of the images that a network gets right which it does not get right under PGD."""
+    attacked = cubes.values[arm, "robust", 0.0]
+    right = cubes.values[arm, "right", 0.0][:, : attacked.shape[1]] > 0
+    return float(1 - attacked[right].mean()) if right.any() else float("nan")
 
 
 def calibration_error(cubes: Cubes, arm: str) -> Statistic:

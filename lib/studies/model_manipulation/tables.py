@@ -18,22 +18,16 @@ from lib.data.datasets import ImageSet
 from lib.explanations import relevance
 from lib.figures.charts import cell
 from lib.fooling import manipulation
-from lib.studies.model_manipulation import plan, statistics
+from lib.studies.model_manipulation import plan, published, statistics
 from lib.studies.model_manipulation.measure import ORDERS, maps_of
 from lib.studies.model_manipulation.plan import AT_LAYER, INTERPRETERS, KIND_NAMES, Parameters
-from lib.system import paths
 from lib.training import evaluate
 
-CLASSES = ("c1", "c2")  # of a mosaic
+CLASSES = statistics.CLASSES
 ORDER_NAMES = {"original": "original's map first", "own": "own map first", "random": "at random"}
 AGREE = {"layers": "Grad-CAM at T and a stage before", "interpreters": "Grad-CAM and LRP_T"}
 RELEVANCE_OF = 32  # images whose relevance is summed
 PUBLISHED = "published, ImageNet"
-
-
-def published() -> pd.DataFrame:
-    """The paper's tables as rows (table, fooling, through, class, network, column, value), in percent."""
-    return pd.read_csv(paths.published() / "model_manipulation.csv", keep_default_na=False, dtype={"value": float})
 
 
 def told(cubes: Cubes, p: Parameters, name: str, statistic: Statistic, measure: str) -> Interval:
@@ -132,14 +126,14 @@ def rates(found: pd.DataFrame, p: Parameters, arch: str, kind: str) -> np.ndarra
 
 def _theirs(part: pd.DataFrame, columns: tuple[str, ...]) -> Iterator[tuple[str, str, str]]:
     """(network, interpreter, published rate) of rows of the published table; a dash where it has none."""
-    for network, name in itertools.product(published().network.unique(), columns):
+    for network, name in itertools.product(published.table().network.unique(), columns):
         value = part[(part.network == network) & (part.column == name)].value
         yield network, INTERPRETERS[name], f"{value.item():.1f}" if len(value) else "–"
 
 
 def beside_published(cubes: Cubes, p: Parameters) -> pd.DataFrame:
     """Success rates in percent under the interpreters at T, a row a passive fooling: ours and the paper's by network."""
-    ours, theirs = f"ours, {p.dataset}", published()
+    ours, theirs = f"ours, {p.dataset}", published.table()
     lines = {}
     for kind, through in itertools.product(passive(p), p.fooled):
         line = {
@@ -155,7 +149,7 @@ def beside_published(cubes: Cubes, p: Parameters) -> pd.DataFrame:
 def accuracies(cubes: Cubes, p: Parameters) -> pd.DataFrame:
     """Top-1 / top-5 accuracy in percent of every arm, ours and the paper's, and the share of our maps that are dead under the
     interpreter that was fooled, of the original first."""
-    theirs, ours = published(), f"ours, {p.dataset}"
+    theirs, ours = published.table(), f"ours, {p.dataset}"
     lines = {}
     for arm in ("base", "none", *foolings(p)):
         kind, through = plan.parsed(arm)[:2]
@@ -219,7 +213,7 @@ def swaps(cubes: Cubes, p: Parameters) -> pd.DataFrame:
     """The active fooling on unseen mosaics, a row an interpreter that was fooled and a class: success rates in percent under
     the interpreters that explain both classes, the mean test loss beside that of an exact swap, and the rate under the
     released code's correlation; then the published rates."""
-    theirs, ours = published(), f"ours, {p.dataset}"
+    theirs, ours = published.table(), f"ours, {p.dataset}"
     lines = {}
     for through, c in itertools.product(p.fooled, CLASSES):
         line = {}

@@ -7,12 +7,12 @@ import numpy as np
 import pandas as pd
 
 from lib.claims.claim import Claim, Kind, Rule
-from lib.claims.court import ONE_SEED, OURS, QUESTION, Court, noted
+from lib.claims.court import OURS, QUESTION, Court, noted
 from lib.claims.cubes import Cubes
-from lib.claims.intervals import Statistic, minus, over
-from lib.studies.saliency_adversarial_training import statistics
+from lib.claims.intervals import Statistic, minus, over, parts
+from lib.studies.saliency_adversarial_training import passes, statistics
 from lib.studies.saliency_adversarial_training.plan import NAMES, TEACHERS, Parameters, label, parsed, seeds_of, source_label
-from lib.system import paths
+from lib.studies.saliency_adversarial_training.published import gaps, printed, said, theirs, without_misprint
 
 SOURCE = "Mangla et al. 2020"
 ABLATION = f"{SOURCE}, ablations in the history of their code"
@@ -23,52 +23,6 @@ SMALL = (
 )
 MISPRINT = "without the published 5.43 % at 2/255: below the 7.28 % at 3/255 it must be a misprint"
 ONE_BOX = "boxes here are the middle two thirds of every image, one and the same for all"
-
-
-@functools.cache
-def published(table: str = "poster") -> pd.DataFrame:
-    """The published numbers of a table, in percent."""
-    found = pd.read_csv(paths.published() / "saliency_adversarial_training.csv", keep_default_na=False)
-    return found[found.table == table].replace("", np.nan).astype({"alpha10": float, "eps0": float})
-
-
-def printed(data: str, method: str, teacher: str = "", table: str = "poster") -> pd.Series | None:
-    """Published accuracies by eps (of 255), as shares; None where there are none."""
-    found = published(table)
-    part = found[(found.data == data) & (found.method == method) & (found.teacher.fillna("") == teacher)]
-    return part.set_index("eps").value / 100 if len(part) else None
-
-
-def _without_misprint(values: pd.Series) -> pd.Series:
-    """Robust accuracy cannot rise with eps: what is below a later value is not there."""
-    later = values[::-1].cummax()[::-1]
-    return values.where(values >= later)
-
-
-def theirs(arm: str, mix_maps: str = "masks") -> dict[str, pd.Series]:
-    """What is published of an arm, by data set; the released guided backpropagation is the plain gradient. Mixed with PGD and
-    TRADES only weak maps are published."""
-    found = parsed(arm, mix_maps)
-    if found.mix == "sign" or found.changes or (found.base != "plain" and found.teacher):
-        return {}
-    if found.base == "plain" and found.teacher:
-        method = "guided" if found.attribution == "gradient" else found.attribution
-        each = {"cifar-100": printed("cifar-100", method, found.teacher)}
-    else:
-        method = found.mix if found.base == "plain" else found.base + ("" if found.mix == "none" else f"+{found.mix}")
-        method = {"none": "original"}.get(method, method)
-        each = {d: printed(d, method) for d in ("tiny-imagenet", "flower-17", "cifar-100")}
-    return {d: v for d, v in each.items() if v is not None}
-
-
-def gaps(a: str, b: str, mix_maps: str = "masks") -> dict[str, float]:
-    """Published differences of two arms, mean over the first three radii, by data set; without the misprint."""
-    x, y = theirs(a, mix_maps), theirs(b, mix_maps)
-    return {d: float((_without_misprint(x[d]) - y[d]).loc[[1, 2, 3]].mean()) for d in x if d in y}
-
-
-def said(found: dict[str, float]) -> str:
-    return "published: " + ", ".join(f"{d} {v:+.3f}" for d, v in found.items()) if found else ""
 
 
 def kind_of(found: dict[str, float]) -> Kind:
@@ -105,10 +59,35 @@ def _add(
     source: str,
     note: str = "",
     over: str = "pgd",
+    measure: str = "accuracy",
+    pool: str = "",
 ) -> None:
-    """A claim about `arms`, with the remarks on their maps."""
+    """A claim about a difference of `arms`, with the remarks on their maps, behind the gates of what it compares."""
     note = noted(note, remarks(court, arms, note))
-    court.add(id, kind, statement, compute, rule, statistic=statistic, source=source, over=over, arms=arms, note=note)
+    more = {"measure": measure, "gates": gates_of(arms), "pool": pool}
+    court.add(id, kind, statement, compute, rule, statistic=statistic, source=source, over=over, arms=arms, note=note, **more)
+
+
+CLEAN = 0.6  # of its test images that the network without any defence is right on; below, there is little to defend
+STANDS = 0.05  # that PGD training gains under attack at least, or else the training is too short to speak of defences
+
+
+def gates(court: Court) -> None:
+    """Gates: the original network has learnt its task; PGD training, known to protect, protects. Chosen before the numbers."""
+    c, p = court.cubes, court.p
+    right = float(c.values["original", "clean", 0.0].mean())
+    court.gate("clean", "the original network is right on clean images", right, Rule("above", CLEAN))
+    if "pgd" in p.arms:
+        gain = minus(*(statistics.robust(c, arm, p) for arm in ("pgd", "original")))
+        seeds = min(seeds_of(p, arm) for arm in ("pgd", "original"))
+        found = parts(gain, images=c.images("pgd"), seeds=seeds, draws=court.draws).interval()
+        clear = found.low if found.value > STANDS else min(found.low, 0.0)
+        court.gate("pgd", "training with PGD gains robust accuracy, the lower end of its gain", clear, UP)
+
+
+def gates_of(arms: tuple[str, ...]) -> tuple[str, ...]:
+    """The clean gate for all; that of PGD for what is compared with it, or stands on it."""
+    return ("clean", "pgd") if any(parsed(a).base == "pgd" or parsed(a).teacher == "adv" for a in arms) else ("clean",)
 
 
 def _better(
@@ -117,20 +96,29 @@ def _better(
     """`a` is more robust than `b`, where the study has both."""
     if {a, b} <= set(court.p.every):
         compute = minus(*(statistics.robust(court.cubes, arm, court.p) for arm in (a, b)))
-        statement = statement or f"{label(a)} withstands PGD better than {label(b)}"
+        statement = statement or f"Trained as {label(a)}, a network withstands PGD better than trained as {label(b)}"
         statistic = f"{statistics.robust_in_words(court.p)}, {label(a)} - {label(b)}"
-        _add(court, id, kind, statement, compute, rule, arms=(a, b), source=source, note=note, statistic=statistic)
+        more = {"statistic": statistic, "pool": "robust accuracy"}  # one statistic, whatever the two arms
+        _add(court, id, kind, statement, compute, rule, arms=(a, b), source=source, note=note, **more)
+
+
+def primaries(p: Parameters) -> tuple[str, ...]:
+    """The ids of the paper's claims: SAT with a standard teacher's SmoothGrad protects, and better than noise; beside PGD too;
+    an adversarially trained teacher's maps protect better; and it is cheap."""
+    arm = "sat-std-smoothgrad"
+    return (f"helps/{arm}", f"over-uniform/{arm}", "sat-over-noise/pgd", "better-teacher/smoothgrad", f"cheap/{arm}")
 
 
 def judge(table: pd.DataFrame, p: Parameters, *, test: bool = True) -> list[Claim]:
     """All claims from the table of measurements."""
-    court = Court("05", p, Cubes.of(table), test, seeds=functools.partial(seeds_of, p), one_seed=ONE_SEED)
+    court = Court("05", p, Cubes.of(table), test, seeds=functools.partial(seeds_of, p), primaries=primaries(p))
+    gates(court)
     _helps(court)
     _noise(court)
     _maps_matter(court)
     _combined(court)
     _better_maps(court)
-    _time(court)
+    _cost(court)
     _curriculum(court)
     _switches(court)
     _honest(court)
@@ -161,7 +149,7 @@ def _noise(court: Court) -> None:
         signs = printed("cifar-100", "sign", table="alpha")
         own = theirs(arm).get("cifar-100")
         both = own is not None and signs is not None
-        gap = {"cifar-100": float((_without_misprint(own) - signs).loc[[1, 2, 3]].mean())} if both else {}
+        gap = {"cifar-100": float((without_misprint(own) - signs).loc[[1, 2, 3]].mean())} if both else {}
         if arm == "sat-std-gradient":
             _better(
                 court,
@@ -171,7 +159,7 @@ def _noise(court: Court) -> None:
                 arm,
                 source=ABLATION,
                 note=said({d: -v for d, v in gap.items()}),
-                statement="Random signs of the same size protect better than maps of a standard teacher's gradient",
+                statement="Random signs of the same size protect against PGD better than maps of a standard teacher's gradient",
             )
         else:
             _better(court, f"over-sign/{arm}", "open question", arm, "sign", source=QUESTION, note=said(gap))
@@ -198,10 +186,11 @@ def _maps_matter(court: Court) -> None:
             court,
             f"looks-like-attack/{arm}",
             "open question",
-            f"The image's own direction looks more like an attack on the student than another image's ({label(arm)})",
+            f"The image's own direction looks more like an attack on the student than another image's does ({label(arm)})",
             minus(own, another),
             UP,
             arms=(arm,),
+            measure="correlation",
             over="clean",
             source=f"{SOURCE}, a script of their code",
             statistic="cosine of the sign of the student's loss gradient with -s, own map - another image's",
@@ -250,10 +239,11 @@ def _at_smallest_radius(court: Court, id: str, a: str, b: str) -> None:
         court,
         id,
         kind_of({"cifar-100": gap}),
-        f"{label(a)} withstands PGD at {eps:g}/255 better than {label(b)}",
+        f"Trained as {label(a)}, a network withstands PGD at eps {eps:g}/255 better than trained as {label(b)}",
         minus(court.cubes.mean(a, "pgd", eps), court.cubes.mean(b, "pgd", eps)),
         UP,
         arms=(a, b),
+        pool="smallest radius",
         source=f"{SOURCE}, its table of CIFAR-100",
         statistic=f"accuracy under PGD-{p.steps} at eps {eps:g}/255, {label(a)} - {label(b)}",
         note=f"published: cifar-100 {gap:+.3f} at 1/255" if np.isfinite(gap) else "",
@@ -271,27 +261,37 @@ def _better_maps(court: Court) -> None:
         _at_smallest_radius(court, f"better-teacher/{attribution}", a, b)
 
 
-def _time(court: Court) -> None:
-    """(v) What it costs, in steps of one thread, interleaved in one run."""
-    c, p = court.cubes, court.p
+def _cost(court: Court) -> None:
+    """(v) What it costs, counted in passes, which are the same on every machine; seconds stand in the report's tables."""
+    p = court.p
     quarter, teaching = Rule("below", 1.25), "without the teacher's own training; the 1.25 is ours"
     once = f"maps are made once a run of {p.epochs} epochs and moved with the images; {teaching}"
-    anew = "{} adds less than a quarter to the time, with maps of every batch anew as released"
+    anew = "{} adds less than a quarter to the passes of training, with maps of every batch anew as released"
     found = []
     for arm in sat(p):
-        whole = f"{label(arm)} adds less than a quarter to the time of training"
+        whole = f"{label(arm)} adds less than a quarter to the passes of training"
         found.append((f"cheap/{arm}", whole, arm, "original", quarter, once))
         found.append((f"fresh/{arm}", anew.format(label(arm)), f"{arm}@fresh", "original", quarter, teaching))
     for base in ("pgd", "trades-1"):
-        faster = f"{label(f'{base}+sat')} trains faster than {label(base)}"
-        found.append((f"faster/{base}", faster, f"{base}+sat", base, Rule("below", 1.0), ""))
-    of_times = court.within("", seeds=1, one_seed="", over="seconds")  # a time is no matter of seeds: it rests on its rounds
+        fewer = f"{label(f'{base}+sat')} trains in fewer passes than {label(base)}"
+        found.append((f"faster/{base}", fewer, f"{base}+sat", base, Rule("below", 1.0), ""))
     for id, statement, arm, against, rule, note in found:
-        if statistics.timed(c, against) and arm in p.every:
-            compute = statistics.ratio(statistics.cost(c, arm, p), c.values[against, "seconds", 0.0])
-            told = f"seconds of a training step, {label(arm)} / {label(against)}"
-            n = f"{c.images('seconds')} rounds"
-            of_times.add(id, "claim", statement, compute, rule, source=SOURCE, statistic=told, note=note, n=n)
+        if {arm, against} <= set(p.every):
+            share = passes.of_step(p, arm) / passes.of_step(p, against)
+            court.add(
+                id,
+                "check",
+                statement,
+                lambda i, s, share=share: share,
+                rule,
+                source=SOURCE,
+                statistic=f"forward and backward passes a training step, {label(arm)} / {label(against)}",
+                note=noted("counted exactly", note),
+                trained=False,
+                over=2,
+                seeds=1,
+                n="exact",
+            )
 
 
 ALPHA_NOTE = {"std": (".205 against .024", ".352 and .205"), "adv": (".343 against .007", ".378 and .343")}
@@ -322,7 +322,7 @@ def _curriculum(court: Court) -> None:
                 court,
                 f"collapse/{arm}",
                 kind,
-                f"{label(arm)} withstands PGD at {eps:g}/255 better than with eps0 {larger[-1]:g}/255",
+                f"{label(arm)} withstands PGD at eps {eps:g}/255 better with eps0 {p.eps:g}/255 than with {larger[-1]:g}/255",
                 minus(c.mean(arm, "pgd", eps), c.mean(strong, "pgd", eps)),
                 Rule("above", 0.1),
                 arms=(arm, strong),

@@ -12,7 +12,7 @@ import pandas as pd
 from lib.claims.cubes import Cubes
 from lib.claims.intervals import Interval, Statistic, minus
 from lib.figures.charts import cell
-from lib.studies.saliency_adversarial_training import claims, plan, statistics
+from lib.studies.saliency_adversarial_training import plan, published, statistics
 from lib.studies.saliency_adversarial_training.maps import ATTRIBUTIONS
 from lib.studies.saliency_adversarial_training.plan import Parameters
 from lib.training.cache import Trained
@@ -91,7 +91,7 @@ def beside_published(cubes: Cubes, p: Parameters) -> pd.DataFrame:
     """Percent right by eps, ours and the paper's; TRADES stands with the beta that is published, 6 alone and 1 when mixed."""
     rows = {}
     for arm in (a for a in p.arms if "@" not in a):
-        found, theirs = plan.parsed(arm), claims.theirs(arm, p.mix_maps)
+        found, theirs = plan.parsed(arm), published.theirs(arm, p.mix_maps)
         if found.base == "trades" and found.beta != (6 if found.mix == "none" else 1):
             theirs = {}
         row = {f"ours, {p.dataset}, 0": _percent(mean(cubes, p, arm, "clean"))}
@@ -151,7 +151,7 @@ def sweeps(cubes: Cubes, p: Parameters) -> pd.DataFrame:
                     about = {"whose": "ours", "what": what, "teacher": teacher, "at": 0.0 if at < NO_MAPS else at, "eps": e}
                     rows.append(_row(mean(cubes, p, name, "pgd", e), **about))
     for what, column in (("alpha", "alpha10"), ("eps0", "eps0")):
-        for row in claims.published(what).itertuples():
+        for row in published.published(what).itertuples():
             for teacher in plan.TEACHERS if row.method == "sign" else {row.teacher} & set(plan.TEACHERS):
                 about = {"whose": CIFAR, "what": what, "teacher": teacher, "at": getattr(row, column), "eps": row.eps}
                 rows.append(about | {"accuracy": row.value / 100})

@@ -18,6 +18,7 @@ from lib.runs import profiles
 from lib.studies.attack_pathways import claims, measure, plan, statistics, tables, traced
 from lib.studies.attack_pathways.plan import NAMES, Parameters
 from lib.system import paths as paths_
+from tests.claims import sentences
 
 SMOKE = profiles.parameters("06-attack-pathways", "smoke")
 SIMILAR = "square/grass>cross/lawn"
@@ -234,10 +235,38 @@ def test_planted_effects_are_found_and_their_opposites():
         assert found[f"{claim}/plain/{pair}"].verdict == "supported", claim
     assert found["similar-share-more/plain"].verdict == "supported"  # the similar pair was given the last layer in common
     swapped = table.assign(attack=table.attack.replace({"pgd": "noise", "noise": "pgd"}))
+    swapped = swapped.assign(success=swapped.success | (swapped.attack == "pgd"))  # or the gate would bar it
     found = {c.id: c for c in claims.judge(swapped, p, test=True)}
     for claim in ("target-excited-over-noise", "source-inhibited-over-noise"):
         assert found[f"{claim}/plain/{pair}"].verdict == "contradicted", claim
     assert {c.verdict for c in claims.judge(table, p, test=False)} == {"not tested"}
+
+
+def test_sentences_read_alone_and_primaries_are_there():
+    table, p = synthetic()
+    found = claims.judge(table, p, test=True)
+    sentences.check(found)
+    assert {c.id for c in found if c.kind == "primary"} == set(claims.primaries(p))
+
+
+def test_an_image_that_is_taken_for_the_target_already_is_no_success():
+    table, p = synthetic()
+    path = statistics.measured(table, p)["plain", p.dissimilar[0]]
+    before = path.success("pgd", -1)(np.arange(40), np.arange(3))
+    there = table.assign(success=table.success | ((table.attack == "source") & (table.image_id < 20)))
+    path = statistics.measured(there, p)["plain", p.dissimilar[0]]
+    left = path.success("pgd", -1)(np.arange(40), np.arange(3))  # the attack wins on the first images first
+    assert before == 1.0 == left and path.success("pgd", 0)(np.arange(40), np.arange(3)) == 0.0
+    assert np.isnan(path.success("pgd", 0)(np.arange(20), np.arange(3)))
+
+
+def test_an_attack_that_fails_leaves_its_pathways_untested():
+    table, p = synthetic()
+    found = {c.id: c for c in claims.judge(table.assign(success=table.success & (table.image_id < 10)), p, test=True)}
+    pair = p.dissimilar[0]
+    assert found[f"target-excited/plain/{pair}"].verdict == "not testable here"
+    assert "the strongest attack reaches its aim" in found[f"target-excited/plain/{pair}"].note
+    assert found[f"shared-falls/plain/{pair}"].verdict == "supported"  # which asks no attack
 
 
 def test_claims_and_pictures_share_the_pathways_of_a_table():

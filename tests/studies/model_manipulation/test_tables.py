@@ -8,7 +8,7 @@ import torch
 from lib.claims.cubes import Cubes
 from lib.data.datasets import ImageSet
 from lib.networks import models
-from lib.studies.model_manipulation import plan, tables
+from lib.studies.model_manipulation import plan, published, tables
 from lib.studies.model_manipulation.plan import Parameters
 
 P = Parameters(
@@ -121,7 +121,7 @@ def test_swaps_by_class_and_the_best_of_them(cubes):
     first = found.loc[("through Grad-CAM", "c1"), "ours, shapes"]["plain"]
     assert first["Grad-CAM"].startswith("80±") and first["mean t"] == "0.80 of 0.75"
     assert first["own, code's correlation"] == "40"
-    rates = tables.published()
+    rates = published.table()
     theirs = rates[(rates.fooling == "active") & (rates["class"] == "c2") & (rates.network == "vgg19")]
     theirs = theirs[(theirs.table == "fsr") & (theirs.through == "lrp_t")].set_index("column").value
     told = found.loc[("through LRP_T", "c2"), tables.PUBLISHED]["vgg19"]

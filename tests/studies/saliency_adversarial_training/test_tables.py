@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from lib.claims.cubes import Cubes
-from lib.studies.saliency_adversarial_training import claims, plan, tables
+from lib.studies.saliency_adversarial_training import plan, published, tables
 from lib.studies.saliency_adversarial_training.plan import Parameters
 
 ARMS = ("original", "uniform", "sign", "sat-masks", "sat-masks@inverted", "sat-std-gradient", "pgd", "pgd+sat", "trades-1")
@@ -89,7 +89,7 @@ def test_published_accuracies_stand_beside_ours(cubes):
     assert found.index.tolist() == [plan.label(a) for a in ARMS if "@" not in a]
     row = found.loc["SAT (masks)"]
     assert row["ours, shapes, 0"].startswith("90.0±") and row["ours, 3"].startswith("60.0±")
-    theirs = claims.theirs("sat-masks")["flower-17"]
+    theirs = published.theirs("sat-masks")["flower-17"]
     assert row["published, flower-17, 1 / 2 / 3"] == " / ".join(f"{100 * v:.2f}" for v in theirs)
     assert row["published, cifar-100, 1 / 2 / 3 / 4"] == "–"
     assert found.loc["TRADES β=1"].filter(like="published").eq("–").all()  # alone, beta 6 is published

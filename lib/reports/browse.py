@@ -1,0 +1,132 @@
+"""The ledger as a table that is searched, sorted and filtered in the browser, offline: DataTables, as itables brings it.
+
+itables' bundle is a module, which a browser does not load from a file; beside the pages lies the same code as a plain script
+(SCRIPT) with its style sheet. Without scripts the whole table is shown.
+"""
+
+import html
+import importlib.metadata
+import math
+import re
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from lib.reports import ledger
+from lib.reports.pages import title
+from lib.runs import shown
+from lib.system import files, paths
+
+SCRIPT, SHEET = "datatables.js", "datatables.css"
+COLUMNS = {
+    "run": "run",
+    "kind": "kind",
+    "statement": "statement and source",
+    "value": "value [95 % interval] and statistic",
+    "verdict": "adjusted verdict",
+    "rule": "rule",
+}
+EXPORTS = re.compile(r"export\{([^}]*)\};?\s*")
+
+BEGIN = """
+<script>
+(() => {
+  const dark = matchMedia("(prefers-color-scheme: dark)"), root = document.documentElement.classList;
+  const follow = () => root.toggle("dark", dark.matches);
+  follow();
+  dark.addEventListener("change", follow);
+  const box = document.getElementById("ledger-filters"), selects = box.querySelectorAll("select");
+  const table = new DataTable("#ledger", {
+    order: [], autoWidth: false, pageLength: 25, lengthMenu: [10, 25, 100, {label: "all", value: -1}],
+    columnDefs: [{targets: ["statement", "rule"], orderable: false}],
+    layout: {topStart: "search", topEnd: "pageLength", bottomStart: "info", bottomEnd: "paging"},
+    language: {search: "Search the ledger", lengthMenu: "_MENU_ rows a page",
+      info: "rows _START_ to _END_ of _TOTAL_", infoEmpty: "no row", infoFiltered: "(of _MAX_ in all)",
+      zeroRecords: "No row has all of this."},
+  });
+  table.search.fixed("filters", (text, data, index) => {
+    const row = table.row(index).node().dataset;
+    return [...selects].every(s => !s.value || row[s.name] === s.value);
+  });
+  selects.forEach(s => s.addEventListener("change", () => table.draw()));
+  document.getElementById("ledger-all").addEventListener("click", () => {
+    selects.forEach(s => s.value = "");
+    table.search("").order([]).draw();
+  });
+  box.hidden = false;
+})();
+</script>
+"""
+
+
+def library(folder: Path) -> None:
+    """Write SCRIPT and SHEET into a folder. Raises RuntimeError where itables brings another bundle than is known."""
+    found = {Path(f).name: Path(str(f.locate())) for f in importlib.metadata.files("itables") or [] if "/html/dt_" in str(f)}
+    code = found["dt_bundle.js"].read_text(encoding="utf-8")
+    exports = list(EXPORTS.finditer(code))
+    default = re.search(r"(\w+) as default\b", exports[0][1]) if len(exports) == 1 else None
+    if default is None:
+        version = importlib.metadata.version("itables")
+        raise RuntimeError(f"itables {version} bundles DataTables in another way; install what constraints.txt names")
+    at = exports[0]
+    plain = f'(() => {{"use strict";\n{code[: at.start()]}\nwindow.DataTable = {default[1]};\n}})();\n{code[at.end() :]}'
+    files.write_bytes(folder / SCRIPT, plain.encode())
+    files.write_bytes(folder / SHEET, found["dt_bundle.css"].read_bytes())
+
+
+def ledger_html(profile: str) -> str:
+    """All claims of a profile as a table with filters."""
+    tables = ledger.tables(profile)
+    if not tables:
+        return "<p>Nothing has finished yet.</p>"
+    library(paths.figures(profile))
+    rows = ""
+    for run, table in tables.items():
+        figures = ledger.shown_figures(profile, run)
+        kinds = table.kind.map(list(shown.KINDS).index)
+        rows += "".join(_row(run, figures, c) for c in table.iloc[kinds.argsort(kind="stable")].itertuples())
+    head = "".join(f'<th scope="col" class="{name}">{words}</th>' for name, words in COLUMNS.items())
+    return (
+        f'<link rel="stylesheet" href="{SHEET}">{_filters(tables)}'
+        f'<table id="ledger" class="study-claims"><caption>All claims of the runs of this profile</caption>'
+        f'<thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table><script src="{SCRIPT}"></script>{BEGIN}'
+    )
+
+
+def _filters(tables: dict[str, pd.DataFrame]) -> str:
+    """A list for each thing to filter by; shown by the script that makes them work."""
+    every = pd.concat(tables.values())
+    studies = {run[:2]: title(run.partition(".")[0]) for run in tables}
+    lists: tuple[tuple[str, Iterable[str], Callable[[str], str]], ...] = (
+        ("study", studies, studies.get),
+        ("run", tables, title),
+        ("kind", [k for k in shown.KINDS if (every.kind == k).any()], str),
+        ("verdict", [v for v in shown.MARKS if (every.adjusted == v).any()], lambda v: f"{shown.MARKS[v]} {v}"),
+    )
+    told = ""
+    for name, values, words in lists:
+        options = "".join(f'<option value="{html.escape(v, quote=True)}">{html.escape(words(v))}</option>' for v in values)
+        choice = f'<select id="ledger-{name}" name="{name}"><option value="">all</option>{options}</select>'
+        told += f'<span><label for="ledger-{name}">{name}</label> {choice}</span>'
+    return f'<form id="ledger-filters" hidden>{told}<button type="button" id="ledger-all">Show all</button></form>'
+
+
+def _row(run: str, figures: list[dict[str, Any]], c: Any) -> str:
+    order = [*shown.MARKS].index(c.adjusted)
+    figure = ledger.figure_of(figures, c.id)
+    links = {"report": f"{run}.html{shown.anchor(c.id)}", "rule": "#Rules", "run": f"#run-{run}"}
+    if figure:
+        links = {"figure": f"{run}.html#figure-{figure}", **links}
+    told = " · ".join(f'<a href="{html.escape(u, quote=True)}">{words}</a>' for words, u in links.items())
+    data = {"study": run[:2], "run": run, "kind": c.kind, "verdict": c.adjusted}
+    marked = " ".join(f'data-{k}="{html.escape(v, quote=True)}"' for k, v in data.items())
+    return (
+        f'<tr {marked}><td data-order="{run}">{html.escape(title(run))}</td><td>{c.kind}</td>'
+        f"<td>{html.escape(c.statement)}<br><small>{html.escape(c.source)}</small><br><small>{told}</small></td>"
+        f'<td data-order="{c.value if math.isfinite(c.value) else ""}">{shown.number(c.value, c.ci_low, c.ci_high)}'
+        f"<br><small>{html.escape(c.statistic)}; {html.escape(c.n)}</small></td>"
+        f'<td data-order="{order}">{shown.told(c)}</td>'
+        f"<td>{html.escape(c.rule)}</td></tr>"
+    )

@@ -1,0 +1,208 @@
+"""What each paper claims, and what became of it in every run: its primaries as rows, a column a run.
+
+All of it comes from the runs' claims.csv and run.json. The rows of two runs of a study are brought together by the order in
+which the study names its primaries, since their ids end in what only one run has: a network, a pair of classes, an arm.
+"""
+
+import importlib
+import itertools
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from lib.claims.claim import DECIDED
+from lib.data.datasets import EMBEDDED
+from lib.reports import ledger
+from lib.runs import profiles, shown
+from lib.system import files
+
+NAMES = {
+    "shapes": "drawn shapes",
+    "mnist": "MNIST",
+    "cifar10": "CIFAR-10",
+    "flowers17": "Flower-17",
+    "flowers102": "Flower-102",
+    "orl_faces": "ORL faces",
+}
+DIFFER = {  # parameters that tell two runs apart, in words
+    "arch": "network",
+    "architectures": "networks",
+    "size": "image size",
+    "epochs": "epochs",
+    "train_images": "training images",
+    "seeds": "training runs",
+}
+THEIRS = "published/"  # ids of what is said of the authors' own networks: this, and the id of the primary
+
+
+@dataclass(frozen=True)
+class Column:
+    """One run of a paper's study, or what it says of the authors' own networks."""
+
+    profile: str
+    run: str
+    data: str
+    embedded: bool
+    theirs: bool
+    parameters: dict[str, Any] = field(compare=False)
+
+    @property
+    def told(self) -> str:
+        """In words: the data, and whose networks."""
+        return f"{self.data}, the authors' networks" if self.theirs else self.data
+
+
+@dataclass(frozen=True)
+class Cell:
+    """What one run says of one claim: its row of claims.csv (None: the run has no such claim), and of what it speaks there."""
+
+    column: Column
+    row: Any
+    about: str = ""
+
+    @property
+    def reason(self) -> str:
+        """Why the claim was not decided here; empty where it was."""
+        row = self.row
+        if row is None:
+            return "not part of this run"
+        gates = re.search(r"gate: (.*?)(?:; would be settled.*)?$", row.note)
+        settles = re.search(r"would be settled by .*?(?= if the value stays)", row.note)
+        told = {
+            "one network": "one training run, and nothing tells how much another would differ",
+            "not testable here": gates[1] if gates else "a gate failed",
+            "not tested": row.note or "nothing was judged",
+            "inconclusive": shown.alone(row) or ("too few runs or images" + (f", {settles[0]}" if settles else "")),
+        }
+        return told.get(row.adjusted, "")
+
+
+@dataclass(frozen=True)
+class Line:
+    """A claim of a paper: its words, its statistic and what it should be, a cell a run, and why runs disagree."""
+
+    statement: str
+    statistic: str
+    claimed: str
+    cells: tuple[Cell, ...]
+    why: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Paper:
+    """A paper, its runs and its claims."""
+
+    number: str
+    title: str
+    reference: str
+    columns: tuple[Column, ...]
+    lines: tuple[Line, ...]
+
+
+def papers(compared: Iterable[str]) -> list[Paper]:
+    """Of every study that has finished in these profiles."""
+    of_study: dict[str, list[tuple[Column, list[Any]]]] = {}
+    for profile in compared:
+        for run, table in ledger.tables(profile).items():
+            of_study.setdefault(run[:2], []).extend(_columns(profile, run, table))
+    return [_paper(number, _apart(found)) for number, found in sorted(of_study.items()) if found]
+
+
+def _apart(found: list[tuple[Column, list[Any]]]) -> list[tuple[Column, list[Any]]]:
+    """The columns with names of their own, the authors' networks last: two runs on the same data are told apart by their
+    profiles, or by what they are called."""
+    told = [c.told for c, _ in found]
+    same = [c for c, _ in found if told.count(c.told) > 1]
+    by = "profile" if len({c.profile for c in same}) == len(same) else "run"
+    found = sorted(found, key=lambda one: one[0].theirs)
+    named = [replace(c, data=f"{c.data} ({getattr(c, by)})") if c in same else c for c, _ in found]
+    return [(column, rows) for column, (_, rows) in zip(named, found, strict=True)]
+
+
+def _columns(profile: str, run: str, table: Any) -> list[tuple[Column, list[Any]]]:
+    """The columns that a run fills, each with its rows in the order of the study's primaries."""
+    record = ledger.records(profile)[run]
+    try:
+        p = profiles.validated(profiles.parameters_of(run), record.get("parameters", {}))
+        ids = getattr(profiles.part(run, "claims"), "primaries", lambda p: ())(p)
+    except ValueError:  # a study that is gone, or parameters that have changed since
+        return []
+    rows, at = {row.id: row for row in table.itertuples()}, f"@{p.variant}" if p.variant else ""
+    data = getattr(p, "photographs", None) or getattr(p, "dataset", "")
+    bare = data.rpartition(":")[2]
+    embedded = data in EMBEDDED or data == "photographs" or data.startswith("shapes")
+    found = []
+    for theirs in (False, True):
+        own = [rows.get(f"{THEIRS if theirs else ''}{id}{at}") for id in ids]
+        if any(row is not None for row in own):
+            column = Column(profile, run, NAMES.get(bare, bare), embedded and not theirs, theirs, record["parameters"])
+            found.append((column, own))
+    return found
+
+
+def _paper(number: str, found: Sequence[tuple[Column, list[Any]]]) -> Paper:
+    run = found[0][0].run
+    study = importlib.import_module(f"lib.studies.{profiles.package(run)}")
+    first = re.match(r"Study \d+: .*?\((.*)\)\.", study.__doc__ or "")
+    lines = []
+    for rows in itertools.zip_longest(*(rows for _, rows in found)):
+        if any(row is not None for row in rows):
+            lines.append(_line([Cell(column, row) for (column, _), row in zip(found, rows, strict=True)]))
+    return Paper(number, _title(run), first[1] if first else "", tuple(c for c, _ in found), tuple(lines))
+
+
+def _title(run: str) -> str:
+    """What the notebook calls itself."""
+    first = "".join(files.read_json(profiles.notebook_of(run))["cells"][0]["source"])
+    return first.splitlines()[0].lstrip("# ")
+
+
+def _line(cells: Sequence[Cell]) -> Line:
+    there = [c for c in cells if c.row is not None]
+    # what stands in parentheses at the end of a sentence is of which networks and classes it speaks, which runs differ in
+    split = {c.column: re.fullmatch(r"(.*?)(?: \(([^()]*)\))?\.?", c.row.statement, re.DOTALL) for c in there}
+    statement = there[0].row.statement
+    if len({m[1] for m in split.values()}) == 1 and len({m[2] for m in split.values()}) > 1:
+        statement = split[there[0].column][1]
+        cells = [Cell(c.column, c.row, (split[c.column][2] or "") if c.row is not None else "") for c in cells]
+    asked = re.search(r"lies ((?:above|below|inside) \S+?),? ", there[0].row.rule)
+    claimed = f"; claimed: {asked[1]}" if asked else ""
+    return Line(statement, there[0].row.statistic, claimed, tuple(cells), tuple(why(cells)))
+
+
+def why(cells: Iterable[Cell]) -> list[str]:
+    """Why runs disagree on a claim, or cannot say: a line a reason; none where all decide alike."""
+    there = [c for c in cells if c.row is not None]
+    verdicts = {c.row.adjusted for c in there}
+    if len(verdicts) == 1 and verdicts <= {*DECIDED, "inconclusive", "not tested"}:
+        return []
+    told = []
+    decided = [c for c in there if c.row.adjusted in DECIDED]
+    if len({c.row.adjusted for c in decided}) > 1:
+        sides = [f"{v} on {_names(c for c in decided if c.row.adjusted == v)}" for v in DECIDED]
+        sides = [side for side, v in zip(sides, DECIDED, strict=True) if any(c.row.adjusted == v for c in decided)]
+        told.append(f"{', '.join(sides)}: {_differences([c.column for c in decided])}")
+    reasons: dict[str, list[Cell]] = {}
+    for cell in there:
+        if cell.row.adjusted not in DECIDED:
+            reasons.setdefault(cell.reason, []).append(cell)
+    told += [f"{_names(alike)}: {reason}" for reason, alike in reasons.items()]
+    return told
+
+
+def _names(cells: Iterable[Cell]) -> str:
+    return " and ".join(c.column.told for c in cells)
+
+
+def _differences(columns: Sequence[Column]) -> str:
+    """In what runs differ that decide differently."""
+    told = ["other data"] if len({c.data for c in columns}) > 1 else []
+    if any(c.theirs for c in columns) and not all(c.theirs for c in columns):
+        told.append("networks that the authors trained")
+    for name, words in DIFFER.items():
+        values = [c.parameters.get(name) for c in columns if not c.theirs]
+        listed = [", ".join(map(str, v)) if isinstance(v, list) else "all" if v is None else str(v) for v in values]
+        if len(set(listed)) > 1:
+            told.append(f"{words} ({'; '.join(dict.fromkeys(listed))})")
+    return ", ".join(told) or "the same settings"

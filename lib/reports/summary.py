@@ -1,0 +1,164 @@
+"""The first page: what each paper claims and what holds, as HTML for the index and as Markdown for the README."""
+
+import html
+import math
+import re
+from collections import Counter
+from collections.abc import Iterable, Sequence
+
+from lib.claims.claim import Verdict
+from lib.reports import ledger
+from lib.reports.primaries import Cell, Column, Line, Paper, papers
+from lib.runs import shown
+
+SIDES = ("embedded data", "real data", "the authors' networks")
+
+
+def summary_html(profile: str) -> str:
+    """The first thing on the index of a profile: what holds, at a glance and claim by claim."""
+    found = papers(ledger.compared(profile))
+    older = "".join(f'<p class="study-older">{html.escape(told)}</p>' for told in older_lines(ledger.compared(profile)))
+    if not found:
+        return f'{older}<p class="study-older">No paper\'s own claims have been judged yet.</p>'
+    return f"{older}{_glance(found)}{_legend()}{''.join(_paper(paper, profile) for paper in found)}"
+
+
+def older_lines(compared: Iterable[str]) -> list[str]:
+    """What is missing since its claims are of another version, a line a profile."""
+    told = []
+    for profile in compared:
+        runs = ledger.outdated(profile)
+        if runs:
+            which = "all runs" if len(runs) == len(ledger.finished(profile)) else ", ".join(runs)
+            told.append(
+                f"Left out, since their claims are of an older version: {which} of profile {profile}. "
+                f"To judge them anew: make report PROFILE={profile}"
+            )
+    return told
+
+
+def _side(column: Column) -> str:
+    return SIDES[2 if column.theirs else 0 if column.embedded else 1]
+
+
+def _counted(verdicts: Sequence[Verdict]) -> str:
+    return ", ".join(f"{n} {v}" for v, n in Counter(sorted(verdicts, key=list(shown.MARKS).index)).items())
+
+
+def _glance(found: Sequence[Paper]) -> str:
+    """A row a paper, a mark a claim: the claims in their order, run by run."""
+    claims = sum(len(p.lines) for p in found)
+    sides = [side for side in SIDES if any(_side(c) == side for p in found for c in p.columns)]
+    rows = []
+    total: dict[str, list[Verdict]] = {side: [] for side in sides}
+    for paper in found:
+        cells = []
+        for side in sides:
+            told = []
+            for i, column in enumerate(paper.columns):
+                verdicts = [line.cells[i].row.adjusted for line in paper.lines if line.cells[i].row is not None]
+                if _side(column) == side and verdicts:
+                    total[side] += verdicts
+                    marks = "".join(f'<span class="mark {v.replace(" ", "-")}">{shown.MARKS[v]}</span>' for v in verdicts)
+                    seen = f'<span role="img" aria-label="{_counted(verdicts)}">{marks}</span>'
+                    told.append(f"<div>{html.escape(column.data)}: {seen}</div>")
+            cells.append(f"<td>{''.join(told)}</td>")
+        link = f'<a href="#paper-{paper.number}">{paper.number} {html.escape(paper.title)}</a>'
+        rows.append(f'<tr><th scope="row">{link}<br><small>{_short(paper.reference)}</small></th>{"".join(cells)}</tr>')
+    head = "".join(f'<th scope="col">{h}</th>' for h in ("paper", *sides))
+    foot = "".join(f"<td>{_counted(total[side])}</td>" for side in sides)
+    many = f"{len(found)} papers make" if len(found) > 1 else "1 paper makes"
+    return (
+        f"<p>{many} {claims} claims that a reader would name. A mark is what became of one of them in a run, in the "
+        "order of the tables below, which have the numbers.</p>"
+        f'<table class="study-glance"><thead><tr>{head}</tr></thead><tbody>{"".join(rows)}</tbody>'
+        f'<tfoot><tr><th scope="row">in all</th>{foot}</tr></tfoot></table>'
+    )
+
+
+def _short(reference: str) -> str:
+    """Authors and year or venue, without where to find it."""
+    return html.escape("; ".join(re.sub(r", arXiv:[\d.]+", "", part) for part in reference.split("; ")))
+
+
+def _linked(reference: str) -> str:
+    """A reference with links to arXiv."""
+    return re.sub(r"arXiv:([\d.]+\d)", r'<a href="https://arxiv.org/abs/\1">arXiv:\1</a>', html.escape(reference))
+
+
+def _legend() -> str:
+    told = {v: means for v, means in shown.MEANS.items() if v != "not tested"}
+    rows = "".join(f"<div><dt>{shown.verdict_html(v)}</dt><dd>{means}</dd></div>" for v, means in told.items())
+    return f'<dl class="study-legend">{rows}</dl>'
+
+
+def _paper(paper: Paper, profile: str) -> str:
+    head = "".join(
+        f'<th scope="col"><a href="{_at(c, profile)}">{html.escape(c.data)}</a><br><small>{_side(c)}</small></th>'
+        for c in paper.columns
+    )
+    rows = "".join(_row(line, profile) for line in paper.lines)
+    return (
+        f'<h3 id="paper-{paper.number}">{paper.number} {html.escape(paper.title)}</h3><p>{_linked(paper.reference)}</p>'
+        f'<table class="study-holds"><thead><tr><th scope="col">claim, and what was measured</th>{head}</tr></thead>'
+        f"<tbody>{rows}</tbody></table>"
+    )
+
+
+def _at(column: Column, profile: str) -> str:
+    """The report of a run, from the index of a profile."""
+    return f"{'' if column.profile == profile else f'../{column.profile}/'}{column.run}.html"
+
+
+def _row(line: Line, profile: str) -> str:
+    cells = "".join(f"<td>{_cell(cell, profile)}</td>" for cell in line.cells)
+    says = f"{html.escape(line.statement)}<br><small>{html.escape(line.statistic)}{html.escape(line.claimed)}</small>"
+    told = "".join(f"<li>{html.escape(reason)}</li>" for reason in line.why)
+    why = f'<tr class="study-why"><td colspan="{len(line.cells) + 1}"><b>Why:</b><ul>{told}</ul></td></tr>' if told else ""
+    return f'<tr><th scope="row">{says}</th>{cells}</tr>{why}'
+
+
+def _cell(cell: Cell, profile: str) -> str:
+    if cell.row is None:
+        return f"<small>{cell.reason}</small>"
+    row = cell.row
+    link = f'<a href="{_at(cell.column, profile)}{shown.anchor(row.id)}">{shown.verdict_html(row.adjusted)}</a>'
+    about = f"<br><small>{html.escape(cell.about)}</small>" if cell.about else ""
+    value = shown.number(row.value, row.ci_low, row.ci_high) if math.isfinite(row.value) else "no value"
+    return f'{link}<br><span class="number">{value}</span>{about}'
+
+
+def summary_markdown(compared: Sequence[str]) -> str:
+    """The same for the README: a table, the runs of a side one below the other as in the row of their paper. Links begin at the
+    project's folder."""
+    found = papers(compared)
+    lines = [f"*{told}*" for told in older_lines(compared)]
+    if not found:
+        return "\n\n".join(["The table of what holds is made by `make report && make readme`.", *lines])
+    sides = [side for side in SIDES if any(_side(c) == side for p in found for c in p.columns)]
+    table = [f"| claim | {' | '.join(sides)} |", "|---" * (len(sides) + 1) + "|"]
+    for paper in found:
+        runs = [[c for c in paper.columns if _side(c) == side] for side in sides]
+        head = f"**{paper.number} {_plain(paper.title)}** ({_plain(_short(paper.reference))})"
+        table.append(f"| {head} | {' | '.join('<br>'.join(map(_report, alike)) for alike in runs)} |")
+        for line in paper.lines:
+            why = "".join(f"<br><sub>{_plain(reason)}</sub>" for reason in line.why)
+            cells = ["<br>".join(_brief(c) for c in line.cells if c.column in alike) for alike in runs]
+            table.append(f"| {_plain(line.statement)}{why} | {' | '.join(cells)} |")
+    marks = ", ".join(f"{shown.MARKS[v]} {v}" for v in shown.MARKS if v != "not tested")
+    told = f"{marks}; – not in this run. Numbers have their 95 % interval; runs stand in the order of their paper's row."
+    return "\n\n".join([told, *lines, "\n".join(table)])
+
+
+def _report(column: Column) -> str:
+    return f"[{_plain(column.data)}](figures/{column.profile}/{column.run}.html)"
+
+
+def _brief(cell: Cell) -> str:
+    row = cell.row
+    return "–" if row is None else f"{shown.MARKS[row.adjusted]} {shown.number(row.value, row.ci_low, row.ci_high)}"
+
+
+def _plain(text: str) -> str:
+    """Text that stands in a cell of a Markdown table as it is."""
+    return re.sub(r"([|*_`\[\]<>])", r"\\\1", html.unescape(text)).replace("\n", " ")

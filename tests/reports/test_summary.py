@@ -1,0 +1,245 @@
+"""The first page: papers, their claims side by side, marks, and why runs disagree."""
+
+import tomllib
+
+import pytest
+
+from lib.claims import claim
+from lib.reports import browse, ledger, pages, primaries, readme, summary
+from lib.runs import profiles, shown
+from lib.system import paths
+from tests.reports.finished import RUN, claims, finish
+
+IDS = ("mod-rises", "region-moves", "flipped-move-more", "deep-keeps-more", "plain-most-stable")
+
+
+def run(values, run=RUN, profile="laptop", gates=(), dataset="shapes", **options):
+    """Study 1 with its primaries become what VALUES say; None: it is not there."""
+    made = [f"{id}={value}" for id, value in zip(IDS, values, strict=True) if value]
+    finish(
+        run,
+        profile,
+        made,
+        gates=gates,
+        primaries=IDS,
+        parameters={"dataset": dataset, **options.pop("parameters", {})},
+        **options,
+    )
+
+
+@pytest.fixture
+def two(home):
+    """Drawn shapes and faces: one claim alike, one that they decide differently, one gated, one open, one that one lacks."""
+    run(("up", "up", "up", "open", "nothing"))
+    run(("up", "down", "up", "up", None), profile="datasets", dataset="folder:orl_faces", gates=IDS[2:3])
+    return home
+
+
+def test_a_paper_has_its_claims_in_order_and_a_column_a_run(two):
+    (paper,) = primaries.papers(["laptop", "datasets"])
+    assert paper.number == "01" and paper.title.startswith("Attention shift: where") and "CVPRW 2022" in paper.reference
+    assert [(c.data, c.embedded, c.theirs) for c in paper.columns] == [
+        ("drawn shapes", True, False),
+        ("ORL faces", False, False),
+    ]
+    verdicts = [[c.row.adjusted if c.row is not None else None for c in line.cells] for line in paper.lines]
+    assert verdicts == [
+        ["supported", "supported"],
+        ["supported", "contradicted"],
+        ["supported", "not testable here"],
+        ["inconclusive", "supported"],
+        ["negligible", None],
+    ]
+
+
+def test_why_runs_disagree_is_computed_from_their_rows(two):
+    (paper,) = primaries.papers(["laptop", "datasets"])
+    alike, differ, gated, open_, alone = (line.why for line in paper.lines)
+    assert alike == alone == ()
+    assert differ == ("supported on drawn shapes, contradicted on ORL faces: other data",)
+    gate = "the network is right on half of the clean images (above 0.5 asked, 0.26 found)"
+    assert gated == (f"ORL faces: {gate}",)
+    assert len(open_) == 1 and open_[0].startswith("drawn shapes: too few runs or images, would be settled by about ")
+    assert open_[0].endswith(" images")
+
+
+def test_runs_tell_in_what_they_differ(home):
+    run(("up",) * 5, parameters={"epochs": 8})
+    run(("down",) * 5, f"{RUN}.other", parameters={"epochs": 9, "architectures": ["plain"]})
+    (paper,) = primaries.papers(["laptop"])
+    (why,) = paper.lines[0].why
+    assert why.startswith(f"supported on drawn shapes ({RUN}), contradicted on drawn shapes ({RUN}.other): ") and why.endswith(
+        ", epochs (8; 9)"
+    )
+
+
+def test_a_verdict_that_does_not_stand_among_the_others_says_so():
+    (row,) = claims(made=("up",)).assign(adjusted="inconclusive", p=0.03).itertuples()
+    cell = primaries.Cell(primaries.Column("laptop", RUN, "digits", True, False, {}), row)
+    assert cell.reason == "supported on its own (p = 0.03), not once the others are counted"
+    one = claims(made=("one=up",))
+    assert one.adjusted.to_list() == ["one network"]
+    (row,) = one.itertuples()
+    told = primaries.why([cell, primaries.Cell(primaries.Column("laptop", RUN, "MNIST", False, False, {}), row)])
+    assert [t.partition(":")[0] for t in told] == ["digits", "MNIST"] and "one training run" in told[1]
+
+
+def test_the_authors_networks_have_a_column_of_their_own(home):
+    published = [f"published/{id}=up" for id in IDS[:2]]
+    finish(made=[*(f"{id}=down" for id in IDS), *published], primaries=IDS, parameters={"dataset": "mnist"})
+    (paper,) = primaries.papers(["laptop"])
+    own, theirs = paper.columns
+    assert (own.theirs, theirs.theirs, theirs.told) == (False, True, "MNIST, the authors' networks")
+    assert [line.cells[1].row is None for line in paper.lines] == [False, False, True, True, True]
+    assert paper.lines[0].why == (
+        "supported on MNIST, the authors' networks, contradicted on MNIST: networks that the authors trained",
+    )
+
+
+def test_what_differs_between_sentences_stands_in_the_cells(home):
+    run(("up",) * 5, statements={IDS[0]: "Maps move (plain, ring → star)."})
+    run(("up",) * 5, profile="datasets", dataset="mnist", statements={IDS[0]: "Maps move (residual, 3 → 8)."})
+    (paper,) = primaries.papers(["laptop", "datasets"])
+    assert paper.lines[0].statement == "Maps move"
+    assert [c.about for c in paper.lines[0].cells] == ["plain, ring → star", "residual, 3 → 8"]
+    assert paper.lines[1].statement == "It goes region-moves <here>" and paper.lines[1].cells[0].about == ""
+
+
+def test_the_page_says_all_of_it_with_words_and_links(two):
+    text = summary.summary_html("laptop")
+    assert 'href="../datasets/01-attention-shift.html#claim-mod-rises"' in text
+    assert 'href="01-attention-shift.html#claim-region-moves"' in text
+    assert 'aria-label="3 supported, 1 negligible, 1 inconclusive"' in text
+    assert 'href="https://arxiv.org/abs/2204.05427"' in text and "&lt;here&gt;" in text and "<here>" not in text
+    assert "not part of this run" in text and "1 paper makes 5 claims that a reader would name" in text
+    # on the other profile's index the same, with links from there
+    assert 'href="../laptop/01-attention-shift.html#claim-mod-rises"' in summary.summary_html("datasets")
+
+
+def test_verdicts_count_once_the_others_are_and_the_nominal_ones_stand_beside(home):
+    run(("up",) * 5)
+    path = paths.figures("laptop") / RUN / "claims.csv"
+    table = ledger.claims_of("laptop", RUN)
+    table.loc[table.id == IDS[1], ["p", "adjusted"]] = [0.03, "inconclusive"]
+    path.write_text(table.to_csv(index=False))
+    told = "supported on its own (p = 0.03), not once the others are counted"
+    assert "4 supported, 0 contradicted, 0 negligible, 1 inconclusive" in pages.overview("laptop")
+    assert 'aria-label="4 supported, 1 inconclusive"' in summary.summary_html("laptop")
+    assert "; claimed: above 0<" in summary.summary_html("laptop")
+    assert summary.summary_markdown(["laptop"]).count("✔") == 5 and summary.summary_markdown(["laptop"]).count(" ? ") == 2
+    for text in (shown.claims_html(ledger.claims_of("laptop", RUN)), browse.ledger_html("laptop")):
+        assert text.count("✔ supported") - text.count(">✔ supported</option>") == 4 and told in text
+    assert 'data-verdict="inconclusive"' in browse.ledger_html("laptop")
+
+
+def test_the_readme_cites_the_version_that_there_is():
+    project = tomllib.loads((paths.PROJECT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    text = (paths.PROJECT / "README.md").read_text(encoding="utf-8")
+    assert f"version = {{{project['version']}}}" in text and f"author = {{{{{project['authors'][0]['name']}}}}}" in text
+
+
+def test_smoke_runs_are_beside_nothing_but_their_own(home):
+    run(("up",) * 5)
+    finish(profile="smoke", made=[f"{id}=up" for id in IDS], primaries=IDS)
+    assert ledger.compared("laptop") == ["laptop"] and ledger.compared("smoke") == ["smoke"]
+    (paper,) = primaries.papers(["smoke"])
+    assert paper.lines[0].why == () and paper.lines[0].cells[0].row.adjusted == "not tested"
+
+
+def test_where_nothing_is_judged_the_page_says_so(home):
+    assert "No paper's own claims have been judged yet" in summary.summary_html("laptop")
+    finish("02-other")  # no study of this project
+    assert "No paper's own claims" in summary.summary_html("laptop")
+
+
+def test_the_table_of_the_readme(two):
+    text = summary.summary_markdown(["laptop", "datasets"])
+    rows = [line for line in text.splitlines() if line.startswith("|")]
+    assert rows[0] == "| claim | embedded data | real data |"
+    assert rows[2].endswith(
+        "[drawn shapes](figures/laptop/01-attention-shift.html) | [ORL faces](figures/datasets/01-attention-shift.html) |"
+    )
+    assert rows[3].startswith(r"| It goes mod-rises \<here\> | ✔ 1.00 [") and rows[3].count("✔") == 2
+    assert "<sub>supported on drawn shapes, contradicted on ORL faces: other data</sub>" in rows[4] and "✘" in rows[4]
+    assert rows[7].endswith("| – |")
+    assert all(row.count("|") - row.count(r"\|") == 4 for row in rows)
+
+
+def test_a_readme_without_the_markers_is_refused_and_one_with_them_brought_up_to_date(two):
+    with pytest.raises(ValueError, match="put the lines <!-- what holds"):
+        readme.current("# A title\n")
+    text = f"# A title\n{readme.BEGIN}\nold\n{readme.END}\nmore\n"
+    now = readme.current(text)
+    assert (
+        "\nold\n" not in now and now.startswith("# A title\n") and now.endswith(f"{readme.END}\nmore\n") and "ORL faces" in now
+    )
+    assert readme.current(now) == now
+
+
+def test_the_readme_is_current(monkeypatch):
+    """Of the committed results: `make readme` would change nothing."""
+    monkeypatch.delenv("STUDY_HOME", raising=False)
+    text = (paths.PROJECT / "README.md").read_text(encoding="utf-8")
+    assert readme.current(text) == text, "make readme"
+
+
+@pytest.mark.parametrize("profile", readme.COMMITTED)
+def test_every_primary_of_a_committed_run_is_on_the_page(monkeypatch, profile):
+    monkeypatch.delenv("STUDY_HOME", raising=False)
+    shown_ids = {c.row.id for p in primaries.papers([profile]) for line in p.lines for c in line.cells if c.row is not None}
+    for run, table in ledger.tables(profile).items():
+        assert set(table.id[table.kind == "primary"]) <= shown_ids, run
+
+
+def test_figures_of_committed_runs_show_claims_that_there_are(monkeypatch):
+    """What a figure names is the beginning of some claim's id, in some run of its study."""
+    monkeypatch.delenv("STUDY_HOME", raising=False)
+    ids, named = {}, {}
+    for profile in readme.COMMITTED:
+        for run, table in ledger.tables(profile).items():
+            ids.setdefault(run[:2], set()).update(table.id)
+            for figure in ledger.shown_figures(profile, run):
+                named.setdefault(run[:2], set()).update(figure.get("claims", ()))
+    assert {(n, b) for n, found in named.items() for b in found if not any(ledger.shows(b, i) for i in ids[n])} == set()
+
+
+def test_a_figure_shows_claims_by_the_beginnings_of_their_ids():
+    figures = [
+        {"file": "01/a.png", "claims": ["up", "more-*"]},
+        {"file": "01/b.png", "claims": ["more-x"]},
+        {"file": "01/c.png"},
+    ]
+    found = {id: ledger.figure_of(figures, id) for id in ("up", "up/plain@faces", "upper", "more-x/y@z", "less")}
+    assert found == {"up": "a", "up/plain@faces": "a", "upper": "", "more-x/y@z": "a", "less": ""}
+
+
+@pytest.mark.parametrize(
+    ("value", "low", "high", "told"),
+    [
+        (0.31234, 0.2512, 0.3711, "0.312 [0.251, 0.371]"),
+        (-0.0004, -0.26, 0.2572, "0.00 [-0.26, 0.26]"),
+        (12.34, 3.0, 21.0, "12.3 [3.0, 21.0]"),
+        (1.48e-7, 1.2e-7, 1.75e-7, "1.48e-07 [1.2e-07, 1.75e-07]"),
+        (1.0, 1.0, 1.0, "1 [1, 1]"),
+        (0.5, float("nan"), float("nan"), "0.5"),
+        (1234.5, 900.0, 1600.0, "1.23e+03 [900, 1.6e+03]"),
+    ],
+)
+def test_numbers_have_the_digits_of_their_intervals(value, low, high, told):
+    assert shown.number(value, low, high).replace("\N{NO-BREAK SPACE}", " ") == told
+
+
+def test_a_run_shows_its_claims_in_three_tables_with_anchors():
+    table = claims(made=("main=up", "up", "sum=up", "gated/a>b=up"), gates=("gated/a>b",), primaries=("main",))
+    text = shown.claims_html(table)
+    captions = [text.index(c) for c in ("The paper's own claims", "Further claims", "Checks: identities")]
+    assert captions == sorted(captions) and text.count("<caption>") == 3
+    assert 'id="claim-gated/a&gt;b"' in text and shown.anchor("gated/a>b") == "#claim-gated%2Fa%3Eb"
+    assert "⊘ not testable here" in text and "gate: the network is right on half" in text
+    assert set(shown.MARKS) == set(shown.MEANS) == set(claim.Verdict.__args__) and set(shown.KINDS) == set(claim.Kind.__args__)
+
+
+def test_parameters_that_no_longer_fit_leave_a_run_out(home):
+    run(("up",) * 5, parameters={"gone": 1})
+    assert primaries.papers(["laptop"]) == []
+    assert profiles.LEDGER not in ledger.tables("laptop")
