@@ -1,32 +1,13 @@
-"""A study's table of measurements as arrays, and statistics over them that claims resample (`lib.claims`).
-
-The table is tidy, a row a measurement: (arm, seed, image_id, measure, level, value).
-"""
+"""A study's table of measurements (`lib.claims.rows`) as arrays, and statistics over them that claims resample."""
 
 from dataclasses import dataclass
 from typing import Any, Self
 
 import numpy as np
 import pandas as pd
-import torch
-from torch import Tensor
 
 from lib.claims import intervals
 from lib.claims.intervals import Statistic, over
-
-
-def rows(arm: str, seed: int, measure: str, level: float, values: Tensor, ids: Tensor | None = None) -> pd.DataFrame:
-    """A row an image of one measure, values (N,); `ids` are the images' numbers, 0 to N - 1 unless given."""
-    return pd.DataFrame(
-        {
-            "arm": arm,
-            "seed": seed,
-            "image_id": range(len(values)) if ids is None else ids.numpy(),
-            "measure": measure,
-            "level": float(level),
-            "value": values.detach().cpu().to(torch.float32).numpy(),
-        }
-    )
 
 
 @dataclass

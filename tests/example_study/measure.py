@@ -3,7 +3,7 @@
 import pandas as pd
 from lib.studies.example.plan import Parameters, evaluation_set, network
 
-from lib.claims.cubes import rows
+from lib.claims.rows import rows
 from lib.explanations.activation_maps import gradcam
 from lib.measures import comparison
 

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from lib.attacks import robustness
-from lib.claims.cubes import rows
+from lib.claims.rows import rows
 from lib.data import datasets, styles, transforms
 from lib.data.images import luma
 from lib.explanations import by_name, gradients

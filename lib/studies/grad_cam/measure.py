@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from lib.attacks import projected, single_step
-from lib.claims.cubes import rows
+from lib.claims.rows import rows
 from lib.data import datasets
 from lib.explanations import activation_maps
 from lib.measures import comparison

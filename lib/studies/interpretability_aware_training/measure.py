@@ -21,7 +21,7 @@ import torch
 from torch import Tensor
 
 from lib.attacks import by_name, jpeg, losses, projected, robustness, single_step, unforeseen
-from lib.claims.cubes import rows
+from lib.claims.rows import rows
 from lib.data import images
 from lib.explanations import gradients
 from lib.explanations.explanation import Explanation

@@ -23,7 +23,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from lib.attacks import projected
-from lib.claims.cubes import rows
+from lib.claims.rows import rows
 from lib.explanations import activation_maps, by_name
 from lib.explanations.explanation import Explanation
 from lib.fooling import manipulation

@@ -21,7 +21,7 @@ from torch import Tensor, nn
 
 from lib.attacks import losses, projected, robustness, single_step
 from lib.attacks.steps import input_gradient
-from lib.claims.cubes import rows
+from lib.claims.rows import rows
 from lib.networks import hooks
 from lib.studies.saliency_adversarial_training import maps, objective
 from lib.studies.saliency_adversarial_training.plan import (

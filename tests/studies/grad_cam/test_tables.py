@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from lib.claims import cubes as cubes_
+from lib.claims.rows import rows
 from lib.runs import profiles
 from lib.studies.grad_cam import tables
 
@@ -34,7 +35,7 @@ def planted(**more: float) -> cubes_.Cubes:
     levels = {(m, 0.0): v for m, v in (MEANS | more).items()}
     levels |= {(f"{m}/{k}", e): v + (k == "attack") * e for m, v in UNDER.items() for k in ("attack", "noise") for e in P.eps}
     parts = [
-        cubes_.rows(a, s, m, level, torch.full((6,), v + 0.01 * (a == "residual")))
+        rows(a, s, m, level, torch.full((6,), v + 0.01 * (a == "residual")))
         for a in P.architectures
         for s in range(P.seeds)
         for (m, level), v in levels.items()
@@ -95,10 +96,10 @@ PHOTO = {
 
 
 def test_photographs():
-    of = [cubes_.rows(P.published, 0, f"photo/{m}", 0, torch.full((5,), v)) for m, v in PHOTO.items()]
+    of = [rows(P.published, 0, f"photo/{m}", 0, torch.full((5,), v)) for m, v in PHOTO.items()]
     for eps in P.radii:
         for m, v in (("reached", 0.5), ("nissim", 0.25)):
-            of += [cubes_.rows(P.published, 0, f"photo/{m}/{k}", eps, torch.full((5,), v + eps)) for k in ("attack", "noise")]
+            of += [rows(P.published, 0, f"photo/{m}/{k}", eps, torch.full((5,), v + eps)) for k in ("attack", "noise")]
     cubes = cubes_.Cubes.of(pd.concat(of, ignore_index=True))
     assert tables.two_photographs(cubes, P).value.tolist() == pytest.approx([0.9, 0.5, 0.1])
     found = tables.removal(cubes, P).set_index(["growth of", "map", "taken away"]).value

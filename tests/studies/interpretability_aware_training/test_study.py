@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from lib.attacks import projected, robustness
-from lib.claims import cubes
+from lib.claims.rows import rows
 from lib.networks import models
 from lib.runs import profiles
 from lib.studies.interpretability_aware_training import claims, plan, released, statistics
@@ -144,7 +144,7 @@ def synthetic(p, *, gain=0.3, fall=0.0, violated=False, clean=0.96, base=BASE):
     base = base | {"int2": base["int2"] + gain}
 
     def put(arm, seed, measure, level, values):
-        found.append(cubes.rows(arm, seed, measure, level, torch.as_tensor(values)))
+        found.append(rows(arm, seed, measure, level, torch.as_tensor(values)))
 
     for arm in p.arms:
         for seed in range(plan.seeds_of(p, arm)):
@@ -428,7 +428,7 @@ def theirs(starts, survivors=150):
     images, found, table = np.arange(200), [], statistics.published(1, "mnist")
 
     def put(arm, measure, level, values):
-        found.append(cubes.rows(f"{plan.RELEASED}{arm}", 0, measure, level, torch.as_tensor(values)))
+        found.append(rows(f"{plan.RELEASED}{arm}", 0, measure, level, torch.as_tensor(values)))
 
     for arm in ("normal", "adv", "int-one-class", "int", "int2"):
         for e in (0.0, *measure_.PAPER_EPS):

@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from lib.claims import cubes as cubes_
+from lib.claims.rows import rows
 from lib.studies.interpretability_aware_training import statistics, tables
 from lib.studies.interpretability_aware_training.plan import Parameters
 
@@ -28,7 +29,7 @@ def planted(p=P):
 
         def put(measure, level, values, arm=arm):
             for seed in range(2 if arm in p.headline else 1):
-                found.append(cubes_.rows(arm, seed, measure, level, torch.as_tensor(values)))
+                found.append(rows(arm, seed, measure, level, torch.as_tensor(values)))
 
         put("clean", 0, share(1))
         put("warned", 0, torch.full((10,), float(arm == "adv")))
@@ -159,11 +160,11 @@ def theirs():
     found = []
     for arm, accuracies in {"normal": {0.0: 1.0, 0.3: 0.1}, "adv": {0.0: 0.98, 0.3: 0.89}}.items():
         for eps, accuracy in accuracies.items():
-            found.append(cubes_.rows(arm, 0, "paper", eps, (torch.arange(100) < round(100 * accuracy)).float()))
+            found.append(rows(arm, 0, "paper", eps, (torch.arange(100) < round(100 * accuracy)).float()))
         for starts, left in (("starts-1", 0.5), ("starts-3", 0.25)):
-            found.append(cubes_.rows(arm, 0, starts, 0.3, (torch.arange(100) < 100 * left).float()))
-        found.append(cubes_.rows(arm, 0, "tau", 0.3, torch.where(torch.arange(100) < 50, 0.8, 0.2)))
-        found.append(cubes_.rows(arm, 0, "kept", 0.3, (torch.arange(100) < 50 * (arm == "adv")).float()))
+            found.append(rows(arm, 0, starts, 0.3, (torch.arange(100) < 100 * left).float()))
+        found.append(rows(arm, 0, "tau", 0.3, torch.where(torch.arange(100) < 50, 0.8, 0.2)))
+        found.append(rows(arm, 0, "kept", 0.3, (torch.arange(100) < 50 * (arm == "adv")).float()))
     return pd.concat(found, ignore_index=True)
 
 

@@ -12,7 +12,8 @@ from torch.nn import functional as F
 
 from lib.attacks import projected
 from lib.claims import claim, court, intervals
-from lib.claims.cubes import Cubes, rows
+from lib.claims.cubes import Cubes
+from lib.claims.rows import rows
 from lib.networks import models
 from lib.runs import profiles
 from lib.studies.saliency_adversarial_training import claims, explorer, maps, objective, passes, plan, published
