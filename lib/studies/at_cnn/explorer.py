@@ -154,9 +154,9 @@ def _one(fig: Any, row: Any, seen: Seen, numbers: list[Number], eps: float, meth
     last = first if shown is seen.x else looks(shown)
     label = by_name.find(method).label
     pictures.image(row[0], seen.x[0].cpu(), "image" if seen.label is None else classes[seen.label])
-    pictures.heatmap(row[1], first[0], f"{label} of it")
+    pictures.heatmap(row[1], first[0], label)
     pictures.image(row[2], shown[0].cpu(), "what it is shown")
-    drawn = pictures.heatmap(row[3], last[0], f"{label} of it")
+    drawn = pictures.heatmap(row[3], last[0], label)
     pictures.colour_bar(fig, drawn, row[3], "sensitivity")
     widgets.bars(row[4], after, classes, "decision")
     row[0].annotate(
@@ -375,7 +375,7 @@ def explorer(p: Parameters) -> Explorer:
     menu |= {f"standard beside {plan.label(a)}": a for a in p.arms if a != "standard"}
     controls = {
         "arch": widgets.choice("network", menu, subjects.PUBLISHED),
-        "network": widgets.OwnNetwork(lambda name: subjects.anew(name, p.device), "beside it, own"),
+        "network": widgets.OwnNetwork(lambda name: subjects.anew(name, p.device)),
         "image": widgets.numbered("image", ("",)),
         "own": widgets.Upload("upload an image", published().size),
         "how": widgets.choice("change", TRANSFORMS, "patch shuffle"),

@@ -27,7 +27,7 @@ def explore(tmp_path_factory):
 def test_every_control_is_labelled_and_there_is_a_picture(explore):
     assert {c.description for c in explore.controls.values()} == {
         "network",
-        "beside it, own",
+        "own network",
         "image",
         "upload an image",
         "change",
