@@ -17,6 +17,7 @@ from lib.studies.grad_cam import claims, explorer
 from lib.studies.grad_cam import measure as measure_
 from lib.studies.grad_cam import plan as plan_
 from lib.training import config
+from tests.claims import sentences
 
 SMOKE = profiles.parameters("00-grad-cam", "smoke")
 
@@ -104,8 +105,16 @@ def test_claims_are_judged_from_intervals(measured):
     found = claims.judge(measured, SMOKE, test=True)
     ids = [c.id for c in found]
     assert len(set(ids)) == len(ids) == 2 * 15 + 16
-    assert all(c.verdict == "supported" for c in found if c.id.startswith("identity"))
+    exact = [c for c in found if c.id.startswith(("identity", "softmax"))]
+    assert {(c.kind, c.verdict) for c in exact} == {("check", "supported")} and len(exact) == 3 * 4
     assert all(c.note for c in found if c.verdict == "not tested")
+    assert {c.id for c in found if c.kind == "primary"} == set(claims.primaries(SMOKE))
+    assert {c.n.partition(" ")[2] for c in found if c.id.startswith("photo-removal")} == {
+        "pairs of photographs, one network as it was published"
+    }
+    shares = [c for c in found if c.id.startswith(("photo-two", "photo-counterfactual", "two-objects", "counterfactual"))]
+    assert not [c for c in shares if c.ci_low < 0 or c.ci_high > 1] and len(shares) == 2 + 2 * 4
+    sentences.check(found)
     unjudged = claims.judge(measured, SMOKE, test=False)
     assert {c.verdict for c in unjudged} == {"not tested"}
 
@@ -121,7 +130,10 @@ def test_what_the_photographs_show_is_found_in_every_profile(measured):
 
 
 def planted(measured: pd.DataFrame, measure: str, value: float) -> pd.DataFrame:
+    """A measure with another value, where networks know their images and attacks reach their class."""
     rng = np.random.default_rng(0)
+    passed = measured.measure.str.endswith(("right", "reached/attack"))
+    measured = measured.assign(value=measured.value.where(~passed, 1.0))
     noisy = value + 0.001 * rng.standard_normal(len(measured))
     return measured.assign(value=measured.value.where(measured.measure != measure, noisy))
 
@@ -145,6 +157,46 @@ def planted(measured: pd.DataFrame, measure: str, value: float) -> pd.DataFrame:
 def test_planted_effects_are_found(measured, claim, measure, value, verdict):
     found = {c.id: c.verdict for c in claims.judge(planted(measured, measure, value), SMOKE, test=True)}
     assert found[f"{claim}/{SMOKE.published if claim.startswith('photo-') else 'plain'}"] == verdict
+
+
+@pytest.mark.parametrize(
+    ("measure", "barred", "stands", "note"),
+    [
+        ("right", "late-beats-middle-energy/plain", "photo-two/efficientnet-lite0", "test images .* worst seed gets right"),
+        ("photo/right", "photo-two/efficientnet-lite0", "two-objects-first/residual", "photographs .* gets right"),
+        ("reached/attack", "attack-moves-map/residual", "two-objects-first/residual", "reaches its class at eps 0.05"),
+        ("photo/reached/attack", "photo-attack-moves-map/efficientnet-lite0", "photo-two/efficientnet-lite0", "at eps 0.016"),
+    ],
+)
+def test_what_claims_stand_on(measured, measure, barred, stands, note):
+    """Of networks that are right on .4 of the images, or attacks that reach .4, nothing is said that needs more."""
+    found = {c.id: c for c in claims.judge(planted(measured, measure, 0.4), SMOKE, test=True)}
+    assert found[barred].verdict == "not testable here" and re.search(
+        rf"gate: .*{note}.* asked, 0.4\d* found", found[barred].note
+    )
+    assert found[stands].verdict != "not testable here"
+    assert {c.verdict for c in found.values() if c.kind == "check"} == {"supported"}
+
+
+def test_each_training_run_must_know_its_images(measured):
+    table = planted(measured, "", 0)
+    table.loc[(table.measure == "right") & (table.seed == 1) & (table.arm == "plain"), "value"] = 0.4
+    found = {c.id: c.verdict for c in claims.judge(table, SMOKE, test=True)}
+    assert found["on-object/plain"] == "not testable here" != found["on-object/residual"]
+
+
+def test_seeds_are_asked_of_networks_that_are_trained_alone(measured):
+    """One training run of the small networks says nothing; the published network is judged as it is."""
+    one = planted(measured[measured.seed == 0], "", 0)
+    found = claims.judge(one, SMOKE.model_copy(update={"seeds": 1}), test=True)
+    assert {c.verdict for c in found if c.id.startswith(("late-beats", "attack-moves"))} == {"one network"}
+    assert not [c for c in found if c.id.startswith("photo-") and c.verdict == "one network"]
+
+
+def test_where_the_attack_was_not_measured_nothing_is_asked_of_it(measured):
+    without = planted(measured[measured.measure != "photo/reached/attack"], "photo/nissim/attack", 0.9)
+    found = {c.id: c for c in claims.judge(without, SMOKE, test=True)}
+    assert found[f"photo-attack-moves-map/{SMOKE.published}"].verdict == "supported"
 
 
 @pytest.mark.parametrize(
