@@ -185,53 +185,60 @@ def drive_attention_shift(d: Driver) -> None:
 def drive_at_cnn(d: Driver) -> None:
     d.choose("change", "saturation")
     d.slide("saturation p", "ArrowLeft")
-    d.choose("change", "patch shuffle")
-    d.slide("shuffle k", "ArrowLeft")
-    d.choose("change", "style (AdaIN)")
-    d.slide("style alpha", "ArrowLeft")
-    d.slide("image")
     d.slide("PGD eps")
-    d.choose("beside it", "PGD-L2 1.14")
+    d.press("next image where the attack succeeds")
+    d.choose("network", "standard beside PGD-L2 1.14")
+    d.choose("change", "patch shuffle")
+    d.slide("pieces k × k", "ArrowLeft")
+    d.choose("change", "style (AdaIN)")
+    d.slide("strength α", "ArrowLeft")
+    d.slide("image")
+    d.slide("PGD eps", "ArrowLeft")
     d.choose("explain by", "guided backpropagation")
 
 
 def drive_interpretability(d: Driver) -> None:
     d.choose("attack", "AAI, L1 form (map)")
+    d.press("next image where the attack succeeds")
     d.choose("attack", "JPEG L1")
-    d.choose("attack", "snow")
     d.choose("attack", "PGD")
-    d.slide("eps, L∞")
+    d.slide("eps, of [0, 1]")
+    d.choose("network", "trained as Adv")
     d.slide("steps")
     d.slide("image")
-    d.choose("trained as", "Adv")
+    d.choose("attack", "snow")
 
 
 def drive_manipulation(d: Driver) -> None:
     d.slide("tuned epochs", "ArrowLeft")
+    d.press("next image where the attack succeeds")
     d.slide("image")
-    d.choose("look with", "LRP_T")
+    d.choose("look with", "LRP_T (relevance at T)")
     d.choose("look with", "SmoothGrad")
+    d.choose("network", "plain")
     d.choose("fooling", "active through Grad-CAM")
     d.choose("fooling", "location through LRP_T")
+    d.slide("image")
 
 
 def drive_saliency(d: Driver) -> None:
-    d.slide("alpha^10")
+    d.slide("ε₀, of 255")
+    d.press("next image where the attack succeeds")
+    d.slide("α¹⁰")
     d.slide("epoch", "ArrowLeft")
-    d.choose("attribution", "gradient")
+    d.choose("attribution", "SmoothGrad")
     d.choose("binarised by", "above the median")
-    d.choose("map from", "adversarially trained")
     d.choose("student", "PGD")
+    d.choose("map from", "adversarially trained teacher")
     d.slide("image")
-    d.slide("eps0, of 255")
 
 
 # what each explorer's text always says, and how it is driven
 EXPLORERS = {
     "00-grad-cam": ("NISSIM", drive_grad_cam),
     "01-attention-shift": ("NISSIM", drive_attention_shift),
-    "02-at-cnn": ("total variation", drive_at_cnn),
-    "03-interpretability-aware-training": ("discrepancy D2", drive_interpretability),
+    "02-at-cnn": ("edge agreement", drive_at_cnn),
+    "03-interpretability-aware-training": ("D2", drive_interpretability),
     "04-model-manipulation": ("accuracy", drive_manipulation),
     "05-saliency-adversarial-training": ("P(random)", drive_saliency),
 }

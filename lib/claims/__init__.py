@@ -7,7 +7,6 @@ from lib.claims.intervals import Interval, Parts, interval, minus, over, parts, 
 from lib.claims.many import adjusted, holm
 from lib.claims.measures import MEASURES, Measure, measure
 from lib.claims.moderation import Moderated, moderate, prior
-from lib.claims.rows import rows
 
 __all__ = [
     "COLUMNS",
@@ -33,7 +32,6 @@ __all__ = [
     "over",
     "parts",
     "prior",
-    "rows",
     "table",
     "tally",
     "together",

@@ -143,10 +143,8 @@ class Explorer:
         if self._held:
             return
         with self._holding():
-            left = {"image": Upload, "arch": OwnNetwork}.get(name)
-            for control in self.controls.values():
-                if left and isinstance(control, left):
-                    control.leave()
+            if left := {"image": Upload, "arch": OwnNetwork}.get(name):
+                self._leave(left)
             if self.follow:
                 try:
                     self.follow(name, self.controls)
@@ -155,6 +153,12 @@ class Explorer:
                     return
         self.over.value = ""  # of another choice
         self._start(self._draw)
+
+    def _leave(self, kind: type[Upload] | type[OwnNetwork]) -> None:
+        """Back from what is one's own to what is the study's."""
+        for control in self.controls.values():
+            if isinstance(control, kind):
+                control.leave()
 
     @contextlib.contextmanager
     def _holding(self) -> Iterator[None]:
@@ -219,6 +223,7 @@ class Explorer:
             raise ValueError("the attack succeeds on no other image; try a larger eps")
         with self._holding():
             self.controls["image"].value = found
+            self._leave(Upload)
         self._draw(turn)
 
     def _check(self, turn: int) -> None:
@@ -341,7 +346,7 @@ def over_levels(
     fig, axes = canvas(1, 1, (7.5, 3.4))
     ax, numbers = axes[0, 0], []
     for i, (label, values) in enumerate(curves.items()):
-        count = values.shape[1]
+        count = int(values.isfinite().any(0).sum())
         low, middle, high = (values.double().nanquantile(q, 1).tolist() for q in (0.25, 0.5, 0.75))
         ax.plot(levels, middle, label=label, **series(i))
         ax.fill_between(levels, low, high, color=series(i)["color"], alpha=0.18, linewidth=0)

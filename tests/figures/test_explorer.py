@@ -236,8 +236,16 @@ def test_the_next_image_where_it_succeeds_is_sought():
     assert found.controls["image"].value == 8 and "succeeds on no other image" in found.status.value
 
 
+def test_what_is_sought_is_shown_in_place_of_an_upload():
+    found, own, _ = uploading()
+    found.seek = lambda image, own: image + 1
+    given(own, png_of())
+    found._start(found._seek)
+    assert found.status.value == "image 1" and own.value is None
+
+
 def test_a_curve_shows_medians_and_quartiles_and_where_one_is():
-    values = torch.tensor([[0.0, 1.0, 2.0], [4.0, 6.0, 8.0]])
+    values = torch.tensor([[0.0, 1.0, 2.0, torch.nan], [4.0, 6.0, 8.0, torch.nan]])  # of three images there is a number
     view = explorer_.over_levels((1, 2), {"PGD": values}, 2, xlabel="eps", ylabel="NISSIM", unit="u")
     found = {n.name: (n.value, n.unit, n.over) for n in view.numbers}
     assert found["PGD, eps 2: median"] == (6.0, "u", "3 images") and found["PGD, eps 1: upper quartile"][0] == 1.5
