@@ -56,6 +56,7 @@ MEASURES = {
     "share": Measure(0, 1, 0.02, "two images of a hundred"),
     "NISSIM": Measure(0, 1, 0.02, "what re-encoding an image as JPEG moves a map by"),
     "correlation": Measure(-1, 1, 0.05, "ranks that differ by less than neighbours trading places"),
+    "cosine": Measure(-1, 1, 0.02, "what two random directions of an image of 32 x 32 pixels have by chance"),
     "overlap": Measure(0, 1, 0.02, "a fiftieth of a region"),
     "auc": Measure(0, 1, 0.02, "two points from chance"),
     "ratio": Measure(0, math.inf, 0.05, "a twentieth more or less"),

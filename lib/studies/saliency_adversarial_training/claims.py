@@ -1,17 +1,35 @@
-"""Study 5's claims: what Mangla et al. say of training with maps, the controls they left out, and what is left open."""
+"""Study 5's claims: what Mangla et al. say of training with maps, the controls they left out, and what is left open.
+
+Gates, chosen before any verdict was drawn with them:
+
+* `clean`: the original is right on more than .6 of clean images; below, there is little to defend;
+* `pgd`, `pgd-clear`: PGD training, which is known to protect, gains more than .05 of robust accuracy, and its interval lies
+  above 0; else training is too short, or the attack too weak or too strong, to speak of what stands beside PGD or on it.
+"""
 
 import functools
 import itertools
+import math
 
 import numpy as np
 import pandas as pd
 
+from lib.claims import measures
 from lib.claims.claim import Claim, Kind, Rule
 from lib.claims.court import OURS, QUESTION, Court, noted
 from lib.claims.cubes import Cubes
-from lib.claims.intervals import Statistic, minus, over, parts
+from lib.claims.intervals import Interval, Statistic, minus, over, parts, together
 from lib.studies.saliency_adversarial_training import passes, statistics
-from lib.studies.saliency_adversarial_training.plan import NAMES, TEACHERS, Parameters, label, parsed, seeds_of, source_label
+from lib.studies.saliency_adversarial_training.plan import (
+    NAMES,
+    TEACHERS,
+    Parameters,
+    config_of,
+    label,
+    parsed,
+    seeds_of,
+    source_label,
+)
 from lib.studies.saliency_adversarial_training.published import gaps, printed, said, theirs, without_misprint
 
 SOURCE = "Mangla et al. 2020"
@@ -68,26 +86,27 @@ def _add(
     court.add(id, kind, statement, compute, rule, statistic=statistic, source=source, over=over, arms=arms, note=note, **more)
 
 
-CLEAN = 0.6  # of its test images that the network without any defence is right on; below, there is little to defend
-STANDS = 0.05  # that PGD training gains under attack at least, or else the training is too short to speak of defences
-
-
 def gates(court: Court) -> None:
-    """Gates: the original network has learnt its task; PGD training, known to protect, protects. Chosen before the numbers."""
+    """The original network has learnt its task; PGD training protects. See the module's docstring."""
     c, p = court.cubes, court.p
     right = float(c.values["original", "clean", 0.0].mean())
-    court.gate("clean", "the original network is right on clean images", right, Rule("above", CLEAN))
-    if "pgd" in p.arms:
-        gain = minus(*(statistics.robust(c, arm, p) for arm in ("pgd", "original")))
-        seeds = min(seeds_of(p, arm) for arm in ("pgd", "original"))
-        found = parts(gain, images=c.images("pgd"), seeds=seeds, draws=court.draws).interval()
-        clear = found.low if found.value > STANDS else min(found.low, 0.0)
-        court.gate("pgd", "training with PGD gains robust accuracy, the lower end of its gain", clear, UP)
+    court.gate("clean", "the original network is right on clean images", right, Rule("above", 0.6))
+    gain = Interval(math.nan, math.nan, math.nan, "")
+    if "pgd" in p.arms:  # its variance over runs is moderated by those of the other arms with several
+        arms = dict.fromkeys(("pgd", *(a for a in p.headline if a != "original")))
+        gains = {a: minus(*(statistics.robust(c, one, p) for one in (a, "original"))) for a in arms}
+        of = measures.measure("accuracy", difference=True)
+        images, seeds = c.images("pgd"), {a: min(seeds_of(p, one) for one in (a, "original")) for a in arms}
+        gain = together([parts(gains[a], images=images, seeds=seeds[a], draws=court.draws, of=of) for a in arms])[0]
+    says = "training with PGD gains robust accuracy" + ("" if "pgd" in p.arms else " (name pgd in arms)")
+    court.gate("pgd", says, gain.value, Rule("above", 0.05))
+    court.gate("pgd-clear", f"{says}, by the lower end of the interval", gain.low, UP)
 
 
 def gates_of(arms: tuple[str, ...]) -> tuple[str, ...]:
-    """The clean gate for all; that of PGD for what is compared with it, or stands on it."""
-    return ("clean", "pgd") if any(parsed(a).base == "pgd" or parsed(a).teacher == "adv" for a in arms) else ("clean",)
+    """The clean gate for all; those of PGD for what is compared with it, or stands on it."""
+    beside = any(parsed(a).base == "pgd" or parsed(a).teacher == "adv" for a in arms)
+    return ("clean", "pgd", "pgd-clear") if beside else ("clean",)
 
 
 def _better(
@@ -180,8 +199,7 @@ def _maps_matter(court: Court) -> None:
     for arm in (a for a in court.p.arms if a.endswith(("@another", "@inverted"))):
         _better(court, f"own-map/{arm}", "control", arm.partition("@")[0], arm, source=OURS)
     for arm in (a for a in sat(court.p) if not statistics.same(court.cubes, a)):
-        measures = [(arm, m, 0.0) for m in ("cosine", "cosine-another")]
-        own, another = (over(court.cubes.values[m]) for m in measures)
+        own, another = (over(court.cubes.values[arm, m, 0.0]) for m in ("cosine", "cosine-another"))
         _add(
             court,
             f"looks-like-attack/{arm}",
@@ -190,7 +208,7 @@ def _maps_matter(court: Court) -> None:
             minus(own, another),
             UP,
             arms=(arm,),
-            measure="correlation",
+            measure="cosine",
             over="clean",
             source=f"{SOURCE}, a script of their code",
             statistic="cosine of the sign of the student's loss gradient with -s, own map - another image's",
@@ -270,23 +288,27 @@ def _cost(court: Court) -> None:
     found = []
     for arm in sat(p):
         whole = f"{label(arm)} adds less than a quarter to the passes of training"
-        found.append((f"cheap/{arm}", whole, arm, "original", quarter, once))
+        long = passes.of(config_of(p, arm, 0).model_copy(update={"epochs": 100})).total / passes.STEP["plain"].total
+        at100 = f"over the paper's 100 epochs it would be {long:.3g}" if p.epochs != 100 else ""
+        found.append((f"cheap/{arm}", whole, arm, "original", quarter, noted(once, at100)))
         found.append((f"fresh/{arm}", anew.format(label(arm)), f"{arm}@fresh", "original", quarter, teaching))
     for base in ("pgd", "trades-1"):
         fewer = f"{label(f'{base}+sat')} trains in fewer passes than {label(base)}"
         found.append((f"faster/{base}", fewer, f"{base}+sat", base, Rule("below", 1.0), ""))
     for id, statement, arm, against, rule, note in found:
         if {arm, against} <= set(p.every):
-            share = passes.of_step(p, arm) / passes.of_step(p, against)
+            taken = [passes.of(config_of(p, a, 0)).total for a in (arm, against)]
             court.add(
                 id,
                 "check",
                 statement,
-                lambda i, s, share=share: share,
+                lambda i, s, share=taken[0] / taken[1]: share,
                 rule,
                 source=SOURCE,
-                statistic=f"forward and backward passes a training step, {label(arm)} / {label(against)}",
-                note=noted("counted exactly", note),
+                statistic=f"forward and backward passes of an image in an epoch, {label(arm)} / {label(against)}",
+                note=noted("{:.4g} / {:.4g}, counted exactly: the interval has no width".format(*taken), note),
+                measure="ratio",
+                difference=False,
                 trained=False,
                 over=2,
                 seeds=1,
@@ -344,7 +366,7 @@ def _switches(court: Court) -> None:
             whole,
             source=QUESTION,
             rule=Rule("within", 0.05),
-            statement=f"{label(arm)}: robust as {label(whole)}, within 5 points",
+            statement=f"Trained as {label(arm)}, a network withstands PGD as trained as {label(whole)}, within 5 points",
             note="the .05 is ours",
         )
 
@@ -372,14 +394,14 @@ def _honest(court: Court) -> None:
             court,
             f"clean/{arm}",
             "control",
-            f"{label(arm)} costs less than 5 points of accuracy on clean images",
+            f"{label(arm)} costs accuracy on clean images",
             minus(c.mean("original", "clean"), c.mean(arm, "clean")),
-            Rule("below", 0.05),
+            UP,
             arms=("original", arm),
             over="clean",
             source=OURS,
             statistic=f"clean accuracy, original - {label(arm)}",
-            note="the paper tells no clean accuracy; the .05 is ours",
+            note="the paper tells no clean accuracy",
         )
     for arm in p.headline:
         weak, strong = c.values[arm, "pgd", high][:, :n], c.values[arm, "strong", high]
@@ -387,14 +409,14 @@ def _honest(court: Court) -> None:
             court,
             f"overstated/{arm}",
             "control",
-            f"PGD-{p.steps} overstates the robustness of {label(arm)}",
+            f"PGD-{p.steps} overstates the robustness of {label(arm)} at eps {high:g}/255",
             over(weak - strong),
-            Rule("above", 0.02),
+            UP,
             arms=(arm,),
             over="strong",
             source=OURS,
-            statistic=f"accuracy at eps {high:g}/255, PGD-{p.steps} - {told}",
-            note="the .02 is ours",
+            statistic=f"accuracy under PGD-{p.steps} at eps {high:g}/255 - under {told} {high:g}/255",
+            note="never below 0: what the strong attack leaves right is right under the other too",
         )
         moved = c.values[arm, "transfer", high]
         _add(
@@ -407,6 +429,6 @@ def _honest(court: Court) -> None:
             arms=(arm,),
             over="strong",
             source=OURS,
-            statistic=f"accuracy at eps {high:g}/255, transferred from an original - {told}",
+            statistic=f"accuracy at eps {high:g}/255, attack transferred from an original - {told} {high:g}/255",
             note="if not, its gradients hide it from PGD; the .02 is ours",
         )

@@ -12,7 +12,7 @@ import pandas as pd
 from lib.claims.cubes import Cubes
 from lib.claims.intervals import Interval, Statistic, minus
 from lib.figures.charts import cell
-from lib.studies.saliency_adversarial_training import plan, published, statistics
+from lib.studies.saliency_adversarial_training import passes, plan, published, statistics
 from lib.studies.saliency_adversarial_training.maps import ATTRIBUTIONS
 from lib.studies.saliency_adversarial_training.plan import Parameters
 from lib.training.cache import Trained
@@ -20,6 +20,7 @@ from lib.training.cache import Trained
 SOURCES = {"tiny-imagenet": "1 / 2 / 3", "flower-17": "1 / 2 / 3", "cifar-100": "1 / 2 / 3 / 4"}  # published: radii, of 255
 CIFAR = "published, CIFAR-100"
 NO_MAPS = 1e-6  # alpha^10 below which a curriculum counts as maps alone
+TIMES = ("time", "time low", "time high")
 PLAIN_STEPS = ("sat-masks", "sat-boxes", "sign")  # one of them is timed for all steps along a map
 
 
@@ -111,14 +112,23 @@ def _costed(cubes: Cubes, p: Parameters, arm: str) -> bool:
 
 
 def costs(cubes: Cubes, p: Parameters) -> pd.DataFrame:
-    """Rows (arm, time, time low, time high, accuracy, low, high): the time of a step as a multiple of the original's, with the
-    share of making its maps, and robust accuracy."""
+    """Rows (arm, passes, time, time low, time high, accuracy, low, high): passes of an image in an epoch and time of a step,
+    both with the share of making the maps and as multiples of the original's, and robust accuracy."""
     rows, original = [], cubes.values["original", "seconds", 0.0]
+    once = passes.STEP["plain"].total
     for arm in (a for a in p.arms if "@" not in a and _costed(cubes, p, a)):
         took = cubes.interval(statistics.ratio(statistics.cost(cubes, arm, p), original), "seconds", 1)
         found = cubes.interval(statistics.robust(cubes, arm, p), "pgd", plan.seeds_of(p, arm))
-        rows.append(_row(found, arm=arm, time=took.value, **{"time low": took.low, "time high": took.high}))
+        counted = passes.of(plan.config_of(p, arm, 0)).total / once
+        rows.append(_row(found, arm=arm, passes=counted, time=took.value, **{"time low": took.low, "time high": took.high}))
     return pd.DataFrame(rows)
+
+
+def times(found: pd.DataFrame) -> pd.DataFrame:
+    """`costs` as a table to read: multiples of the original's step, counted, and in seconds of this machine."""
+    took = [f"{t:.2f} [{low:.2f}, {high:.2f}]" for t, low, high in zip(*(found[c] for c in TIMES), strict=True)]
+    columns = {"passes": [f"{v:.2f}" for v in found.passes], "seconds of this run": took}
+    return pd.DataFrame(columns, index=[plan.label(arm) for arm in found.arm])
 
 
 def costs_anew(cubes: Cubes) -> pd.DataFrame:

@@ -105,6 +105,11 @@ def test_costs_are_multiples_of_the_originals_step_with_the_share_of_the_maps(cu
         "pgd": 4,
     }
     assert found.accuracy["sat-masks"] == pytest.approx(0.7) and (found["time low"] == found.time).all()
+    assert found.passes.to_dict() == pytest.approx(
+        {"original": 1, "sign": 1, "sat-masks": 1, "sat-std-gradient": 1 + 1 / P.epochs, "pgd": 1 + P.steps}
+    )
+    told = tables.times(found.reset_index())
+    assert told.loc["PGD"].tolist() == ["6.00", "4.00 [4.00, 4.00]"] and len(told) == len(found)
     anew = tables.costs_anew(cubes)
     assert anew.index.tolist() == ["gradient"] and anew.iloc[0, 0] == "10.00 [10.00, 10.00]"
     assert "sat-std-gradient" not in set(tables.costs(measured("maps/gradient"), P).arm)
