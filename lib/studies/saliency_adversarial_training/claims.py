@@ -289,7 +289,7 @@ def _cost(court: Court) -> None:
     for arm in sat(p):
         whole = f"{label(arm)} adds less than a quarter to the passes of training"
         long = passes.of(config_of(p, arm, 0).model_copy(update={"epochs": 100})).total / passes.STEP["plain"].total
-        at100 = f"over the paper's 100 epochs it would be {long:.3g}" if p.epochs != 100 else ""
+        at100 = f"over the paper's 100 epochs it would be {long:.3g}" if p.epochs != 100 and parsed(arm).teacher else ""
         found.append((f"cheap/{arm}", whole, arm, "original", quarter, noted(once, at100)))
         found.append((f"fresh/{arm}", anew.format(label(arm)), f"{arm}@fresh", "original", quarter, teaching))
     for base in ("pgd", "trades-1"):
