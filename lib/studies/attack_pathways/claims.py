@@ -1,14 +1,16 @@
 """Study 6: the claims of pathways under attack, judged from `statistics`.
 
 Top neurons are the K of a layer whose medians over a class's images are highest: O those of the original (source) class, T
-those of the target class. What is said of the attack's effect stands behind a gate: it reaches its aim on half of the images.
+those of the target class. Gates, chosen before any number was seen: the network of every seed tells clean images of the two
+classes apart by more than half of what could be (0: by chance, 1: always), or O and T are not those of two classes; and what is
+said of the attack's effect asks that it reaches its aim on more than half of the images.
 """
 
 import numpy as np
 import pandas as pd
 
 from lib.claims.claim import Claim, Kind, Rule
-from lib.claims.court import OURS_ALONE, Court
+from lib.claims.court import OURS_ALONE, Court, noted
 from lib.claims.intervals import Statistic, minus
 from lib.studies.attack_pathways import statistics
 from lib.studies.attack_pathways.plan import Parameters
@@ -21,6 +23,9 @@ UP, DOWN = Rule("above", 0.0), Rule("below", 0.0)
 REACH = "share of the images that are not taken for the target class as they are, which reach it"
 SUCCEEDS = 0.5  # of images at the strongest attack, or else its pathways are those of failures
 AIMED = Rule("above", SUCCEEDS)
+APART = Rule("above", 0.5)
+FEWEST = 5  # top neurons of a layer, below which one more or less moves a share by more than a fifth; the original shows ten
+APARTLY = "share of clean images of the target class that are taken for it, less that of the original class, worst seed"
 ALONE = "top neurons of the {} class that are none of the {} class's"
 TARGETS, SOURCES = ALONE.format("target", "original"), ALONE.format("original", "target")
 # by group: whose class, its neurons in words, what they do as the attack grows, what the attack makes them, and the rule
@@ -41,16 +46,37 @@ def judge(table: pd.DataFrame, p: Parameters, *, test: bool = True) -> list[Clai
     court = Court("06", p, test=test, seeds=p.seeds, draws=DRAWS, unknown=EMPTY, primaries=primaries(p))
     for (arch, pair), path in pathways.items():
         about = f" ({arch}, {pair.replace('>', ' → ')})."
-        own = court.within(f"{arch}/{pair}", about, over=path.scored.images(pair))
+        court.gate(f"apart {arch} {pair}", APARTLY, path.apart(), APART)
+        own = court.within(f"{arch}/{pair}", about, over=path.scored.images(pair), gates=(f"apart {arch} {pair}",))
         reached = path.success("pgd", -1)(np.arange(path.scored.images(pair)), np.arange(p.seeds))
         own.gate(f"reaches {arch} {pair}", "the strongest attack reaches its aim, share of images", reached, AIMED)
-        for gates, rows in (((), _reached(path)), ((), _shared(path)), ((f"reaches {arch} {pair}",), _moved(path))):
+        first, last = thirds(path.layers)
+        aimed = (f"reaches {arch} {pair}",)
+        for gates, layers, rows in (
+            ((), [], _reached(path)),
+            ((), [*first, *last], _shared(path)),
+            (aimed, [], _depth(path)),
+            (aimed, path.layers[-LAST:], _moved(path)),
+            (aimed, path.layers, _edges(path)),
+        ):
             for id, kind, statement, compute, rule, statistic, source, measure in rows:
-                own.add(id, kind, statement, compute, rule, statistic=statistic, source=source, measure=measure, gates=gates)
+                own.add(
+                    id,
+                    kind,
+                    statement,
+                    compute,
+                    rule,
+                    statistic=statistic,
+                    source=source,
+                    measure=measure,
+                    gates=gates,
+                    note=narrow(path, layers),
+                )
         _selection(own, path)
     for arch in p.architectures:
         alike, other = ([pathways[arch, pair] for pair in pairs] for pairs in (p.similar, p.dissimilar))
-        court.within(arch, f" ({arch}).").add(
+        known = tuple(f"apart {arch} {path.pair}" for path in (*alike, *other))
+        court.within(arch, f" ({arch}).", gates=known).add(
             "similar-share-more",
             "claim",
             f"{told(p.similar)} share more top neurons than {told(p.dissimilar)}",
@@ -61,7 +87,7 @@ def judge(table: pd.DataFrame, p: Parameters, *, test: bool = True) -> list[Clai
             source=SPEC,
             measure="share",
             over=min(path.scored.images(path.pair) for path in (*alike, *other)),
-            note="The interval is over images and seeds, not over pairs of classes.",
+            note=noted("The interval is over images and seeds, not over pairs of classes", narrow(alike[0], alike[0].layers)),
         )
     return court.rows
 
@@ -69,6 +95,12 @@ def judge(table: pd.DataFrame, p: Parameters, *, test: bool = True) -> list[Clai
 def told(pairs: tuple[str, ...]) -> str:
     """Pairs of classes in words."""
     return "; ".join(pair.replace(">", " and ") for pair in pairs)
+
+
+def narrow(path: Pathways, layers: list[str]) -> str:
+    """A note where a layer has few top neurons: what one of them makes of a share. Intervals have it in them."""
+    k = min((path.k[n] for n in layers), default=FEWEST)
+    return "" if k >= FEWEST else f"{k} top neurons in the narrowest layer: one more or less moves its share by {1 / k:.2f}"
 
 
 def shared(paths: list[Pathways]) -> Statistic:
@@ -127,30 +159,55 @@ def _shared(path: Pathways) -> list[Row]:
             UP,
             f"{both}, moved and scaled so that random sets have 0 (narrow layers: more) and equal sets 1, {thirds_}",
             OURS_ALONE,
-            "share",
+            "correlation",  # below 0 where they share less than random sets do
         ),
     ]
 
 
+def _depth(path: Pathways) -> list[Row]:
+    """How much less early layers change."""
+    if len(path.layers) == 1:
+        return []
+    first, last = thirds(path.layers)
+    return [
+        (
+            "early-change-less",
+            "claim",
+            "Early layers change less under attack than late ones",
+            minus(path.correlation("pgd", -1, first), path.correlation("pgd", -1, last)),
+            UP,
+            "Spearman correlation of attacked and clean medians over channels, the first third of the layers minus the last, "
+            f"PGD at L2 {path.p.strengths[-1]:g}",
+            SPEC,
+            "correlation",
+        )
+    ]
+
+
+def _edges(path: Pathways) -> list[Row]:
+    """Whether the edges of one class alone grow or fade, where the influence of each image was measured."""
+    rows: list[Row] = []
+    for group, (whose, name, _, _, rule) in GROUPS.items():
+        grown, noise = (path.influence(attack, -1, group) for attack in ("pgd", "noise"))
+        if grown is None or noise is None:
+            continue
+        does, makes = ("grows", "raises") if rule == UP else ("fades", "lowers")
+        says = f"The attack {makes} the influence of the {whose} class's own neurons on those of the next layer"
+        measure = f"growth of the influence between the {name}, as a share of that on clean images, all layers"
+        at = f"PGD at L2 {path.p.strengths[-1]:g}"
+        over_noise = f"{measure}, {_over_noise(path.p)}"
+        id, beyond = f"influence-{whose}-{does}", f"{says} more than a random direction of the same size does"
+        rows += [
+            (id, "claim", says, grown, rule, f"{measure}, {at}", SPEC, "ratio"),
+            (f"{id}-over-noise", "control", beyond, minus(grown, noise), rule, over_noise, OURS_ALONE, "ratio"),
+        ]
+    return rows
+
+
 def _moved(path: Pathways) -> list[Row]:
-    """How much less early layers change, and what becomes of the neurons that one class alone uses."""
+    """What becomes of the neurons that one class alone uses."""
     deep = f"the last {LAST} layers" if len(path.layers) >= LAST else "the only layer"
     rows: list[Row] = []
-    if len(path.layers) > 1:
-        first, last = thirds(path.layers)
-        rows.append(
-            (
-                "early-change-less",
-                "claim",
-                "Early layers change less under attack than late ones",
-                minus(path.correlation("pgd", -1, first), path.correlation("pgd", -1, last)),
-                UP,
-                "Spearman correlation of attacked and clean medians over channels, the first third of the layers minus the "
-                f"last, PGD at L2 {path.p.strengths[-1]:g}",
-                SPEC,
-                "correlation",
-            )
-        )
     for group, (whose, name, joins, made, rule) in GROUPS.items():
         measure = f"change of the medians of the {name}, last layer, in units of the layer's mean"
         moved = path.moved("pgd", -1, group)
@@ -209,7 +266,7 @@ def _selection(court: Court, path: Pathways) -> None:
         statistic=f"{new}: successes minus as many images at random, {at}, the weakest with {FEW} successes for each seed",
         source=OURS_ALONE,
         measure="share",
-        note=f"{few} successes of all seeds.",
+        note=noted(f"{few} successes of all seeds", narrow(path, path.layers)),
         unknown=NEVER,
     )
     court.add(
@@ -221,5 +278,6 @@ def _selection(court: Court, path: Pathways) -> None:
         statistic=f"{new}, successes alone: {at} minus {path.p.strengths[-1]:g}",
         source="released data of Das et al. 2020",
         measure="share",
+        note=narrow(path, path.layers),
         unknown=NEVER,
     )

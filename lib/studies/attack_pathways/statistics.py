@@ -19,36 +19,60 @@ from lib.pathways import neurons
 from lib.pathways.graph import top_count
 from lib.studies.attack_pathways.plan import GRAPH, Parameters
 
+OWN = ("original", "target")  # neurons that one class alone uses
+AMONG = {group: f"among_{group}" for group in OWN}  # columns: an image's influence between them, from the layer below
+
 
 class Scored:
-    """The measurement as arrays: `clean`, `target` (seeds, images, channels), `attacked` (seeds, strengths, images,
-    channels), `success` (seeds, strengths, images)."""
+    """The measurement as arrays: scores (seeds, strengths, images, channels), which images reach the target class (seeds,
+    strengths, images), and the influence among either class's own neurons, summed over the layers, where it was measured."""
 
     def __init__(self, table: pd.DataFrame, p: Parameters) -> None:
         self.p = p
         self.layers: dict[str, list[str]] = {a: list(dict.fromkeys(t.layer)) for a, t in table.groupby("arch", sort=False)}
         self._arrays: dict[tuple[str, str, str, str], np.ndarray] = {}
-        self._success: dict[tuple[str, str, str], np.ndarray] = {}
+        self._reached: dict[tuple[str, str, str], np.ndarray] = {}
+        self._among: dict[tuple[str, str, str, str], list[np.ndarray]] = {}
         order = ["seed", "strength", "image_id"]
         for (arch, pair, attack, layer), part in table.groupby(["arch", "pair", "attack", "layer"], sort=False):
             part = part.sort_values(order)
             shape = (part.seed.nunique(), part.strength.nunique(), -1)
             values = np.stack(part.scores.to_list()).astype(np.float32)
             self._arrays[arch, pair, attack, layer] = values.reshape(*shape, values.shape[1])
-            self._success[arch, pair, attack] = part.success.to_numpy().reshape(shape)
+            self._reached[arch, pair, attack] = part.success.to_numpy().reshape(shape)
+            for group, column in AMONG.items():
+                if column in part and part[column].notna().any():
+                    found = self._among.setdefault((arch, pair, attack, group), [])
+                    found.append(part[column].to_numpy(np.float64).reshape(shape))
 
     def scores(self, arch: str, pair: str, attack: str, layer: str) -> np.ndarray:
         """(seeds, strengths, images, channels)."""
         return self._arrays[arch, pair, attack, layer]
 
+    def reached(self, arch: str, pair: str, attack: str) -> np.ndarray:
+        """(seeds, strengths, images), bool: which images are taken for the target class, of as many as `images` says."""
+        return self._reached[arch, pair, attack][..., : self.images(pair)]
+
+    def open(self, arch: str, pair: str) -> np.ndarray:
+        """(seeds, 1, images), bool: which images of the source class are not taken for the target before any attack."""
+        return ~self.reached(arch, pair, "source")
+
     def success(self, arch: str, pair: str, attack: str) -> np.ndarray:
-        """(seeds, strengths, images), bool, of as many images as `images` says."""
-        return self._success[arch, pair, attack][..., : self.images(pair)]
+        """(seeds, strengths, images), bool: which images of the source class an attack has made into the target class."""
+        return self.reached(arch, pair, attack) & self.open(arch, pair)
+
+    def among(self, arch: str, pair: str, attack: str, group: str) -> np.ndarray | None:
+        """(seeds, strengths, images): the influence among a group's neurons, NaN where it has none; None if not measured."""
+        found = self._among.get((arch, pair, attack, group))
+        if not found:
+            return None
+        layers = np.stack(found)[..., : self.images(pair)]
+        return np.where(np.isfinite(layers).any(0), np.nan_to_num(layers).sum(0), np.nan)
 
     def images(self, pair: str) -> int:
         """How many of the source class, or of the target class where those are fewer."""
         arch = next(iter(self.layers))
-        return min(self._success[arch, pair, c].shape[2] for c in ("source", "target"))
+        return min(self._reached[arch, pair, c].shape[2] for c in ("source", "target"))
 
 
 DRAWS = 200
@@ -94,12 +118,36 @@ class Pathways:
     def success(self, attack: str, strength: int) -> Statistic:
         """The share of images on which the attack of a strength (by number) reaches its class, of those that the network does
         not take for that class as they are; NaN where it takes all so."""
-        won = self.scored.success(self.arch, self.pair, attack)[:, strength]
-        there = self.scored.success(self.arch, self.pair, "source")[:, 0]
+        won, could = (
+            self.scored.success(self.arch, self.pair, attack)[:, strength],
+            self.scored.open(self.arch, self.pair)[:, 0],
+        )
 
         def statistic(i: np.ndarray, s: np.ndarray) -> float:
-            left = ~there[s][:, i]
-            return float(won[s][:, i][left].mean()) if left.any() else float("nan")
+            count = could[s][:, i].sum()
+            return float(won[s][:, i].sum() / count) if count else float("nan")
+
+        return statistic
+
+    def apart(self) -> float:
+        """How well the network of the worst seed tells clean images of the two classes apart: the share of the target's that
+        it takes for the target, less that of the source's."""
+        target, source = (self.scored.reached(self.arch, self.pair, c)[:, 0].mean(-1) for c in ("target", "source"))
+        return float((target - source).min())
+
+    def influence(self, attack: str, strength: int, group: str) -> Statistic | None:
+        """By how much the influence among a group's neurons grows, as a share of what it is on clean images, all layers
+        together; NaN where the group is empty, None where it was not measured."""
+        clean, attacked = (self.scored.among(self.arch, self.pair, a, group) for a in ("source", attack))
+        if clean is None or attacked is None:
+            return None
+        before, after = clean[:, 0], attacked[:, strength]
+        known = np.isfinite(before) & np.isfinite(after)
+
+        def statistic(i: np.ndarray, s: np.ndarray) -> float:
+            there = known[s][:, i]
+            whole = before[s][:, i][there].sum()
+            return float(after[s][:, i][there].sum() / whole - 1) if whole > 0 else float("nan")
 
         return statistic
 
@@ -188,7 +236,7 @@ class Pathways:
 
     def interval(self, statistic: Statistic, draws: int = DRAWS) -> Interval:
         images = self.scored.images(self.pair)
-        seeds = len(self.scored.success(self.arch, self.pair, "source"))
+        seeds = len(self.scored.reached(self.arch, self.pair, "source"))
         return intervals.interval(statistic, images=images, seeds=seeds, draws=draws)
 
 
