@@ -53,13 +53,13 @@ class Scored:
         """(seeds, strengths, images), bool: which images are taken for the target class, of as many as `images` says."""
         return self._reached[arch, pair, attack][..., : self.images(pair)]
 
-    def open(self, arch: str, pair: str) -> np.ndarray:
+    def untaken(self, arch: str, pair: str) -> np.ndarray:
         """(seeds, 1, images), bool: which images of the source class are not taken for the target before any attack."""
         return ~self.reached(arch, pair, "source")
 
     def success(self, arch: str, pair: str, attack: str) -> np.ndarray:
         """(seeds, strengths, images), bool: which images of the source class an attack has made into the target class."""
-        return self.reached(arch, pair, attack) & self.open(arch, pair)
+        return self.reached(arch, pair, attack) & self.untaken(arch, pair)
 
     def among(self, arch: str, pair: str, attack: str, group: str) -> np.ndarray | None:
         """(seeds, strengths, images): the influence among a group's neurons, NaN where it has none; None if not measured."""
@@ -120,7 +120,7 @@ class Pathways:
         not take for that class as they are; NaN where it takes all so."""
         won, could = (
             self.scored.success(self.arch, self.pair, attack)[:, strength],
-            self.scored.open(self.arch, self.pair)[:, 0],
+            self.scored.untaken(self.arch, self.pair)[:, 0],
         )
 
         def statistic(i: np.ndarray, s: np.ndarray) -> float:
