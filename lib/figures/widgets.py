@@ -27,6 +27,14 @@ def choice(label: str, options: Sequence[Any] | Mapping[str, Any], value: Any = 
     return ipywidgets.Dropdown(description=label, options=options, value=value, style=LABEL, layout=WIDE)
 
 
+def offer(control: Any, options: Sequence[Any], otherwise: Any = None) -> None:
+    """Other options for a menu, values or (label, value). What was chosen stays where it is among them; else `otherwise`, or
+    the first one, is chosen."""
+    value, known = control.value, [o[1] if isinstance(o, tuple) else o for o in options]
+    control.options = options
+    control.value = value if value in known else known[0] if otherwise is None else otherwise
+
+
 def slider(label: str, values: Sequence[float], value: float, text: Callable[[float], str] = "{:g}".format) -> Any:
     """A slider over given values, which may be spaced in any way."""
     return ipywidgets.SelectionSlider(

@@ -349,7 +349,7 @@ def explorer(p: Parameters) -> Explorer:
             fit_images(controls, data_of(arch, network), photographs, len(paintings(data_of(arch, network), arch, network)))
             # EfficientNet-Lite0 cuts its activations above too, so guided backpropagation is not defined there
             methods = [m for m in measure.METHODS if not (photographs and m == "guided")]
-            _offer(controls["method"], list(by_name.METHODS.menu(*methods).items()))
+            widgets.offer(controls["method"], list(by_name.METHODS.menu(*methods).items()))
         for slider in ("p_level", "k", "style", "alpha"):
             controls[slider].disabled = slider not in CHANGES[controls["how"].value][1]
 
@@ -360,7 +360,7 @@ def explorer(p: Parameters) -> Explorer:
         controls["image"].options = names
         controls["own"].size = data.images.shape[-1]
         controls["style"].max = min(STYLES, lent) - 1
-        _offer(controls["how"], [t for t in TRANSFORMS if not (photographs and t == "style (AdaIN)")])
+        widgets.offer(controls["how"], [t for t in TRANSFORMS if not (photographs and t == "style (AdaIN)")])
         grid = (0.0, *(RADII if photographs else p.robust_eps))
         controls["eps"].options = [(f"{e:g}/255", e / 255) for e in grid]
         begin = (FIRST, "patch shuffle", 0) if photographs else (FIRST_TRAINED % len(names), "none", len(grid) // 2)
@@ -388,11 +388,3 @@ def explorer(p: Parameters) -> Explorer:
     }
     fit("arch", controls)
     return Explorer(p, controls, render, fit, many, seek)
-
-
-def _offer(control: Any, options: Sequence[Any]) -> None:
-    """Other options, and the value that was chosen where it is among them."""
-    value = control.value
-    control.options = options
-    known = [o[1] if isinstance(o, tuple) else o for o in options]
-    control.value = value if value in known else known[0]

@@ -351,10 +351,10 @@ def explorer(p: Parameters) -> Explorer:
         if name == "arch":
             every = [a for a in plan.arms(p, p.architectures[0]) if a != "base" and "@" not in a and not a.startswith("washed")]
             arms = [FOOLING] if photographed(arch) else every
-            _offer(controls["arm"], [(plan.label(a), a) for a in arms], p.headline[0])
+            widgets.offer(controls["arm"], [(plan.label(a), a) for a in arms], p.headline[0])
             # EfficientNet-Lite0 cuts its activations above too, so guided backpropagation is not defined there
             methods = [m for m in plan.INTERPRETERS if not (photographed(arch) and m == "guided")]
-            _offer(controls["name"], [(EXPLAINED.get(m, plan.INTERPRETERS[m]), m) for m in methods], "gradcam")
+            widgets.offer(controls["name"], [(EXPLAINED.get(m, plan.INTERPRETERS[m]), m) for m in methods], "gradcam")
             controls["epoch"].max, controls["epoch"].value = epochs(arch), epochs(arch)
             controls["own"].size = data_of(arch).images.shape[-1]
         if name in ("arch", "arm"):
@@ -381,10 +381,3 @@ def explorer(p: Parameters) -> Explorer:
     }
     fit("arch", controls)
     return Explorer(p, controls, render, fit, many, seek)
-
-
-def _offer(control: Any, options: list[tuple[str, Any]], otherwise: Any) -> None:
-    """Other options, and the value that was chosen where it is among them."""
-    value = control.value
-    control.options = options
-    control.value = value if value in [o for _, o in options] else otherwise

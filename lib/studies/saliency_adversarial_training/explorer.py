@@ -266,10 +266,10 @@ def explorer(p: Parameters) -> Explorer:
     def _fit_menus(controls: dict[str, Any], data: ImageSet, photographs: bool, own: bool) -> None:
         teachers = {f"{name} teacher": key for key, name in plan.TEACHERS.items() if key == "std" or "pgd" in p.arms}
         teachers = {"the network itself": ITSELF} if photographs else teachers
-        _offer(controls["taught"], [*teachers.items(), (weak_of(data), "")])
+        widgets.offer(controls["taught"], [*teachers.items(), (weak_of(data), "")])
         # EfficientNet-Lite0 cuts its activations above too, so guided backpropagation is not defined there
         kinds = [k for k in plan.NAMES if own or not photographs or not k.startswith("guided")]
-        _offer(controls["kind"], list(maps.ATTRIBUTIONS.menu(*kinds).items()))
+        widgets.offer(controls["kind"], list(maps.ATTRIBUTIONS.menu(*kinds).items()))
         radii = [(f"{e:g}", e) for e in grid(photographs)]
         if list(controls["eps"].options) != radii:  # other images too
             controls["image"].options = widgets.numbers([data.classes[int(y)] for y in data.labels[:SHOWN]])
@@ -303,11 +303,3 @@ def anywhere(data: ImageSet) -> bool:
 def weak_of(data: ImageSet) -> str:
     """What a data set's weak maps are, in the words of the menu."""
     return "object's mask" if data.masks is not None else "box around the centre" if anywhere(data) else "object's box"
-
-
-def _offer(control: Any, options: list[tuple[str, Any]]) -> None:
-    """Other options, and the value that was chosen where it is among them."""
-    value = control.value
-    control.options = options
-    known = [o for _, o in options]
-    control.value = value if value in known else known[0]
