@@ -170,13 +170,15 @@ def smoothgrad(
     of: Of = "score",
     batch_size: int | None = None,
     generator: torch.Generator | None = None,
+    create_graph: bool = False,
 ) -> Explanation:
     """The mean gradient over `n` noisy copies of each image; see the module's docstring.
 
     The noise is not clipped to [0, 1]: its variance is what it says. An image without contrast gets none, and its gradient
     is returned. The cost is n forward-and-input-backward passes and one forward pass; memory that of one pass of
     `batch_size` rows (default: N, or 32 where N is smaller), whatever n is. Noise is drawn copy by copy for all images,
-    from `generator` or a fresh one seeded with 0, so batching does not change it.
+    from `generator` or a fresh one seeded with 0, so batching does not change it. With `create_graph` the values are
+    differentiable with respect to the parameters and `x`, the noise being constant; memory then grows with `n`.
 
     Raises ValueError as `gradient` does, and for n < 1 or spread < 0.
     """
@@ -186,12 +188,23 @@ def smoothgrad(
             f"n={n}, spread={spread}: SmoothGrad needs one copy at least and a spread of 0 or more (0.15 is usual)"
         )
     generator = generator or torch.Generator().manual_seed(0)
-    x = x.detach()
     # deviation: noise is of the range of the pixels in [0, 1]; Zhang and Zhu 2019 add it after normalisation.
-    sigma = spread * (x.flatten(1).amax(1) - x.flatten(1).amin(1)).view(-1, 1, 1, 1)
+    flat = x.detach().flatten(1)
+    sigma = spread * (flat.amax(1) - flat.amin(1)).view(-1, 1, 1, 1)
+    noises = (sigma * torch.randn(x.shape, generator=generator, device=generator.device).to(sigma) for _ in range(n))
+    if create_graph:
+        with hooks.frozen(model, parameters=True), torch.enable_grad():
+            z = x if x.requires_grad else x.detach().requires_grad_()
+            logits = contract.logits_of(model, z)
+            classes = _chosen(model, targets)(logits)
+            total = torch.zeros_like(z)
+            for noise in noises:
+                total = total + _differentiate(model, z + noise, lambda _: classes, of, True)[0]
+            return Explanation(total / n, logits)
+    x = x.detach()
     with hooks.frozen(model):
         logits, classes = _clean(model, x, targets, batch_size)
-        noisy = (x + sigma * torch.randn(x.shape, generator=generator, device=generator.device).to(x) for _ in range(n))
+        noisy = (x + noise for noise in noises)
         total = torch.zeros_like(x)
         for found in _passes(model, noisy, classes, of, batch_size):
             total += found

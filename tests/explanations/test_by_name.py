@@ -17,10 +17,21 @@ D = torch.float64
 NAMES = tuple(METHODS)
 AT_LAYER = tuple(m.name for m in METHODS.rows if m.where == "layer")
 DIFFERENTIABLE = tuple(m.name for m in METHODS.rows if m.differentiable)
-FOOLED = ("gradcam", "lrp_t", "simple_t", "lrp", "gradient", "ig")  # their scaled maps through losses of fooling
+FOOLED = (
+    "gradcam",
+    "lrp_t",
+    "simple_t",
+    "lrp",
+    "gradient",
+    "ig",
+    "smoothgrad",
+    "guided",
+)  # their scaled maps through losses of fooling
 UNMOVED = {
     "simple_t": {"conv1", "x"},
     "gradient": {"x"},
+    "smoothgrad": {"x"},
+    "guided": {"x"},
 }  # a ReLU network is linear around x: these gradients do not depend on it
 INTO = Settings("into:conv2", n=2, steps=2)
 
@@ -283,8 +294,12 @@ def test_what_does_not_fit_is_refused(model, x, y):
     for name, settings, options, message in (
         ("grad-cam", INTO, {}, "unknown explanation 'grad-cam'; did you mean gradcam or .*There are gradcam, gradcam"),
         ("xyz", INTO, {}, "unknown explanation 'xyz'; There are gradcam"),
-        ("smoothgrad", INTO, {"create_graph": True}, "SmoothGrad is not differentiated here; choose one of gradcam"),
-        ("guided", INTO, {"create_graph": True}, "guided backpropagation is not differentiated here"),
+        (
+            "guided-gradcam++",
+            INTO,
+            {"create_graph": True},
+            r"guided Grad-CAM\+\+ is not differentiated here; choose one of gradcam",
+        ),
         ("gradcam", INTO._replace(of="loss"), {}, "Grad-CAM is of the logit alone, of='loss' is not defined here"),
         ("guided-gradcam++", INTO._replace(of="loss"), {}, "is of the logit alone"),
         ("gradcam", Settings(), {}, "name the layer: this network does not say which its last stage is"),
