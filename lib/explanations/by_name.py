@@ -77,8 +77,7 @@ class Method:
     ) -> Explanation:
         """The function's own result. Raises ValueError for `create_graph` or a loss where there is none, and as it does."""
         if create_graph and not self.differentiable:
-            known = ", ".join(m.name for m in METHODS.rows if m.differentiable)
-            raise ValueError(f"{self.label} is not differentiated here; choose one of {known}")
+            raise ValueError(f"{self.label} is not differentiated here; choose one of {', '.join(DIFFERENTIABLE)}")
         if settings.of != "score" and "of" not in self.takes:
             raise ValueError(f"{self.label} is of the logit alone, of={settings.of!r} is not defined here; set of='score'")
         given: dict[str, Any] = {field: getattr(settings, field) for field in self.takes}
@@ -127,6 +126,7 @@ METHODS = Table(
     ),
 )
 find = METHODS.find
+DIFFERENTIABLE = tuple(m.name for m in METHODS.rows if m.differentiable)
 
 
 def raw(

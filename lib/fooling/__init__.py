@@ -10,6 +10,9 @@ the quantities have names there, and these are given.
 * `proposition`, `Bound`: both sides of Proposition 1. Likewise.
 * `cam`, `integrated`: the complete maps that these compare. Likewise; integrated gradients, arXiv:1703.01365, sec. 3.
 * `aai`, `attacks`, `Shifted`: the attack against interpretability, in the form printed and in that of the code. Likewise.
+* `move_maps`, `MovedMaps`: attacks on any explanation of any network. Ghorbani et al. 2019, arXiv:1710.10547, sec. 2; Dombrowski
+  et al. 2019, arXiv:1906.07983, secs. 2 and 3.
+* `GOALS`, `Goal`: what they climb: how far a map has gone. Likewise.
 * `location`, `frame`: location fooling, and its mask. Heo et al. 2019, arXiv:1902.02041.
 * `topk`: top-k fooling. Likewise.
 * `centre`: center-mass fooling. Likewise.
@@ -22,6 +25,7 @@ the quantities have names there, and these are given.
 
 from lib.fooling.before_after import Asked, BeforeAfter, Force, before_and_after, signs_of_the_size
 from lib.fooling.discrepancy import Bound, all_class, cam, integrated, l1, one_class, other_weights, proposition, two_class
+from lib.fooling.goals import GOALS, Goal
 from lib.fooling.interpretation_attack import Shifted, aai, attacks
 from lib.fooling.manipulation import (
     INTERVALS,
@@ -38,8 +42,10 @@ from lib.fooling.manipulation import (
     test,
     topk,
 )
+from lib.fooling.map_attack import MovedMaps, move_maps
 
 __all__ = [
+    "GOALS",
     "INTERVALS",
     "KINDS",
     "PASSIVE",
@@ -47,6 +53,8 @@ __all__ = [
     "BeforeAfter",
     "Bound",
     "Force",
+    "Goal",
+    "MovedMaps",
     "Shifted",
     "Test",
     "aai",
@@ -59,6 +67,7 @@ __all__ = [
     "integrated",
     "l1",
     "location",
+    "move_maps",
     "one_class",
     "other_weights",
     "proposition",

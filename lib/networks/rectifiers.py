@@ -138,11 +138,11 @@ def smoothed(model: nn.Module, beta: float) -> Iterator[_Smooth]:
     """The model's smooth twin inside the block, in this thread: its own forward passes, whoever asks for them, run with
     softplus in place of ReLU. The block's value counts what was replaced (`seen`).
 
-    What runs outside the model (the ReLU of a map, the rules of LRP) stays as it is. ReLUs in scripted or compiled functions are
-    not seen. Raises ValueError unless beta > 0.
+    What runs outside the model (the ReLU of a map, the rules of LRP) stays as it is. ReLUs in scripted or compiled functions
+    are not seen. Raises ValueError unless beta > 0.
     """
     if not beta > 0:
-        raise ValueError(f"beta={beta}: how sharp softplus is, above 0 (2 is smooth, 50 hardly to be told from ReLU)")
+        raise ValueError(f"beta={beta}: how sharp softplus is, above 0 (10 is smooth, 100 hardly to be told from ReLU)")
     mode, own = _Smooth(beta), threading.get_ident()
 
     def switch(on: bool) -> Callable[..., None]:

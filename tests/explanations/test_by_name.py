@@ -294,12 +294,7 @@ def test_what_does_not_fit_is_refused(model, x, y):
     for name, settings, options, message in (
         ("grad-cam", INTO, {}, "unknown explanation 'grad-cam'; did you mean gradcam or .*There are gradcam, gradcam"),
         ("xyz", INTO, {}, "unknown explanation 'xyz'; There are gradcam"),
-        (
-            "guided-gradcam++",
-            INTO,
-            {"create_graph": True},
-            r"guided Grad-CAM\+\+ is not differentiated here; choose one of gradcam",
-        ),
+        ("guided-gradcam++", INTO, {"create_graph": True}, r"guided Grad-CAM\+\+ is not differentiated here; choose"),
         ("gradcam", INTO._replace(of="loss"), {}, "Grad-CAM is of the logit alone, of='loss' is not defined here"),
         ("guided-gradcam++", INTO._replace(of="loss"), {}, "is of the logit alone"),
         ("gradcam", Settings(), {}, "name the layer: this network does not say which its last stage is"),

@@ -9,7 +9,6 @@ from torch import nn
 from torch.nn import functional as F
 
 from lib.explanations import METHODS, Settings, by_name
-from lib.measures import comparison
 from lib.networks import rectifiers
 from tests.conftest import Breaks, same_state, state_of, toy
 
@@ -167,5 +166,5 @@ def test_other_threads_and_whoever_comes_after_see_the_network(model, x):
 
 @pytest.mark.parametrize("beta", [0, -1, float("nan")])
 def test_beta_is_above_zero(model, beta):
-    with pytest.raises(ValueError, match="beta=.*above 0"), rectifiers.smoothed(model, beta):
+    with pytest.raises(ValueError, match=r"beta=.*above 0"), rectifiers.smoothed(model, beta):
         pass
