@@ -10,7 +10,7 @@ the quantities have names there, and these are given.
 * `proposition`, `Bound`: both sides of Proposition 1. Likewise.
 * `cam`, `integrated`: the complete maps that these compare. Likewise; integrated gradients, arXiv:1703.01365, sec. 3.
 * `aai`, `attacks`, `Shifted`: the attack against interpretability, in the form printed and in that of the code. Likewise.
-* `move_maps`, `MovedMaps`: attacks on any explanation of any network. Ghorbani et al. 2019, arXiv:1710.10547, sec. 2; Dombrowski
+* `move_maps`, `MovedMaps`: attacks on any explanation. Ghorbani et al. 2019, arXiv:1710.10547, sec. 2; Dombrowski
   et al. 2019, arXiv:1906.07983, secs. 2 and 3.
 * `GOALS`, `Goal`: what they climb: how far a map has gone. Likewise.
 * `location`, `frame`: location fooling, and its mask. Heo et al. 2019, arXiv:1902.02041.
