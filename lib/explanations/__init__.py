@@ -14,6 +14,7 @@ in the text of the section; what has no source is of this study.
 * `last_stage`, `linear_head`: the layer and the head of a CAM.
 * `gradient`: the gradient. Simonyan et al. 2014, arXiv:1312.6034, sec. 3.
 * `layer_gradient`: the same at a layer; SimpleGrad_T is its magnitude. Heo et al. 2019, arXiv:1902.02041.
+* `gradient_times_input`: gradient x input. Shrikumar et al. 2017, arXiv:1605.01713.
 * `smoothgrad`: SmoothGrad. Smilkov et al. 2017, arXiv:1706.03825.
 * `integrated_gradients`: integrated gradients. Sundararajan et al. 2017, arXiv:1703.01365, sec. 3; as a sum, sec. 5.
 * `completeness_gap`: how far it is from complete. Likewise, prop. 1.
@@ -43,7 +44,14 @@ from lib.explanations.activation_maps import (
 )
 from lib.explanations.by_name import METHODS, Method, Settings, explain, raw
 from lib.explanations.explanation import Explanation
-from lib.explanations.gradients import completeness_gap, gradient, integrated_gradients, layer_gradient, smoothgrad
+from lib.explanations.gradients import (
+    completeness_gap,
+    gradient,
+    gradient_times_input,
+    integrated_gradients,
+    layer_gradient,
+    smoothgrad,
+)
 from lib.explanations.guided import guided_backpropagation, guided_gradcam
 from lib.explanations.relevance import Relevance, lrp
 from lib.explanations.relevance_rules import COMPOSITES, AlphaBeta, Composite, Epsilon, Flat, Gamma, Rule, WSquare, ZBox
@@ -71,6 +79,7 @@ __all__ = [
     "gradcam",
     "gradcams",
     "gradient",
+    "gradient_times_input",
     "guided_backpropagation",
     "guided_gradcam",
     "integrated_gradients",

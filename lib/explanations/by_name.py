@@ -119,6 +119,7 @@ METHODS = Table(
         Method("simple_t", "SimpleG_T", gradients.layer_gradient, "layer", many=True, differentiable=True),
         Method("lrp", "LRP", _relevance_at_pixels, "pixels", "positive", many=True, differentiable=True),
         Method("gradient", "gradient", gradients.gradient, "pixels", differentiable=True),
+        Method("gradxinput", "gradient × input", gradients.gradient_times_input, "pixels", differentiable=True),
         Method("smoothgrad", "SmoothGrad", gradients.smoothgrad, "pixels", differentiable=True),
         Method("ig", "integrated gradients", gradients.integrated_gradients, "pixels", differentiable=True),
         Method("guided", "guided backpropagation", guided.guided_backpropagation, "pixels", differentiable=True),

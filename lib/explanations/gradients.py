@@ -3,6 +3,7 @@ r"""Explanations in the pixels: gradient, SmoothGrad, integrated gradients, guid
 What is differentiated is F, of the target class c: the logit (`of="score"`) or the cross-entropy at c (`of="loss"`).
 
 * gradient: :math:`g = \partial F/\partial x` (Simonyan et al. 2014);
+* gradient x input: :math:`x \odot g` (Shrikumar et al. 2017);
 * SmoothGrad (Smilkov et al. 2017): :math:`E = \frac1n \sum_i g(x + \epsilon_i)`, :math:`\epsilon_i \sim N(0, \sigma^2)`,
   :math:`\sigma = spread \cdot (\max x - \min x)`, of each image;
 * integrated gradients (Sundararajan et al. 2017): :math:`(x - x_0) \odot \int_0^1 g(x_0 + a (x - x_0))\,da`, whose values
@@ -89,6 +90,18 @@ def gradient(
     with hooks.frozen(model, parameters=create_graph):
         values, logits = _differentiate(model, x, _chosen(model, targets), of, create_graph)
     return Explanation(values, logits if create_graph else logits.detach())
+
+
+def gradient_times_input(
+    model: nn.Module, x: Float[Tensor, "n c h w"], targets: Targets, *, of: Of = "score", create_graph: bool = False
+) -> Explanation:
+    """The gradient times the pixels, (N, C, H, W), in units of F; arguments, cost and errors as of `gradient`.
+
+    Shrikumar et al. 2017 (arXiv:1605.01713). Of a piecewise linear network without biases it sums to F (Euler's theorem).
+    """
+    x = _check(x, of)
+    found = gradient(model, x, targets, of=of, create_graph=create_graph)
+    return Explanation(found.values * (x if create_graph else x.detach()), found.logits)
 
 
 def layer_gradient(

@@ -80,6 +80,15 @@ def pixels(values):
     return minmax(values.abs().sum(1))
 
 
+def by_image(net, x, y):
+    """The gradient of each image's logit at its pixels, image by image."""
+    found = []
+    for row, c in zip(x, y, strict=True):
+        z = row[None].clone().requires_grad_()
+        found.append(torch.autograd.grad(net(z)[0, c], z)[0][0])
+    return torch.stack(found)
+
+
 def twin_gradcam(net, x, y, s):
     maps = []
     for a, g in zip(*by_hand(net, x, y, s.layer), strict=True):
@@ -118,6 +127,7 @@ TWINS = {
     ),
     "lrp": lambda net, x, y, s: minmax(relevance.lrp(net, x, y, composite=s.composite).values[relevance.PIXELS].sum(1).relu()),
     "gradient": lambda net, x, y, s: pixels(gradients.gradient(net, x, y).values),
+    "gradxinput": lambda net, x, y, s: pixels(x * by_image(net, x, y)),
     "smoothgrad": lambda net, x, y, s: pixels(gradients.smoothgrad(net, x, y, n=s.n, spread=s.spread).values),
     "ig": lambda net, x, y, s: pixels(gradients.integrated_gradients(net, x, y, steps=s.steps).values),
     "guided": lambda net, x, y, s: pixels(guided.guided_backpropagation(net, x, y).values),

@@ -247,6 +247,7 @@ def test_without_a_relu_guided_says_so(smooth, x):
 
 KERNELS = {
     "gradient": lambda m, x, y: gradients.gradient(m, x, y),
+    "gradient x input": lambda m, x, y: gradients.gradient_times_input(m, x, y),
     "smoothgrad": lambda m, x, y: gradients.smoothgrad(m, x, y, n=2),
     "integrated": lambda m, x, y: gradients.integrated_gradients(m, x, y, steps=2),
     "guided": lambda m, x, y: guided.guided_backpropagation(m, x, y),
@@ -324,3 +325,16 @@ def test_rows_do_not_see_each_other():
     whole = gradients.integrated_gradients(net, x, 2, steps=4).values
     each = torch.cat([gradients.integrated_gradients(net, row[None], 2, steps=4).values for row in x])
     torch.testing.assert_close(whole, each)
+
+
+def test_gradient_times_input_sums_to_the_logit_of_a_network_without_biases():
+    """Euler's theorem for homogeneous functions; and captum's InputXGradient."""
+    from captum.attr import InputXGradient
+
+    net = toy(seed=6)
+    x = torch.rand(3, 3, 8, 8, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    peer = InputXGradient(net).attribute(x.clone().requires_grad_(), target=1).detach()
+    torch.testing.assert_close(gradients.gradient_times_input(net, x, 1).values, peer)
+    for layer in (net.conv1, net.conv2, net.head):
+        torch.nn.init.zeros_(layer.bias)
+    torch.testing.assert_close(gradients.gradient_times_input(net, x, 1).values.flatten(1).sum(1), net(x)[:, 1].detach())

@@ -1,0 +1,15 @@
+"""Study 7: which explanation withstands what (Ghorbani et al. 2019; Dombrowski et al. 2019).
+
+====================================================  ================================  =======================================
+equation                                              symbol                            function
+====================================================  ================================  =======================================
+attack on a map (arXiv:1710.10547), sec. 2            max D(h(x'), h(x))                fooling.map_attack.move_maps
+softplus for ReLU (arXiv:1906.07983), sec. 3          log(1 + exp(beta z)) / beta       networks.rectifiers.softplus
+top-k attack (arXiv:1710.10547), sec. 2               1 - sum_{i in P} m_i              fooling.goals.top_lost
+centre attack (arXiv:1710.10547), sec. 2              ||C(m) - C(m_0)||                 fooling.goals.centre_moved
+target map (arXiv:1906.07983), sec. 2                 ||m - t||^2                       fooling.goals.towards
+share of the map that moved (total variation)         1/2 ||m - m_0||_1                 fooling.goals.mass_moved
+steps that adapt (arXiv:2003.01690), alg. 1           alpha = .75, halved lengths       fooling.map_attack.move_maps
+rank correlation (Spearman 1904)                      rho                               measures.comparison.spearman
+====================================================  ================================  =======================================
+"""

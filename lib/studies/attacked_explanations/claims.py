@@ -1,0 +1,206 @@
+"""Study 7's claims: what is said of explanations under attack, judged by an attack that is made for each of them.
+
+Gates, chosen before any number was seen: a network that is wrong on more than .4 of clean images explains little worth keeping
+(by chance .1 are right), and adversarial training must have done what it is for: right on .1 more of the images under PGD than
+the standard network, at the radius at which maps are attacked.
+"""
+
+import numpy as np
+import pandas as pd
+
+from lib.claims.claim import Claim, Rule
+from lib.claims.court import OURS, QUESTION, Court
+from lib.claims.cubes import Cubes
+from lib.claims.intervals import over
+from lib.explanations.by_name import METHODS
+from lib.studies.attacked_explanations.plan import NAMES, PHOTOGRAPHS, Parameters
+
+GHORBANI = "Ghorbani et al. 2019"
+DOMBROWSKI = "Dombrowski et al. 2019"
+RIGHT, RESISTS = 0.6, 0.1  # see above
+UP = Rule("above", 0.0)
+MOVED = "share of the map that moved"
+
+
+def primaries(p: Parameters) -> tuple[str, ...]:
+    """The ids of the four claims that a reader of this literature would name."""
+    return ("fragile", "carried-understates", "robust-training-holds", "smoothing-holds")
+
+
+def judge(table: pd.DataFrame, p: Parameters, *, test: bool = True) -> list[Claim]:
+    """All claims from the table of measurements."""
+    cubes = Cubes.of(table[~table.measure.astype(str).str.contains("/warning: ")])
+    court = Court(
+        "07",
+        p,
+        cubes,
+        test,
+        seeds=lambda arm: 1 if arm == PHOTOGRAPHS else p.seeds,
+        over="right",
+        primaries=primaries(p),
+        unknown="no image has a value under both attacks",
+    )
+    _gates(court, p)
+    others = [m for m in p.methods if m != "gradcam"]
+    whole = court.within("", ", mean of the explanations", gates=("right/standard",))
+    _contrast(
+        whole,
+        "fragile",
+        "On a standard network the attack that is made for an explanation moves its map farther than random signs of its size",
+        _mean(cubes, "standard", p.methods, "adaptive", p) - _mean(cubes, "standard", p.methods, "random", p),
+        "adaptive attack - random signs",
+        GHORBANI,
+    )
+    _contrast(
+        whole,
+        "carried-understates",
+        "Images that move Grad-CAM's map move other explanations' maps less than attacks that are made for these",
+        _mean(cubes, "standard", others, "adaptive", p) - _mean(cubes, "standard", others, "carried", p),
+        "adaptive attack - carried over from Grad-CAM",
+        QUESTION,
+    )
+    if "smoothgrad" in p.methods and "gradient" in p.methods:
+        _contrast(
+            court.within("", gates=("right/standard",)),
+            "smoothing-holds",
+            "SmoothGrad's map moves less than the gradient's, each under the attack that is made for it",
+            _values(cubes, "standard", "gradient", "adaptive", p) - _values(cubes, "standard", "smoothgrad", "adaptive", p),
+            "gradient - SmoothGrad, adaptive attack, standard network",
+            DOMBROWSKI,
+        )
+    if "adversarial" in p.arms:
+        resists = ("right/standard", "right/adversarial", "resists")
+        _contrast(
+            court.within("", ", mean of the explanations", gates=resists),
+            "robust-training-holds",
+            "Maps of adversarially trained networks move less than those of standard ones under attacks that are made for them",
+            _mean(cubes, "standard", p.methods, "adaptive", p) - _mean(cubes, "adversarial", p.methods, "adaptive", p),
+            "adaptive attack, standard - adversarially trained network",
+            QUESTION,
+            arms=("standard", "adversarial"),
+        )
+    for method in p.methods:
+        _one(court, cubes, p, method)
+    if p.photographs:
+        for method in p.photo_methods:
+            _photographed(court, cubes, p, method)
+    return court.rows
+
+
+def _gates(court: Court, p: Parameters) -> None:
+    for arm in p.arms:
+        right = float(court.cubes.values[arm, "right", 0].mean(1).min())
+        court.gate(
+            f"right/{arm}", f"share of clean images that the worst {NAMES[arm]} network gets right", right, Rule("above", RIGHT)
+        )
+    if "adversarial" in p.arms:
+        robust = (court.cubes.values[arm, "robust", p.headline] for arm in ("adversarial", "standard"))
+        gain = float(np.subtract(*(a.mean() for a in robust)))
+        at = f"accuracy under PGD at {p.headline:g}/255"
+        court.gate("resists", f"{at}, adversarially trained less standard network", gain, Rule("above", RESISTS))
+
+
+def _values(cubes: Cubes, arm: str, method: str, attack: str, p: Parameters) -> np.ndarray:
+    """(seed, image): how far a map moved at the headline radius, NaN where it does not count."""
+    return cubes.values[arm, f"{method}/{attack}", p.photo_eps if arm == PHOTOGRAPHS else p.headline]
+
+
+def _mean(cubes: Cubes, arm: str, methods: list[str] | tuple[str, ...], attack: str, p: Parameters) -> np.ndarray:
+    """The mean over explanations of an image that has a value under all of them."""
+    return np.mean([_values(cubes, arm, m, attack, p) for m in methods], axis=0)
+
+
+def _contrast(
+    court: Court,
+    id: str,
+    statement: str,
+    difference: np.ndarray,
+    what: str,
+    source: str,
+    kind: str = "claim",
+    arms: tuple[str, ...] = ("standard",),
+    **further: object,
+) -> None:
+    court.add(
+        id,
+        kind,  # type: ignore[arg-type]
+        statement,
+        over(difference),
+        UP,
+        statistic=f"{MOVED}, {what}",
+        source=source,
+        measure="share",
+        arms=arms,
+        over=difference.shape[1],
+        **further,  # type: ignore[arg-type]
+    )
+
+
+def _one(court: Court, cubes: Cubes, p: Parameters, method: str) -> None:
+    """What is said of one explanation on the trained networks."""
+    label = METHODS.find(method).label
+    at = f"{p.headline:g}/255"
+    for arm in p.arms:
+        within = court.within(f"{method}/{arm}", f", {NAMES[arm]} network", gates=(f"right/{arm}",))
+        own = _values(cubes, arm, method, "adaptive", p)
+        for attack, kind, words, source in (
+            ("naive", "claim", "the naive attack, which follows the network's own derivatives", QUESTION),
+            ("random", "control", "random signs of its size", OURS),
+            ("carried", "control", "the images that move Grad-CAM's map", OURS),
+        ):
+            if method == "gradcam" and attack == "carried":
+                continue
+            _contrast(
+                within,
+                f"adaptive-over-{attack}",
+                f"Within {at} the attack that is made for {label} moves its map farther than {words}",
+                own - _values(cubes, arm, method, attack, p),
+                f"adaptive - {attack}, {label}",
+                source,
+                kind,
+                (arm,),
+            )
+    others = {
+        "adversarial": "Under its own attack the map of {} moves less on adversarially trained than on standard networks",
+        "manipulated": "Under its own attack the map of {} moves less on manipulated than on standard networks",
+    }
+    for arm, statement in others.items():
+        if arm in p.arms:
+            gates = ("right/standard", f"right/{arm}", *(("resists",) if arm == "adversarial" else ()))
+            _contrast(
+                court.within(f"{method}/{arm}", gates=gates),
+                "holds",
+                statement.format(label),
+                _values(cubes, "standard", method, "adaptive", p) - _values(cubes, arm, method, "adaptive", p),
+                f"adaptive attack, standard - {NAMES[arm]} network, {label}",
+                QUESTION,
+                "claim" if arm == "adversarial" else "open question",
+                ("standard", arm),
+                pool=f"holds/{arm}",
+            )
+
+
+def _photographed(court: Court, cubes: Cubes, p: Parameters, method: str) -> None:
+    """The published network, which is one: what is said is said of it."""
+    label = METHODS.find(method).label
+    within = court.within(f"{method}/{PHOTOGRAPHS}", f", {NAMES[PHOTOGRAPHS]}, on photographs")
+    own = _values(cubes, PHOTOGRAPHS, method, "adaptive", p)
+    for attack, kind, words in (
+        ("naive", "claim", "the naive attack"),
+        ("random", "control", "random signs of its size"),
+        ("carried", "control", "the images that move Grad-CAM's map"),
+    ):
+        if method == "gradcam" and attack == "carried":
+            continue
+        _contrast(
+            within,
+            f"adaptive-over-{attack}",
+            f"Within {p.photo_eps:g}/255 the attack that is made for {label} moves its map farther than {words}",
+            own - _values(cubes, PHOTOGRAPHS, method, attack, p),
+            f"adaptive - {attack}, {label}",
+            OURS,
+            kind,
+            (PHOTOGRAPHS,),
+            pool=f"photographs/{method}/{attack}",
+            trained=False,
+        )

@@ -1,0 +1,149 @@
+"""Study 7: how far each explanation moves under each attack, a row an image, measure and radius.
+
+Measures are called METHOD/ATTACK (the share of the map that moved, `lib.fooling.goals.mass_moved`) and METHOD/ATTACK/ranks
+(Spearman's rank correlation of both maps). Only images that keep their decision and have a map afterwards count; random signs
+and images that are carried over do not ask, so that some of theirs have no value. METHOD/cost is what a step of the adaptive
+attack costs an image, in forward passes.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import pandas as pd
+import torch
+from torch import Tensor, nn
+from torch.utils.flop_counter import FlopCounterMode
+
+from lib.attacks import projected, single_step
+from lib.claims.rows import rows
+from lib.explanations import by_name
+from lib.explanations.by_name import METHODS, Settings
+from lib.fooling import goals, map_attack
+from lib.fooling.map_attack import MovedMaps
+from lib.measures import comparison
+from lib.networks import contract, rectifiers
+from lib.studies.attacked_explanations import plan
+from lib.studies.attacked_explanations.plan import PHOTOGRAPHS, Parameters
+from lib.system.progress import say
+
+WARNING = "warning"  # of a measure's name: its value is 1
+Attack = Callable[..., MovedMaps]
+
+
+def attacked(
+    model: nn.Module,
+    x: Tensor,
+    method: str,
+    kind: str,
+    *,
+    eps: float,
+    settings: tuple[Settings, Settings],
+    steps: int,
+    stages: int,
+    restarts: int = 1,
+) -> MovedMaps:
+    """The adaptive attack on the maps of a method; or the naive one, with as many steps: the network's own derivatives, one
+    length of step, the last iterate."""
+    judged, climbing = settings
+    given: dict[str, Any] = {"eps": eps, "settings": judged, "climbing": climbing, "steps": steps}
+    if kind == "naive":
+        return map_attack.move_maps(model, x, method, stages=1, betas=None, step=2.5 * eps / steps, **given)
+    return map_attack.move_maps(model, x, method, stages=stages, restarts=restarts, **given)
+
+
+def signs(x: Tensor, eps: float) -> Tensor:
+    """Each image with random signs of its own: every network sees the same."""
+    noise = torch.cat([single_step.random_sign(x[:1], torch.Generator().manual_seed(i)) for i in range(len(x))])
+    return single_step.step_along(x, noise, eps)
+
+
+def shift(model: nn.Module, method: str, settings: Settings, before: Tensor, x_adv: Tensor, y: Tensor) -> dict[str, Tensor]:
+    """How far the maps (N, h, w) of classes y are from those before, NaN where the decision is another or the map is dead."""
+    found = by_name.explain(method, model, x_adv, y, settings)
+    return compared(before, found.values, (found.logits.argmax(1) == y))
+
+
+def compared(before: Tensor, after: Tensor, kept: Tensor) -> dict[str, Tensor]:
+    """Both distances of maps, by the end of their measure's name."""
+    counts = kept & ~comparison.degenerate(before) & ~comparison.degenerate(after)
+    moved, ranks = goals.mass_moved(after, before), comparison.spearman(after, before)
+    return {"": torch.where(counts, moved, torch.nan), "/ranks": torch.where(counts, ranks, torch.nan)}
+
+
+def step_cost(model: nn.Module, x: Tensor, method: str, climbing: Settings) -> float:
+    """Floating point operations of one step of the adaptive attack on an image, over those of a forward pass."""
+
+    def operations(f: Callable[[], object]) -> int:
+        with FlopCounterMode(display=False) as counted:
+            f()
+        return counted.get_total_flops()
+
+    def step() -> None:
+        z = x[:1].clone().requires_grad_()
+        with torch.no_grad():
+            y = contract.logits_of(model, z).argmax(1)
+        with rectifiers.smoothed(model, map_attack.BETAS[0]):
+            maps = by_name.explain(method, model, z, y, climbing, create_graph=True).values
+        torch.autograd.grad(maps.sum(), z)
+
+    return operations(step) / operations(lambda: model(x[:1]))
+
+
+def measure_network(
+    model: nn.Module, x: Tensor, p: Parameters, arm: str, seed: int, *, layer: str, head: str = "head"
+) -> pd.DataFrame:
+    """Everything about one network."""
+    photos = arm == PHOTOGRAPHS
+    methods, radii = (p.photo_methods, (p.photo_eps,)) if photos else (p.methods, p.eps)
+    headline, steps = (p.photo_eps, p.photo_steps) if photos else (p.headline, p.steps)
+    budget = {"steps": steps, "stages": p.stages, "restarts": p.restarts}
+    with torch.no_grad():
+        y = contract.logits_of(model, x).argmax(1)
+    found: list[pd.DataFrame] = []
+    every = torch.ones_like(y, dtype=torch.bool)  # what these attacks return keeps its decision
+
+    def keep(name: str, eps: float, values: dict[str, Tensor]) -> None:
+        found.extend(rows(arm, seed, f"{name}{end}", eps, v) for end, v in values.items())
+
+    for eps in radii:
+        noisy = signs(x, eps / 255)
+        carried: Tensor | None = None
+        for method in ("gradcam", *(m for m in methods if m != "gradcam")):
+            say(f"{METHODS.find(method).label} within {eps:g}/255")
+            both = plan.settings(p, method, layer, head)
+            own = attacked(model, x, method, "adaptive", eps=eps / 255, settings=both, **budget)
+            keep(f"{method}/adaptive", eps, compared(own.before, own.after, every))
+            keep(f"{method}/random", eps, shift(model, method, both[0], own.before, noisy, y))
+            found.extend(rows(arm, seed, f"{method}/{WARNING}: {w}", eps, torch.ones(1)) for w in own.warnings)
+            if carried is None:
+                carried = own.x_adv
+            else:
+                keep(f"{method}/carried", eps, shift(model, method, both[0], own.before, carried, y))
+            if eps == headline:
+                naive = attacked(model, x, method, "naive", eps=eps / 255, settings=both, **budget)
+                keep(f"{method}/naive", eps, compared(naive.before, naive.after, every))
+                found.append(rows(arm, seed, f"{method}/cost", 0, torch.tensor([step_cost(model, x, method, both[1])])))
+    return pd.concat(found, ignore_index=True)
+
+
+def accuracy(model: nn.Module, x: Tensor, y: Tensor, arm: str, seed: int, eps: float) -> pd.DataFrame:
+    """Whether each image is right, clean and under PGD of 20 steps: what the gates ask."""
+    with torch.no_grad():
+        clean = contract.logits_of(model, x).argmax(1) == y
+    hard = ~projected.pgd(model, x, y, eps=eps / 255, steps=20).success
+    return pd.concat([rows(arm, seed, "right", 0, clean.float()), rows(arm, seed, "robust", eps, (clean & hard).float())])
+
+
+def measure(p: Parameters, arm: str, seed: int) -> pd.DataFrame:
+    """The measurement of one network: rows (arm, seed, image_id, measure, level, value), the level being eps of 255."""
+    if arm == PHOTOGRAPHS:
+        subject = plan.published(p)
+        x = subject.data.images[: p.photographs]
+        return measure_network(subject.model, x, p, arm, seed, layer=subject.layer, head=subject.head)
+    model, data = plan.network(p, arm, seed).model, plan.evaluation_set(p)
+    where = next(model.parameters()).device
+    x, y = data.images[:].to(where), data.labels.to(where)
+    return pd.concat(
+        [accuracy(model, x, y, arm, seed, p.headline), measure_network(model, x, p, arm, seed, layer=model.stages[-1])],
+        ignore_index=True,
+    )

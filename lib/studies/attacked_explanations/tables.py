@@ -1,0 +1,90 @@
+"""Study 7's numbers as tables: explanation by attack by network, the radii, what attacks cost and what they warn of."""
+
+from collections.abc import Sequence
+
+import numpy as np
+import pandas as pd
+
+from lib.explanations.by_name import METHODS
+from lib.studies.attacked_explanations.plan import ATTACKS, NAMES, PHOTOGRAPHS, Parameters
+
+WARNED = "/warning: "
+
+
+def warned(table: pd.DataFrame) -> pd.Series:
+    """Which rows are warnings."""
+    return table.measure.astype(str).str.contains(WARNED)
+
+
+def parsed(table: pd.DataFrame) -> pd.DataFrame:
+    """The rows that say how far a map moved: with columns method, attack and of (`moved` or `ranks`)."""
+    rows = table[~warned(table)].copy()
+    parts = rows.measure.astype(str).str.split("/", expand=True).reindex(columns=range(3))
+    rows = rows.assign(method=parts[0], attack=parts[1], of=parts[2].fillna("moved"))
+    return rows[rows.attack.isin(ATTACKS)].rename(columns={"level": "eps"})
+
+
+def at_headline(rows: pd.DataFrame, p: Parameters) -> pd.DataFrame:
+    """Each network at the radius at which its claims are judged."""
+    return rows[rows.eps == np.where(rows.arm == PHOTOGRAPHS, p.photo_eps, p.headline)]
+
+
+def moved(table: pd.DataFrame, p: Parameters, arm: str, of: str = "moved") -> pd.DataFrame:
+    """One network: a row an explanation, a column an attack; means over seeds and over the images that count."""
+    rows = at_headline(parsed(table), p)
+    rows = rows[(rows.arm == arm) & (rows.of == of)]
+    wide = rows.pivot_table(index="method", columns="attack", values="value", aggfunc="mean", sort=False)
+    wide = wide.reindex(index=[m for m in METHODS if m in wide.index], columns=[a for a in ATTACKS if a in wide.columns])
+    return wide.rename(index=METHODS.labels(*wide.index), columns=ATTACKS).rename_axis(index="explanation", columns=NAMES[arm])
+
+
+def bars(table: pd.DataFrame, p: Parameters, arm: str) -> pd.DataFrame:
+    """Rows (explanation, attack, value, low, high): the mean over images and seeds, the lowest and the highest seed's."""
+    rows = at_headline(parsed(table), p)
+    rows = rows[(rows.arm == arm) & (rows.of == "moved")]
+    by_seed = rows.groupby(["method", "attack", "seed"], observed=True).value.mean().reset_index()
+    found = by_seed.groupby(["method", "attack"]).value.agg(value="mean", low="min", high="max").reset_index()
+    order = {m: i for i, m in enumerate(METHODS)}
+    found = found.sort_values("method", key=lambda c: c.map(order)).reset_index(drop=True)
+    return found.assign(explanation=found.method.map(METHODS.labels(*METHODS)), attack=found.attack.map(ATTACKS))
+
+
+def curves(table: pd.DataFrame, arm: str, methods: Sequence[str]) -> pd.DataFrame:
+    """Rows (explanation, eps, value, low, high) of the adaptive attack, over seeds."""
+    rows = parsed(table)
+    rows = rows[(rows.arm == arm) & (rows.of == "moved") & (rows.attack == "adaptive") & rows.method.isin(methods)]
+    by_seed = rows.groupby(["method", "eps", "seed"], observed=True).value.mean().reset_index()
+    found = by_seed.groupby(["method", "eps"]).value.agg(value="mean", low="min", high="max").reset_index()
+    return found.assign(explanation=found.method.map(METHODS.labels(*METHODS)))
+
+
+def costs(table: pd.DataFrame, p: Parameters) -> pd.DataFrame:
+    """What a step of the adaptive attack costs an image, and the whole attack with its looks, in forward passes."""
+    rows = table[table.measure.astype(str).str.endswith("/cost")]
+    step = (
+        rows.assign(method=rows.measure.astype(str).str.partition("/")[0])
+        .groupby(["arm", "method"], observed=True)
+        .value.mean()
+    )
+    found = step.unstack("arm").reindex(index=[m for m in METHODS if m in step.index.unique("method")])
+    return (
+        found.rename(index=METHODS.labels(*found.index), columns=NAMES)
+        .rename_axis(index="explanation", columns="a step, in forward passes")
+        .round(1)
+    )
+
+
+def warnings(table: pd.DataFrame) -> pd.DataFrame:
+    """Rows (network, seed, eps, explanation, warning), one of each."""
+    rows = table[warned(table)]
+    told = rows.measure.astype(str).str.partition(WARNED)
+    found = pd.DataFrame(
+        {
+            "network": rows.arm.astype(str).map(NAMES),
+            "seed": rows.seed,
+            "eps (of 255)": rows.level.map("{:g}".format),
+            "explanation": told[0].map(METHODS.labels(*METHODS)),
+            "warning": told[2],
+        }
+    )
+    return found.drop_duplicates().reset_index(drop=True)
