@@ -81,7 +81,7 @@ def judge(table: pd.DataFrame, p: Parameters, *, test: bool = True) -> list[Clai
         )
     for method in p.methods:
         _one(court, cubes, p, method)
-    if p.photographs:
+    if p.photo_images:
         for method in p.photo_methods:
             _photographed(court, cubes, p, method)
     return court.rows

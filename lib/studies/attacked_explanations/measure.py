@@ -6,13 +6,11 @@ and images that are carried over do not ask, so that some of theirs have no valu
 attack costs an image, in forward passes.
 """
 
-from collections.abc import Callable
 from typing import Any
 
 import pandas as pd
 import torch
 from torch import Tensor, nn
-from torch.utils.flop_counter import FlopCounterMode
 
 from lib.attacks import projected, single_step
 from lib.claims.rows import rows
@@ -21,13 +19,13 @@ from lib.explanations.by_name import METHODS, Settings
 from lib.fooling import goals, map_attack
 from lib.fooling.map_attack import MovedMaps
 from lib.measures import comparison
-from lib.networks import contract, rectifiers
+from lib.networks import contract, hooks, rectifiers
 from lib.studies.attacked_explanations import plan
 from lib.studies.attacked_explanations.plan import PHOTOGRAPHS, Parameters
+from lib.system.flops import flops
 from lib.system.progress import say
 
 WARNING = "warning"  # of a measure's name: its value is 1
-Attack = Callable[..., MovedMaps]
 
 
 def attacked(
@@ -71,22 +69,17 @@ def compared(before: Tensor, after: Tensor, kept: Tensor) -> dict[str, Tensor]:
 
 
 def step_cost(model: nn.Module, x: Tensor, method: str, climbing: Settings) -> float:
-    """Floating point operations of one step of the adaptive attack on an image, over those of a forward pass."""
-
-    def operations(f: Callable[[], object]) -> int:
-        with FlopCounterMode(display=False) as counted:
-            f()
-        return counted.get_total_flops()
+    """Floating point operations of one step of the adaptive attack on an image, over those of a forward pass: the map and its
+    derivative. (The step's own forward pass is one more.)"""
 
     def step() -> None:
         z = x[:1].clone().requires_grad_()
-        with torch.no_grad():
-            y = contract.logits_of(model, z).argmax(1)
         with rectifiers.smoothed(model, map_attack.BETAS[0]):
-            maps = by_name.explain(method, model, z, y, climbing, create_graph=True).values
+            maps = by_name.explain(method, model, z, 0, climbing, create_graph=True).values
         torch.autograd.grad(maps.sum(), z)
 
-    return operations(step) / operations(lambda: model(x[:1]))
+    with hooks.frozen(model):
+        return flops(step) / flops(lambda: model(x[:1]))
 
 
 def measure_network(
@@ -138,7 +131,7 @@ def measure(p: Parameters, arm: str, seed: int) -> pd.DataFrame:
     """The measurement of one network: rows (arm, seed, image_id, measure, level, value), the level being eps of 255."""
     if arm == PHOTOGRAPHS:
         subject = plan.published(p)
-        x = subject.data.images[: p.photographs]
+        x = subject.data.images[: p.photo_images]
         return measure_network(subject.model, x, p, arm, seed, layer=subject.layer, head=subject.head)
     model, data = plan.network(p, arm, seed).model, plan.evaluation_set(p)
     where = next(model.parameters()).device

@@ -62,7 +62,7 @@ class Parameters(parameters.OnImages):
     ig_steps: Annotated[int, Field(ge=1, description="points of integrated gradients")] = 8
     climb_n: Annotated[int, Field(ge=1, description="noisy copies of SmoothGrad in a step of an attack")] = 2
     climb_steps: Annotated[int, Field(ge=1, description="points of integrated gradients in a step of an attack")] = 3
-    photographs: Annotated[int, Field(ge=0, description="photographs of the published network; 0: none")] = 6
+    photo_images: Annotated[int, Field(ge=0, description="photographs of the published network; 0: none")] = 6
     photo_methods: Annotated[tuple[str, ...], Field(min_length=1, description="explanations that are attacked there")] = (
         "gradcam",
         "gradient",
@@ -86,6 +86,8 @@ class Parameters(parameters.OnImages):
         unknown = [a for a in self.arms if a not in NAMES or a == PHOTOGRAPHS]
         if unknown or len(set(self.arms)) < len(self.arms) or "standard" not in self.arms:
             raise ValueError(f"arms {self.arms}: choose of standard, adversarial, manipulated, each once, standard among them")
+        if self.photo_images == 1:
+            raise ValueError("photo_images = 1: an interval needs two photographs at least; 0 leaves them out")
         if "manipulated" in self.arms and self.arch != "plain":
             raise ValueError(f"the manipulated arm is of the network plain; leave it out for arch = {self.arch!r}")
         if "gradcam" not in self.methods or "gradcam" not in self.photo_methods:
@@ -137,7 +139,7 @@ def config_of(p: Parameters, arm: str, seed: int) -> TrainConfig:
 
 def jobs(p: Parameters) -> list[tuple[str, int]]:
     """(arm, seed) of every network; the photographs' network was published, and is one."""
-    published = [(PHOTOGRAPHS, 0)] if p.photographs else []
+    published = [(PHOTOGRAPHS, 0)] if p.photo_images else []
     return [*published, *((arm, seed) for arm in p.arms for seed in range(p.seeds))]
 
 

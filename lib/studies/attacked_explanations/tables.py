@@ -1,6 +1,6 @@
 """Study 7's numbers as tables: explanation by attack by network, the radii, what attacks cost and what they warn of."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import pandas as pd
@@ -88,3 +88,15 @@ def warnings(table: pd.DataFrame) -> pd.DataFrame:
         }
     )
     return found.drop_duplicates().reset_index(drop=True)
+
+
+def accuracies(accuracy: Mapping[tuple[str, int], float]) -> pd.DataFrame:
+    """A row a network: over its seeds the mean accuracy, the lowest and the highest; `accuracy` is by (arm, seed)."""
+    found = pd.DataFrame([(NAMES[arm], value) for (arm, _), value in accuracy.items()], columns=["network", "accuracy"])
+    by = found.groupby("network", sort=False).accuracy
+    return by.agg(seeds="count", accuracy="mean", lowest="min", highest="max").round(3)
+
+
+def joined(parts: Sequence[pd.DataFrame]) -> pd.DataFrame:
+    """Tables below each other."""
+    return pd.concat(parts, ignore_index=True)
