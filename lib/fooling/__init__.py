@@ -13,6 +13,7 @@ the quantities have names there, and these are given.
 * `move_maps`, `MovedMaps`: attacks on any explanation. Ghorbani et al. 2019, arXiv:1710.10547, sec. 2; Dombrowski
   et al. 2019, arXiv:1906.07983, secs. 2 and 3.
 * `GOALS`, `Goal`: what they climb: how far a map has gone. Likewise.
+* `sneak`, `Sneaked`: the attack that fools the decision and hides from the map. Boopathy et al. 2020, arXiv:2006.14748.
 * `location`, `frame`: location fooling, and its mask. Heo et al. 2019, arXiv:1902.02041.
 * `topk`: top-k fooling. Likewise.
 * `centre`: center-mass fooling. Likewise.
@@ -43,6 +44,7 @@ from lib.fooling.manipulation import (
     topk,
 )
 from lib.fooling.map_attack import MovedMaps, move_maps
+from lib.fooling.sneaking import Sneaked, sneak
 
 __all__ = [
     "GOALS",
@@ -56,6 +58,7 @@ __all__ = [
     "Goal",
     "MovedMaps",
     "Shifted",
+    "Sneaked",
     "Test",
     "aai",
     "all_class",
@@ -72,6 +75,7 @@ __all__ = [
     "other_weights",
     "proposition",
     "signs_of_the_size",
+    "sneak",
     "succeeded",
     "swap",
     "swapped",
