@@ -18,7 +18,7 @@ from jaxtyping import AbstractArray
 
 from lib.system import paths
 
-FOLDERS = ("measures", "data", "networks", "attacks", "explanations", "fooling", "pathways")
+FOLDERS = ("measures", "data", "networks", "attacks", "explanations", "fooling", "pathways", "sanity")
 EQUATIONS = ("objective", "maps", "painter")  # of a study
 EITHER = (typing.Union, types.UnionType)
 

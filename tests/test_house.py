@@ -19,7 +19,7 @@ FLOORS = (
     ("data",),
     ("networks", "figures"),
     ("attacks", "explanations"),
-    ("fooling", "pathways"),
+    ("fooling", "pathways", "sanity"),
     ("training",),
     ("studies",),
     ("runs",),
@@ -27,7 +27,7 @@ FLOORS = (
     ("commands",),
 )
 FLOOR = {folder: i for i, floor in enumerate(FLOORS) for folder in floor}
-KERNELS = ("measures", "attacks", "explanations", "fooling", "networks", "pathways")
+KERNELS = ("measures", "attacks", "explanations", "fooling", "networks", "pathways", "sanity")
 VIEWS = {"pathways": ("cards", "interactive", "still_picture", "graph", "layout", "features")}
 THIRD = {"torch", "numpy", "scipy", "jaxtyping"}
 FURTHER = {"networks/zoo.py": {"torchvision", "timm"}}
