@@ -5,9 +5,9 @@ r"""The attack that hides (Boopathy et al. 2020, arXiv:2006.14748): fool the dec
 D is the discrepancy of one class (the label's map) or of two (that of y' as well), as in `discrepancy`. Under two classes
 Proposition 1 bounds it from below by :math:`\frac12 (f_y(x) - f_{y'}(x))`, whatever the attack; one class has no bound.
 
-It begins with the images of PGD, of which those that are fooled count, y' being what each is taken for. From there it goes down D
-by sign steps that shrink, and up the margin of y' where that has become thinner than the share `slack` of the clean margin; what
-counts is the iterate with the smallest D that is taken for y'.
+It begins with the images of PGD, of which those that are fooled count, y' being what each is taken for. From there it goes down
+D by sign steps that shrink, and up the margin of y' where that has become thinner than the share `slack` of the clean margin;
+what counts is the iterate with the smallest D that is taken for y'.
 """
 
 from dataclasses import dataclass
@@ -32,9 +32,9 @@ DISTANCES = {"one": discrepancy.one_class, "two": discrepancy.two_class}
 
 @dataclass(frozen=True)
 class Sneaked:
-    """x_adv (N, C, H, W), PGD's image where none that hides was found; fooled (N,): whether PGD fooled the network, so that there
-    is something to hide; target (N,), the class y' that both are taken for. first and hidden (N,): D of PGD's image and of x_adv;
-    bound (N,): that of Proposition 1, of two classes."""
+    """x_adv (N, C, H, W), PGD's image where none that hides was found; fooled (N,): whether PGD fooled the network, so that
+    there is something to hide; target (N,), the class y' that both are taken for. first and hidden (N,): D of PGD's image and of
+    x_adv; bound (N,): that of Proposition 1, of two classes."""
 
     x_adv: Float[Tensor, "n c h w"]
     fooled: Bool[Tensor, " n"]
@@ -60,8 +60,8 @@ def sneak(
     """Hide an attack from an interpreter; see the module's docstring.
 
     `beta`: go down the discrepancy of the smooth twin (`lib.networks.rectifiers`), and judge on the network; for maps made of
-    gradients, whose own derivative a ReLU network does not have. Cost: PGD's `steps` passes, and as many of the interpreter with
-    its backward pass (with `beta` one more without). Raises ValueError for bad input, and as the interpreter does.
+    gradients, whose own derivative a ReLU network does not have. Cost: PGD's `steps` passes, and as many of the interpreter
+    with its backward pass (with `beta` one more without). Raises ValueError for bad input, and as the interpreter does.
     """
     x, y = check_input(x, y, eps)
     if classes not in DISTANCES:
