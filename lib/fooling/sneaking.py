@@ -33,8 +33,8 @@ DISTANCES = {"one": discrepancy.one_class, "two": discrepancy.two_class}
 @dataclass(frozen=True)
 class Sneaked:
     """x_adv (N, C, H, W), PGD's image where none that hides was found; fooled (N,): whether PGD fooled the network, so that
-    there is something to hide; target (N,), the class y' that both are taken for. first and hidden (N,): D of PGD's image and of
-    x_adv; bound (N,): that of Proposition 1, of two classes."""
+    there is something to hide; target (N,), the class y' that both are taken for. first and hidden (N,): D of PGD's image and
+    of x_adv; bound (N,): that of Proposition 1, of two classes."""
 
     x_adv: Float[Tensor, "n c h w"]
     fooled: Bool[Tensor, " n"]

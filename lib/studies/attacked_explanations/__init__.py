@@ -10,6 +10,10 @@ centre attack (arXiv:1710.10547), sec. 2              ||C(m) - C(m_0)||         
 target map (arXiv:1906.07983), sec. 2                 ||m - t||^2                       fooling.goals.towards
 share of the map that moved (total variation)         1/2 ||m - m_0||_1                 fooling.goals.mass_moved
 steps that adapt (arXiv:2003.01690), alg. 1           alpha = .75, halved lengths       fooling.map_attack.move_maps
+random weights (arXiv:1810.03292), sec. 2              s(h, h_random)                    sanity.invariance.after_randomisation
+deletion (arXiv:1806.07421), sec. 3.3                 AUC                               sanity.removal.deletion
+hiding (arXiv:2006.14748)                             min D(x, x')                      fooling.sneaking.sneak
+Proposition 1 (arXiv:2006.14748)                      1/2 (f_y(x) - f_y'(x))            fooling.discrepancy.proposition
 rank correlation (Spearman 1904)                      rho                               measures.comparison.spearman
 ====================================================  ================================  =======================================
 """

@@ -11,11 +11,13 @@ import pandas as pd
 from lib.claims.claim import Claim, Rule
 from lib.claims.court import OURS, QUESTION, Court
 from lib.claims.cubes import Cubes
-from lib.claims.intervals import over
+from lib.claims.intervals import Statistic, over
 from lib.explanations.by_name import METHODS
 from lib.studies.attacked_explanations.plan import NAMES, PHOTOGRAPHS, Parameters
 
 GHORBANI = "Ghorbani et al. 2019"
+ADEBAYO = "Adebayo et al. 2018"
+BOOPATHY = "Boopathy et al. 2020"
 DOMBROWSKI = "Dombrowski et al. 2019"
 RIGHT, RESISTS = 0.6, 0.1  # see above
 UP = Rule("above", 0.0)
@@ -79,6 +81,7 @@ def judge(table: pd.DataFrame, p: Parameters, *, test: bool = True) -> list[Clai
             QUESTION,
             arms=("standard", "adversarial"),
         )
+    _sane(court, cubes, p)
     for method in p.methods:
         _one(court, cubes, p, method)
     if p.photo_images:
@@ -134,6 +137,108 @@ def _contrast(
         over=difference.shape[1],
         **further,  # type: ignore[arg-type]
     )
+
+
+def _sane(court: Court, cubes: Cubes, p: Parameters) -> None:
+    """Whether maps depend on what was learnt and mark what counts, and whether attacks can hide from them."""
+    whole = max(cubes.levels(f"{p.methods[0]}/randomised"))
+    standard = court.within("", ", standard network", gates=("right/standard",))
+    if {"guided", "gradient"} <= set(p.methods):
+        kept = [cubes.values["standard", f"{m}/randomised", whole] for m in ("guided", "gradient")]
+        standard.add(
+            "guided-survives",
+            "claim",
+            "The map of guided backpropagation stays more like itself than the gradient's when all layers get random weights",
+            over(kept[0] - kept[1]),
+            UP,
+            statistic="rank correlation with the trained network's map, guided backpropagation - gradient",
+            source=ADEBAYO,
+            measure="correlation",
+            arms=("standard",),
+            over=kept[0].shape[1],
+        )
+    for method in p.methods:
+        label, within = METHODS.find(method).label, court.within(f"{method}/standard", gates=("right/standard",))
+        kept = cubes.values["standard", f"{method}/randomised", whole]
+        within.add(
+            "depends-on-weights",
+            "control",
+            f"The map of {label} has little in common with that of the same network with random weights (edges: 1)",
+            over(kept),
+            Rule("below", 0.5),
+            statistic=f"rank correlation of the map with that under random weights in all layers, {label}",
+            source=f"{ADEBAYO}; the threshold is ours",
+            measure="correlation",
+            difference=False,
+            arms=("standard",),
+            over=kept.shape[1],
+        )
+        for measure, what in (("deletion", "random order - map's order"), ("insertion", "map's order - random order")):
+            area = cubes.values["standard", f"{method}/{measure}", 0]
+            verb = "falls faster as pixels are taken away" if measure == "deletion" else "rises faster as pixels come in"
+            within.add(
+                f"marks-what-counts/{measure}",
+                "control",
+                f"The probability of the class {verb} in the order of {label}'s map than in random order",
+                over(area),
+                UP,
+                statistic=f"area under the probability of the class, {what}, {label}",
+                source=OURS,
+                measure="share",
+                arms=("standard",),
+                over=area.shape[1],
+                pool=f"marks-what-counts/{measure}",
+            )
+    for arm in p.arms:
+        within = court.within(arm, f", {NAMES[arm]} network", gates=(f"right/{arm}",))
+        one, two, bound = (cubes.values[arm, f"hide/{c}", p.headline] for c in ("one", "two", "bound"))
+        rest = "discrepancy of CAM that is left, of what PGD makes"
+        options = {"arms": (arm,), "over": one.shape[1], "unknown": "PGD fools the network on no image"}
+        within.add(
+            "two-classes-hide-less",
+            "claim",
+            "An attack that hides from CAM keeps less of its trace under the map of one class than under those of two",
+            over(two - one),
+            UP,
+            statistic=f"{rest}, two classes - one",
+            source=BOOPATHY,
+            measure="share",
+            **options,
+        )
+        within.add(
+            "hides",
+            "open question",
+            "An attack can hide most of its trace from CAM of two classes: less than half is left",
+            over(two),
+            Rule("below", 0.5),
+            statistic=f"{rest}, two classes",
+            source=f"{BOOPATHY}, who say that it is difficult to hide; the threshold is ours",
+            measure="share",
+            difference=False,
+            **options,
+        )
+        within.add(
+            "bound-holds",
+            "check",
+            "What hides under two classes stays above the bound of Proposition 1",
+            _least(two - bound),
+            Rule("above", -1e-4),
+            statistic=f"smallest {rest}, less the bound's",
+            source=f"{BOOPATHY}, proposition 1",
+            extreme=True,
+            **options,
+        )
+
+
+def _least(values: np.ndarray) -> Statistic:
+    """The smallest value there is, NaN where there is none."""
+
+    def statistic(images: np.ndarray, seeds: np.ndarray) -> float:
+        known = values[seeds][:, images]
+        known = known[np.isfinite(known)]
+        return float(known.min()) if len(known) else float("nan")
+
+    return statistic
 
 
 def _one(court: Court, cubes: Cubes, p: Parameters, method: str) -> None:

@@ -4,8 +4,15 @@ Measures are called METHOD/ATTACK (the share of the map that moved, `lib.fooling
 (Spearman's rank correlation of both maps). Only images that keep their decision and have a map afterwards count; random signs
 and images that are carried over do not ask, so that some of theirs have no value. METHOD/cost is what a step of the adaptive
 attack costs an image, in forward passes.
+
+METHOD/randomised is the rank correlation of the map with that of the network with random weights in so many of its layers (the
+level), from the logits down; of the edge detector too. METHOD/deletion and METHOD/insertion are areas under the probability of
+the class, that of random orders less that of the map's (insertion: the other way round), so that above 0 the map marks what the
+decision rests on. hide/CLASSES is the share of the discrepancy that PGD makes that is left when it hides from CAM, and
+hide/bound what Proposition 1 leaves at least.
 """
 
+from collections.abc import Sequence
 from typing import Any
 
 import pandas as pd
@@ -15,15 +22,16 @@ from torch import Tensor, nn
 from lib.attacks import projected, single_step
 from lib.claims.rows import rows
 from lib.explanations import by_name
-from lib.explanations.by_name import METHODS, Settings
-from lib.fooling import goals, map_attack
+from lib.explanations.by_name import Settings
+from lib.fooling import goals, map_attack, sneaking
 from lib.fooling.map_attack import MovedMaps
 from lib.measures import comparison
-from lib.networks import contract, hooks, rectifiers
+from lib.networks import contract, hooks, layers, rectifiers
+from lib.sanity.invariance import after_randomisation
+from lib.sanity.removal import deletion, insertion
 from lib.studies.attacked_explanations import plan
 from lib.studies.attacked_explanations.plan import PHOTOGRAPHS, Parameters
 from lib.system.flops import flops
-from lib.system.progress import say
 
 WARNING = "warning"  # of a measure's name: its value is 1
 
@@ -102,7 +110,6 @@ def measure_network(
         noisy = signs(x, eps / 255)
         carried: Tensor | None = None
         for method in ("gradcam", *(m for m in methods if m != "gradcam")):
-            say(f"{METHODS.find(method).label} within {eps:g}/255")
             both = plan.settings(p, method, layer, head)
             own = attacked(model, x, method, "adaptive", eps=eps / 255, settings=both, **budget)
             keep(f"{method}/adaptive", eps, compared(own.before, own.after, every))
@@ -119,6 +126,40 @@ def measure_network(
     return pd.concat(found, ignore_index=True)
 
 
+def sane(
+    model: nn.Module, x: Tensor, p: Parameters, arm: str, seed: int, *, parts: Sequence[str], layer: str, head: str = "head"
+) -> pd.DataFrame:
+    """Whether each explanation depends on what the network has learnt, and marks what its decision rests on."""
+    methods, found = p.photo_methods if arm == PHOTOGRAPHS else p.methods, []
+    with torch.no_grad():
+        y = contract.logits_of(model, x).argmax(1)
+    for method in methods:
+        judged, _ = plan.settings(p, method, layer, head)
+        stays = after_randomisation(model, x, y, [method], judged, scheme="cascading", layers=parts)
+        for row, name in enumerate(stays.methods):  # the method, and the edge detector, which sees no network
+            if name == method or method == methods[0]:
+                for step in range(len(stays.steps)):
+                    found.append(rows(arm, seed, f"{name}/randomised", step + 1, stays.rank_correlation[row, step]))
+        maps = by_name.explain(method, model, x, y, judged).values
+        gone, come = deletion(model, x, y, maps), insertion(model, x, y, maps)
+        found.append(rows(arm, seed, f"{method}/deletion", 0, gone.control - gone.area))
+        found.append(rows(arm, seed, f"{method}/insertion", 0, come.area - come.control))
+    return pd.concat(found, ignore_index=True)
+
+
+def hidden(model: nn.Module, x: Tensor, y: Tensor, p: Parameters, arm: str, seed: int) -> pd.DataFrame:
+    """How much of what PGD moves CAM by is left when the attack hides from it, NaN where PGD does not fool the network."""
+    found = []
+    for classes in sneaking.DISTANCES:
+        own = sneaking.sneak(model, x, y, eps=p.headline / 255, classes=classes, steps=p.hide_steps)
+        share = torch.where(own.fooled, own.hidden / own.first, torch.nan)
+        found.append(rows(arm, seed, f"hide/{classes}", p.headline, share))
+        if classes == "two":
+            least = torch.where(own.fooled, own.bound / own.first, torch.nan)
+            found.append(rows(arm, seed, "hide/bound", p.headline, least))
+    return pd.concat(found, ignore_index=True)
+
+
 def accuracy(model: nn.Module, x: Tensor, y: Tensor, arm: str, seed: int, eps: float) -> pd.DataFrame:
     """Whether each image is right, clean and under PGD of 20 steps: what the gates ask."""
     with torch.no_grad():
@@ -131,12 +172,22 @@ def measure(p: Parameters, arm: str, seed: int) -> pd.DataFrame:
     """The measurement of one network: rows (arm, seed, image_id, measure, level, value), the level being eps of 255."""
     if arm == PHOTOGRAPHS:
         subject = plan.published(p)
-        x = subject.data.images[: p.photo_images]
-        return measure_network(subject.model, x, p, arm, seed, layer=subject.layer, head=subject.head)
+        model, x = subject.model, subject.data.images[: p.photo_images]
+        inner = {"layer": subject.layer, "head": subject.head}
+        learnt = [s for s in model.stages if any(True for _ in layers.find_layer(model, s).parameters())]  # not what is folded
+        found = [
+            measure_network(model, x, p, arm, seed, **inner),
+            sane(model, x, p, arm, seed, parts=[*learnt, subject.head], **inner),
+        ]
+        return pd.concat(found, ignore_index=True)
     model, data = plan.network(p, arm, seed).model, plan.evaluation_set(p)
     where = next(model.parameters()).device
     x, y = data.images[:].to(where), data.labels.to(where)
-    return pd.concat(
-        [accuracy(model, x, y, arm, seed, p.headline), measure_network(model, x, p, arm, seed, layer=model.stages[-1])],
-        ignore_index=True,
-    )
+    few, last = x[: p.sanity_images], model.stages[-1]
+    found = [
+        accuracy(model, x, y, arm, seed, p.headline),
+        measure_network(model, x, p, arm, seed, layer=last),
+        sane(model, few, p, arm, seed, parts=[*model.stages, "head"], layer=last),
+        hidden(model, few, y[: p.sanity_images], p, arm, seed),
+    ]
+    return pd.concat(found, ignore_index=True)

@@ -47,7 +47,7 @@ class Parameters(parameters.OnImages):
     tune_images: Annotated[int | None, Field(ge=1, description="of the manipulation")] = 800
     tune_epochs: Annotated[int, Field(ge=1)] = 6
     train_eps: Annotated[Radius, Field(description="of adversarial training, of 255, L-infinity")] = 4.0
-    images: Annotated[int, Field(ge=8, description="test images whose maps are attacked")] = 32
+    images: Annotated[int, Field(ge=8, description="test images whose maps are attacked")] = 24
     methods: Annotated[tuple[str, ...], Field(min_length=2, description="explanations that are attacked")] = EXPLAINED
     eps: Annotated[tuple[Radius, ...], Field(min_length=1, description="radii of the attacks on maps, of 255")] = (
         1.0,
@@ -55,13 +55,15 @@ class Parameters(parameters.OnImages):
         8.0,
     )
     headline: Annotated[Radius, Field(description="the radius, of eps, at which claims are judged")] = 4.0
-    steps: Annotated[int, Field(ge=1, description="of an attack on maps")] = 32
+    steps: Annotated[int, Field(ge=1, description="of an attack on maps")] = 24
     stages: Annotated[int, Field(ge=1, description="after which a step is halved, and the smooth twin grows sharper")] = 8
     restarts: Annotated[int, Field(ge=1)] = 1
     smooth_n: Annotated[int, Field(ge=1, description="noisy copies of SmoothGrad")] = 8
     ig_steps: Annotated[int, Field(ge=1, description="points of integrated gradients")] = 8
     climb_n: Annotated[int, Field(ge=1, description="noisy copies of SmoothGrad in a step of an attack")] = 2
     climb_steps: Annotated[int, Field(ge=1, description="points of integrated gradients in a step of an attack")] = 3
+    sanity_images: Annotated[int, Field(ge=2, description="images of randomisation, deletion, insertion and hiding")] = 24
+    hide_steps: Annotated[int, Field(ge=1, description="of the attack that hides")] = 60
     photo_images: Annotated[int, Field(ge=0, description="photographs of the published network; 0: none")] = 6
     photo_methods: Annotated[tuple[str, ...], Field(min_length=1, description="explanations that are attacked there")] = (
         "gradcam",
@@ -86,6 +88,8 @@ class Parameters(parameters.OnImages):
         unknown = [a for a in self.arms if a not in NAMES or a == PHOTOGRAPHS]
         if unknown or len(set(self.arms)) < len(self.arms) or "standard" not in self.arms:
             raise ValueError(f"arms {self.arms}: choose of standard, adversarial, manipulated, each once, standard among them")
+        if self.sanity_images > self.images:
+            raise ValueError(f"sanity_images = {self.sanity_images} is more than images = {self.images}")
         if self.photo_images == 1:
             raise ValueError("photo_images = 1: an interval needs two photographs at least; 0 leaves them out")
         if "manipulated" in self.arms and self.arch != "plain":

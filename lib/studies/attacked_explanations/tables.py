@@ -6,6 +6,7 @@ import numpy as np
 import pandas as pd
 
 from lib.explanations.by_name import METHODS
+from lib.sanity.invariance import EDGES
 from lib.studies.attacked_explanations.plan import ATTACKS, NAMES, PHOTOGRAPHS, Parameters
 
 WARNED = "/warning: "
@@ -19,8 +20,10 @@ def warned(table: pd.DataFrame) -> pd.Series:
 def parsed(table: pd.DataFrame) -> pd.DataFrame:
     """The rows that say how far a map moved: with columns method, attack and of (`moved` or `ranks`)."""
     rows = table[~warned(table)].copy()
-    parts = rows.measure.astype(str).str.split("/", expand=True).reindex(columns=range(3))
-    rows = rows.assign(method=parts[0], attack=parts[1], of=parts[2].fillna("moved"))
+    names = rows.measure.astype(str)
+    method, attack = (names.str.replace(cut, "", regex=True) for cut in ("/.*", "^[^/]*/"))
+    ranks = attack.str.endswith("/ranks")
+    rows = rows.assign(method=method, attack=attack.str.removesuffix("/ranks"), of=np.where(ranks, "ranks", "moved"))
     return rows[rows.attack.isin(ATTACKS)].rename(columns={"level": "eps"})
 
 
@@ -56,6 +59,38 @@ def curves(table: pd.DataFrame, arm: str, methods: Sequence[str]) -> pd.DataFram
     by_seed = rows.groupby(["method", "eps", "seed"], observed=True).value.mean().reset_index()
     found = by_seed.groupby(["method", "eps"]).value.agg(value="mean", low="min", high="max").reset_index()
     return found.assign(explanation=found.method.map(METHODS.labels(*METHODS)))
+
+
+def randomised(table: pd.DataFrame, arm: str) -> pd.DataFrame:
+    """Rows (explanation, layers, value, low, high): how like itself a map stays, over seeds; the edge detector is the last."""
+    rows = table[table.measure.astype(str).str.endswith("/randomised") & (table.arm == arm)]
+    rows = rows.assign(method=rows.measure.astype(str).str.partition("/")[0], layers=rows.level.astype(int))
+    by_seed = rows.groupby(["method", "layers", "seed"], observed=True).value.mean().reset_index()
+    found = by_seed.groupby(["method", "layers"]).value.agg(value="mean", low="min", high="max").reset_index()
+    labels = METHODS.labels(*METHODS) | {EDGES: "edge detector (control)"}
+    order = {m: i for i, m in enumerate(labels)}
+    found = found.sort_values(["method", "layers"], key=lambda c: c.map(order) if c.name == "method" else c)
+    return found.assign(explanation=found.method.map(labels)).reset_index(drop=True)
+
+
+def removal(table: pd.DataFrame) -> pd.DataFrame:
+    """A row an explanation, columns (deletion or insertion, network): areas between its curve and that of random orders."""
+    parts = table.measure.astype(str).str.partition("/")
+    rows = table.assign(method=parts[0], measure=parts[2])
+    rows = rows[rows.measure.isin(("deletion", "insertion"))]
+    wide = rows.pivot_table(index="method", columns=["measure", "arm"], values="value", aggfunc="mean", sort=False)
+    wide = wide.reindex(index=[m for m in METHODS if m in wide.index])
+    return wide.rename(index=METHODS.labels(*wide.index), columns=NAMES).rename_axis(index="explanation").round(3)
+
+
+def hidden(table: pd.DataFrame) -> pd.DataFrame:
+    """A row a network: what is left of the discrepancy that PGD makes, for one class and two, and the bound of two."""
+    rows = table[table.measure.astype(str).str.startswith("hide/")]
+    rows = rows.assign(left=rows.measure.astype(str).str.partition("/")[2])
+    wide = rows.pivot_table(index="arm", columns="left", values="value", aggfunc="mean", sort=False)
+    names = {"one": "left of one class", "two": "left of two classes", "bound": "bound of two classes"}
+    fooled = rows[rows.left == "two"].groupby("arm", observed=True).value.count().rename("images that PGD fools")
+    return wide.rename(columns=names).join(fooled).rename(index=NAMES).rename_axis(index="network").round(3)
 
 
 def costs(table: pd.DataFrame, p: Parameters) -> pd.DataFrame:

@@ -1,0 +1,266 @@
+"""Study 7: its measurement on small networks, its verdicts on planted numbers, its tables and its explorer."""
+
+import itertools
+import math
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+
+from lib.claims.rows import rows
+from lib.explanations import by_name
+from lib.figures.explorer import Explorer
+from lib.fooling import goals
+from lib.networks import contract
+from lib.sanity import EDGES
+from lib.studies.attacked_explanations import claims, explorer, measure, plan, tables
+from lib.studies.attacked_explanations.plan import Parameters
+
+SMALL = {
+    "seeds": 1,
+    "train_images": 256,
+    "epochs": 1,
+    "tune_images": 64,
+    "tune_epochs": 1,
+    "images": 8,
+    "methods": ("gradcam", "gradient", "smoothgrad", "guided"),
+    "eps": (4.0, 8.0),
+    "steps": 4,
+    "stages": 2,
+    "smooth_n": 2,
+    "ig_steps": 2,
+    "sanity_images": 4,
+    "hide_steps": 4,
+    "photo_images": 2,
+    "photo_methods": ("gradcam",),
+    "photo_steps": 2,
+}
+
+
+@pytest.fixture(scope="module")
+def p():
+    return Parameters(**SMALL)
+
+
+@pytest.fixture(scope="module")
+def measured(p, tmp_path_factory):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("STUDY_HOME", str(tmp_path_factory.mktemp("home")))
+        yield pd.concat([measure.measure(p, *job) for job in plan.jobs(p)], ignore_index=True)
+
+
+def test_the_measurement_is_whole(measured, p):
+    moved = tables.parsed(measured)
+    for arm in p.arms:
+        for method, eps in itertools.product(p.methods, p.eps):
+            part = moved[(moved.arm == arm) & (moved.method == method) & (moved.eps == eps)]
+            wanted = {"adaptive", "random"} | ({"naive"} if eps == p.headline else set())
+            wanted |= {"carried"} if method != "gradcam" else set()
+            assert set(part.attack) == wanted and set(part.of) == {"moved", "ranks"}
+            assert (part.groupby(["attack", "of"]).image_id.nunique() == p.images).all()
+    known = moved.value.dropna()
+    assert known[moved.of == "moved"].between(0, 1).all() and known.between(-1, 1 + 1e-6).all()
+    photos = moved[moved.arm == plan.PHOTOGRAPHS]
+    assert set(photos.method) == {"gradcam"} and set(photos.eps) == {p.photo_eps}
+    edges = measured[measured.measure == f"{EDGES}/randomised"]
+    assert len(edges) and edges.value.dropna().sub(1).abs().max() < 1e-5
+
+
+def test_numbers_are_those_of_the_kernels(measured, p, tmp_path, monkeypatch):
+    """Random signs, recomputed image by image from their own seeds."""
+    monkeypatch.setenv("STUDY_HOME", str(tmp_path))
+    model, data = plan.network(p, "standard", 0).model, plan.evaluation_set(p)
+    x, eps = data.images[:], p.headline / 255
+    for method in ("gradcam", "gradient"):
+        settings, _ = plan.settings(p, method, model.stages[-1])
+        part = measured[
+            (measured.arm == "standard") & (measured.measure == f"{method}/random") & (measured.level == p.headline)
+        ]
+        for i, told in enumerate(part.sort_values("image_id").value):
+            noise = torch.randint(0, 2, (1, 3, 32, 32), generator=torch.Generator().manual_seed(i)) * 2.0 - 1
+            noisy = (x[i : i + 1] + eps * noise).clamp(0, 1)
+            y = int(model(x[i : i + 1]).argmax())
+            a, b = (by_name.explain(method, model, image, y, settings).values[0] for image in (x[i : i + 1], noisy))
+            if int(model(noisy).argmax()) != y or float(a.max()) == 0 or float(b.max()) == 0:
+                assert math.isnan(told)
+            else:
+                assert told == pytest.approx(0.5 * float((a / a.sum() - b / b.sum()).abs().sum()), abs=1e-5)
+
+
+def test_maps_that_do_not_count_have_no_value():
+    m = torch.rand(4, 3, 3)
+    dead = torch.zeros(4, 3, 3)
+    found = measure.compared(m, m.flip(1), torch.tensor([True, True, False, False]))
+    assert found[""].isnan().tolist() == [False, False, True, True]
+    torch.testing.assert_close(found[""][:2], goals.mass_moved(m.flip(1), m)[:2])
+    for pair in ((m, dead), (dead, m)):
+        assert measure.compared(*pair, torch.ones(4, dtype=torch.bool))[""].isnan().all()
+
+
+def planted(p, effect):
+    """A table in which `effect(measure, arm)` is the mean of each measure; small noise over images and seeds."""
+    rng, found = np.random.default_rng(0), []
+    jobs = [(arm, seed) for arm in p.arms for seed in range(p.seeds)] + [(plan.PHOTOGRAPHS, 0)]
+    for arm, seed in jobs:
+        photos = arm == plan.PHOTOGRAPHS
+        methods, eps = (p.photo_methods, p.photo_eps) if photos else (p.methods, p.headline)
+        n = p.photo_images if photos else p.images
+
+        def put(name, level, arm=arm, seed=seed, n=n):
+            values = effect(name, arm) + 0.01 * rng.standard_normal(n)
+            found.append(rows(arm, seed, name, level, torch.tensor(values)))
+
+        for method in methods:
+            for attack in plan.ATTACKS:
+                if (method, attack) != ("gradcam", "carried"):
+                    put(f"{method}/{attack}", eps)
+            for name in ("deletion", "insertion"):
+                put(f"{method}/{name}", 0)
+            put(f"{method}/randomised", 1)
+        if not photos:
+            put("right", 0)
+            put("robust", p.headline)
+            for name in ("one", "two", "bound"):
+                put(f"hide/{name}", p.headline)
+    return pd.concat(found, ignore_index=True)
+
+
+def as_published(name, arm):
+    method, _, what = name.partition("/")
+    value = {"adaptive": 0.5, "naive": 0.3, "carried": 0.2, "random": 0.1, "right": 0.9, "deletion": 0.1, "insertion": 0.1}
+    value |= {"one": 0.2, "two": 0.4, "bound": 0.1, "randomised": 0.7 if method == "guided" else 0.1}
+    if name == "robust":
+        return 0.6 if arm == "adversarial" else 0.1
+    if what == "adaptive":
+        return 0.5 - 0.2 * (arm == "adversarial") - 0.15 * (method == "smoothgrad")
+    return value[what or name]
+
+
+@pytest.fixture(scope="module")
+def several():
+    return Parameters(**SMALL | {"seeds": 3, "images": 24})
+
+
+def test_planted_effects_are_found_and_their_opposites(several):
+    found = {c.id: c for c in claims.judge(planted(several, as_published), several)}
+    assert {c.id for c in found.values() if c.kind == "primary"} == set(claims.primaries(several))
+    for id in (*claims.primaries(several), "adaptive-over-naive/gradient/standard", "guided-survives", "hides/standard"):
+        assert found[id].verdict == "supported", (id, found[id])
+    assert found["bound-holds/standard"].verdict == "supported"
+
+    def opposite(name, arm):
+        value = as_published(name, arm)
+        return value if name in ("right", "robust") else 1 - value
+
+    other = {c.id: c for c in claims.judge(planted(several, opposite), several)}
+    for id in (*claims.primaries(several), "adaptive-over-naive/gradient/standard", "guided-survives", "hides/standard"):
+        assert other[id].verdict == "contradicted", (id, other[id])
+
+
+@pytest.mark.parametrize(
+    ("name", "arm", "value", "barred"),
+    [
+        ("right", "standard", 0.4, "fragile"),
+        ("right", "adversarial", 0.4, "robust-training-holds"),
+        ("robust", "adversarial", 0.15, "robust-training-holds"),
+    ],
+)
+def test_gates_bar_what_stands_on_them(several, name, arm, value, barred):
+    def effect(n, a):
+        return value if (n, a) == (name, arm) else as_published(n, a)
+
+    found = {c.id: c for c in claims.judge(planted(several, effect), several)}
+    assert found[barred].verdict == "not testable here" and "gate: " in found[barred].note
+
+
+def test_tables_are_means_over_seeds_and_images(several):
+    table = planted(several, as_published)
+    wide = tables.moved(table, several, "adversarial")
+    assert list(wide.columns) == list(plan.ATTACKS.values()) and wide.index[0] == "Grad-CAM"
+    assert wide.loc["gradient", "adaptive attack"] == pytest.approx(0.3, abs=0.01)
+    assert math.isnan(wide.loc["Grad-CAM", "carried over"])
+    bars = tables.bars(table, several, "standard")
+    assert (bars.low <= bars.value).all() and (bars.value <= bars.high).all()
+    assert tables.hidden(table).loc["standard", "left of two classes"] == pytest.approx(0.4, abs=0.01)
+    assert tables.removal(table).shape == (4, 2 * 4)
+
+
+def test_warnings_are_told_once():
+    told = pd.concat([rows("standard", 0, "gradient/warning: the gradient is zero", 4, torch.ones(1))] * 2)
+    found = tables.warnings(told)
+    assert found.to_numpy().tolist() == [["standard", 0, "4", "gradient", "the gradient is zero"]]
+    assert len(tables.parsed(told)) == 0
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"methods": ("gradient", "ig")}, "methods need gradcam"),
+        ({"methods": ("gradcam", "guided-gradcam++")}, "'guided-gradcam\\+\\+' is not differentiated"),
+        ({"headline": 2.0}, "headline = 2 among them"),
+        ({"stages": 30}, "stages = 30 is more than steps"),
+        ({"arms": ("adversarial", "manipulated")}, "standard among them"),
+        ({"arch": "residual"}, "leave it out for arch = 'residual'"),
+        ({"photo_images": 1}, "two photographs at least"),
+        ({"sanity_images": 20}, "more than images"),
+        ({"methods": ("gradcam", "gradcam")}, "each explanation once"),
+    ],
+)
+def test_bad_parameters_are_refused(changes, message):
+    with pytest.raises(ValueError, match=message):
+        Parameters(**SMALL | changes)
+
+
+@pytest.fixture(scope="module")
+def explore(tmp_path_factory, p):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("STUDY_HOME", str(tmp_path_factory.mktemp("home")))
+        found = explorer.explorer(p)
+        found.controls["eps"].value = 8.0
+        yield found
+
+
+def test_the_explorer_begins_with_the_published_network_and_a_map_that_moves(explore):
+    assert isinstance(explore, Explorer) and explore.controls["arch"].value == plan.PHOTOGRAPHS
+    values = {n.name: n.value for n in explore.view.numbers}
+    assert values["predicted class, before"] == values["predicted class, after"] == "bull mastiff"
+    own, chance = (values[f"share of the map that moved{end}"] for end in ("", " under random signs of the same size"))
+    assert own > 3 * chance
+
+
+@pytest.mark.parametrize(
+    ("control", "value"),
+    [
+        ("arch", "standard"),
+        ("method", "gradient"),
+        ("attack", "naive"),
+        ("attack", "carried"),
+        ("attack", "random"),
+        ("attack", "adaptive"),
+        ("goal", "centre"),
+        ("image", 3),
+        ("eps", 1.0),
+    ],
+)
+def test_each_control_changes_the_picture(explore, control, value):
+    before = explore.picture.value
+    explore.controls[control].value = value
+    assert explore.picture.value != before and "share of the map that moved" in explore.status.value
+
+
+def test_what_is_said_is_what_the_kernels_say(explore, p):
+    model, data = plan.network(p, "standard", 0).model, plan.evaluation_set(p)
+    view = explore.render("standard", "", 2, None, "gradient", "random", "mass", 4.0)
+    x = data.images[2:3]
+    settings, _ = plan.settings(p, "gradient", model.stages[-1])
+    y = model(x).argmax(1)
+    a = by_name.explain("gradient", model, x, contract.predicted, settings).values
+    b = by_name.explain("gradient", model, measure.signs(x, 4 / 255), y, settings).values
+    told = {n.name: n.value for n in view.numbers}["share of the map that moved"]
+    assert told == pytest.approx(goals.mass_moved(b, a).item(), abs=1e-6)
+
+
+def test_the_curve_over_radii(explore):
+    view = explore.many(**explore.values | {"arch": "standard", "method": "gradcam", "eps": 4.0})
+    assert "images" in view.numbers[0].over or "images" in view.text
