@@ -233,6 +233,18 @@ def drive_saliency(d: Driver) -> None:
     d.slide("image")
 
 
+def drive_attacked(d: Driver) -> None:
+    d.slide("eps, of 255")
+    d.choose("attack", "random signs")
+    d.choose("explanation", "LRP")
+    d.choose("network", "Standard")
+    d.choose("explanation", "gradient")
+    d.choose("attack", "naive attack")
+    d.choose("attack", "adaptive attack")
+    d.choose("what it moves", "centre of mass, of the diagonal")
+    d.slide("image")
+
+
 # what each explorer's text always says, and how it is driven
 EXPLORERS = {
     "00-grad-cam": ("NISSIM", drive_grad_cam),
@@ -241,6 +253,7 @@ EXPLORERS = {
     "03-interpretability-aware-training": ("D2", drive_interpretability),
     "04-model-manipulation": ("accuracy", drive_manipulation),
     "05-saliency-adversarial-training": ("P(random)", drive_saliency),
+    "07-attacked-explanations": ("share of the map", drive_attacked),
 }
 
 

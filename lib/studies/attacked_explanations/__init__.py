@@ -1,4 +1,4 @@
-"""Study 7: which explanation withstands what (Ghorbani et al. 2019; Dombrowski et al. 2019).
+"""Study 7: which explanation withstands what (Ghorbani et al., arXiv:1710.10547; Dombrowski et al., arXiv:1906.07983).
 
 ====================================================  ================================  =======================================
 equation                                              symbol                            function
