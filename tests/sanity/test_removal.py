@@ -168,6 +168,7 @@ def test_the_map_of_a_linear_network_beats_its_control_and_noise_does_not():
     assert found.areas.shape == (4, 200) and (found.area < found.control).all()
     least = removal.deletion(model, x, 1, -contribution)
     assert (least.area > least.control).all()
+    assert torch.allclose(found.control, (found.areas[1] + found.areas[2] + found.areas[3]) / 3)
     into = removal.insertion(model, x, 1, ((x - removal.blurred(x)) * weights).sum(1))
     assert (into.area > into.control).all()
     noise = removal.deletion(model, x, 1, maps_of(200, 8, 8))
