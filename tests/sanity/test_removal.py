@@ -232,6 +232,13 @@ def test_model_images_and_global_random_state_stay_as_they_are(model, x, y, how)
     assert torch.equal(x, images) and torch.equal(maps, kept)
 
 
+def test_a_network_that_is_being_trained_is_looked_at_as_it_decides(small_plain):
+    x = torch.rand(4, 3, 16, 16, generator=generator())
+    wanted = removal.deletion(small_plain, x, 1, maps_of(4, 16, 16).float())
+    found = removal.deletion(small_plain.train(), x, 1, maps_of(4, 16, 16).float())
+    assert torch.equal(found.probability, wanted.probability) and all(m.training for m in small_plain.modules())
+
+
 def test_noise_stays_within_the_images_range_and_off_the_pixels_that_are_left(x, y):
     seen = []
 
