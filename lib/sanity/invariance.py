@@ -3,12 +3,12 @@ r"""How much of an explanation stays when what the network has learnt goes (Adeb
 Maps of one class an image, of every method, from the trained network and from each of its randomised copies
 (`lib.sanity.randomisation`), compared pair by pair: Spearman's rank correlation of the maps as they are made, and NISSIM and
 SSIM of both enlarged to the image, as everywhere in this study. Maps are those that are shown (`explain`): of the gradient and
-its kin magnitudes, which is the harder of the two comparisons of Adebayo et al. (with signs, maps agree less).
+its kin magnitudes (Adebayo et al. rank both these and signed values).
 
 Beside them stands a control that explains nothing: the image's edges (Sobel), which see no network, so that their similarity
 is exactly 1. A method that stays near it does what an edge detector does. Two numbers tell of the network itself: how many
-decisions are what they were, and how much its logits still vary from image to image, as a share of the trained network's (near
-0 it no longer sees the image, and no map of it says much).
+decisions are what they were, and how much its logits still vary from image to image, as a share of the trained network's.
+(Training is what spreads them, so much is always lost; at 0 the network no longer sees the image, and no map of it says much.)
 """
 
 from collections.abc import Sequence
@@ -154,4 +154,4 @@ def _pair(a: Tensor, b: Tensor, x: Tensor) -> tuple[Tensor, Tensor]:
     flat = comparison.degenerate(a) | comparison.degenerate(b)
     size = (x.shape[2], x.shape[3])
     big = [activation_maps.upsample(m, size) for m in (a, b)]
-    return comparison.spearman(a, b).masked_fill(flat, torch.nan), comparison.nissim(*big).masked_fill(flat, torch.nan)
+    return comparison.spearman(a, b), comparison.nissim(*big).masked_fill(flat, torch.nan)

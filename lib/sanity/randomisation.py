@@ -23,7 +23,8 @@ score by which methods could be ranked.
 """
 
 import copy
-from collections.abc import Iterator, Sequence
+import itertools
+from collections.abc import Callable, Iterator, Sequence
 from typing import Literal, NamedTuple
 
 import torch
@@ -96,17 +97,15 @@ def _copied(model: nn.Module) -> nn.Module:
 def _order(twin: nn.Module, x: Tensor) -> dict[str, int]:
     """When each module of one's own model last began to run; parameters have a gradient where the logits depend on them."""
     ran: dict[str, int] = {}
-    clock = iter(range(10**9))
-    handles = []
+    clock = itertools.count()
 
-    def notes(name: str) -> object:
+    def notes(name: str) -> Callable[..., None]:
         return lambda *_: ran.__setitem__(name, next(clock))
 
     for name, module in twin.named_modules():
-        handles.append(module.register_forward_pre_hook(notes(name)))
+        module.register_forward_pre_hook(notes(name))  # it goes with the twin
     for p in twin.parameters():
         p.requires_grad_(p.is_floating_point() or p.is_complex())
-        p.grad = None
     twin.eval()
     try:
         with torch.enable_grad(), hooks.as_written():
@@ -118,9 +117,6 @@ def _order(twin: nn.Module, x: Tensor) -> dict[str, int]:
             f"no parameter of {type(twin).__name__} has a part in its logits, so nothing can be randomised; give a network "
             "whose layers hold weights"
         ) from error
-    finally:
-        for handle in handles:
-            handle.remove()
     return ran
 
 
@@ -241,7 +237,7 @@ def _take_statistics(network: nn.Module, x: Tensor, names: Sequence[str]) -> Non
     if not norms:
         return
 
-    def takes(name: str, norm: _BatchNorm) -> object:
+    def takes(name: str, norm: _BatchNorm) -> Callable[..., None]:
         def hook(_module: nn.Module, args: tuple[Tensor, ...]) -> None:
             given = args[0].transpose(0, 1).flatten(1)
             if given.shape[1] < 2:

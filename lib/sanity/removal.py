@@ -161,7 +161,7 @@ def road(
     accuracy; their order of methods follows from either.
 
     Else as `deletion`, but shares are below 1; and beside the passes it solves as many sparse systems on the CPU
-    (`lib.sanity.imputation`): 200 images of 28 x 28 at 9 shares with one control take some 5 s, one of 224 x 224 3 to 5 s.
+    (`lib.sanity.imputation`): 200 images of 28 x 28 at 9 shares with one control take 5 to 10 s, one of 224 x 224 3 to 7 s.
     """
     if first not in ("most", "least"):
         raise ValueError(f"unknown order {first!r}; first is most or least, the relevance of what is removed first")

@@ -125,6 +125,15 @@ def test_a_batch_is_a_loop(small_plain, batch):
     assert torch.equal(whole.same_decision, parts.same_decision) and torch.allclose(whole.spread, parts.spread)
 
 
+def test_batch_norm_looks_at_the_first_images_alone(small_plain, monkeypatch):
+    monkeypatch.setattr(invariance, "LOOK", 2)
+    x = torch.rand(4, 3, 16, 16, dtype=torch.float64, generator=generator())
+    options = {"settings": Settings(), "layers": ["stage2"]}
+    more = after(small_plain.double(), x, 0, ["gradient"], **options)
+    few = after(small_plain, x[:2], 0, ["gradient"], **options)
+    assert torch.allclose(more.nissim[..., :2], few.nissim, atol=1e-9)
+
+
 def test_noise_is_the_same_for_every_network_and_the_generator_stays(model, x, y):
     noise = generator(9)
     noise.manual_seed(11)

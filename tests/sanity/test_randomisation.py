@@ -86,6 +86,18 @@ def test_layers_stand_in_the_order_in_which_they_run(x):
     assert [s.layer for s in steps(net, x, "cascading")] == ["head", "second", "first"]
 
 
+def test_a_layer_that_runs_twice_stands_where_it_runs_last(x):
+    class Returns(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.again, self.between = nn.Conv2d(3, 3, 1), nn.Conv2d(3, 3, 1)
+
+        def forward(self, x):
+            return self.again(self.between(self.again(x).relu()).relu()).mean((2, 3))
+
+    assert [layer.name for layer in randomisation.layers_of(Returns().double(), x)] == ["between", "again"]
+
+
 def test_a_normalisation_belongs_to_the_layer_before_it(trained, pictures):
     found = randomisation.layers_of(trained, pictures)
     assert [layer.name for layer in found][:2] == ["stage1.0", "stage2.0.conv1.0"] and found[-1].name == "head"

@@ -168,6 +168,7 @@ def test_the_map_of_a_linear_network_beats_its_control_and_noise_does_not():
     assert found.areas.shape == (4, 200) and (found.area < found.control).all()
     least = removal.deletion(model, x, 1, -contribution)
     assert (least.area > least.control).all()
+    assert torch.allclose(found.control, (found.areas[1] + found.areas[2] + found.areas[3]) / 3)
     into = removal.insertion(model, x, 1, ((x - removal.blurred(x)) * weights).sum(1))
     assert (into.area > into.control).all()
     noise = removal.deletion(model, x, 1, maps_of(200, 8, 8))
@@ -229,6 +230,13 @@ def test_model_images_and_global_random_state_stay_as_they_are(model, x, y, how)
         getattr(removal, how)(conftest.Breaks(model), x, y, maps, **options)
     assert conftest.same_state(before, conftest.state_of(model))
     assert torch.equal(x, images) and torch.equal(maps, kept)
+
+
+def test_a_network_that_is_being_trained_is_looked_at_as_it_decides(small_plain):
+    x = torch.rand(4, 3, 16, 16, generator=generator())
+    wanted = removal.deletion(small_plain, x, 1, maps_of(4, 16, 16).float())
+    found = removal.deletion(small_plain.train(), x, 1, maps_of(4, 16, 16).float())
+    assert torch.equal(found.probability, wanted.probability) and all(m.training for m in small_plain.modules())
 
 
 def test_noise_stays_within_the_images_range_and_off_the_pixels_that_are_left(x, y):
