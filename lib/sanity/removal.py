@@ -90,7 +90,7 @@ def blurred(x: Float[Tensor, "n c h w"], sigma: float = 5.0, taps: int = 11) -> 
     t = torch.arange(-reach, reach + 1, device=x.device, dtype=x.dtype)
     kernel = (-(t**2) / (2 * sigma**2)).exp()
     kernel = kernel / kernel.sum()
-    # deviation: the code of Petsiuk et al. pads with zeros, which darkens the border
+    # deviation: the code of Petsiuk et al. pads with zeros, which darkens the border.
     wide = F.pad(x.reshape(-1, 1, *x.shape[2:]), (reach,) * 4, mode="replicate")
     return F.conv2d(F.conv2d(wide, kernel.view(1, 1, 1, -1)), kernel.view(1, 1, -1, 1)).view(x.shape)
 
@@ -116,7 +116,7 @@ def deletion(
     range, logits that are not finite.
     """
     x = _images(x)
-    # deviation: to each image's own mean; Petsiuk et al. take zeros after normalisation, the mean of the data set
+    # deviation: to each image's own mean; Petsiuk et al. take zeros after normalisation, the mean of the data set.
     mean = x.mean((2, 3), keepdim=True)
     return _curves(
         model, x, y, maps, shares, draws, generator, batch, lambda i, gone: torch.where(gone[:, None], mean[i], x[i])
