@@ -20,7 +20,19 @@ from lib.figures.charts import (
     table,
 )
 from lib.figures.explorer import Explorer, Number, View, over_levels
-from lib.figures.pictures import blank, canvas, colour_bar, for_and_against, grid, heatmap, image, outline, overlay, row_labels
+from lib.figures.pictures import (
+    blank,
+    canvas,
+    coarse,
+    colour_bar,
+    for_and_against,
+    grid,
+    heatmap,
+    image,
+    outline,
+    overlay,
+    row_labels,
+)
 from lib.figures.style import COLOURS, LINES, MAGNITUDE, MARKERS, SIGNED, series, use_style
 from lib.figures.widgets import OwnNetwork, Upload, choice, integer, numbered, png, slider
 
@@ -44,6 +56,7 @@ __all__ = [
     "canvas",
     "cell",
     "choice",
+    "coarse",
     "colour_bar",
     "density",
     "for_and_against",

@@ -9,6 +9,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from torch import Tensor
+from torch.nn import functional as F
 
 from lib.data.images import from_tensor
 from lib.figures.style import COLOURS, MAGNITUDE, SIGNED
@@ -52,6 +53,14 @@ def overlay(ax: Axes, x: Tensor, values: Tensor, title: str = "") -> mpl.image.A
     ax.set_title(title)
     blank(ax)
     return drawn
+
+
+def coarse(values: Tensor, block: int) -> Tensor:
+    """A map (H, W) of single pixels so that it can be seen: means of blocks of `block` pixels, scaled by the largest."""
+    height, width = values.shape
+    means = F.avg_pool2d(values[None, None], block, ceil_mode=True)
+    big = F.interpolate(means, scale_factor=block, mode="nearest")[0, 0, :height, :width]
+    return big / (float(big.max()) or 1.0)
 
 
 def for_and_against(axes: Sequence[Axes], x: Tensor, signed: Tensor) -> tuple[mpl.image.AxesImage, mpl.image.AxesImage]:

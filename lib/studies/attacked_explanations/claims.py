@@ -193,7 +193,7 @@ def _sane(court: Court, cubes: Cubes, p: Parameters) -> None:
         within = court.within(arm, f", {NAMES[arm]} network", gates=(f"right/{arm}",))
         one, two, bound = (cubes.values[arm, f"hide/{c}", p.headline] for c in ("one", "two", "bound"))
         rest = "discrepancy of CAM that is left, of what PGD makes"
-        options = {"arms": (arm,), "over": one.shape[1], "unknown": "PGD fools the network on no image"}
+        options = {"arms": (arm,), "over": one.shape[1], "unknown": "PGD fools the network on too few images"}
         within.add(
             "two-classes-hide-less",
             "claim",
@@ -221,22 +221,22 @@ def _sane(court: Court, cubes: Cubes, p: Parameters) -> None:
             "bound-holds",
             "check",
             "What hides under two classes stays above the bound of Proposition 1",
-            _least(two - bound),
-            Rule("above", -1e-4),
-            statistic=f"smallest {rest}, less the bound's",
+            _most(bound - two),
+            Rule("within", 1e-4),
+            statistic=f"largest shortfall below the bound of the {rest}",
             source=f"{BOOPATHY}, proposition 1",
             extreme=True,
             **options,
         )
 
 
-def _least(values: np.ndarray) -> Statistic:
-    """The smallest value there is, NaN where there is none."""
+def _most(values: np.ndarray) -> Statistic:
+    """The largest value there is, 0 if none is above it; NaN where there is none."""
 
     def statistic(images: np.ndarray, seeds: np.ndarray) -> float:
         known = values[seeds][:, images]
         known = known[np.isfinite(known)]
-        return float(known.min()) if len(known) else float("nan")
+        return float(max(known.max(), 0.0)) if len(known) else float("nan")
 
     return statistic
 

@@ -30,6 +30,7 @@ HOW = {label: name for name, label in ATTACKS.items()}
 AIMS = {g.label: g.name for g in GOALS.rows if not g.aimed}
 RADII = (0.5, 1.0, 2.0, 4.0, 8.0)  # of 255
 STEPS, STAGES = 10, 5
+GRAIN = 32  # blocks a side that maps of pixels are drawn in
 MANY = 4  # images of the curve
 UNIT = "0: as it was, 1: nothing is where it was"
 
@@ -69,8 +70,7 @@ def draw(seen: Looked, p: Parameters, x: Tensor, *, method: str, attack: str, go
     x_adv = moved_by(seen, p, x, method, attack, goal, eps)
     after = by_name.explain(method, seen.model, x_adv, y, judged)
     noisy = by_name.explain(method, seen.model, measure.signs(x, eps / 255), y, judged)
-    size = (x.shape[-2], x.shape[-1])
-    a, b = (upsample(e.values, size)[0].cpu() for e in (before, after))
+    a, b = (seen_from_afar(method, e.values, x) for e in (before, after))
     moved, by_chance = (goals.mass_moved(e.values, before.values).item() for e in (after, noisy))
     agree = comparison.spearman(before.values, after.values).item()
     change = float((x_adv - x).abs().max())
@@ -102,6 +102,14 @@ def draw(seen: Looked, p: Parameters, x: Tensor, *, method: str, attack: str, go
         f"{agree:.2f}."
     )
     return View(fig, text, numbers)
+
+
+def seen_from_afar(method: str, values: Tensor, x: Tensor) -> Tensor:
+    """The map (1, h, w) of an image as it is drawn: enlarged; of pixels in blocks, since single ones of many are not seen."""
+    if METHODS.find(method).where == "layer":
+        return upsample(values, (x.shape[-2], x.shape[-1]))[0].cpu()
+    block = x.shape[-1] // GRAIN
+    return pictures.coarse(values[0].cpu(), block) if block > 1 else values[0].cpu()
 
 
 def curve(seen: Looked, p: Parameters, x: Tensor, *, method: str, attack: str, goal: str, present: float) -> View:

@@ -52,13 +52,13 @@ def bars(table: pd.DataFrame, p: Parameters, arm: str) -> pd.DataFrame:
     return found.assign(explanation=found.method.map(METHODS.labels(*METHODS)), attack=found.attack.map(ATTACKS))
 
 
-def curves(table: pd.DataFrame, arm: str, methods: Sequence[str]) -> pd.DataFrame:
-    """Rows (explanation, eps, value, low, high) of the adaptive attack, over seeds."""
+def curves(table: pd.DataFrame) -> pd.DataFrame:
+    """Rows (method, network, eps, value, low, high) of the adaptive attack on the trained networks, over seeds."""
     rows = parsed(table)
-    rows = rows[(rows.arm == arm) & (rows.of == "moved") & (rows.attack == "adaptive") & rows.method.isin(methods)]
-    by_seed = rows.groupby(["method", "eps", "seed"], observed=True).value.mean().reset_index()
-    found = by_seed.groupby(["method", "eps"]).value.agg(value="mean", low="min", high="max").reset_index()
-    return found.assign(explanation=found.method.map(METHODS.labels(*METHODS)))
+    rows = rows[(rows.arm != PHOTOGRAPHS) & (rows.of == "moved") & (rows.attack == "adaptive")]
+    by_seed = rows.groupby(["method", "arm", "eps", "seed"], observed=True, sort=False).value.mean().reset_index()
+    found = by_seed.groupby(["method", "arm", "eps"], sort=False).value.agg(value="mean", low="min", high="max").reset_index()
+    return found.assign(network=found.arm.map(NAMES))
 
 
 def randomised(table: pd.DataFrame, arm: str) -> pd.DataFrame:
@@ -70,7 +70,8 @@ def randomised(table: pd.DataFrame, arm: str) -> pd.DataFrame:
     labels = METHODS.labels(*METHODS) | {EDGES: "edge detector (control)"}
     order = {m: i for i, m in enumerate(labels)}
     found = found.sort_values(["method", "layers"], key=lambda c: c.map(order) if c.name == "method" else c)
-    return found.assign(explanation=found.method.map(labels)).reset_index(drop=True)
+    at = {m.name: "maps at the last layer" if m.where == "layer" else "maps of pixels" for m in METHODS.rows}
+    return found.assign(explanation=found.method.map(labels), where=found.method.map(at)).reset_index(drop=True)
 
 
 def removal(table: pd.DataFrame) -> pd.DataFrame:
