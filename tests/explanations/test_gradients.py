@@ -289,6 +289,28 @@ def test_the_older_checkpoint_is_refused(model, x, y):
         guided.guided_backpropagation(RunsAgain(model, False, False, use_reentrant=True), x, y)
 
 
+class Precise(nn.Module):
+    """A network that computes in float32 whatever surrounds it, as careful ones do in parts."""
+
+    def __init__(self, net):
+        super().__init__()
+        self.net = net
+
+    def forward(self, x):
+        with torch.autocast("cpu", enabled=False):
+            return self.net(x)
+
+
+def test_autocast_rounds_no_backward_pass(x, y):
+    """It may round what the network lets it round going forward, and nothing again on the way back."""
+    net, x = Precise(toy().float()), x.float()
+    for name, kernel in KERNELS.items():
+        expected = kernel(net, x, y).values
+        with torch.autocast("cpu", torch.bfloat16):
+            found = kernel(net, x, y).values
+        torch.testing.assert_close(found, expected, rtol=0, atol=0, msg=name)
+
+
 def test_without_a_relu_guided_says_so(smooth, x):
     with pytest.raises(ValueError, match="no ReLU ran in the forward pass"):
         guided.guided_backpropagation(smooth, x, 0)
