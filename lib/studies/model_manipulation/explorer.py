@@ -10,7 +10,7 @@ from PIL import Image
 from torch import Tensor, nn
 
 from lib.attacks.single_step import random_sign
-from lib.data import datasets, images
+from lib.data import datasets
 from lib.data.image_sets import ImageSet, Split
 from lib.explanations import by_name
 from lib.explanations.by_name import Settings
@@ -263,7 +263,7 @@ def explorer(p: Parameters) -> Explorer:
         number = image % len(pair.x)
         x, y = pair.x[number][None], pair.y[number][None]
         if own is not None:
-            x = images.to_tensor(own, size=data_of(arch).images.shape[-1], channels=x.shape[1])[None].to(x)
+            x = data_of(arch).like(own)[None].to(x)
             y = y if kind == "active" else decisions(pair.original, x)
         fig, (before, after) = draw((pair.original, pair.model), x, y, pair.classes, name, pair.settings)
         names, k = [pair.classes[int(c)] for c in y.flatten()], top(arch, name)
