@@ -31,6 +31,10 @@ from lib.training.config import TrainConfig
 COUNTED = 60  # images that success and accuracy under the slider are counted on
 COSTLY = 8  # photographs where maps take long
 EMPTY = "not defined: a map is empty"
+NO_OWN = (
+    "A network of your own is not offered here: it would have to be tuned to fool, with blocks, layer and learning rate chosen "
+    "for it, and that is no matter of seconds. The explorers of studies 00 to 03, 05 and 06 explain it as it is."
+)
 COPIES = 4  # in SmoothGrad, and points of integrated gradients, at 224 pixels
 # What t is, by kind, and its unit.
 LOSSES = {
@@ -299,6 +303,8 @@ def explorer(p: Parameters) -> Explorer:
             if own is not None and photographed(arch):
                 accurate += ", and on no others: of other pictures its decisions may be lost"
             lines += [accurate, f"t: {LOSSES[kind][0]} ({LOSSES[kind][1]}){at}"]
+        if photographed(arch):
+            lines.append(NO_OWN)
         numbers.append(Number("accuracy", right, "share", over))
         return View(fig, "<br>".join(lines), numbers)
 
