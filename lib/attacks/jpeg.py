@@ -5,7 +5,9 @@ is cut into 8 x 8 blocks B, and :math:`q = (D B D^T) / Q` with the orthonormal c
 tables Q of the standard's annex K (libjpeg's quality 50). Without rounding this loses nothing but chroma's resolution; an
 attack moves q by fractions of a quantisation step (Kang et al. 2019), and `round` gives what a codec stores.
 
-Images of any size: they are padded at the right and below, by repeating the edge, to multiples of 16, and cut again.
+Images of any size: they are padded at the right and below, by repeating the edge, to multiples of 16, and cut again. Those
+of half precision are transformed in float32, also under `torch.autocast`: 8 bits are a quarter of a quantisation step of the
+mean of a block.
 """
 
 from typing import NamedTuple
@@ -16,7 +18,9 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.nn import functional as F
 
+from lib.attacks.steps import wide
 from lib.data import checks
+from lib.networks import hooks
 
 _LUMA = """
 16 11 10 16 24 40 51 61  12 12 14 19 26 58 60 55  14 13 16 24 40 57 69 56  14 17 22 29 51 87 80 62
@@ -83,29 +87,32 @@ def check_colour(x: Float[Tensor, "n 3 h w"]) -> Float[Tensor, "n 3 h w"]:
 
 def encode(x: Float[Tensor, "n 3 h w"]) -> Coefficients:
     """Coefficients of colour images (N, 3, H, W) in [0, 1]; differentiable. Raises ValueError for grey images."""
-    x = check_colour(x)
+    x = wide(check_colour(x))
     height, width = x.shape[2:]
-    # deviation: images of any size are padded; the code of Kang et al. takes multiples of 16 alone.
-    padded = F.pad(x, (0, -width % 16, 0, -height % 16), mode="replicate") * 255
-    y, cb, cr = torch.einsum("kc,nchw->knhw", _TO_YCBCR.to(x), padded)  # chroma without its offset of 128
-    chroma = F.avg_pool2d(torch.stack([cb, cr], 1), 2)
-    d = _cosines(x)
-    tables = (LUMA_TABLE.to(x), CHROMA_TABLE.to(x), CHROMA_TABLE.to(x))
-    planes = (y - 128, chroma[:, 0], chroma[:, 1])
-    return Coefficients(*(d @ _blocks(p) @ d.T / q for p, q in zip(planes, tables, strict=True)))
+    with hooks.outside_autocast(x):
+        # deviation: images of any size are padded; the code of Kang et al. takes multiples of 16 alone.
+        padded = F.pad(x, (0, -width % 16, 0, -height % 16), mode="replicate") * 255
+        y, cb, cr = torch.einsum("kc,nchw->knhw", _TO_YCBCR.to(x), padded)  # chroma without its offset of 128
+        chroma = F.avg_pool2d(torch.stack([cb, cr], 1), 2)
+        d = _cosines(x)
+        tables = (LUMA_TABLE.to(x), CHROMA_TABLE.to(x), CHROMA_TABLE.to(x))
+        planes = (y - 128, chroma[:, 0], chroma[:, 1])
+        return Coefficients(*(d @ _blocks(p) @ d.T / q for p, q in zip(planes, tables, strict=True)))
 
 
 def decode(c: Coefficients, size: tuple[int, int]) -> Float[Tensor, "n 3 h w"]:
     """Images (N, 3, *size) in [0, 1] from coefficients; differentiable, but where a value is cut to [0, 1]."""
-    d = _cosines(c.y)
-    tables = (LUMA_TABLE.to(c.y), CHROMA_TABLE.to(c.y), CHROMA_TABLE.to(c.y))
-    y, cb, cr = (_plane(d.T @ (t * q) @ d) for t, q in zip(c, tables, strict=True))
-    chroma = torch.stack([cb, cr], 1).repeat_interleave(2, 2).repeat_interleave(2, 3)
-    planes = torch.cat([y[:, None] + 128, chroma], 1)
-    rgb = torch.einsum("ck,nkhw->nchw", torch.linalg.inv(_TO_YCBCR).to(y), planes)
-    return (rgb[..., : size[0], : size[1]] / 255).clamp(0, 1)
+    c = Coefficients(*map(wide, c))
+    with hooks.outside_autocast(c.y):
+        d = _cosines(c.y)
+        tables = (LUMA_TABLE.to(c.y), CHROMA_TABLE.to(c.y), CHROMA_TABLE.to(c.y))
+        y, cb, cr = (_plane(d.T @ (t * q) @ d) for t, q in zip(c, tables, strict=True))
+        chroma = torch.stack([cb, cr], 1).repeat_interleave(2, 2).repeat_interleave(2, 3)
+        planes = torch.cat([y[:, None] + 128, chroma], 1)
+        rgb = torch.einsum("ck,nkhw->nchw", torch.linalg.inv(_TO_YCBCR).to(y), planes)
+        return (rgb[..., : size[0], : size[1]] / 255).clamp(0, 1)
 
 
 def compressed(x: Float[Tensor, "n 3 h w"]) -> Float[Tensor, "n 3 h w"]:
-    """Images as a codec at libjpeg's quality 50 stores them, 4:2:0."""
-    return decode(encode(x).round(), tuple(x.shape[2:]))
+    """Images as a codec at libjpeg's quality 50 stores them, 4:2:0, in the type of x."""
+    return decode(encode(x).round(), tuple(x.shape[2:])).to(x)

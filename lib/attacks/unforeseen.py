@@ -11,7 +11,8 @@ Each optimises a latent v of its own, from which the attacked image is drawn dif
 
 As published, the loss is the cross-entropy towards a random wrong class, which suits 1,000 classes more than ten; without
 `targets` the attack is untargeted and climbs the cross-entropy at y. Success is a wrong prediction either way. All take
-colour images; `InColour` lets a network of grey images see them.
+colour images; `InColour` lets a network of grey images see them. Images of half precision are drawn in float32 and rounded
+where the model sees them, and under `torch.autocast` the model alone runs in it.
 """
 
 import math
@@ -25,7 +26,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from lib.attacks import jpeg, losses
-from lib.attacks.steps import AttackResult, check_input, fooled, logits_of, project
+from lib.attacks.steps import AttackResult, check_input, fooled, logits_of, project, wide
 from lib.data import checks, images
 from lib.data.checks import Labels
 from lib.networks import contract, hooks, reach
@@ -66,16 +67,21 @@ Update = Callable[[Tensor, Tensor, int], Tensor]  # (latent, ascent gradient, it
 
 
 def _optimise(
-    model: nn.Module, y: Tensor, latent: Tensor, draw: Drawn, update: Update, steps: int, targets: Tensor | None
+    model: nn.Module, x: Tensor, y: Tensor, latent: Tensor, draw: Drawn, update: Update, steps: int, targets: Tensor | None
 ) -> AttackResult:
-    """`steps` updates of the latent, and the image that the last one draws."""
+    """`steps` updates of the latent, and the image that the last one draws, in the type of x."""
+
+    def drawing(v: Tensor, i: int) -> Tensor:
+        with hooks.outside_autocast(v):
+            return draw(v, i).to(x)
+
     # deviation: untargeted unless `targets` are given; Kang et al. drive every image towards a random wrong class.
     goal, sign = (y, 1.0) if targets is None else (targets, -1.0)
     with hooks.frozen(model):
         for i in range(steps):
             v = latent.detach().requires_grad_()
             with torch.enable_grad():
-                drawn = draw(v, i)
+                drawn = drawing(v, i)
                 logits = logits_of(model, drawn)
                 if i == 0:
                     contract.check_logits(model, logits)
@@ -84,7 +90,7 @@ def _optimise(
                 gradient = reach.image_gradient(model, losses.cross_entropy(logits, goal).sum(), v, image=drawn)
             latent = update(v.detach(), sign * gradient, i)
         with torch.no_grad():
-            x_adv = draw(latent, steps)
+            x_adv = drawing(latent, steps)
             logits = logits_of(model, x_adv)
     if not torch.isfinite(x_adv).all() or x_adv.amin() < 0 or x_adv.amax() > 1:
         raise RuntimeError("the attack drew values that are not finite or outside [0, 1]")
@@ -123,7 +129,7 @@ class Randomness:
 
 
 def _randomness(x: Tensor, generator: torch.Generator | None) -> Randomness:
-    return Randomness(generator or torch.Generator().manual_seed(0), x)
+    return Randomness(generator or torch.Generator().manual_seed(0), wide(x))
 
 
 GABOR_SIDE, GABOR_DENSITY = 23, 1 / 14
@@ -186,16 +192,17 @@ def gabor(
     kernels = gabor_kernels(len(x), random)
     mask = random.uniform(*shape) < GABOR_DENSITY
     latent = (2 * random.uniform(*shape) - 1) * mask
+    clean = wide(x)
 
     def draw(v: Tensor, i: int) -> Tensor:
-        return (x + eps * gabor_noise(v, kernels)).clamp(0, 1)
+        return (clean + eps * gabor_noise(v, kernels)).clamp(0, 1)
 
     def update(v: Tensor, up: Tensor, i: int) -> Tensor:
         # deviation: pixels outside the mask stay zero, as in the paper; in the code of Kang et al. the mask is inverted and
         # they move.
         return (v + step * up.sign()).clamp(-1, 1) * mask
 
-    return _optimise(model, y, latent, draw, update, steps, targets)
+    return _optimise(model, x, y, latent, draw, update, steps, targets)
 
 
 SNOW_SIDE, SNOW_BUDGET, SNOW_GRIDS = 13, 0.2, 7
@@ -272,7 +279,8 @@ def snow(
     x, y, targets = _check(x, y, targets, eps, steps)
     random = _randomness(x, generator)
     size = (x.shape[2], x.shape[3])
-    sky, kernels = whitened(x), snow_kernels(random)
+    with hooks.outside_autocast(x):
+        sky, kernels = whitened(wide(x)), snow_kernels(random)
     latent = torch.exp(-random.uniform(len(x), SNOW_GRIDS, -(-size[0] // 4), -(-size[1] // 4)) / SNOW_BUDGET)
 
     def draw(v: Tensor, i: int) -> Tensor:
@@ -282,7 +290,7 @@ def snow(
         v = (v + step * up.sign()).clamp(1e-9, 1)
         return within_budget(v) if i < steps - 1 else v  # the last step is not cut, as published
 
-    return _optimise(model, y, latent, draw, update, steps, targets)
+    return _optimise(model, x, y, latent, draw, update, steps, targets)
 
 
 def l1_vertex(up: Float[Tensor, "n d"], eps: float, box: float) -> Float[Tensor, "n d"]:
@@ -325,7 +333,7 @@ def jpeg_attack(
         latent = (eps * radius * direction / direction.norm(dim=1, keepdim=True)).clamp(-COEFFICIENT_BOX, COEFFICIENT_BOX)
     else:  # uniform in the L1 ball (Barthe et al. 2005): exponential magnitudes over their sum and one more
         magnitude = -torch.log1p(-random.uniform(shape[0], shape[1] + 1))
-        sign = torch.where(random.uniform(*shape) < 0.5, -1.0, 1.0).to(x)
+        sign = torch.where(random.uniform(*shape) < 0.5, -1.0, 1.0).to(magnitude)
         latent = eps * sign * magnitude[:, :-1] / magnitude.sum(1, keepdim=True)
         latent = latent.clamp(-COEFFICIENT_BOX, COEFFICIENT_BOX)
 
@@ -345,7 +353,7 @@ def jpeg_attack(
         # leave it.
         return v + (l1_vertex(up, eps, COEFFICIENT_BOX) - v) / (i + 1)
 
-    return _optimise(model, y, latent, draw, update, steps, targets)
+    return _optimise(model, x, y, latent, draw, update, steps, targets)
 
 
 ATTACKS = ("gabor", "snow", "jpeg-linf", "jpeg-l2", "jpeg-l1")

@@ -32,6 +32,11 @@ def has_cue_conflict(name: str) -> bool:
     return name == "shapes"
 
 
+def has_masks(name: str) -> bool:
+    """Whether a data set knows where its objects are, pixel by pixel."""
+    return name.partition("-")[0] == "shapes"
+
+
 def has_split(name: str, split: Split) -> bool:
     """Whether a data set has a split: some are for evaluation alone. Raises ValueError as `folders.place` does."""
     base, _, option = name.partition(":")

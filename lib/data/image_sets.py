@@ -9,6 +9,7 @@ from typing import Any, Literal
 
 import numpy as np
 import torch
+from PIL import Image
 from torch import Tensor
 
 from lib.data.images import Crop, open_image, to_tensor
@@ -46,7 +47,10 @@ class ImageFiles:
 
 @dataclasses.dataclass(frozen=True)
 class ImageSet:
-    """Images (N,C,H,W) in [0,1], labels (N,), and where known masks (N,H,W) bool, boxes (N,4) and other labels."""
+    """Images (N,C,H,W) in [0,1], labels (N,), and where known masks (N,H,W) bool, boxes (N,4) and other labels.
+
+    `crop` is how they were cut out of larger pictures (`lib.data.images.to_tensor`).
+    """
 
     name: str
     split: str
@@ -56,6 +60,7 @@ class ImageSet:
     masks: Tensor | None = None
     boxes: Tensor | None = None
     attributes: dict[str, Tensor] = dataclasses.field(default_factory=dict)
+    crop: Crop = "whole"
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -63,6 +68,10 @@ class ImageSet:
     @property
     def channels(self) -> int:
         return self.images.shape[1]
+
+    def like(self, picture: Image.Image) -> Tensor:
+        """Another picture as the set's own are: (C, H, W) in [0, 1], cut and scaled alike."""
+        return to_tensor(picture, size=self.images.shape[-1], channels=self.channels, crop=self.crop)
 
     def head(self, n: int | None) -> "ImageSet":
         """The first `n` images; data sets come balanced or shuffled, so that these are a fair sample."""

@@ -16,6 +16,7 @@ import torch
 
 from lib.data import folders
 from lib.data.image_sets import ImageFiles, ImageSet, Split
+from lib.data.images import Crop
 from lib.system import paths
 
 SIZE = 224  # pixels, where none is asked for
@@ -48,8 +49,8 @@ def evaluation_only(name: str, split: Split) -> None:
         )
 
 
-def photographs(split: Split, size: int | None = None, channels: int | None = None) -> ImageSet:
-    """Twenty-two photographs with ImageNet's labels, in colour, cut as ImageNet's classifiers expect them.
+def photographs(split: Split, size: int | None = None, channels: int | None = None, crop: Crop = "imagenet") -> ImageSet:
+    """Twenty-two photographs with ImageNet's labels, in colour, cut as ImageNet's classifiers expect them, or as `crop` says.
 
     Raises ValueError for the training split, RuntimeError where the package foolbox is missing.
     """
@@ -63,8 +64,8 @@ def photographs(split: Split, size: int | None = None, channels: int | None = No
     for file in sorted((Path(found.submodule_search_locations[0]) / "data").glob("imagenet_*.jpg")):
         files[file] = int(file.stem.rsplit("_", 1)[-1])
     files |= {Path(skimage.data.data_dir) / file: label for file, label in LABELLED.items()}
-    images = ImageFiles(list(files), size or SIZE, channels or 3, "imagenet")
-    return ImageSet("photographs", split, images[:], torch.tensor(list(files.values())), class_names())
+    images = ImageFiles(list(files), size or SIZE, channels or 3, crop)
+    return ImageSet("photographs", split, images[:], torch.tensor(list(files.values())), class_names(), crop=crop)
 
 
 def listed(name: str, split: Split) -> dict[str, list[Path]]:
@@ -108,7 +109,7 @@ def validation(name: str, split: Split, size: int | None, channels: int | None, 
     pairs = [(file, number[c]) for c, files in found.items() for file in files]
     pairs = [pairs[i] for i in np.random.default_rng(0).permutation(len(pairs))[:limit]]
     images = ImageFiles([f for f, _ in pairs], size or SIZE, channels or 3, "imagenet")
-    return ImageSet(f"imagenet:{name}", split, images, torch.tensor([i for _, i in pairs]), class_names())
+    return ImageSet(f"imagenet:{name}", split, images, torch.tensor([i for _, i in pairs]), class_names(), crop=images.crop)
 
 
 # Restricted ImageNet: groups of ImageNet's class numbers, first and last (Tsipras et al. 2019)

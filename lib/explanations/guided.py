@@ -8,8 +8,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 from torch.autograd.function import BackwardCFunction
+from torch.autograd.graph import get_gradient_edge
 from torch.overrides import TorchFunctionMode
-from torch.utils.checkpoint import CheckpointError
 
 from lib.explanations import activation_maps
 from lib.explanations.explanation import Explanation
@@ -28,6 +28,7 @@ class _Guided(TorchFunctionMode):
     """Every ReLU that runs inside is guided: modules, functions and methods alike, in place or not.
 
     It is in the backward pass that explains, while `guiding`; derivatives of the explanation go through it as they are.
+    So is it in what torch.utils.checkpoint runs again there, which else would save other tensors than it did.
     """
 
     def __init__(self, model: nn.Module) -> None:
@@ -44,6 +45,8 @@ class _Guided(TorchFunctionMode):
         name = func.__name__.partition(".")[0]
         if name == "__get__":  # shapes and the like
             return self.remember(func(*args, **kwargs))
+        if func is torch.autograd.grad and all(t.requires_grad for given in args for t in tensors(given)):
+            return self.remember(self._differentiated(args, kwargs))
         self.check((args, kwargs))
         z = rectifiers.relu_of(name, args, kwargs) if torch.is_grad_enabled() else None
         if z is None or not z.requires_grad:
@@ -53,6 +56,15 @@ class _Guided(TorchFunctionMode):
         rectified = torch.relu_(z) if rectifiers.in_place(name, args, kwargs, z) else torch.relu(z)
         rectified.register_hook(self._gate)
         return self.remember(rectified)
+
+    def _differentiated(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """`torch.autograd.grad` with this mode on, which torch switches off in what a mode calls.
+
+        Of tensors it would come back here; edges of the graph stand for them.
+        """
+        edges = [[get_gradient_edge(t) for t in tensors(given)] for given in args]
+        with self:
+            return torch.autograd.grad(*edges, **kwargs)
 
     def _gate(self, gradient: Tensor) -> Tensor:
         return gradient.clamp_min(0) if self.guiding else gradient
@@ -91,9 +103,10 @@ def guided_backpropagation(
 
     Every ReLU is guided however it is written: as a module, a function or a method (`torch.relu`, `.relu_()`), as a clamp, a
     maximum or a threshold at 0, or as a product with the mask of what is positive. Hooks on modules miss the functional
-    ones, and the map is then a plain gradient in part. Other activations keep their own gradient. Raises ValueError as
-    `gradient` does, where no ReLU ran, so that nothing would be guided, and where something ran that cannot be looked into
-    (a scripted function, an `autograd.Function`).
+    ones, and the map is then a plain gradient in part. What torch.utils.checkpoint runs again in the backward pass is guided
+    as it was. Other activations keep their own gradient. Raises ValueError as `gradient` does, where no ReLU ran, so that
+    nothing would be guided, and where something ran that cannot be looked into (a scripted function, an `autograd.Function`,
+    of which the checkpoint with `use_reentrant=True` is one).
     """
     x = _check(x, of)
     hooks.check_open(model)
@@ -104,20 +117,15 @@ def guided_backpropagation(
         mode.check(logits)
         return _chosen(model, targets)(logits)
 
-    try:
-        with hooks.frozen(model, parameters=create_graph), hooks.as_written():
-            try:
-                with mode:
-                    values, logits = _differentiate(model, x, chosen, of, create_graph)
-                mode.guiding = False
-            except _HiddenError:  # once more, to name the layer: names cost a hook a module
-                with hooks.naming(model) as mode.running, mode:
-                    _differentiate(model, x, chosen, of)
-                raise
-    except CheckpointError:  # what runs again in the backward pass runs as it is
-        raise ValueError(
-            "a part of the model runs under torch.utils.checkpoint, where ReLUs cannot be guided; switch checkpointing off"
-        ) from None
+    with hooks.frozen(model, parameters=create_graph), hooks.as_written():
+        try:
+            with mode:
+                values, logits = _differentiate(model, x, chosen, of, create_graph)
+            mode.guiding = False
+        except _HiddenError:  # once more, to name the layer: names cost a hook a module
+            with hooks.naming(model) as mode.running, mode:
+                _differentiate(model, x, chosen, of)
+            raise
     if not mode.seen:
         raise ValueError("no ReLU ran in the forward pass: guided backpropagation is not defined; use the gradient")
     return Explanation(values, logits if create_graph else logits.detach())

@@ -5,7 +5,8 @@ of R_j goes to which input of a layer :math:`z_j = \sum_i x_i w_{ij} + b_j` (con
 branches) says a rule; which rule each layer takes says a composite. `relevance_rules` has both, with their equations.
 
 Activations hand relevance through unchanged, max-pooling to the winner, concatenation to the pieces; constants that are
-added or multiplied (normalisation of the images) are passed by. Where the divisor is zero nothing is handed on.
+added or multiplied, in either order (normalisation of the images, a layer's scale), are passed by. Where the divisor is zero
+nothing is handed on.
 
 BatchNorm in evaluation mode is folded into the convolution or dense layer whose output it alone reads, and passed by
 elsewhere (DenseNet normalises sums of many layers: a divisor of its own could be near zero).
@@ -28,7 +29,7 @@ from lib.explanations.linear_maps import linear_map, over
 from lib.explanations.relevance_rules import Composite, Rule, composite_of
 from lib.networks import contract, hooks, reach
 from lib.networks.contract import Targets
-from lib.networks.tape import KEEPING, WEIGHTED, Step, Tape, normalisation
+from lib.networks.tape import KEEPING, WEIGHTED, Step, Tape, bound, normalisation
 
 PIXELS = "pixels"  # the layer name of the input
 
@@ -60,16 +61,14 @@ _PASSED = {
     "feature_dropout",
     "sub",
     "__sub__",
-    "mul",
-    "__mul__",
-    "__rmul__",
     "div",
     "__truediv__",
     "true_divide",
 }
+_TIMES = {"mul", "multiply", "__mul__", "__rmul__"}
 _POOLED = {"avg_pool2d", "adaptive_avg_pool2d", "mean"}
 _ROUTED = KEEPING - _POOLED - {"dropout"} | {"pad", "view_as"}
-_MOVED = {n for n in _ROUTED if "pool" not in n} | {"mul", "__mul__"}  # values as they are, but for a factor
+_MOVED = {n for n in _ROUTED if "pool" not in n} | _TIMES  # values as they are, but for a factor
 _SUMMED = {"add", "__add__", "__radd__"}
 _WAYS_OUT = (
     "replace it by a layer that has one (convolution, dense, BatchNorm, pooling, ReLU and its kin, sum, concatenation), or "
@@ -130,9 +129,10 @@ def _halves(record: Tape, logits: Tensor) -> bool:
     """Whether two logits are one, as `contract.two_logits` makes them: (-z/2, z/2)."""
     last = record.producer.get(id(logits))
     parts = [record.producer.get(id(t)) for t in last.sources] if last and last.name == "cat" else []
-    if len(parts) != 2 or not all(p and p.name in ("mul", "__mul__") and len(p.sources) == 1 for p in parts):
+    if len(parts) != 2 or not all(p and p.name in _TIMES and len(p.sources) == 1 for p in parts):
         return False
-    return parts[0].sources[0] is parts[1].sources[0] and [p.args[1:] for p in parts] == [(-0.5,), (0.5,)]
+    times = [a for p in parts for a in p.args[1:] if isinstance(a, float)]
+    return parts[0].sources[0] is parts[1].sources[0] and times == [-0.5, 0.5]
 
 
 class _Sweep(NamedTuple):
@@ -164,8 +164,8 @@ class _Sweep(NamedTuple):
         elif step.name == "batch_norm" and len(step.sources) == 1:
             normalisation(step)  # refuses the batch's own statistics
             yield first, whole
-        elif step.name in _PASSED and len(step.sources) == 1 and step.args[0] is first:
-            yield first, whole
+        elif len(step.sources) == 1 and (step.name in _TIMES or (step.name in _PASSED and bound(step, ["input"])[0] is first)):
+            yield first, whole.sum_to_size(first.shape)  # a constant may be wider: each product has one factor of the image's
         elif step.name in _POOLED:
             yield first, _pooled(self.composite.pool, step, first, whole)
         elif step.name in _SUMMED:

@@ -77,6 +77,15 @@ def outside_inference() -> Iterator[None]:
         yield
 
 
+def outside_autocast(like: Tensor) -> torch.autocast:
+    """Inside `torch.autocast` a block that is outside of it, on the device of `like`.
+
+    For what draws images, and for backward passes: they run in the types of the forward pass, where inside of autocast each
+    product would be rounded again, also those that the forward pass left alone.
+    """
+    return torch.autocast(like.device.type, enabled=False)
+
+
 @contextlib.contextmanager
 def frozen(model: nn.Module, *, parameters: bool = False) -> Iterator[nn.Module]:
     """Evaluation mode with frozen parameters inside the block; every module's own flags come back after it.

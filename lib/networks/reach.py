@@ -132,7 +132,8 @@ def gradients(
     """The gradients of a score, None where autograd has none."""
     able = [t for t in at if score.requires_grad and t.requires_grad]  # one of a part without gradients needs none
     if len(able) == len(at):
-        return torch.autograd.grad(score, at, create_graph=create_graph, retain_graph=retain_graph, allow_unused=True)
+        with hooks.outside_autocast(score):
+            return torch.autograd.grad(score, at, create_graph=create_graph, retain_graph=retain_graph, allow_unused=True)
     found = iter(gradients(score, able, create_graph=create_graph, retain_graph=retain_graph) if able else ())
     return tuple(next(found) if any(t is a for a in able) else None for t in at)
 

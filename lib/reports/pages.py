@@ -1,13 +1,19 @@
 """Parts of the index: titles, the overview, the gallery, what rules mean and the table of runs."""
 
 import html
+import os
+import re
 from collections.abc import Iterable
+from pathlib import Path
 
 from lib.claims import claim, measures
 from lib.reports.ledger import claims_of, commit_of, deviations, finished, records, shown_figures
 from lib.runs import profiles, shown
+from lib.runs.run import Run
 from lib.runs.shown import card_html
 from lib.system import paths
+
+RELATIVE = re.compile(r'<(?:a|img)\b[^>]*?\b(?:href|src)="(?![a-z]+:|[#/])')  # up to the address, not of other sites or places
 
 
 def title(run: str) -> str:
@@ -54,6 +60,15 @@ def gallery(profile: str) -> str:
                 f"<figcaption><b>{html.escape(title(folder.name))}</b>: {alt}</figcaption></figure>"
             )
     return f'<div class="study-gallery">{"".join(cards)}</div>' if cards else "<p>No study has finished yet.</p>"
+
+
+def placed(text: str, run: Run) -> str:
+    """HTML of the index where its notebook shows it: links and pictures lead from the index's folder, and where the notebook
+    is run by hand in JupyterLab, from the notebook's."""
+    if not run.by_hand:
+        return text
+    from_notebook = Path(os.path.relpath(paths.figures(run.parameters.profile), paths.notebooks())).as_posix()
+    return RELATIVE.sub(rf"\g<0>{from_notebook}/", text)
 
 
 def rules_html() -> str:

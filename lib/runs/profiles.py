@@ -113,6 +113,8 @@ def validated(model: type[Parameters], values: Mapping[str, Any]) -> Parameters:
             name = ".".join(map(str, e["loc"]))
             if e["type"] == "extra_forbidden":
                 lines.append(f"unknown parameter {name!r}; there are {', '.join(model.model_fields)}")
+            elif not name:  # of several together
+                lines.append(e["msg"].removeprefix("Value error, "))
             else:
                 lines.append(f"{name} = {e['input']!r}: {e['msg']}")
         raise ValueError("parameters refused, nothing was run:\n  " + "\n  ".join(lines)) from error

@@ -37,12 +37,13 @@ def published(name: str, photographs: str, device: str) -> Subject:
 
 @functools.lru_cache(maxsize=4)
 def own(name: str, device: str) -> Subject:
-    """One's own network as `lib.networks.named` finds it, beside the embedded photographs, in the size that it takes.
+    """One's own network as `lib.networks.named` finds it, beside the embedded photographs, in the size that it takes and cut as
+    it expects them.
 
     Raises ValueError, RuntimeError or OSError as `named.load` does, in words for the person who named it.
     """
     found = named.load(name)
-    data = datasets.load("photographs", "test", size=found.size, channels=found.channels)
+    data = imagenet.photographs("test", found.size, found.channels, found.crop)
     labelled = found.classes == imagenet.class_names()
     return Subject(found.model.to(devices.device(device)), data, found.classes, found.head, found.layer, labelled)
 

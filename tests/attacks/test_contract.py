@@ -210,13 +210,14 @@ def test_half_precision_keeps_the_ball_and_finds_what_float32_finds(dtype, norm)
 
 
 @pytest.mark.parametrize("dtype", HALVES)
-@pytest.mark.parametrize("name", [n for n in NAMES if n not in ("gabor", "snow") and not n.startswith("jpeg")])
+@pytest.mark.parametrize("name", NAMES)
 def test_every_attack_takes_half_precision(name, dtype, x, y):
     model, x = toy().to(dtype), x.to(dtype)
     for eps in (2 / 255, 8 / 255, 0.3):
         found = ATTACKS.find(name)(model, x, y, eps=eps, steps=3)
         assert found.x_adv.dtype == dtype
-        steps.check_result(x, found.x_adv, eps, "l2" if name.endswith("l2") else "linf")
+        if name not in unforeseen.ATTACKS:  # whose radii are of measures of their own
+            steps.check_result(x, found.x_adv, eps, "l2" if name.endswith("l2") else "linf")
     found = robustness.robust_accuracy(model, x, y, eps=(2 / 255, 8 / 255), steps=3)
     assert found.accuracy.diff().le(0).all()
     ascended = projected.ascend(lambda z: model(z)[:, 0], x, eps=8 / 255, steps=3, step=2 / 255)

@@ -267,6 +267,23 @@ def test_single_precision_stays_single_and_close():
     torch.testing.assert_close(round_trip(x.float()).double(), round_trip(x), rtol=0, atol=1e-5)
 
 
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_half_precision_is_transformed_in_single(dtype):
+    x = random(2, 20, 33).to(dtype)
+    c = jpeg.encode(x)
+    assert all(t.dtype == torch.float32 for t in c) and torch.equal(c.flat(), jpeg.encode(x.float()).flat())
+    rough = jpeg.Coefficients(*(t.to(dtype) for t in c))
+    assert torch.equal(jpeg.decode(rough, (20, 33)), jpeg.decode(jpeg.Coefficients(*(t.float() for t in rough)), (20, 33)))
+    assert jpeg.compressed(x).dtype == dtype and torch.equal(jpeg.compressed(x), jpeg.compressed(x.float()).to(dtype))
+
+
+def test_autocast_changes_nothing():
+    x = random(2, 20, 33).float()
+    with torch.autocast("cpu", torch.bfloat16):
+        found = jpeg.compressed(x)
+    torch.testing.assert_close(found, jpeg.compressed(x), rtol=0, atol=0)
+
+
 def test_images_and_coefficients_are_not_written_to():
     x = random()
     before = x.clone()

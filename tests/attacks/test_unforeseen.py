@@ -1,5 +1,6 @@
 """Gabor, snow and JPEG attacks against slow twins of the published procedures, linear programming, and their own bounds."""
 
+import copy
 import itertools
 import math
 
@@ -551,6 +552,56 @@ def test_the_loss_rises_from_the_random_start(trained, name):
     assert len(logits) == 11  # a pass a step, and one look
     losses = [losses_.cross_entropy(l, y).mean() for l in logits]
     assert losses[-1] > losses[0] + 0.3
+
+
+class Sees(nn.Module):
+    """A network that rounds what it sees to a type, and computes in float32 whatever surrounds it."""
+
+    def __init__(self, net, dtype):
+        super().__init__()
+        self.net, self.dtype = net, dtype
+
+    def forward(self, x):
+        with torch.autocast("cpu", enabled=False):
+            return self.net(x.to(self.dtype).float())
+
+
+HALVES = (torch.bfloat16, torch.float16)
+
+
+@pytest.mark.parametrize("dtype", HALVES)
+@pytest.mark.parametrize("name", unforeseen.ATTACKS)
+def test_half_precision_is_what_the_model_sees_and_no_more(trained, name, dtype):
+    """Images of half precision are drawn as those of float32 are: nothing but the network's view is rounded."""
+    net, x, y = trained
+    x, net = x.to(dtype), Sees(net, dtype)
+    half = call(name, net, x, y, eps=STRONG[name], steps=10)
+    exact = call(name, net, x.float(), y, eps=STRONG[name], steps=10)
+    assert half.x_adv.dtype == dtype and half.logits.dtype == exact.x_adv.dtype == torch.float32
+    assert torch.equal(half.x_adv, exact.x_adv.to(dtype))
+    torch.testing.assert_close(half.logits, exact.logits, rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("dtype", HALVES)
+@pytest.mark.parametrize("name", unforeseen.ATTACKS)
+def test_a_half_network_is_attacked_as_its_twin_in_single_precision(trained, name, dtype):
+    net, x, y = trained
+    clean = losses_.cross_entropy(net(x), y).mean()
+    could = call(name, net, x, y, eps=STRONG[name], steps=10).loss.mean() - clean
+    half = copy.deepcopy(net).to(dtype)
+    gained = call(name, half, x.to(dtype), y, eps=STRONG[name], steps=10).loss.mean() - clean
+    assert could > 0.1 and gained > 0.7 * could
+
+
+@pytest.mark.parametrize("name", unforeseen.ATTACKS)
+def test_autocast_does_not_blur_what_is_drawn(trained, name):
+    """A coefficient of JPEG in 8 bits is off by a quarter of a step; the images would come back in bfloat16, too."""
+    net, x, y = trained
+    net = Sees(net, torch.float32)
+    expected = call(name, net, x, y, eps=STRONG[name], steps=10).x_adv
+    with torch.autocast("cpu", torch.bfloat16):
+        found = call(name, net, x, y, eps=STRONG[name], steps=10).x_adv
+    torch.testing.assert_close(found, expected, rtol=0, atol=0)
 
 
 @pytest.mark.parametrize("targeted", [False, True])

@@ -5,6 +5,7 @@ import pytest
 import torch
 from torch import nn
 from torch.nn import functional as F
+from torch.utils import checkpoint
 
 from lib.explanations import gradients, guided
 from lib.networks import contract, models
@@ -238,6 +239,76 @@ def test_guided_on_real_families(x):
         with pytest.warns(UserWarning, match="Setting backward hooks"):
             expected = captum.attr.GuidedBackprop(net).attribute(images.clone().requires_grad_(), target=1)
         torch.testing.assert_close(found, expected, msg=arch)
+
+
+class RunsAgain(nn.Module):
+    """The toy network in two checkpointed parts, one inside the other or one after the other."""
+
+    def __init__(self, net, nested, inplace, **options):
+        super().__init__()
+        self.net, self.nested, self.relu, self.options = net, nested, torch.relu_ if inplace else torch.relu, options
+
+    def again(self, f, x):
+        return checkpoint.checkpoint(f, x, **{"use_reentrant": False, **self.options})
+
+    def forward(self, x):
+        def first(x):
+            return self.relu(self.net.conv1(x))
+
+        def second(x):
+            return self.net.conv2(self.again(first, x) if self.nested else x).clamp(min=0)
+
+        x = self.again(second, x if self.nested else self.again(first, x))
+        return self.net.head(x.mean((2, 3)))
+
+
+@pytest.mark.parametrize("options", [{}, {"determinism_check": "none"}, {"early_stop": False}])
+@pytest.mark.parametrize("inplace", [False, True])
+@pytest.mark.parametrize("nested", [False, True])
+def test_what_runs_again_in_the_backward_pass_is_guided_too(model, x, y, nested, inplace, options):
+    """Else a checkpoint that does not compare what it saves gives parts of the plain gradient, in silence."""
+    net = RunsAgain(model, nested, inplace, **options)
+    torch.testing.assert_close(guided.guided_backpropagation(net, x, y).values, guided_by_hand(model, x, y))
+    torch.testing.assert_close(gradients.gradient(net, x, y).values, gradients.gradient(model, x, y).values)
+
+
+def test_a_gradient_inside_the_forward_pass_is_not_in_the_way(model, x, y):
+    """Of a network that makes part of its features from gradients of its own."""
+
+    class Inner(nn.Module):
+        def forward(self, x):
+            z = torch.full((1,), 0.5, dtype=x.dtype, requires_grad=True)
+            (slope,) = torch.autograd.grad(z.pow(2).sum(), z)
+            return model(x * slope)
+
+    torch.testing.assert_close(guided.guided_backpropagation(Inner(), x, y).values, guided_by_hand(model, x, y))
+
+
+def test_the_older_checkpoint_is_refused(model, x, y):
+    with pytest.raises(ValueError, match=r"autograd.Function CheckpointFunction runs in or below .* use the gradient"):
+        guided.guided_backpropagation(RunsAgain(model, False, False, use_reentrant=True), x, y)
+
+
+class Precise(nn.Module):
+    """A network that computes in float32 whatever surrounds it, as careful ones do in parts."""
+
+    def __init__(self, net):
+        super().__init__()
+        self.net = net
+
+    def forward(self, x):
+        with torch.autocast("cpu", enabled=False):
+            return self.net(x)
+
+
+def test_autocast_rounds_no_backward_pass(x, y):
+    """It may round what the network lets it round going forward, and nothing again on the way back."""
+    net, x = Precise(toy().float()), x.float()
+    for name, kernel in KERNELS.items():
+        expected = kernel(net, x, y).values
+        with torch.autocast("cpu", torch.bfloat16):
+            found = kernel(net, x, y).values
+        torch.testing.assert_close(found, expected, rtol=0, atol=0, msg=name)
 
 
 def test_without_a_relu_guided_says_so(smooth, x):

@@ -83,6 +83,51 @@ def test_constants_are_passed_by():
         assert torch.equal(found["0"], found[PIXELS])
 
 
+@pytest.mark.parametrize("shape", [(4, 1, 1), (2, 4, 3, 3), ()])
+def test_a_scale_hands_on_the_same_from_either_side(shape):
+    """As of ConvNeXt's `layer_scale * x`; and with negative entries, through which a rule of its own would turn signs."""
+    scale, x = nn.Parameter(torch.randn(shape, dtype=D)), images(2, 3, 5, 5)
+    conv, above = nn.Conv2d(3, 4, 3), nn.Conv2d(4, 4, 1)
+    forms = (
+        lambda y: y * scale,
+        lambda y: scale * y,
+        lambda y: torch.mul(scale, y),
+        lambda y: torch.mul(other=y, input=scale),
+        lambda y: torch.mul(input=y, other=scale),
+        lambda y: torch.multiply(scale, y),
+        lambda y: y.clone().mul_(scale),
+        lambda y: y / (1 / scale),
+        lambda y: torch.div(input=y, other=1 / scale),
+    )
+    torch.manual_seed(1)
+    net = below_head(lambda x, a, b, f: b(f(a(x))), (4, 3, 3), conv, above, nn.Identity())
+    for composite in COMPOSITES.values():
+        found = []
+        for form in forms:
+            net[4].forward = form
+            found.append(relevance.lrp(net, x, 0, ["4", "2", PIXELS], composite=composite).values)
+        for values in found:
+            assert torch.equal(values["2"], values["4"]) and values["2"].abs().sum() > 0
+            torch.testing.assert_close(values[PIXELS], found[0][PIXELS])
+
+
+def test_a_wider_constant_hands_back_all_that_its_products_stand_for():
+    x, scale = images(2, 3, 5, 5), torch.tensor([2.0, -1.0], dtype=D).view(2, 1, 1)
+    for f in (lambda x: x[:, :1] * scale, lambda x: scale * x[:, :1]):
+        found = relevance.lrp(below_head(f, (2, 5, 5)), x, 0, ["0", PIXELS]).values
+        torch.testing.assert_close(found[PIXELS], F.pad(found["0"].sum(1, keepdim=True), (0, 0, 0, 0, 0, 2)))
+
+
+def test_two_products_as_logits_are_no_halves():
+    """One logit stands for two as (-z/2, z/2); tensors are not asked whether they are these numbers."""
+    x, ways = images(2, 3, 4, 4), torch.tensor([[0.3], [0.4]], dtype=D)
+    head = nn.Linear(3, 1)
+    for f in (lambda z: torch.cat([z * ways, z * ways], 1), lambda z: torch.cat([ways * z, z * 2.0], 1)):
+        net = drawn(Net(lambda x, head, f=f: f(head(x.mean((2, 3)))), head))
+        found = relevance.lrp(net, x, 1, composite=ZERO)
+        assert found.values[PIXELS].abs().sum() > 0 and found.logits.shape == (2, 2)
+
+
 @pytest.mark.parametrize("arch", ["plain", "residual", "inception", "small", "wresnet"])
 def test_without_biases_the_vanilla_rule_is_gradient_times_input(arch):
     model, x, y = drawn(models.create(arch, classes=5), bias=False, shift=False), images(2, 3, 16, 16), torch.tensor([4, 0])
@@ -239,6 +284,9 @@ def stale(x):
         (torch.sigmoid, "no rule for 'sigmoid', which runs in layer 'Net'; replace it by a layer that has one"),
         (lambda x: x * x.flatten(2).softmax(2).view_as(x), "'mul' of two activations.*in layer 'Net'"),
         (lambda x: x / (x.mean() + 1), "'div' of two activations"),
+        (lambda x: 1 / (x.square() + 1), "no rule for"),
+        (lambda x: torch.div(input=torch.ones(4, 3, 3, dtype=D), other=x), "no rule for 'div', which runs in layer 'Net'"),
+        (lambda x: torch.ones(4, 3, 3, dtype=D) - x, "no rule for 'sub', which runs in layer 'Net'"),
         (lambda x: x + x.mean((2, 3), keepdim=True), "layer 'Net' adds with a factor or across shapes"),
         (lambda x: torch.add(x, x, alpha=2), "adds with a factor or across shapes"),
         (lambda x: F.batch_norm(x, *torch.ones(2, 4, dtype=D), training=True), "normalises with the batch's own statistics"),

@@ -1,6 +1,8 @@
 """The first page: papers, their claims side by side, marks, and why runs disagree."""
 
+import re
 import tomllib
+from types import SimpleNamespace
 
 import pytest
 
@@ -114,6 +116,20 @@ def test_the_page_says_all_of_it_with_words_and_links(two):
     assert "not part of this run" in text and "1 paper makes 5 claims that a reader would name" in text
     # on the other profile's index the same, with links from there
     assert 'href="../laptop/01-attention-shift.html#claim-mod-rises"' in summary.summary_html("datasets")
+
+
+def test_links_lead_from_the_notebook_where_it_is_run_by_hand(two):
+    """And from the page where that is made; those to other sites, to places of the page and of scripts stay."""
+    text = summary.summary_html("laptop") + '<img class="x" src="a/b.png"><script src="s.js"></script>'
+    in_page, by_hand = (SimpleNamespace(by_hand=b, parameters=SimpleNamespace(profile="laptop")) for b in (False, True))
+    assert pages.placed(text, in_page) == text
+    placed = pages.placed(text, by_hand)
+    for link in re.findall(r'<(?:a|img)[^>]* (?:href|src)="([^"#:]+)[^":]*"', placed):
+        folder = (paths.notebooks() / link).resolve()
+        assert folder.is_relative_to(paths.figures("laptop").parent.resolve()), link
+    for kept in ('href="https://arxiv.org/abs/2204.05427"', 'href="#paper-', '<script src="s.js">'):
+        assert kept in placed
+    assert placed.count("b.png") == 1 and 'src="a/b.png"' not in placed
 
 
 def test_verdicts_count_once_the_others_are_and_the_nominal_ones_stand_beside(home):

@@ -286,7 +286,7 @@ def explorer(p: Parameters) -> Explorer:
             if own is None:
                 x, label = data.images[number], int(data.labels[number]) if labelled else None
             else:
-                x, label = images.to_tensor(own, size=data.images.shape[-1], channels=data.channels), None
+                x, label = data.like(own), None
             x = x[None].to(devices.device(p.device))
             x_new = changed(x, [number if own is None else 0], data, arch, network, chosen)
             rows.append(Seen(name, model, x, x_new, label, classes))

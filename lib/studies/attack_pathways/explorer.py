@@ -18,7 +18,7 @@ from IPython import get_ipython
 from IPython.display import display
 from torch import Tensor
 
-from lib.data.images import open_image, to_tensor
+from lib.data.images import open_image
 from lib.figures import widgets
 from lib.figures.explorer import Superseded
 from lib.pathways import pages, stored
@@ -260,8 +260,7 @@ class Explorer:
     def _images(self) -> Tensor:
         """One's own pictures as the network takes them."""
         found = traced.subject(self.p, self.chosen).data
-        size, channels = found.images.shape[-1], found.channels
-        return torch.stack([to_tensor(opened, size=size, channels=channels) for _, opened in self.own.value])
+        return torch.stack([found.like(opened) for _, opened in self.own.value])
 
     def show(self, graph: Graph) -> None:
         """Put a graph into the frame."""

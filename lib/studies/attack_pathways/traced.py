@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from lib.data.image_sets import ImageSet
-from lib.data.images import open_image, to_tensor
+from lib.data.images import open_image
 from lib.networks import classifier
 from lib.pathways import stored
 from lib.pathways.graph import Graph, build
@@ -140,9 +140,8 @@ def class_number(classes: Sequence[str], name: str, what: str = "class") -> int:
 
 
 def opened(found: Subject, files: Sequence[Path]) -> Tensor:
-    """Pictures of one's own as a network takes them: their central squares, in its size. Raises ValueError as `open_image`."""
-    size, channels = found.data.images.shape[-1], found.data.channels
-    return torch.stack([to_tensor(open_image(Path(f)), size=size, channels=channels) for f in files])
+    """Pictures of one's own as a network takes them: cut and scaled as its data are. Raises ValueError as `open_image`."""
+    return torch.stack([found.data.like(open_image(Path(f))) for f in files])
 
 
 def code(p: Parameters, network: str, source: str, target: str, attacks: Sequence[str], layers: Sequence[str]) -> str:

@@ -8,7 +8,6 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from lib.data import images
 from lib.data.image_sets import ImageSet
 from lib.explanations import by_name
 from lib.explanations.activation_maps import upsample
@@ -149,7 +148,7 @@ def explorer(p: Parameters) -> Explorer:
         seen, data = looked(arch, network)
         x = data.images[image % len(data)]
         if own is not None:
-            x = images.to_tensor(own, size=data.images.shape[-1], channels=data.channels)
+            x = data.like(own)
         x = x[None].to(devices.device(p.device))
         return draw(seen, p, x, method=method, attack=attack, goal=goal, eps=eps)
 

@@ -9,7 +9,7 @@ from PIL import Image
 from torch import Tensor
 
 from lib.attacks import by_name as attacks
-from lib.data import datasets, images
+from lib.data import datasets
 from lib.data.image_sets import ImageSet
 from lib.explanations import by_name as explanations
 from lib.explanations.by_name import Settings
@@ -189,7 +189,7 @@ def explorer(p: Parameters) -> Explorer:
         if own is None:
             x, y = data.images[image % len(data)], int(data.labels[image % len(data)]) if labelled else None
         else:
-            x, y = images.to_tensor(own, size=data.images.shape[-1], channels=data.channels), None
+            x, y = data.like(own), None
         return draw(seen, x[None].to(devices.device(p.device)), y, attack=attack, eps=eps, method=method, explain=explain)
 
     def many(arch: str, network: str, dataset: str, attack: str, eps: float, stage: int, method: str, **_other: Any) -> View:

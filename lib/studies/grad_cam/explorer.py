@@ -8,7 +8,6 @@ from PIL import Image
 from torch import Tensor
 
 from lib.attacks import by_name as attacks
-from lib.data import images
 from lib.data.image_sets import ImageSet
 from lib.explanations import activation_maps
 from lib.explanations import by_name as explanations
@@ -173,7 +172,7 @@ def explorer(p: Parameters) -> Explorer:
 
     def picture(data: ImageSet, arch: str, network: str, show: str, image: int, own: Image.Image | None) -> Tensor:
         if own is not None:
-            x = images.to_tensor(own, size=data.images.shape[-1], channels=data.channels)
+            x = data.like(own)
         elif show != "two objects":
             x = data.images[image % len(data)]
         elif photographed(arch, network):

@@ -13,7 +13,6 @@ from torch import Tensor, nn
 
 from lib.attacks import by_name, unforeseen
 from lib.attacks.steps import default_step
-from lib.data import images
 from lib.data.image_sets import ImageSet
 from lib.figures import pictures, widgets
 from lib.figures.explorer import Explorer, Number, View, over_levels
@@ -254,10 +253,7 @@ def explorer(p: Parameters) -> Explorer:
     def picture(seen: Looked, image: int, own: Image.Image | None) -> tuple[Tensor, Tensor, bool]:
         """An image, its class, and whether that is a label; else it is the decision."""
         number = image % len(seen.data)
-        if own is None:
-            x = seen.data.images[number]
-        else:
-            x = images.to_tensor(own, size=seen.data.images.shape[-1], channels=seen.data.channels)
+        x = seen.data.images[number] if own is None else seen.data.like(own)
         x, known = x[None].to(devices.device(p.device)), own is None and seen.labelled
         return x, seen.data.labels[number][None].to(x.device) if known else decided(seen.model, x), known
 

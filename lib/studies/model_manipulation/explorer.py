@@ -10,7 +10,7 @@ from PIL import Image
 from torch import Tensor, nn
 
 from lib.attacks.single_step import random_sign
-from lib.data import datasets, images
+from lib.data import datasets
 from lib.data.image_sets import ImageSet, Split
 from lib.explanations import by_name
 from lib.explanations.by_name import Settings
@@ -31,6 +31,10 @@ from lib.training.config import TrainConfig
 COUNTED = 60  # images that success and accuracy under the slider are counted on
 COSTLY = 8  # photographs where maps take long
 EMPTY = "not defined: a map is empty"
+NO_OWN = (
+    "A network of your own is not offered here: it would have to be tuned to fool, with blocks, layer and learning rate chosen "
+    "for it, and that is no matter of seconds. The explorers of studies 00 to 03, 05 and 06 explain it as it is."
+)
 COPIES = 4  # in SmoothGrad, and points of integrated gradients, at 224 pixels
 # What t is, by kind, and its unit.
 LOSSES = {
@@ -263,7 +267,7 @@ def explorer(p: Parameters) -> Explorer:
         number = image % len(pair.x)
         x, y = pair.x[number][None], pair.y[number][None]
         if own is not None:
-            x = images.to_tensor(own, size=data_of(arch).images.shape[-1], channels=x.shape[1])[None].to(x)
+            x = data_of(arch).like(own)[None].to(x)
             y = y if kind == "active" else decisions(pair.original, x)
         fig, (before, after) = draw((pair.original, pair.model), x, y, pair.classes, name, pair.settings)
         names, k = [pair.classes[int(c)] for c in y.flatten()], top(arch, name)
@@ -299,6 +303,8 @@ def explorer(p: Parameters) -> Explorer:
             if own is not None and photographed(arch):
                 accurate += ", and on no others: of other pictures its decisions may be lost"
             lines += [accurate, f"t: {LOSSES[kind][0]} ({LOSSES[kind][1]}){at}"]
+        if photographed(arch):
+            lines.append(NO_OWN)
         numbers.append(Number("accuracy", right, "share", over))
         return View(fig, "<br>".join(lines), numbers)
 

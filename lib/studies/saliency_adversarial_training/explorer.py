@@ -9,7 +9,6 @@ from PIL import Image
 from torch import Tensor
 
 from lib.attacks import single_step
-from lib.data import images
 from lib.data.image_sets import ImageSet
 from lib.explanations import by_name
 from lib.figures import pictures, widgets
@@ -177,10 +176,7 @@ def explorer(p: Parameters) -> Explorer:
     def picture(seen: Looked, image: int, own: Image.Image | None) -> tuple[Tensor, Tensor]:
         """An image and its class: the label, or where none is known what the student takes it for."""
         number = image % len(seen.data)
-        if own is None:
-            x = seen.data.images[number]
-        else:
-            x = images.to_tensor(own, size=seen.data.images.shape[-1], channels=seen.data.channels)
+        x = seen.data.images[number] if own is None else seen.data.like(own)
         x = x[None].to(devices.device(p.device))
         if own is None and seen.labelled:
             return x, seen.data.labels[number][None].to(x.device)

@@ -277,7 +277,24 @@ class Parameters(parameters.OnImages):
             raise ValueError(f"strong_eps {self.strong_eps} must be among eps_grid {self.eps_grid}")
         if self.strong_images > self.images:
             raise ValueError(f"strong_images = {self.strong_images} is more than images = {self.images}")
+        self._check_masks()
         return self
+
+    def _check_masks(self) -> None:
+        """ValueError, with what to set, where arms step along masks and the data set has none."""
+        along = [a for a in self.every if parsed(a, self.mix_maps).source == "masks"]
+        if not along or datasets.has_masks(self.dataset):
+            return
+        boxed = {"mix_maps": self.mix_maps.replace("masks", "boxes")}
+        for name in ("arms", "headline", "switches", "sweep"):
+            instead = dict.fromkeys(a.replace("sat-masks", "sat-boxes") for a in getattr(self, name))
+            if tuple(instead) != getattr(self, name):
+                boxed[name] = f"[{', '.join(instead)}]"
+        settings = " ".join(f'--set "{name}={value}"' for name, value in boxed.items())
+        raise ValueError(
+            f"{self.dataset} has no masks of its objects, along which {', '.join(along)} step; boxes can stand for them (the "
+            f"middle two thirds, where a set has none of its own): {settings}"
+        )
 
     @property
     def every(self) -> tuple[str, ...]:

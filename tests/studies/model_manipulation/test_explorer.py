@@ -123,4 +123,5 @@ def test_it_begins_with_a_published_network_that_it_fools_on_photographs(tmp_pat
     tuned, moved = (n.value for n in found.view.numbers if n.name.startswith("t of buckeye"))
     assert tuned < moved and "accuracy" in found.status.value
     assert "over 4 photographs that it was tuned on" in found.status.value
+    assert "A network of your own is not offered here" in found.status.value
     cache.images_of.cache_clear()
