@@ -19,7 +19,13 @@ from lib.attacks.masking import Doubt
 from lib.attacks.pool import Outcome, Subject, keyed_start
 
 MEMBERS = ("apgd-ce", "apgd-dlr", "square")
-NAMES = {"pgd": "PGD", "apgd-ce": "auto-PGD (cross-entropy)", "apgd-dlr": "auto-PGD (targeted DLR)", "square": "Square"}
+NAMES = {
+    "all": "all",
+    "pgd": "PGD",
+    "apgd-ce": "auto-PGD (cross-entropy)",
+    "apgd-dlr": "auto-PGD (targeted DLR)",
+    "square": "Square",
+}
 OVERSTATED = 0.01  # of all images: where the ensemble finds more than this, the attack before it is doubted
 RUNS = 4096  # keyed starts from here on, apart from those of PGD
 
@@ -30,7 +36,8 @@ class Ensemble:
 
     steps: of auto-PGD, in its one run on the cross-entropy and in each of `targets` runs on the targeted DLR, towards the
     classes with the highest logits. queries: of Square. screen: a row that kept more than this share of its clean margin at one
-    radius is not attacked at smaller ones. eps: the radii it is used at; None: all of the grid.
+    radius is not attacked at smaller ones. eps: the radii it is used at; None: all of the grid. images: it attacks the first so
+    many, and of the others what was found before it stands; None: all.
     """
 
     steps: int = 100
@@ -38,6 +45,7 @@ class Ensemble:
     queries: int = 5000
     screen: float = 0.15
     eps: Sequence[float] | None = None
+    images: int | None = None
 
     def __post_init__(self) -> None:
         if min(self.steps, self.targets) < 1 or not 1 <= self.queries <= square.LARGEST or not 0 <= self.screen <= 1:
@@ -83,6 +91,7 @@ def attack(
     broken = {name: torch.zeros_like(held) for name in MEMBERS}
     steps, queries, doubts = [0] * len(grid), [0] * len(grid), ()
     candidates = clean < 0
+    candidates[len(clean) if budget.images is None else budget.images :] = False
     for k in reversed(range(len(grid))):
         if grid[k] not in wanted:
             continue

@@ -20,9 +20,9 @@ from lib.attacks.losses import cross_entropy, margin
 from lib.attacks.pool import Subject, keyed_start
 from lib.attacks.steps import default_step, fooled, logits_of, wide
 
-WIDER = 1.5  # radius of the larger ball, of the radius that is judged
-BACK = 10  # steps in either ball
-QUERIES = 200  # of the cheap black-box probe
+WIDER = 2.0  # radius of the larger ball, of the radius that is judged
+BACK = 40  # steps in either ball
+QUERIES = 500  # of the cheap black-box probe
 WIDE_RUN = 8190  # the number of its run among the keyed starts, apart from those of other attacks
 
 
@@ -44,8 +44,8 @@ def randomised(first: Float[Tensor, "n classes"], second: Float[Tensor, "n class
 def optimising(model: nn.Module, x: Float[Tensor, "n c h w"]) -> tuple[str, ...]:
     """Whether the model differentiates while it answers (a dynamic defence), by one pass over x.
 
-    Python calls of `torch.autograd.grad` and `backward` are counted by the interpreter's profiling hook, which is put back as it
-    was. What a compiled model does inside one call is not seen.
+    Python calls of `torch.autograd.grad` and `backward` are seen by the interpreter's profiling hook, which is put back.
+    What a compiled model does inside one call is not seen.
     """
     asked: set[CodeType] = {torch.autograd.grad.__code__, torch.autograd.backward.__code__}
     seen = False

@@ -56,8 +56,8 @@ class RobustAccuracy:
     """correct (E+1, N) bool: still right after the attack, by eps (row 0: without attack); eps is (0, *grid) ascending.
 
     after: the same after each attack, by name, in the order in which they went to work on what was left: PGD, and with an
-    ensemble its members; the last is `correct`. steps (E+1,): row-steps spent at each eps, that is forward-and-backward passes of
-    single images; queries (E+1,): forward passes of Square. doubts: what to distrust it for, with the attack and the radius;
+    ensemble its members; the last is `correct`. steps (E+1,): row-steps spent at each eps, that is forward-and-backward passes
+    of single images; queries (E+1,): forward passes of Square. doubts: what to distrust it for, with the attack and the radius;
     `warnings` are their words. A randomised model's robust accuracy means little.
     """
 
@@ -158,10 +158,10 @@ def robust_accuracy(
     row at every eps. A row that was brought to less than the share `second_look` of it gets one run more, on the margin
     itself, from another start; 0 leaves that out. What a row yields at a small eps counts at every larger one.
 
-    `ensemble`: what PGD leaves is attacked by auto-PGD on the cross-entropy and on the targeted difference of logits ratio, and by
-    Square, with AutoAttack's budgets or those of an `Ensemble` (`lib.attacks.ensemble`; L-infinity). PGD's own numbers stay as
-    they would be without, `after["pgd"]`. `probe`: at each radius, as many of the rows that are left in the end are probed for
-    masked gradients (`masking.probed`); that adds doubts, and changes no number.
+    `ensemble`: what PGD leaves is attacked by auto-PGD on the cross-entropy and on the targeted difference of logits ratio, and
+    by Square, with AutoAttack's budgets or those of an `Ensemble` (`lib.attacks.ensemble`; L-infinity). PGD's own numbers stay
+    as they would be without, `after["pgd"]`. `probe`: at each radius, as many of the rows that are left in the end are probed
+    for masked gradients (`masking.probed`); that adds doubts, and changes no number.
 
     Memory depends on `batch_size`, not on N. Randomness is keyed by (image, run), so batching does not change the result.
     Raises ValueError for bad input, RuntimeError where an attack breaks its own bounds.
@@ -251,7 +251,7 @@ def _at(
 
 
 def _clean(attacker: _Attacker) -> tuple[Tensor, tuple[Doubt, ...]]:
-    """Margins without attack (N,), negative where the prediction is right; and whether the model answers at random or optimises."""
+    """Margins without attack (N,), negative where the prediction is right; and what its answers alone give to doubt."""
     margins, passes, size = [], [], attacker.batch_size
     with torch.no_grad():
         for i in range(0, len(attacker.x), size):

@@ -94,8 +94,8 @@ def square(
 ) -> AttackResult:
     """Square within L-infinity, away from the classes y; see the module's docstring.
 
-    A row is done when a query fools it; else its image is the one of the largest margin. Cost: `queries` forward passes a row at
-    most (5,000, as in AutoAttack), and one to judge. Random numbers are keyed by (`generator`'s seed, row, query), so that
+    A row is done when a query fools it; else its image is the one of the largest margin. Cost: `queries` forward passes a row
+    at most (5,000, as in AutoAttack), and one to judge. Random numbers are keyed by (`generator`'s seed, row, query), so that
     `batch_size` changes nothing. Raises ValueError for bad input, RuntimeError where the result breaks its own bounds.
     """
     x, y = check_input(x, y, eps, "linf")
