@@ -82,7 +82,7 @@ def search(
     return Outcome(broken, reached, spent)
 
 
-def square(
+def square_attack(
     model: nn.Module,
     x: Float[Tensor, "n c h w"],
     y: Labels,

@@ -70,7 +70,7 @@ class OnImages(Parameters):
 class Ensembled(Parameters):
     """How hard the ensemble of `lib.attacks.ensemble` attacks what a study's own attacks leave; AutoAttack: 100, 9, 5000."""
 
-    ensemble_images: Annotated[int, Field(ge=0, description="test images that the ensemble attacks too; 0: none")] = 40
+    ensemble_images: Annotated[int, Field(ge=0, description="test images that the ensemble attacks too; 0: none")] = 32
     ensemble_steps: Annotated[int, Field(ge=1, description="of auto-PGD in each run")] = 40
     ensemble_targets: Annotated[int, Field(ge=1, description="classes that auto-PGD aims at in turn")] = 2
     ensemble_queries: Annotated[int, Field(ge=1, le=LARGEST, description="of Square")] = 500

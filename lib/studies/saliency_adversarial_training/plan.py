@@ -226,7 +226,7 @@ class Parameters(parameters.OnImages, parameters.Ensembled):
     strong_eps: Annotated[tuple[Positive, ...], Field(min_length=1, description="its radii, of 255")] = (1.0, 3.0)
     strong_steps: Annotated[int, Field(ge=1)] = 50
     restarts: Annotated[int, Field(ge=1, description="random starts of the strong attack, for each of two losses")] = 1
-    ensemble_images: Annotated[int, Field(ge=0, description="test images that the ensemble attacks too; 0: none")] = 20
+    ensemble_images: Annotated[int, Field(ge=0, description="test images that the ensemble attacks too; 0: none")] = 12
     rounds: Annotated[int, Field(ge=2, description="of the timing")] = 3
 
     @field_validator("arch", "teacher_arch")
