@@ -20,7 +20,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from lib.attacks import projected, single_step, unforeseen
-from lib.attacks.steps import AttackResult, Norm, ascent, check_input, wide
+from lib.attacks.steps import AttackResult, Norm, ascent, check_input, weaknesses, wide
 from lib.data.checks import Labels
 from lib.system.names import Table
 
@@ -61,9 +61,9 @@ class Attack:
         return self.function(model, x, y, **{k: v for k, v in given.items() if k in self.takes and v is not None})
 
 
-def _only(x_adv: Tensor) -> AttackResult:
+def _only(x_adv: Tensor, warnings: tuple[str, ...] = ()) -> AttackResult:
     """Images that nobody has looked at."""
-    return AttackResult(x_adv, None, None, None)
+    return AttackResult(x_adv, None, None, None, warnings=warnings)
 
 
 def _none(model: nn.Module, x: Tensor, y: Tensor) -> AttackResult:
@@ -86,9 +86,10 @@ def _fgsm(
     model: nn.Module, x: Tensor, y: Labels, *, eps: float, targets: Labels | None = None, norm: Norm = "linf"
 ) -> AttackResult:
     x, y = check_input(x, y, eps, norm)
-    direction, _ = single_step.fgsm_direction(model, x, y if targets is None else targets)
+    direction, logits = single_step.fgsm_direction(model, x, y if targets is None else targets)
     length = eps if norm == "linf" else eps / x[0].numel() ** 0.5
-    return _only(single_step.step_along(x, direction if targets is None else -direction, length))
+    x_adv = single_step.step_along(x, direction if targets is None else -direction, length)
+    return _only(x_adv, weaknesses(direction, logits))
 
 
 def _pgd(

@@ -1,4 +1,4 @@
-"""What attacks maximise, per sample: cross-entropy, margin, divergence of two answers.
+"""What attacks maximise, per sample: cross-entropy, margin, ratio of differences of logits, divergence of two answers.
 
 One logit an image, (N, 1), counts as those of two classes (`lib.networks.contract`).
 """
@@ -25,6 +25,22 @@ def margin(logits: Float[Tensor, "n classes"], y: Int[Tensor, " n"]) -> Float[Te
     logits = contract.two_logits(logits)
     others = logits.scatter(1, y[:, None], -torch.inf)
     return others.amax(1) - logits.gather(1, y[:, None])[:, 0]
+
+
+def targeted_dlr(logits: Float[Tensor, "n classes"], y: Int[Tensor, " n"], target: Int[Tensor, " n"]) -> Float[Tensor, " n"]:
+    """(f_t - f_y) / (f_(1) - (f_(3) + f_(4)) / 2), per sample, f_(k) the k-th highest logit: the targeted difference of logits
+    ratio (Croce and Hein 2020, arXiv:2003.01690, eq. 6), which neither a shift nor a scale of the logits changes.
+
+    Three classes have no fourth logit: f_(3) stands for it, as in the untargeted ratio (eq. 5). Of two, where the ratio would
+    be constant, or one logit, the difference f_t - f_y itself is given, the margin.
+    """
+    logits = contract.two_logits(logits)
+    gap = (logits.gather(1, target[:, None]) - logits.gather(1, y[:, None]))[:, 0]
+    if logits.shape[1] == 2:
+        return gap
+    top = logits.topk(min(4, logits.shape[1]), dim=1).values
+    # logits that are all but equal have no ratio: what is added keeps it finite
+    return gap / (top[:, 0] - (top[:, 2] + top[:, -1]) / 2 + 1e-12)
 
 
 def kl(clean: Float[Tensor, "n classes"], attacked: Float[Tensor, "n classes"]) -> Float[Tensor, " n"]:

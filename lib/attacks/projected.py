@@ -17,7 +17,6 @@ from lib.attacks.steps import (
     AttackResult,
     Norm,
     Trace,
-    _judged,
     _per_sample,
     ascent,
     check_ball,
@@ -27,6 +26,7 @@ from lib.attacks.steps import (
     default_step,
     fooled,
     input_gradient,
+    judged,
     per_row,
     project,
     random_point,
@@ -106,7 +106,7 @@ def pgd(
             if not judge:
                 check_result(x, x_adv, eps, norm)
                 return AttackResult(x_adv, None, None, None, first, path, warnings)
-            result = _judged(model, x, x_adv, y, eps, norm, loss, targeted, warnings)
+            result = judged(model, x, x_adv, y, eps, norm, loss, targeted, warnings)
             first = torch.where((first < 0) & result.success, steps, first)
             result = replace(result, first_success=first, trace=path)
             best = result if best is None else _better(best, result, targeted)

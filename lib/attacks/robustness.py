@@ -7,13 +7,18 @@ smaller ones. Close calls are: they are attacked at the next smaller eps too, an
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
+from lib.attacks import ensemble as ensemble_
+from lib.attacks import masking
+from lib.attacks.ensemble import Ensemble
 from lib.attacks.losses import Loss, cross_entropy, margin
+from lib.attacks.masking import Doubt
+from lib.attacks.pool import Outcome, Pool, Start, Subject, keyed_start
 from lib.attacks.steps import (
     Norm,
     ascent,
@@ -22,11 +27,9 @@ from lib.attacks.steps import (
     default_step,
     fooled,
     input_gradient,
-    logits_of,
     per_row,
     project,
     radii,
-    random_point,
     weaknesses,
     wide,
 )
@@ -36,7 +39,6 @@ from lib.networks import contract, hooks
 
 # (eps, steps, i) -> length of step i
 Step = Callable[[float, int, int], float]
-Start = Callable[[Tensor, Tensor, float], Tensor]
 
 
 def shrinking_step(eps: float, steps: int, i: int) -> float:
@@ -53,61 +55,57 @@ def constant_step(eps: float, steps: int, i: int) -> float:
 class RobustAccuracy:
     """correct (E+1, N) bool: still right after the attack, by eps (row 0: without attack); eps is (0, *grid) ascending.
 
-    steps (E+1,): row-steps spent at each eps, that is forward-and-backward passes of single images. warnings as in
-    `attacks`, and for a model that answers twice in two ways (randomised), whose robust accuracy means little.
+    after: the same after each attack, by name, in the order in which they went to work on what was left: PGD, and with an
+    ensemble its members; the last is `correct`. steps (E+1,): row-steps spent at each eps, that is forward-and-backward passes
+    of single images; queries (E+1,): forward passes of Square. doubts: what to distrust it for, with the attack and the radius;
+    `warnings` are their words. A randomised model's robust accuracy means little.
     """
 
     eps: tuple[float, ...]
     correct: Bool[Tensor, "levels n"]
     steps: tuple[int, ...]
-    warnings: tuple[str, ...]
+    doubts: tuple[Doubt, ...] = ()
+    after: dict[str, Bool[Tensor, "levels n"]] = field(default_factory=dict)
+    queries: tuple[int, ...] = ()
 
     @property
     def accuracy(self) -> Float[Tensor, " levels"]:
         """(E+1,) in [0, 1]."""
         return self.correct.float().mean(1)
 
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """As in `attacks`: each once."""
+        return tuple(dict.fromkeys(d.text for d in self.doubts))
+
 
 @dataclass(frozen=True)
-class _Attacker:
+class _Attacker(Subject):
     """What stays the same over a grid: model, data and attack."""
 
-    model: nn.Module
-    x: Tensor
-    y: Tensor
-    steps: int
-    step: Step
-    norm: Norm
-    batch_size: int
+    steps: int = 40
+    step: Step = shrinking_step
 
-    def logits(self, x: Tensor) -> Tensor:
-        return logits_of(self.model, x.to(self.x))
+    def run(self, rows: Tensor, eps: float, loss: Loss, start: Start | None) -> Outcome:
+        """One run of PGD over `rows`, each at its own step.
 
-    def run(self, rows: Tensor, eps: float, loss: Loss, start: Start | None) -> tuple[Tensor, Tensor, int, tuple[str, ...]]:
-        """One run over `rows`: which were fooled, the margin they were brought to (both (len(rows),)), steps, warnings.
-
-        A pool of at most `batch_size` rows, each at its own step; rows that were fooled or finished make room for the
-        next. An iterate is judged by the forward pass that the next step needs anyway; the only extra one is the last.
+        An iterate is judged by the forward pass that the next step needs anyway; the only extra one is the last.
         """
         x, device = wide(self.x), self.x.device  # images of half precision are moved in float32
         broken = torch.zeros(len(rows), dtype=torch.bool, device=device)
         reached = torch.full((len(rows),), -torch.inf, dtype=x.dtype, device=device)
-        slot = torch.empty(0, dtype=torch.long, device=device)  # positions in `rows`
-        age = torch.empty(0, dtype=torch.long, device=device)  # steps taken
-        x_adv, spent, queued = x[:0], 0, 0
+        spent = 0
         warnings: tuple[str, ...] = ()
         lengths = torch.tensor([self.step(eps, self.steps, i) for i in range(self.steps)], dtype=x.dtype, device=device)
-        while len(slot) or queued < len(rows):
-            room = min(self.batch_size - len(slot), len(rows) - queued)
-            if room > 0 and len(slot) <= self.batch_size // 2:
-                fresh = torch.arange(queued, queued + room, device=device)
-                begin = x[rows[fresh]]
-                if start is not None:
-                    begin = (begin + start(rows[fresh], x, eps)).clamp(0, 1)
-                slot, x_adv = torch.cat([slot, fresh]), torch.cat([x_adv, begin])
-                age = torch.cat([age, torch.zeros_like(fresh)])
-                queued += room
-            target, last = self.y[rows[slot]], age == self.steps
+
+        def begin(fresh: Tensor) -> dict[str, Tensor]:
+            z = x[rows[fresh]]
+            return {"x_adv": z if start is None else (z + start(rows[fresh], x, eps)).clamp(0, 1)}
+
+        pool = Pool(len(rows), self.batch_size, begin, device)
+        while pool.filled():
+            slot, x_adv, last = pool.slot, pool["x_adv"], pool.age == self.steps
+            target = self.y[rows[slot]]
             if last.all():
                 with torch.no_grad():
                     logits = self.logits(x_adv)
@@ -124,13 +122,13 @@ class _Attacker:
                 # alone.
                 broken[slot[now]] = True
             stay = ~now & ~last
-            slot, age, x_adv = slot[stay], age[stay], x_adv[stay]
-            if len(slot):
-                origin = x[rows[slot]]
-                delta = x_adv + per_row(lengths[age], x) * ascent(gradient[stay], self.norm) - origin
-                x_adv = (origin + project(delta, eps, self.norm)).clamp(0, 1)
-                age = age + 1
-        return broken, reached, spent, warnings
+            length = lengths[pool.age[stay]]
+            pool.keep(stay)
+            if len(pool.slot):
+                origin = x[rows[pool.slot]]
+                delta = pool["x_adv"] + per_row(length, x) * ascent(gradient[stay], self.norm) - origin
+                pool["x_adv"] = (origin + project(delta, eps, self.norm)).clamp(0, 1)
+        return Outcome(broken, reached, spent, warnings)
 
 
 def robust_accuracy(
@@ -147,6 +145,8 @@ def robust_accuracy(
     restarts: int = 1,
     screen: float = 0.15,
     second_look: float = 0.1,
+    ensemble: bool | Ensemble = False,
+    probe: int = 0,
     batch_size: int = 128,
     generator: torch.Generator | None = None,
 ) -> RobustAccuracy:
@@ -157,6 +157,11 @@ def robust_accuracy(
     share `screen` of its clean margin through all runs at one eps is not attacked at smaller ones; `screen=1` attacks every
     row at every eps. A row that was brought to less than the share `second_look` of it gets one run more, on the margin
     itself, from another start; 0 leaves that out. What a row yields at a small eps counts at every larger one.
+
+    `ensemble`: what PGD leaves is attacked by auto-PGD on the cross-entropy and on the targeted difference of logits ratio, and
+    by Square, with AutoAttack's budgets or those of an `Ensemble` (`lib.attacks.ensemble`; L-infinity). PGD's own numbers stay
+    as they would be without, `after["pgd"]`. `probe`: at each radius, as many of the rows that are left in the end are probed
+    for masked gradients (`masking.probed`); that adds doubts, and changes no number.
 
     Memory depends on `batch_size`, not on N. Randomness is keyed by (image, run), so batching does not change the result.
     Raises ValueError for bad input, RuntimeError where an attack breaks its own bounds.
@@ -176,28 +181,42 @@ def robust_accuracy(
         )
     grid = [e for e in grid if e > 0]
     seed = (generator or torch.Generator().manual_seed(0)).initial_seed()
-    attacker = _Attacker(model, x.detach(), y, steps, step, norm, batch_size)
+    if probe < 0:
+        raise ValueError(f"probe={probe}: how many of the rows that are left are probed, 0 or more")
+    attacker = _Attacker(model, x.detach(), y, norm, batch_size, steps, step)
+    queries = [0] * len(grid)
     with hooks.frozen(model):
-        clean, warnings = _clean(attacker)
+        clean, doubts = _clean(attacker)
         right = clean < 0
         broken = torch.zeros(len(grid), len(x), dtype=torch.bool, device=x.device)
         spent = [0] * len(grid)
         rows = right.nonzero()[:, 0]
         for k in reversed(range(len(grid))):
-            found, kept = _at(attacker, rows, clean[rows], grid[k], losses, restarts, random_start, second_look, seed)
+            found = _at(attacker, rows, clean[rows], grid[k], losses, restarts, random_start, second_look, seed)
             broken[k, rows] = found.broken
-            spent[k], warnings = found.steps, warnings + found.warnings
-            rows = rows[found.broken | (kept <= screen)]
-        broken = broken.cumsum(0) > 0  # what broke at a smaller eps is broken here
-    correct = torch.cat([right[None], right & ~broken])
-    return RobustAccuracy((0.0, *grid), correct, (0, *spent), tuple(dict.fromkeys(warnings)))
+            spent[k] = found.spent
+            doubts += tuple(Doubt("pgd", grid[k], text) for text in found.warnings)
+            rows = rows[found.broken | (found.reached <= screen)]
+        after = {"pgd": _left(right, broken)}
+        if ensemble and grid:
+            budget = Ensemble() if ensemble is True else ensemble
+            more = ensemble_.attack(attacker, clean, after["pgd"][1:], grid, budget, seed)
+            for name, hit in more.broken.items():
+                broken |= hit
+                after[name] = _left(right, broken)
+            spent, queries = [a + b for a, b in zip(spent, more.steps, strict=True)], more.queries
+            doubts += more.doubts
+        correct = list(after.values())[-1]
+        for k in range(len(grid) if probe else 0):
+            rows = correct[k + 1].nonzero()[:probe, 0]
+            doubts += masking.probed(attacker, rows, grid[k], seed, list(after)[-1])
+    levels = (0.0, *grid)
+    return RobustAccuracy(levels, correct, (0, *spent), tuple(dict.fromkeys(doubts)), after, (0, *queries))
 
 
-@dataclass(frozen=True)
-class _Found:
-    broken: Tensor
-    steps: int
-    warnings: tuple[str, ...]
+def _left(right: Tensor, broken: Tensor) -> Tensor:
+    """Right by eps (E+1, N): what broke at a smaller eps is broken at every larger one."""
+    return torch.cat([right[None], right & ~(broken.cumsum(0) > 0)])
 
 
 def _at(
@@ -210,29 +229,29 @@ def _at(
     random_start: bool,
     second_look: float,
     seed: int,
-) -> tuple[_Found, Tensor]:
-    """All runs at one eps over `rows`, and the share of the clean margin that each row kept, (len(rows),)."""
+) -> Outcome:
+    """All runs at one eps over `rows`; `reached` is the share of its clean margin that each row kept, (len(rows),)."""
     broken, total, warnings = torch.zeros_like(rows, dtype=torch.bool), 0, ()
     kept = torch.ones_like(clean)
 
     def attack(which: Tensor, loss: Loss, start: Start | None) -> None:
         nonlocal total, warnings
-        hit, reached, steps, said = attacker.run(rows[which], eps, loss, start)
-        kept[which] = torch.minimum(kept[which], reached / clean[which])  # both margins are negative where it holds
-        broken[which[hit]] = True
-        total, warnings = total + steps, warnings + said
+        run = attacker.run(rows[which], eps, loss, start)
+        kept[which] = torch.minimum(kept[which], run.reached / clean[which])  # both margins are negative where it holds
+        broken[which[run.broken]] = True
+        total, warnings = total + run.spent, warnings + run.warnings
 
     runs = [loss for _ in range(restarts) for loss in losses]
     for i, loss in enumerate(runs):
-        start = _keyed_start(seed, i, attacker.norm) if random_start or i >= len(losses) else None
+        start = keyed_start(seed, i, attacker.norm) if random_start or i >= len(losses) else None
         attack((~broken).nonzero()[:, 0], loss, start)
     close = (~broken & (kept < second_look)).nonzero()[:, 0]
-    attack(close, margin, _keyed_start(seed, len(runs), attacker.norm))
-    return _Found(broken, total, warnings), kept
+    attack(close, margin, keyed_start(seed, len(runs), attacker.norm))
+    return Outcome(broken, kept, total, warnings)
 
 
-def _clean(attacker: _Attacker) -> tuple[Tensor, tuple[str, ...]]:
-    """Margins without attack (N,), negative where the prediction is right; and whether the model is deterministic."""
+def _clean(attacker: _Attacker) -> tuple[Tensor, tuple[Doubt, ...]]:
+    """Margins without attack (N,), negative where the prediction is right; and what its answers alone give to doubt."""
     margins, passes, size = [], [], attacker.batch_size
     with torch.no_grad():
         for i in range(0, len(attacker.x), size):
@@ -245,20 +264,5 @@ def _clean(attacker: _Attacker) -> tuple[Tensor, tuple[str, ...]]:
             margins.append(torch.where(wrong, values.clamp_min(0), values.clamp_max(-torch.finfo(values.dtype).tiny)))
             if i == 0:
                 passes = [logits, attacker.logits(attacker.x[:size])]
-    warnings: tuple[str, ...] = ()
-    if not torch.allclose(*passes, rtol=1e-3, atol=1e-4):
-        warnings = ("the model is randomised: two passes over the same images differ; attack its expectation (EOT)",)
-    return torch.cat(margins), warnings
-
-
-def _keyed_start(seed: int, run: int, norm: Norm) -> Start:
-    """Random starting points that belong to images, not to batches."""
-
-    def start(rows: Tensor, x: Tensor, eps: float) -> Tensor:
-        points = []
-        for row in rows.tolist():
-            key = (seed * 1_000_003 + run * 8191 + row) % 2**63
-            points.append(random_point(x[:1], eps, norm, torch.Generator().manual_seed(key)))
-        return torch.cat(points)
-
-    return start
+    texts = masking.randomised(*passes) + masking.optimising(attacker.model, attacker.x[:1])
+    return torch.cat(margins), tuple(Doubt("all", 0.0, text) for text in texts)

@@ -7,7 +7,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from lib.attacks.losses import Loss, cross_entropy
-from lib.attacks.steps import AttackResult, _judged, check_ball, check_input, input_gradient, radii, weaknesses, wide
+from lib.attacks.steps import AttackResult, check_ball, check_input, input_gradient, judged, radii, weaknesses, wide
 from lib.data.checks import Labels
 from lib.networks import hooks
 
@@ -58,4 +58,4 @@ def fgsm(
         gradient, _, logits = input_gradient(model, x, y, loss)
         warnings = weaknesses(gradient, logits)
         direction = -gradient.sign() if targeted else gradient.sign()
-        return [_judged(model, x, step_along(x, direction, e), y, e, "linf", loss, targeted, warnings) for e in eps]
+        return [judged(model, x, step_along(x, direction, e), y, e, "linf", loss, targeted, warnings) for e in eps]

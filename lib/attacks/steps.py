@@ -161,7 +161,7 @@ def weaknesses(gradient: Float[Tensor, "n ..."], logits: Float[Tensor, "n classe
 
 
 @torch.no_grad()
-def _judged(
+def judged(
     model: nn.Module,
     x: Tensor,
     x_adv: Tensor,
@@ -172,6 +172,7 @@ def _judged(
     targeted: bool,
     warnings: tuple[str, ...],
 ) -> AttackResult:
+    """The result of an attack, looked at: whether each row is fooled, and its loss, by one forward pass."""
     check_result(x, x_adv, eps, norm)
     logits = logits_of(model, x_adv)
     contract.check_logits(model, logits)

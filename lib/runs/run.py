@@ -22,12 +22,12 @@ from typing import Any, TypeVar
 import pandas as pd
 from IPython.display import HTML, Image
 
-from lib.claims import claim
+from lib.claims import claim, warned
 from lib.figures import style
 from lib.runs import needs, profiles, sources
 from lib.runs.pictures import plainer, smaller
 from lib.runs.record import commit, hashes, versions
-from lib.runs.shown import card_html, claims_html
+from lib.runs.shown import card_html, claims_html, warnings_html
 from lib.system import devices, files, paths
 from lib.system.progress import say
 from lib.training.cache import key_of
@@ -49,6 +49,7 @@ class Run:
     started: datetime
     by_hand: bool = False
     manifest: list[dict[str, Any]] = dataclasses.field(default_factory=list)
+    warned: dict[str, pd.DataFrame] = dataclasses.field(default_factory=dict)  # by the table that was measured
 
     def study(self, part: str) -> Any:
         """A part of the study: its `plan`, `measure`, `claims` or `explorer`."""
@@ -92,21 +93,29 @@ class Run:
         """A table that is computed once for `key`, and found again by an interrupted run.
 
         `key` is everything that decides the table but for the code: the sources that measure, and the versions of the
-        libraries, are added here, so that a table never outlives the kernel that made it.
+        libraries, are added here, so that a table never outlives the kernel that made it. What attacks warn of on the way
+        (`warned.tell`) is stored beside it and found again with it.
         """
         code = sources.of_measurement(self.name, self.networks())
         newer = [p.name for p in code if p.stat().st_mtime > LOADED]
         if newer:
             say(f"{', '.join(newer)} changed since this kernel loaded it: nothing is cached; restart the kernel to use it")
-            return compute()
+            with warned.collected() as told:
+                data = compute()
+            self.warned[name] = warned.table(told)
+            return data
         part = f"parts/{name}-{files.digest_of([key, sources.digest(code), versions()])}"
         path = self.results / f"{part}.parquet"
         if path.exists():
             try:
+                self.warned[name] = pd.read_parquet(self.results / f"{part}.warnings.parquet")
                 return pd.read_parquet(path)
             except (OSError, ValueError) as error:
                 say(f"{path.name} is damaged ({error}); computing it again")
-        data = compute()
+        with warned.collected() as told:
+            data = compute()
+        self.warned[name] = warned.table(told)
+        self.table(f"{part}.warnings", self.warned[name])  # first: where there is a table, its warnings are there
         self.table(part, data)
         return data
 
@@ -191,6 +200,12 @@ class Run:
         data = claim.table(found)
         files.write_bytes(self.figures / "claims.csv", data.to_csv(index=False, float_format="%.6g").encode())
         return HTML(claims_html(data))
+
+    def warnings(self) -> HTML:
+        """What attacks warned of in all that this run measured, stored as the table `warnings`; or a sentence that none did."""
+        found = warned.joined(self.warned.values())
+        self.table("warnings", found)
+        return HTML(warnings_html(found))
 
     def judged(self, table: pd.DataFrame) -> HTML:
         """The study's claims, judged from its measurements, stored and shown."""

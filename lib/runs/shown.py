@@ -1,4 +1,4 @@
-"""Tables of a run as HTML for people: its card and its claims."""
+"""Tables of a run as HTML for people: its card, its claims, and what its attacks warned of."""
 
 import html
 import math
@@ -119,3 +119,17 @@ def card_html(card: Mapping[str, Any]) -> str:
     rows = "".join(f"<tr><th>{html.escape(k)}</th><td>{told(v)}</td></tr>" for k, v in card.items())
     name = html.escape(str(card.get("run", "")), quote=True)
     return f'<table id="run-{name}"><caption>Run card{f" of {name}" if name else ""}</caption>{rows}</table>'
+
+
+def warnings_html(found: pd.DataFrame) -> str:
+    """What attacks warned of, as a table for people: rows (network, attack, eps, warning); or a sentence that none did."""
+    if found.empty:
+        return "<p>Warnings of the attacks: there were none.</p>"
+    rows = "".join(
+        f"<tr><td>{html.escape(w.network)}</td><td>{html.escape(w.attack)}</td><td>{w.eps:.3g}</td>"
+        f"<td>{html.escape(w.warning)}</td></tr>"
+        for w in found.itertuples()
+    )
+    head = "".join(f'<th scope="col">{name}</th>' for name in ("network", "attack", "radius", "warning"))
+    caption = "Warnings of the attacks: reasons to distrust a robust accuracy"
+    return f'<table class="warnings"><caption>{caption}</caption><thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table>'

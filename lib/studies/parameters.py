@@ -3,11 +3,17 @@
 import ast
 import re
 import typing
+from collections.abc import Iterable
 from typing import Annotated, Any, Literal
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
+from lib.attacks import ensemble
+from lib.attacks.ensemble import Ensemble
+from lib.attacks.masking import Doubt
+from lib.attacks.square import LARGEST
+from lib.claims import warned
 from lib.data.datasets import ImageSet
 from lib.networks import models
 from lib.training.config import Augmentation, TrainConfig
@@ -61,6 +67,21 @@ class OnImages(Parameters):
     images: Annotated[int, Field(ge=8, description="test images")] = 300
 
 
+class Ensembled(Parameters):
+    """How hard the ensemble of `lib.attacks.ensemble` attacks what a study's own attacks leave; AutoAttack: 100, 9, 5000."""
+
+    ensemble_images: Annotated[int, Field(ge=0, description="test images that the ensemble attacks too; 0: none")] = 32
+    ensemble_steps: Annotated[int, Field(ge=1, description="of auto-PGD in each run")] = 40
+    ensemble_targets: Annotated[int, Field(ge=1, description="classes that auto-PGD aims at in turn")] = 2
+    ensemble_queries: Annotated[int, Field(ge=1, le=LARGEST, description="of Square")] = 500
+
+    def ensemble(self, eps: Iterable[float], images: int) -> Ensemble | bool:
+        """Its budget at radii `eps`, in units of [0, 1] images, over the first of `images`; False where it is not wanted."""
+        few = min(self.ensemble_images, images)
+        steps, targets, queries = self.ensemble_steps, self.ensemble_targets, self.ensemble_queries
+        return few > 0 and Ensemble(steps, targets, queries, eps=tuple(eps), images=few)
+
+
 class Trained(OnImages):
     """Which networks a study trains, and how; a study gives its own defaults where they differ."""
 
@@ -109,3 +130,9 @@ def by_architecture(p: Trained) -> list[tuple[str, int]]:
 def fingerprints(*sets: ImageSet) -> list[str]:
     """What images, labels, masks and boxes a measurement looks at, as digests."""
     return [data.fingerprint + data.marks for data in sets]
+
+
+def doubted(network: str, doubts: Iterable[Doubt], scale: float = 1.0) -> None:
+    """Tells what `robust_accuracy` is to be distrusted for, at radii as the study counts them: `scale` of them in 1."""
+    for doubt in doubts:
+        warned.tell(network, ensemble.NAMES[doubt.attack], scale * doubt.eps, [doubt.text])

@@ -2,7 +2,7 @@ import pytest
 import torch
 from torch import nn
 
-from lib.attacks import losses, robustness
+from lib.attacks import losses, pool, robustness
 from lib.attacks import steps as steps_
 from tests.conftest import Breaks, same_state, state_of, toy
 
@@ -15,7 +15,7 @@ def twin(model, x, y, grid, steps, runs):
     table = [~broken]
     for e in grid:
         for run in range(runs):
-            start = robustness._keyed_start(0, run, "linf")
+            start = pool.keyed_start(0, run, "linf")
             for i in range(len(x)):
                 x0 = x[i : i + 1]
                 xi = (x0 + start(torch.tensor([i]), x, e)).clamp(0, 1)
@@ -62,9 +62,10 @@ def test_accuracy_never_rises_with_eps_and_starts_clean(model, data):
 
 def test_the_margin_that_a_row_was_brought_to_is_the_best_of_its_path(model, data):
     x, y = data
-    attacker = robustness._Attacker(model, x, y, 5, robustness.constant_step, "linf", 16)
+    attacker = robustness._Attacker(model, x, y, "linf", 16, 5, robustness.constant_step)
     rows = (~steps_.fooled(model(x), y)).nonzero()[:, 0]
-    broken, reached, spent, _ = attacker.run(rows, 0.003, losses.cross_entropy, None)
+    run = attacker.run(rows, 0.003, losses.cross_entropy, None)
+    broken, reached, spent = run.broken, run.reached, run.spent
     assert not broken.all() and spent <= 5 * len(rows)
     for k in (~broken).nonzero()[:6, 0]:
         i = rows[k]
@@ -84,7 +85,7 @@ def test_what_breaks_in_a_small_ball_is_broken_in_every_larger_one(model, data, 
 
     def only_small(attacker, rows, clean, eps, *_):
         broken = torch.full((len(rows),), eps < 0.02)
-        return robustness._Found(broken, 0, ()), torch.zeros(len(rows))
+        return pool.Outcome(broken, torch.zeros(len(rows)), 0)
 
     monkeypatch.setattr(robustness, "_at", only_small)
     found = robustness.robust_accuracy(model, x, y, eps=(0.01, 0.05, 0.1), steps=1)

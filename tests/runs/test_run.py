@@ -15,6 +15,7 @@ import pytest
 import yaml
 from papermill.translators import PythonTranslator
 
+from lib.claims import warned
 from lib.runs import headless, pictures, profiles, record, sources
 from lib.runs import run as run_
 from lib.studies.attention_shift import plan
@@ -216,6 +217,34 @@ def test_tables_are_computed_once_for_their_key(home, capsys, monkeypatch):
         path.write_bytes(b"damaged")
     run.cached("part", ["x", 1], compute)
     assert len(calls) == 5 and "damaged" in capsys.readouterr().err
+
+
+def test_warnings_are_stored_and_found_again_with_what_was_measured(home, capsys):
+    def compute():
+        warned.tell("a <net>", "PGD", 0.1, ["zero gradients"])
+        return pd.DataFrame({"a": [1]})
+
+    run = run_.start("01-attention-shift", smoke())
+    assert "there were none" in run.warnings().data
+    run.side_by_side([2, 1], lambda n: run.cached(f"part-{n}", n, compute), "done", workers=2)
+    again = run_.start("01-attention-shift", smoke())
+    capsys.readouterr()
+    again.cached("part-1", 1, compute)
+    assert "zero gradients" not in capsys.readouterr().err  # nothing was computed
+    shown = again.warnings().data
+    assert "a &lt;net&gt;" in shown and "zero gradients" in shown and "Warnings of the attacks" in shown
+    stored = pd.read_parquet(again.results / "warnings.parquet")
+    assert stored.to_dict("records") == [{"network": "a <net>", "attack": "PGD", "eps": 0.1, "warning": "zero gradients"}]
+    for path in (run.results / "parts").glob("*.warnings.parquet"):
+        path.unlink()
+    run_.start("01-attention-shift", smoke()).cached("part-1", 1, compute)  # never a table without its warnings
+    assert "zero gradients" in capsys.readouterr().err
+
+
+def test_every_study_shows_its_warnings():
+    for run in (s for s in STUDIES if s != profiles.LEDGER):
+        cells = nbformat.read(paths.notebooks() / f"{run}.ipynb", as_version=4).cells
+        assert sum(c.source == "run.warnings()" for c in cells) == 1, run
 
 
 def test_work_side_by_side_keeps_its_order(home):

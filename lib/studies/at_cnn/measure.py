@@ -24,9 +24,9 @@ from lib.measures import appearance, comparison
 from lib.networks import contract
 from lib.networks.classifier import Classifier
 from lib.networks.style import StyleNet, style_distance, stylize
-from lib.studies.at_cnn.plan import EDGES, Parameters, conflict_set, edges_set, evaluation_set, network, style_config
+from lib.studies import parameters
+from lib.studies.at_cnn.plan import EDGES, Parameters, conflict_set, edges_set, evaluation_set, label, network, style_config
 from lib.system import devices
-from lib.system.progress import say
 from lib.training import cache, evaluate
 
 
@@ -115,15 +115,21 @@ def decisions(model: Classifier, arm: str, seed: int, p: Parameters) -> list[pd.
 
 
 def robustness_rows(model: Classifier, arm: str, seed: int, p: Parameters) -> list[pd.DataFrame]:
-    """Still right (1) or not (0) under PGD at every radius, level 0 without attack."""
+    """Still right (1) or not (0) under PGD at every radius, level 0 without attack (`pgd`); and of the first images, at the
+    radius that is judged, under the ensemble too (`ensemble`)."""
     part, where = evaluation_set(p).head(p.robust_images), next(model.parameters()).device
     x, y = part.images[:].to(where), part.labels.to(where)
     eps = [e / 255 for e in p.robust_eps]
-    found = robustness.robust_accuracy(model, x, y, eps=eps, steps=p.robust_steps)
-    for warning in found.warnings:
-        say(f"  {arm} seed {seed}: {warning}")
+    budget = p.ensemble([p.judged_eps / 255], len(part))
+    found = robustness.robust_accuracy(model, x, y, eps=eps, steps=p.robust_steps, ensemble=budget)
+    parameters.doubted(f"{label(arm)}, seed {seed}", found.doubts, 255)
     ids = torch.arange(len(part))
-    return [rows(arm, seed, "pgd", 255 * e, right, ids) for e, right in zip(found.eps, found.correct, strict=True)]
+    under = [rows(arm, seed, "pgd", 255 * e, right, ids) for e, right in zip(found.eps, found.after["pgd"], strict=True)]
+    few = min(p.ensemble_images, len(part))
+    if few:
+        right = found.correct[found.eps.index(p.judged_eps / 255)][:few]
+        under.append(rows(arm, seed, "ensemble", p.judged_eps, right, ids[:few]))
+    return under
 
 
 METHODS = by_name.METHODS.labels("smoothgrad", "gradient", "ig", "guided")

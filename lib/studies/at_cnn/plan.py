@@ -26,7 +26,7 @@ from lib.training.config import TrainConfig
 TITLE = "Adversarially trained CNNs"
 
 
-class Parameters(parameters.OnImages):
+class Parameters(parameters.OnImages, parameters.Ensembled):
     """What the study varies; the defaults are the laptop profile."""
 
     arch: Annotated[str, Field(description="any name that lib.networks.models.create knows")] = "plain"
@@ -135,6 +135,11 @@ class Parameters(parameters.OnImages):
         if self.l2_direction == "linf" and self.relative_step is None:
             raise ValueError("l2_direction = linf takes steps of signs: say how long with relative_step (the paper: 0.5)")
         return self
+
+    @property
+    def judged_eps(self) -> float:
+        """The radius that robustness is shown and judged at, of 255: the second of those that PGD has, or the only one."""
+        return sorted(self.robust_eps)[:2][-1]
 
 
 class Attacked(NamedTuple):

@@ -101,7 +101,8 @@ def accuracies(cubes: Cubes, p: Parameters) -> dict[Of, str]:
     radius = radii[min(2, len(radii) - 1)]
     found = {("clean", 0.0): "clean", ("style", p.alpha): "stylised", ("fourier", 1.0): "Fourier swap"}
     found |= {("conflict", 1.0): "cue conflict"} if cubes.levels("conflict") else {}
-    return found | {("pgd", radius): f"PGD-{p.robust_steps}, {radius:g}/255"}
+    found |= {("pgd", radius): f"PGD-{p.robust_steps}, {radius:g}/255"}
+    return found | {("ensemble", level): f"ensemble, {level:g}/255" for level in cubes.levels("ensemble")}
 
 
 def agreement(cubes: Cubes, p: Parameters) -> pd.DataFrame:

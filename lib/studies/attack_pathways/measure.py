@@ -7,18 +7,25 @@ import pandas as pd
 import torch
 from torch import Tensor, nn
 
+from lib.claims import warned
 from lib.pathways import neurons
 from lib.studies.attack_pathways import plan, traced
 from lib.studies.attack_pathways.plan import Pair, Parameters
 
 
 def measure_pair(
-    model: nn.Module, source: Tensor, target: Tensor, pair: Pair, p: Parameters, layers: tuple[str, ...]
+    model: nn.Module,
+    source: Tensor,
+    target: Tensor,
+    pair: Pair,
+    p: Parameters,
+    layers: tuple[str, ...],
+    network: str = "network",
 ) -> pd.DataFrame:
     """Scores of every channel of every layer on every image: a row for each (attack, strength, layer, image).
 
     Attack `source` and `target` are the clean images of either class, strength 0; `success` says whether the network decides
-    for the target class.
+    for the target class. What attacks warn of is told of `network`.
     """
     rows = []
     y = torch.full((len(source),), pair.target, device=source.device)
@@ -45,7 +52,9 @@ def measure_pair(
     keep(target, "target", 0.0)
     for attack, strength in itertools.product(plan.ATTACKS, p.strengths):
         parts = zip(source.split(neurons.BATCH), y.split(neurons.BATCH), strict=True)
-        keep(torch.cat([plan.attacked(model, a, b, strength, name=attack, steps=p.steps) for a, b in parts]), attack, strength)
+        found = [plan.attack(model, a, b, strength, name=attack, steps=p.steps) for a, b in parts]
+        warned.tell(network, f"{plan.NAMES[attack]} (L2)", strength, itertools.chain(*(f.warnings for f in found)))
+        keep(torch.cat([f.x_adv for f in found]), attack, strength)
     return pd.concat(rows, ignore_index=True)
 
 
@@ -61,5 +70,6 @@ def measure(p: Parameters, arch: str, seed: int, number: int | None = None) -> p
     for pair in p.pairs:
         classes = plan.pair_of(pair, data.classes)
         source, target = (plan.of_class(data, c, p.images).to(where) for c in classes)
-        parts.append(measure_pair(model, source, target, classes, p, layers).assign(pair=pair))
+        network = f"{arch}, seed {seed}, {pair}"
+        parts.append(measure_pair(model, source, target, classes, p, layers, network).assign(pair=pair))
     return pd.concat(parts, ignore_index=True).assign(arch=arch, seed=seed)

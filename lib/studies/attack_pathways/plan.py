@@ -19,6 +19,7 @@ from pydantic import Field, field_validator, model_validator
 from torch import Tensor, nn
 
 from lib.attacks import by_name
+from lib.attacks.steps import AttackResult
 from lib.data import datasets
 from lib.networks import classifier, hooks, zoo
 from lib.studies import parameters, subjects
@@ -138,8 +139,13 @@ def published(p: Parameters) -> subjects.Subject:
 
 def attacked(model: nn.Module, x: Tensor, y: Tensor, strength: float, *, name: str, steps: int) -> Tensor:
     """Images pushed towards the classes y by one of ATTACKS, within the L2 radius `strength`, PGD in fifths of it."""
+    return attack(model, x, y, strength, name=name, steps=steps).x_adv
+
+
+def attack(model: nn.Module, x: Tensor, y: Tensor, strength: float, *, name: str, steps: int) -> AttackResult:
+    """The same, with what the attack warns of."""
     row = by_name.find(f"{name}-l2")
-    return row(model, x, y, eps=strength, steps=steps, step=strength / 5, targets=y).x_adv
+    return row(model, x, y, eps=strength, steps=steps, step=strength / 5, targets=y)
 
 
 def layers_of(model: classifier.Classifier, named: tuple[str, ...] = ()) -> tuple[str, ...]:

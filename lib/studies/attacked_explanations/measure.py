@@ -20,6 +20,7 @@ import torch
 from torch import Tensor, nn
 
 from lib.attacks import projected, single_step
+from lib.claims import warned
 from lib.claims.rows import rows
 from lib.explanations import by_name
 from lib.explanations.by_name import Settings
@@ -32,8 +33,6 @@ from lib.sanity.removal import deletion, insertion
 from lib.studies.attacked_explanations import plan
 from lib.studies.attacked_explanations.plan import PHOTOGRAPHS, Parameters
 from lib.system.flops import flops
-
-WARNING = "warning"  # of a measure's name: its value is 1
 
 
 def attacked(
@@ -114,7 +113,8 @@ def measure_network(
             own = attacked(model, x, method, "adaptive", eps=eps / 255, settings=both, **budget)
             keep(f"{method}/adaptive", eps, compared(own.before, own.after, every))
             keep(f"{method}/random", eps, shift(model, method, both[0], own.before, noisy, y))
-            found.extend(rows(arm, seed, f"{method}/{WARNING}: {w}", eps, torch.ones(1)) for w in own.warnings)
+            attack = f"adaptive attack on {by_name.METHODS.find(method).label}"
+            warned.tell(f"{plan.NAMES[arm]}, seed {seed}", attack, eps, own.warnings)
             if carried is None:
                 carried = own.x_adv
             else:

@@ -9,21 +9,13 @@ from lib.explanations.by_name import METHODS
 from lib.sanity.invariance import EDGES
 from lib.studies.attacked_explanations.plan import ATTACKS, NAMES, PHOTOGRAPHS, Parameters
 
-WARNED = "/warning: "
-
-
-def warned(table: pd.DataFrame) -> pd.Series:
-    """Which rows are warnings."""
-    return table.measure.astype(str).str.contains(WARNED)
-
 
 def parsed(table: pd.DataFrame) -> pd.DataFrame:
     """The rows that say how far a map moved: with columns method, attack and of (`moved` or `ranks`)."""
-    rows = table[~warned(table)].copy()
-    names = rows.measure.astype(str)
+    names = table.measure.astype(str)
     method, attack = (names.str.replace(cut, "", regex=True) for cut in ("/.*", "^[^/]*/"))
     ranks = attack.str.endswith("/ranks")
-    rows = rows.assign(method=method, attack=attack.str.removesuffix("/ranks"), of=np.where(ranks, "ranks", "moved"))
+    rows = table.assign(method=method, attack=attack.str.removesuffix("/ranks"), of=np.where(ranks, "ranks", "moved"))
     return rows[rows.attack.isin(ATTACKS)].rename(columns={"level": "eps"})
 
 
@@ -108,22 +100,6 @@ def costs(table: pd.DataFrame, p: Parameters) -> pd.DataFrame:
         .rename_axis(index="explanation", columns="a step, in forward passes")
         .round(1)
     )
-
-
-def warnings(table: pd.DataFrame) -> pd.DataFrame:
-    """Rows (network, seed, eps, explanation, warning), one of each."""
-    rows = table[warned(table)]
-    told = rows.measure.astype(str).str.partition(WARNED)
-    found = pd.DataFrame(
-        {
-            "network": rows.arm.astype(str).map(NAMES),
-            "seed": rows.seed,
-            "eps (of 255)": rows.level.map("{:g}".format),
-            "explanation": told[0].map(METHODS.labels(*METHODS)),
-            "warning": told[2],
-        }
-    )
-    return found.drop_duplicates().reset_index(drop=True)
 
 
 def accuracies(accuracy: Mapping[tuple[str, int], float]) -> pd.DataFrame:

@@ -9,6 +9,8 @@ import torch
 from torch import Tensor
 
 from lib.attacks import single_step
+from lib.attacks.steps import weaknesses
+from lib.claims import warned
 from lib.explanations import activation_maps
 from lib.measures import comparison
 from lib.measures.similarity import ssim
@@ -49,6 +51,7 @@ def measure_images(
     window: str = "uniform",
     first_image: int = 0,
     noise_seed: int = 0,
+    network: str = "network",
 ) -> pd.DataFrame:
     """One row for each (image, layer, attack, eps, target): how far the map moved and what the network said.
 
@@ -56,10 +59,11 @@ def measure_images(
     attacked image costs one forward pass and one backward pass for each of its two classes. `nissim_class` (for FGSM and
     `pred`) is the dissimilarity of two maps of the *clean* image: of the class predicted before and after the attack. It is
     how much of the shift a mere change of the explained class makes. `nissim_ceiling` compares the clean maps
-    of the predicted class of two different images; it needs two images at least.
+    of the predicted class of two different images; it needs two images at least. What FGSM warns of is told of `network`.
     """
     size, layers, n = x.shape[-1], list(model.stages), len(x)
     direction, clean_logits = single_step.fgsm_direction(model, x, y)
+    warned.tell(network, "FGSM", 0, weaknesses(direction, clean_logits))
     noise = torch.cat([single_step.random_sign(x[:1], _generator(noise_seed, first_image + i)) for i in range(n)]).to(x)
     directions = {"fgsm": direction, "noise": noise}
     clean_pred = clean_logits.argmax(1)
@@ -114,7 +118,8 @@ def measure(p: Parameters, arch: str, seed: int, batch_size: int = 60) -> pd.Dat
     parts = []
     for index in torch.arange(len(data)).tensor_split(-(-len(data) // batch_size)):
         x, y = data.images[index].to(where), data.labels[index].to(where)
-        parts.append(measure_images(model, x, y, eps=p.eps, window=p.window, first_image=int(index[0])))
+        about = {"window": p.window, "first_image": int(index[0]), "network": f"{arch}, seed {seed}"}
+        parts.append(measure_images(model, x, y, eps=p.eps, **about))
     table = pd.concat(parts, ignore_index=True)
     table.insert(0, "model", arch)
     table.insert(1, "seed", seed)

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from lib.attacks import projected, single_step
+from lib.claims import warned
 from lib.claims.rows import rows
 from lib.data import datasets
 from lib.explanations import activation_maps
@@ -119,7 +120,7 @@ def measure(p: Parameters, arch: str, seed: int) -> pd.DataFrame:
     keep = found.keep
     for part in torch.arange(len(data)).split(BATCH):
         mask = None if data.masks is None else data.masks[part].to(where)
-        _single(model, p, arch, data.images[part].to(where), data.labels[part].to(where), mask, int(part[0]), keep)
+        _single(model, p, arch, seed, data.images[part].to(where), data.labels[part].to(where), mask, int(part[0]), keep)
     pair = two_objects(p)
     for images, on_first in zip(pair.images.split(BATCH // 4), pair.first.split(BATCH // 4), strict=True):
         _two_objects(model, p, images.to(where), on_first.to(where), keep)
@@ -151,6 +152,7 @@ def _single(
     model: classifier.Classifier,
     p: Parameters,
     arch: str,
+    seed: int,
     x: Tensor,
     y: Tensor,
     mask: Tensor | None,
@@ -173,8 +175,9 @@ def _single(
     draw = single_step.random_sign(x, torch.Generator().manual_seed(first))
     for eps in p.eps:
         generator = torch.Generator().manual_seed(first)
-        attacked = projected.pgd(model, x, aimed, eps=eps, steps=p.steps, targeted=True, judge=False, generator=generator).x_adv
-        for name, images in (("attack", attacked), ("noise", single_step.step_along(x, draw, eps))):
+        attacked = projected.pgd(model, x, aimed, eps=eps, steps=p.steps, targeted=True, judge=False, generator=generator)
+        warned.tell(f"{arch}, seed {seed}", "PGD towards another class", eps, attacked.warnings)
+        for name, images in (("attack", attacked.x_adv), ("noise", single_step.step_along(x, draw, eps))):
             maps = activation_maps.gradcam(model, images, y, last)
             keep(f"reached/{name}", eps, (maps.logits.argmax(1) == aimed).float())
             before, after = (

@@ -14,6 +14,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from lib.attacks import projected, single_step
+from lib.attacks.steps import AttackResult
+from lib.claims import warned
 from lib.data.image_sets import ImageSet
 from lib.explanations import activation_maps
 from lib.measures import comparison
@@ -140,8 +142,9 @@ def under_attack(
         draw = single_step.random_sign(x, torch.Generator().manual_seed(int(index[0])))
         before = activation_maps.upsample(activation_maps.normalise(clean.values), x.shape[-1])
         for eps in radii:
-            attacked = attacked_towards(model, x, aim, eps, steps, int(index[0]))
-            for name, images in (("attack", attacked), ("noise", single_step.step_along(x, draw, eps))):
+            attacked = towards(model, x, aim, eps, steps, int(index[0]))
+            warned.tell("published network, photographs", "PGD towards one class", eps, attacked.warnings)
+            for name, images in (("attack", attacked.x_adv), ("noise", single_step.step_along(x, draw, eps))):
                 maps = activation_maps.gradcam(model, images, y, layer)
                 after = activation_maps.upsample(activation_maps.normalise(maps.values), x.shape[-1])
                 keep(f"reached/{name}", eps, (maps.logits.argmax(1) == aim).float().masked_fill(y == aim, torch.nan))
@@ -150,5 +153,10 @@ def under_attack(
 
 def attacked_towards(model: nn.Module, x: Tensor, aim: int, eps: float, steps: int, seed: int = 0) -> Tensor:
     """Images moved towards a class by PGD; where they stand at the end, whether the network falls for it or not."""
+    return towards(model, x, aim, eps, steps, seed).x_adv
+
+
+def towards(model: nn.Module, x: Tensor, aim: int, eps: float, steps: int, seed: int = 0) -> AttackResult:
+    """The same, with what the attack warns of."""
     targets, generator = torch.full((len(x),), aim, device=x.device), torch.Generator().manual_seed(seed)
-    return projected.pgd(model, x, targets, eps=eps, steps=steps, targeted=True, judge=False, generator=generator).x_adv
+    return projected.pgd(model, x, targets, eps=eps, steps=steps, targeted=True, judge=False, generator=generator)

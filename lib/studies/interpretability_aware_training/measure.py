@@ -3,7 +3,8 @@
 The results are one tidy table, a row a measurement: (arm, seed, image_id, measure, level, value). Levels are radii.
 
 * `clean`: right as it is; `plain`: right under the paper's PGD (no random start, one run of cross-entropy); `strong`: right
-  under that and under random restarts with both losses; `warned`: did an attack meet gradients that are exactly zero.
+  under that and under random restarts with both losses; `ensemble`: right under both and under the ensemble, on the first
+  images, at the radius of training and beyond; `warned`: did an attack meet gradients that are exactly zero.
 * `tau/F`, `top/F`, `moved/F`: Kendall's tau, overlap of the top positions and L1 distance of the true class's CAM; F an
   attack on explanations: `l1`, `topk`, both over all images with the prediction kept, `released` the authors' last iterate;
   `kept/F`: is the prediction that of the clean image. `tau/noise`: random signs of the same size. `tau/ig`: integrated
@@ -29,9 +30,9 @@ from lib.fooling import discrepancy, interpretation_attack
 from lib.fooling.interpretation_attack import Form
 from lib.measures import comparison
 from lib.networks import classifier, hooks
+from lib.studies import parameters
 from lib.studies.interpretability_aware_training import released
-from lib.studies.interpretability_aware_training.plan import RELEASED, Parameters, evaluation_set, network
-from lib.system.progress import say
+from lib.studies.interpretability_aware_training.plan import RELEASED, Parameters, evaluation_set, label, network
 
 
 def _constant(step: float) -> Callable[[float, int, int], float]:
@@ -58,7 +59,10 @@ def plain(model: classifier.Classifier, x: Tensor, y: Tensor, p: Parameters) -> 
 
 
 def strong(model: classifier.Classifier, x: Tensor, y: Tensor, p: Parameters) -> robustness.RobustAccuracy:
-    """Random starts, cross-entropy and the margin, steps that shrink."""
+    """Random starts, cross-entropy and the margin, steps that shrink; then the ensemble, on what these leave.
+
+    `after["pgd"]` is what the first three leave, whatever the ensemble does.
+    """
     return robustness.robust_accuracy(
         model,
         x,
@@ -69,17 +73,20 @@ def strong(model: classifier.Classifier, x: Tensor, y: Tensor, p: Parameters) ->
         restarts=p.restarts,
         screen=1.0,
         second_look=0.0,
+        ensemble=p.ensemble(p.ensemble_eps, len(x)),
     )
 
 
 def accuracy_rows(model: classifier.Classifier, x: Tensor, y: Tensor, arm: str, seed: int, p: Parameters) -> list[pd.DataFrame]:
     without, with_starts = plain(model, x, y, p), strong(model, x, y, p)
-    for warning in dict.fromkeys(without.warnings + with_starts.warnings):
-        say(f"  {arm} seed {seed}: {warning}")
+    parameters.doubted(f"{label(arm)}, seed {seed}", without.doubts + with_starts.doubts)
+    few = min(p.ensemble_images, len(x))
     found = [rows(arm, seed, "clean", 0, without.correct[0])]
     for i, eps in enumerate(p.eps_grid, 1):
         found.append(rows(arm, seed, "plain", eps, without.correct[i]))
-        found.append(rows(arm, seed, "strong", eps, without.correct[i] & with_starts.correct[i]))
+        found.append(rows(arm, seed, "strong", eps, without.correct[i] & with_starts.after["pgd"][i]))
+        if few and eps in p.ensemble_eps:
+            found.append(rows(arm, seed, "ensemble", eps, (without.correct[i] & with_starts.correct[i])[:few]))
     zero = any("zero gradients" in w for w in without.warnings + with_starts.warnings)
     return [*found, rows(arm, seed, "warned", 0, torch.full((len(x),), float(zero)))]
 

@@ -24,7 +24,7 @@ TITLE = "Interpretability-aware training"
 Positive = Annotated[float, Field(gt=0)]
 
 
-class Parameters(parameters.Parameters):
+class Parameters(parameters.Ensembled):
     """What the study varies; the defaults are the laptop profile."""
 
     dataset: Annotated[str, Field(description="any name that lib.data.datasets.load knows")] = "digits"
@@ -66,6 +66,7 @@ class Parameters(parameters.Parameters):
     pgd_step: Annotated[float, Field(gt=0)] = 0.01
     restarts: Annotated[int, Field(ge=1, description="random starts of the strongest attack, for each loss")] = 3
     restart_steps: Annotated[int, Field(ge=1)] = 40
+    ensemble_images: Annotated[int, Field(ge=0, description="test images that the ensemble attacks too; 0: none")] = 60
     aai_images: Annotated[int, Field(ge=8, description="test images whose explanation is attacked")] = 100
     aai_eps: Annotated[tuple[Positive, ...], Field(min_length=2, description="radii, eps among them")] = (0.04, 0.12, 0.2)
     aai_steps: Annotated[int, Field(ge=1)] = 60
@@ -133,6 +134,11 @@ class Parameters(parameters.Parameters):
     def beyond(self) -> float:
         """The first radius of the grid beyond that of training."""
         return min(e for e in self.eps_grid if e > self.eps)
+
+    @property
+    def ensemble_eps(self) -> tuple[float, ...]:
+        """The radii that the ensemble is judged at: that of training, and those beyond."""
+        return tuple(e for e in self.eps_grid if e >= self.eps)
 
     @property
     def unforeseen_eps(self) -> dict[str, float]:

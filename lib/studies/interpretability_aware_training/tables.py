@@ -19,6 +19,7 @@ from lib.studies.interpretability_aware_training.plan import Parameters, label, 
 
 TERMS = {"one": "γ D1", "all": "γ D̃", "kl": "KL", "ig": "w R", "ce": "CE(x′)"}
 PGD = {"plain": "paper's PGD", "strong": "strongest"}
+ATTACKS = PGD | {"ensemble": "ensemble"}
 KINDS = ("survivors", "released", "l1", "topk", "noise", "ig")  # of Kendall's tau: attacks, and on which images
 MAPS = {"l1": "CAM, L1 form", "topk": "CAM, top-k form", "noise": "CAM, random signs", "ig": "integrated gradients, L1 form"}
 SIDES = {
@@ -82,11 +83,13 @@ def warned(cubes: Cubes, p: Parameters) -> list[str]:
 
 
 def accuracy(cubes: Cubes, p: Parameters) -> pd.DataFrame:
-    """Rows (arm, attack, eps, value, low, high, n): how often a network is right under both PGDs; at eps 0, clean."""
+    """Rows (arm, attack, eps, value, low, high, n): how often a network is right under both PGDs, at eps 0, clean; and under
+    the ensemble, at the radius of training and beyond."""
     return pd.DataFrame(
         [
             row(told(cubes, p, arm, how if eps else "clean", eps), arm=arm, attack=how, eps=eps)
-            for arm, how, eps in itertools.product(p.arms, PGD, (0.0, *p.eps_grid))
+            for arm, how in itertools.product(p.arms, ATTACKS)
+            for eps in ((0.0, *p.eps_grid) if how in PGD else cubes.levels(how))
         ]
     )
 

@@ -23,6 +23,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from lib.attacks import projected
+from lib.claims import warned
 from lib.claims.rows import rows
 from lib.explanations import activation_maps, by_name
 from lib.explanations.explanation import Explanation
@@ -132,6 +133,7 @@ def _decisions(m: Measured) -> None:
         n = m.p.robust_images
         hit = projected.pgd(m.model, m.x[:n], m.y[:n], eps=m.p.robust_eps / 255, steps=m.p.robust_steps)
         m.add("robust", ~hit.success)
+        warned.tell(f"{plan.label(m.arm)} ({m.arch}), seed {m.seed}", "PGD", m.p.robust_eps, hit.warnings)
 
 
 def _swaps(m: Measured) -> None:

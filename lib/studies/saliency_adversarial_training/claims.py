@@ -418,6 +418,21 @@ def _honest(court: Court) -> None:
             statistic=f"accuracy under PGD-{p.steps} at eps {high:g}/255 - under {told} {high:g}/255",
             note="never below 0: what the strong attack leaves right is right under the other too",
         )
+        if (arm, "ensemble", high) in c.values:
+            few = c.images("ensemble")
+            _add(
+                court,
+                f"overstated-ensemble/{arm}",
+                "control",
+                f"PGD-{p.steps} overstates the robustness of {label(arm)} at eps {high:g}/255 beside the ensemble too",
+                over(weak[:, :few] - c.values[arm, "ensemble", high]),
+                UP,
+                arms=(arm,),
+                over="ensemble",
+                source=OURS,
+                statistic=f"accuracy under PGD-{p.steps} at eps {high:g}/255 - under auto-PGD on two losses and Square",
+                note="never below 0: what the ensemble leaves right is right under the other too",
+            )
         moved = c.values[arm, "transfer", high]
         _add(
             court,

@@ -4,6 +4,7 @@ The results are one tidy table, a row a measurement: (arm, seed, image_id, measu
 
 * `clean`: right as it is; `pgd`: that, and right under the paper's attack, PGD of 5 steps of 2/255 from a random start, its
   last iterate; `strong`: right under that and under PGD of 50 steps with restarts and two losses (headline arms);
+  `ensemble`: right under both and under auto-PGD on two losses and Square, on the first of these images;
 * `transfer`: right on the images that PGD of 20 steps finds against an original network of another seed, on the strong
   attack's images and radii;
 * `noise`: right under random signs of the size of eps_0;
@@ -23,11 +24,13 @@ from lib.attacks import losses, projected, robustness, single_step
 from lib.attacks.steps import input_gradient
 from lib.claims.rows import rows
 from lib.networks import hooks
+from lib.studies import parameters
 from lib.studies.saliency_adversarial_training import maps, objective
 from lib.studies.saliency_adversarial_training.plan import (
     Parameters,
     config_of,
     evaluation_set,
+    label,
     network,
     parsed,
     teacher,
@@ -35,7 +38,6 @@ from lib.studies.saliency_adversarial_training.plan import (
     test_maps,
 )
 from lib.system import devices
-from lib.system.progress import say
 from lib.training import cache, evaluate, loop, objectives
 
 TRANSFER_STEPS = 20
@@ -78,7 +80,7 @@ def weak(model: nn.Module, x: Tensor, y: Tensor, right: Tensor, eps: float, p: P
 
 def strong(model: nn.Module, x: Tensor, y: Tensor, p: Parameters) -> robustness.RobustAccuracy:
     """Random starts, cross-entropy and the margin, steps that shrink; what keeps its margin in a large ball is not attacked in
-    a smaller one."""
+    a smaller one. Then the ensemble, on what these leave: `after["pgd"]` is without it."""
     return robustness.robust_accuracy(
         model,
         x,
@@ -88,6 +90,7 @@ def strong(model: nn.Module, x: Tensor, y: Tensor, p: Parameters) -> robustness.
         losses=(losses.cross_entropy, losses.margin),
         restarts=p.restarts,
         second_look=0.0,
+        ensemble=p.ensemble([e / 255 for e in p.strong_eps], len(x)),
         batch_size=BATCH,
     )
 
@@ -124,10 +127,12 @@ def measure(p: Parameters, arm: str, seed: int) -> pd.DataFrame:
         found.append(rows(arm, seed, "transfer", eps, _right(model, transferred(p, seed, eps), y[part])))
     if arm in p.headline:
         result = strong(model, x[part], y[part], p)
-        for warning in result.warnings:
-            say(f"  {arm} seed {seed}: {warning}")
+        parameters.doubted(f"{label(arm)}, seed {seed}", result.doubts, 255)
+        few = min(p.ensemble_images, p.strong_images)
         for i, eps in enumerate(p.strong_eps, 1):
-            found.append(rows(arm, seed, "strong", eps, result.correct[i].cpu() & held[eps][part]))
+            found.append(rows(arm, seed, "strong", eps, result.after["pgd"][i].cpu() & held[eps][part]))
+            if few:
+                found.append(rows(arm, seed, "ensemble", eps, (result.correct[i].cpu() & held[eps][part])[:few]))
     s = test_maps(p, arm, seed, data)
     if s is not None:
         with hooks.frozen(model):

@@ -167,7 +167,7 @@ def label(arm: str) -> str:
     return f"{name}, {', '.join(told)}" if told else name
 
 
-class Parameters(parameters.OnImages):
+class Parameters(parameters.OnImages, parameters.Ensembled):
     """What the study varies; the defaults are the laptop profile."""
 
     arch: Annotated[str, Field(description="a network that lib.networks.models.create knows")] = "plain"
@@ -226,6 +226,7 @@ class Parameters(parameters.OnImages):
     strong_eps: Annotated[tuple[Positive, ...], Field(min_length=1, description="its radii, of 255")] = (1.0, 3.0)
     strong_steps: Annotated[int, Field(ge=1)] = 50
     restarts: Annotated[int, Field(ge=1, description="random starts of the strong attack, for each of two losses")] = 1
+    ensemble_images: Annotated[int, Field(ge=0, description="test images that the ensemble attacks too; 0: none")] = 12
     rounds: Annotated[int, Field(ge=2, description="of the timing")] = 3
 
     @field_validator("arch", "teacher_arch")

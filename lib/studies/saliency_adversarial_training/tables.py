@@ -74,8 +74,8 @@ def _told(found: Interval, form: str) -> str:
 
 
 def curves(cubes: Cubes, p: Parameters) -> pd.DataFrame:
-    """Rows (arm, attack, eps, accuracy, low, high, n): clean, under the paper's attack and under the strong one."""
-    levels = {"clean": (0.0,), "pgd": p.eps_grid, "strong": p.strong_eps}
+    """Rows (arm, attack, eps, accuracy, low, high, n): clean, under the paper's attack, the strong one and the ensemble."""
+    levels = {"clean": (0.0,), "pgd": p.eps_grid, "strong": p.strong_eps, "ensemble": p.strong_eps}
     return pd.DataFrame(
         [
             _row(found, arm=arm, attack=how, eps=e) | {"n": found.n}
@@ -192,7 +192,7 @@ def switches(cubes: Cubes, p: Parameters) -> pd.DataFrame:
 
 def attacks(cubes: Cubes, p: Parameters) -> pd.DataFrame:
     """Percent right at the largest radius of the strong attack under each attack, and how much the loss's gradient looks like
-    the direction of training; the paper's attack is on the strong one's images."""
+    the direction of training; the paper's attack is on the strong one's images, the ensemble on the first of these."""
     rows, high = {}, p.strong_eps[-1]
     for arm in p.arms:
         weak = cubes.interval(cubes.mean(arm, "pgd", high), "strong", plan.seeds_of(p, arm))
@@ -200,6 +200,7 @@ def attacks(cubes: Cubes, p: Parameters) -> pd.DataFrame:
             "clean": _percent(mean(cubes, p, arm, "clean")),
             f"PGD-{p.steps}": _percent(weak),
             f"PGD-{p.strong_steps}, restarts": _percent(mean(cubes, p, arm, "strong", high)) if arm in p.headline else "",
+            "ensemble": _percent(mean(cubes, p, arm, "ensemble", high)) if (arm, "ensemble", high) in cubes.values else "",
             "transferred": _percent(mean(cubes, p, arm, "transfer", high)),
             f"random signs of {p.eps:g}/255": _percent(mean(cubes, p, arm, "noise", p.eps)),
         }

@@ -198,6 +198,8 @@ def test_maps_are_measured_image_by_image(measured):
         clean = (model(x).argmax(1) == y).numpy()
     np.testing.assert_array_equal(values(table, "pgd", 0.0), clean)
     assert (values(table, "pgd", 4.0) <= clean).all()
+    few = values(table, "ensemble", 4.0)
+    assert len(few) == SMOKE.ensemble_images and (few <= values(table, "pgd", 4.0)[: len(few)]).all()
 
 
 def test_the_other_image_does_not_depend_on_batches(measured, monkeypatch):

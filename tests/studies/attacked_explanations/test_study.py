@@ -186,13 +186,6 @@ def test_tables_are_means_over_seeds_and_images(several):
     assert tables.removal(table).shape == (4, 2 * 4)
 
 
-def test_warnings_are_told_once():
-    told = pd.concat([rows("standard", 0, "gradient/warning: the gradient is zero", 4, torch.ones(1))] * 2)
-    found = tables.warnings(told)
-    assert found.to_numpy().tolist() == [["standard", 0, "4", "gradient", "the gradient is zero"]]
-    assert len(tables.parsed(told)) == 0
-
-
 @pytest.mark.parametrize(
     ("changes", "message"),
     [

@@ -107,6 +107,8 @@ def test_what_is_measured_is_what_the_kernels_say(measured, digits):
     assert wide["plain", 0.12].tolist() == (~fooled).float().tolist()
     for eps in (0.12, 0.16):
         assert (wide["strong", eps] <= wide["plain", eps]).all()
+        few = wide["ensemble", eps]
+        assert len(few) == SMOKE.ensemble_images and (few.to_numpy() <= wide["strong", eps].to_numpy()[: len(few)]).all()
         holds = wide["d2", eps] >= wide["bound", eps] - 1e-4
         assert holds[wide["applies", eps] == 1].all()
     assert (wide["kept/l1", 0.2] == 1).all() and (wide["kept/topk", 0.2] == 1).all()
@@ -153,6 +155,9 @@ def synthetic(p, *, gain=0.3, fall=0.0, violated=False, clean=0.96, base=BASE):
             for eps in p.eps_grid:
                 put(arm, seed, "plain", eps, draw < base[arm])
                 put(arm, seed, "strong", eps, draw < base[arm] - (fall if arm == "int2" and eps > p.eps else 0))
+                if eps in p.ensemble_eps:
+                    left = draw < base[arm] - (fall if arm == "int2" and eps > p.eps else 0)
+                    put(arm, seed, "ensemble", eps, left[: p.ensemble_images])
                 put(arm, seed, "d2", eps, np.full(p.images, 1.0 if not violated else 0.4))
                 put(arm, seed, "bound", eps, np.full(p.images, 0.5))
                 put(arm, seed, "applies", eps, np.ones(p.images))
@@ -218,6 +223,7 @@ def test_gains_that_are_there_are_supported():
     assert found["tau-released/int2/over-adv"].kind == "primary"
     assert found["beyond/int2/over-adv"].n == "200 images, 3 seeds" and "1 seed" in found["beyond/int2/over-trades"].n
     assert found["tau-l1/int2/over-adv"].n == "100 images, 3 seeds" and found["tau-ig/int2/over-adv"].n == "40 images, 3 seeds"
+    assert found["overstated-ensemble/int2"].verdict == "contradicted" and "60 images" in found["overstated-ensemble/int2"].n
     assert found["overstated/int2"].verdict == "contradicted" and found["tight/int2"].verdict == "negligible"
 
 
@@ -258,6 +264,7 @@ def test_a_gain_that_restarts_take_away_is_told_apart():
     assert found["beyond/int2/over-adv"].verdict == "supported"
     assert found["beyond-restarts/int2/over-adv"].verdict == "contradicted"
     assert found["inside/int2/over-adv"].verdict == "supported" and found["overstated/int2"].verdict == "supported"
+    assert found["overstated-ensemble/int2"].verdict == "supported"
 
 
 @pytest.mark.parametrize(

@@ -173,6 +173,8 @@ def test_a_measurement_is_what_a_slow_twin_measures(home):
         np.testing.assert_array_equal(cubes.values["sat-std-gradient", "transfer", eps][0], held.numpy())
     strong, weak = (cubes.values["sat-std-gradient", m, 2.0][0, :8] for m in ("strong", "pgd"))
     assert (strong <= weak).all()
+    few = cubes.values["sat-std-gradient", "ensemble", 2.0][0]
+    assert len(few) == p.ensemble_images and (few <= strong[: len(few)]).all()
     s = maps.directions(plan.teacher(p, "std", 0), x, y, kind="gradient")
     z = x.clone().requires_grad_()
     (gradient,) = torch.autograd.grad(F.cross_entropy(model(z), y, reduction="sum"), z)
@@ -232,6 +234,7 @@ def table_of(levels: dict[str, float], seed: int = 0, spread: float = 0.0, clean
             found += [rows(arm, s, measure, e, u < p) for e in grid]
         for measure, e in itertools.product(("strong", "transfer"), P.strong_eps):
             found.append(rows(arm, s, measure, e, (u < p - 0.01)[: P.strong_images]))
+        found += [rows(arm, s, "ensemble", e, (u < p - 0.01)[: P.ensemble_images]) for e in P.strong_eps]
         if plan.parsed(arm, P.mix_maps).mix == "sat":
             found += [rows(arm, s, m, 0, v + 0 * u) for m, v in (("cosine", 0.1 + 0.01 * u), ("cosine-another", 0.0))]
     for arm, seconds in {

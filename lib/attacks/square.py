@@ -1,0 +1,109 @@
+"""Square: a random search that asks the network for its logits and for no gradient (Andriushchenko et al. 2020,
+arXiv:1912.00049, algorithms 1 and 2, L-infinity).
+
+The start has stripes of a column's width, each channel of each column at +-eps. Each query then moves one square of side s by
++-2 eps a channel, projected on ball and box, and keeps it where the margin grows. The area s^2 falls as the queries go by.
+"""
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+
+from lib.attacks.losses import margin
+from lib.attacks.pool import Outcome, Pool, Subject, keyed_uniform
+from lib.attacks.steps import AttackResult, check_input, check_result, fooled, judged, per_row, wide
+from lib.data.checks import Labels
+from lib.networks import contract, hooks
+
+SHARE = 0.8  # p of the first squares, as in AutoAttack (arXiv:2003.01690)
+# of 10,000 queries, those after which the share is halved (arXiv:1912.00049, sec. 5)
+HALVED = (10, 50, 200, 500, 1000, 2000, 4000, 6000, 8000)
+LARGEST = 2**20  # more queries than this have no keyed numbers of their own
+
+
+def share(query: int, queries: int, first: float = SHARE) -> float:
+    """The share p of an image's pixels that a square has at a query of 0 to `queries`: halved at HALVED, rescaled."""
+    return first / 2 ** sum(query * 10_000 // queries > at for at in HALVED)
+
+
+def side(query: int, queries: int, height: int, width: int, first: float = SHARE) -> int:
+    """The side of a square of that share, rounded, in pixels: 1 at least, and no longer than the image is high or wide."""
+    return max(1, min(height, width, round((share(query, queries, first) * height * width) ** 0.5)))
+
+
+def search(
+    subject: Subject, rows: Int[Tensor, " k"], eps: float, queries: int, seed: int, keep: Tensor | None = None
+) -> Outcome:
+    """Square over `rows` of the subject, `queries` forward passes each at most; `spent` counts them.
+
+    For use inside `hooks.frozen`. `keep` (k, C, H, W) takes the fooling image of each row, else the best that it met.
+    """
+    x, device = wide(subject.x), subject.x.device
+    _, channels, height, width = x.shape
+    broken = torch.zeros(len(rows), dtype=torch.bool, device=device)
+    reached = torch.full((len(rows),), -torch.inf, dtype=x.dtype, device=device)
+    sides = torch.tensor([side(i, queries, height, width) for i in range(queries)], device=device)
+    down, across = torch.arange(height, device=device)[:, None], torch.arange(width, device=device)
+    spent = 0
+
+    def begin(fresh: Tensor) -> dict[str, Tensor]:
+        drawn = keyed_uniform(seed, rows[fresh], torch.zeros_like(fresh), channels * width)
+        stripes = (2.0 * (drawn < 0.5) - 1).view(-1, channels, 1, width).to(x)
+        z = (x[rows[fresh]] + eps * stripes).clamp(0, 1)
+        return {"x_adv": z, "best": z}
+
+    pool = Pool(len(rows), subject.batch_size, begin, device)
+    with torch.no_grad():
+        while pool.filled():
+            slot, x_adv, y = pool.slot, pool["x_adv"], subject.y[rows[pool.slot]]
+            logits = subject.logits(x_adv)
+            if spent == 0:
+                contract.check_logits(subject.model, logits)
+            spent += len(slot)
+            now, value = fooled(logits, y), margin(logits, y).to(x)
+            if now.any():
+                check_result(x[rows[slot[now]]], x_adv[now].to(subject.x), eps, subject.norm)
+                broken[slot[now]] = True
+            better = now | (value > reached[slot]) | (pool.age == 0)
+            reached[slot] = torch.where(better, value, reached[slot])
+            pool["best"] = torch.where(per_row(better, x_adv), x_adv, pool["best"])
+            if keep is not None:
+                keep[slot] = pool["best"]
+            pool.keep(~now & (pool.age + 1 < queries))
+            if len(pool.slot):
+                origin, s = x[rows[pool.slot]], sides[pool.age]
+                drawn = keyed_uniform(seed, rows[pool.slot], pool.age, 2 + channels)
+                top, left = ((drawn[:, i] * (n - s + 1)).long() for i, n in ((0, height), (1, width)))
+                s, top, left = (per_row(t, origin) for t in (s, top, left))
+                inside = (down >= top) & (down < top + s) & (across >= left) & (across < left + s)
+                colour = (2.0 * (drawn[:, 2:] < 0.5) - 1)[:, :, None, None].to(x)
+                moved = pool["best"] + 2 * eps * colour * inside
+                pool["x_adv"] = (origin + (moved - origin).clamp(-eps, eps)).clamp(0, 1)
+    return Outcome(broken, reached, spent)
+
+
+def square_attack(
+    model: nn.Module,
+    x: Float[Tensor, "n c h w"],
+    y: Labels,
+    *,
+    eps: float,
+    queries: int = 5000,
+    batch_size: int = 128,
+    generator: torch.Generator | None = None,
+) -> AttackResult:
+    """Square within L-infinity, away from the classes y; see the module's docstring.
+
+    A row is done when a query fools it; else its image is the one of the largest margin. Cost: `queries` forward passes a row
+    at most (5,000, as in AutoAttack), and one to judge. Random numbers are keyed by (`generator`'s seed, row, query), so that
+    `batch_size` changes nothing. Raises ValueError for bad input, RuntimeError where the result breaks its own bounds.
+    """
+    x, y = check_input(x, y, eps, "linf")
+    if not 1 <= queries <= LARGEST or batch_size < 1:
+        raise ValueError(f"queries={queries}, batch_size={batch_size}: from 1 to {LARGEST} queries, 1 image at least at once")
+    seed = (generator or torch.Generator().manual_seed(0)).initial_seed()
+    subject, rows = Subject(model, x.detach(), y, "linf", batch_size), torch.arange(len(x), device=x.device)
+    keep = wide(subject.x).clone()
+    with hooks.frozen(model):
+        search(subject, rows, eps, queries, seed, keep)
+        return judged(model, subject.x, keep.to(subject.x), y, eps, "linf", margin, False, ())

@@ -1,0 +1,174 @@
+import pytest
+import torch
+from torch import nn
+
+from lib.attacks import losses, pool, square
+from lib.networks import hooks
+from tests.conftest import Breaks, same_state, state_of, toy
+
+MASK = 2**64 - 1
+
+
+def splitmix(z):
+    """SplitMix64's finaliser on Python's integers."""
+    z = (z + 0x9E3779B97F4A7C15) & MASK
+    z = ((z ^ (z >> 30)) * 0xBF58476D1CE4E5B9) & MASK
+    z = ((z ^ (z >> 27)) * 0x94D049BB133111EB) & MASK
+    return z ^ (z >> 31)
+
+
+def uniform(seed, row, count, draw):
+    mixed = splitmix(splitmix(splitmix(splitmix(seed) + row) + count) + draw)
+    return (mixed >> 11) / 2**53
+
+
+def twin(model, x, y, row, eps, queries, seed):
+    """Algorithms 1 and 2 for one image (C, H, W), pixel by pixel: the image, whether it fools."""
+    channels, height, width = x.shape
+    image = x.clone()
+    for c in range(channels):
+        for w in range(width):
+            sign = 1 if uniform(seed, row, 0, c * width + w) < 0.5 else -1
+            image[c, :, w] = (x[c, :, w] + sign * eps).clamp(0, 1)
+    best, margin = image, losses.margin(model(image[None]), y[None]).item()
+    for i in range(queries):
+        if model(best[None]).argmax(1) != y:
+            return best, True
+        if i == 0:
+            continue
+        s = square.side(i, queries, height, width)
+        top, left = int(uniform(seed, row, i, 0) * (height - s + 1)), int(uniform(seed, row, i, 1) * (width - s + 1))
+        new = best.clone()
+        for c in range(channels):
+            sign = 1 if uniform(seed, row, i, 2 + c) < 0.5 else -1
+            for h in range(top, top + s):
+                for w in range(left, left + s):
+                    moved = min(max(best[c, h, w] + 2 * eps * sign, x[c, h, w] - eps), x[c, h, w] + eps)
+                    new[c, h, w] = min(max(moved, 0), 1)
+        value = losses.margin(model(new[None]), y[None]).item()
+        if value > margin:
+            best, margin = new, value
+    return best, bool(model(best[None]).argmax(1) != y)
+
+
+@pytest.fixture
+def data():
+    generator = torch.Generator().manual_seed(5)
+    x = torch.rand(10, 3, 8, 8, dtype=torch.float64, generator=generator)
+    return x, toy()(x).argmax(1)
+
+
+def test_the_schedule_is_the_published_one():
+    found = [square.share(i, 10_000) for i in (0, 10, 11, 50, 51, 200, 201, 500, 501, 1000, 1001, 2000, 2001)]
+    assert found == [0.8, 0.8, 0.4, 0.4, 0.2, 0.2, 0.1, 0.1, 0.05, 0.05, 0.025, 0.025, 0.0125]
+    assert [square.share(i, 10_000) for i in (4000, 4001, 6001, 8001, 9999)] == [0.8 / 2**k for k in (6, 7, 8, 9, 9)]
+    assert square.share(5, 5000) == 0.8 and square.share(6, 5000) == 0.4  # rescaled to fewer queries
+    assert [square.side(0, 100, 28, 28), square.side(99, 100, 28, 28)] == [25, 1]
+    assert square.side(0, 100, 8, 200) == 8  # no longer than the image is high
+
+
+def test_the_schedule_is_that_of_torchattacks():
+    import torchattacks
+
+    for queries in (100, 5000, 10_000):
+        theirs = torchattacks.Square(toy(), n_queries=queries)
+        for i in range(0, queries, 7):
+            assert square.share(i, queries) == pytest.approx(theirs.p_selection(i))
+
+
+def test_random_numbers_are_keyed():
+    rows, counts = torch.tensor([0, 3, 250]), torch.tensor([5, 0, 4999])
+    found = pool.keyed_uniform(7, rows, counts, 4)
+    for i in range(3):
+        assert found[i].tolist() == [uniform(7, int(rows[i]), int(counts[i]), d) for d in range(4)]
+    many = pool.keyed_uniform(1, torch.arange(400), torch.zeros(400, dtype=torch.long), 50)
+    assert many.min() >= 0 and many.max() < 1 and abs(many.mean() - 0.5) < 0.01 and abs(many.var() - 1 / 12) < 0.003
+    assert abs(torch.corrcoef(many.T[:20]).triu(1)).max() < 0.2 and abs(torch.corrcoef(many[:20]).triu(1)).max() < 0.6
+
+
+@pytest.mark.parametrize("batch_size", [3, 128])
+def test_equals_the_twin_at_any_batch_size(model, data, batch_size):
+    x, y = data
+    subject, rows, keep = pool.Subject(model, x, y, "linf", batch_size), torch.arange(len(x)).flip(0), x.clone()
+    with hooks.frozen(model):
+        run = square.search(subject, rows, 0.012, 40, 3, keep)
+    for at, i in enumerate(rows.tolist()):
+        expected, fooled = twin(model, x[i], y[i], i, 0.012, 40, 3)
+        assert torch.allclose(keep[at], expected, rtol=0, atol=1e-12), i
+        assert bool(run.broken[at]) == fooled
+    assert 0 < run.broken.sum() < len(x)
+
+
+def test_results_keep_their_bounds(model, data):
+    x, y = data
+    found = square.square_attack(model, x, y, eps=0.03, queries=60)
+    assert (found.x_adv - x).abs().amax() <= 0.03 * (1 + 1e-9) and found.x_adv.amin() >= 0 and found.x_adv.amax() <= 1
+    assert torch.equal(found.success, model(found.x_adv).argmax(1) != y) and found.success.any()
+    more = square.square_attack(model, x, y, eps=0.03, queries=60, generator=torch.Generator().manual_seed(1))
+    assert not torch.equal(more.x_adv, found.x_adv)
+
+
+def test_queries_are_counted_and_need_no_gradient(data):
+    x, _ = data
+    seen = []
+
+    class Far(nn.Module):
+        def forward(self, x):
+            assert not torch.is_grad_enabled()
+            seen.append(len(x))
+            return torch.stack([100 + x.mean((1, 2, 3)), x.mean((1, 2, 3)) * 0], 1)
+
+    far, y = Far(), torch.zeros(len(x), dtype=torch.long)
+    with hooks.frozen(far):
+        run = square.search(pool.Subject(far, x, y, "linf", 4), torch.arange(len(x)), 0.1, 17, 0)
+    assert run.spent == 17 * len(x) == sum(seen) and not run.broken.any()
+
+
+def test_as_strong_as_torchattacks(data):
+    """Random searches of the same budget from different random numbers fool about as many."""
+    import torchattacks
+
+    generator = torch.Generator().manual_seed(6)
+    x = torch.rand(120, 3, 8, 8, generator=generator)
+    net = toy().float()
+    y = net(x).argmax(1)
+    theirs = torchattacks.Square(net, eps=0.006, n_queries=100, seed=0)
+    expected = (net(theirs(x, y)).argmax(1) != y).float().mean()
+    ours = square.square_attack(net, x, y, eps=0.006, queries=100).success.float().mean()
+    assert 0.1 < expected < 0.9 and abs(ours - expected) < 0.08
+
+
+def test_one_logit_falls_as_two_do(data):
+    x, _ = data
+    net = toy()
+
+    class OneLogit(nn.Module):
+        def forward(self, x):
+            return net(x)[:, 0] - net(x)[:, 1]
+
+    class TwoLogits(nn.Module):
+        def forward(self, x):
+            z = net(x)[:, 0] - net(x)[:, 1]
+            return torch.stack([-z / 2, z / 2], 1)
+
+    y = TwoLogits()(x).argmax(1)
+    one, two = (square.square_attack(m, x, y, eps=0.02, queries=30) for m in (OneLogit(), TwoLogits()))
+    assert torch.equal(one.x_adv, two.x_adv) and one.success.any()
+
+
+def test_leaves_the_model_as_it_was(model, data):
+    x, y = data
+    for net in (model.train(), Breaks(model).train()):
+        before = state_of(net)
+        if isinstance(net, Breaks):
+            with pytest.raises(RuntimeError, match="forced"):
+                square.square_attack(net, x, y, eps=0.1, queries=3)
+        else:
+            square.square_attack(net, x, y, eps=0.1, queries=3)
+        assert same_state(before, state_of(net))
+
+
+@pytest.mark.parametrize("wrong", [{"queries": 0}, {"queries": 2**21}, {"batch_size": 0}])
+def test_bad_options_say_what_to_do(model, data, wrong):
+    with pytest.raises(ValueError, match="queries, 1 image at least"):
+        square.square_attack(model, *data, eps=0.1, **wrong)
