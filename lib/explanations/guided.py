@@ -33,7 +33,7 @@ class _Guided(TorchFunctionMode):
 
     def __init__(self, model: nn.Module) -> None:
         super().__init__()
-        self.seen, self.guiding = 0, True
+        self.seen, self.guiding, self.gating = 0, True, False
         self.running: list[str] = []
         self._own = {id(p) for p in model.parameters()}
         self._made: dict[int, weakref.ref[Tensor]] = {}  # by identity: what operations that were seen have put out
@@ -43,6 +43,8 @@ class _Guided(TorchFunctionMode):
     ) -> Any:
         kwargs = kwargs or {}
         name = func.__name__.partition(".")[0]
+        if self.gating:  # what the rule itself computes
+            return func(*args, **kwargs)
         if name == "__get__":  # shapes and the like
             return self.remember(func(*args, **kwargs))
         if func is torch.autograd.grad and all(t.requires_grad for given in args for t in tensors(given)):
@@ -67,7 +69,13 @@ class _Guided(TorchFunctionMode):
             return torch.autograd.grad(*edges, **kwargs)
 
     def _gate(self, gradient: Tensor) -> Tensor:
-        return gradient.clamp_min(0) if self.guiding else gradient
+        if not self.guiding:
+            return gradient
+        self.gating = True
+        try:
+            return gradient.clamp_min(0)
+        finally:
+            self.gating = False
 
     def remember(self, found: Any) -> Any:
         for t in tensors(found):
