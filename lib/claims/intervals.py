@@ -197,5 +197,15 @@ def over(values: np.ndarray) -> Statistic:
     return statistic
 
 
+def over_pairs(values: np.ndarray) -> Statistic:
+    """The mean over all pairs of images, from an array (seed, image) of each image's mean over its pairs with the others.
+
+    An image stands in many pairs, so that a mean over pairs varies more than its images' means r_i would, if they were
+    independent: to first order as the mean of 2 r_i - r, r the mean over all (Hoeffding 1948, for a U-statistic of two
+    arguments). The value is that of the pairs.
+    """
+    return over(2 * values - np.nanmean(values, axis=1, keepdims=True, dtype=np.float64))
+
+
 def minus(a: Statistic, b: Statistic) -> Statistic:
     return lambda i, s: a(i, s) - b(i, s)

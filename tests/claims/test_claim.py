@@ -46,6 +46,22 @@ def test_over_seeds_alone_it_is_students_t():
     assert (found.low, found.high) == pytest.approx((t.low, t.high), rel=1e-9)
 
 
+def test_a_mean_over_pairs_varies_more_than_its_images_means_would():
+    """g(i, j) = u_i + u_j + noise: the mean over pairs is twice that of u, so that its standard error is twice theirs."""
+    rng = np.random.default_rng(0)
+    found, said = [], []
+    for _ in range(150):
+        u, noise = rng.standard_normal(40), 0.1 * rng.standard_normal((40, 40))
+        pairs = u[:, None] + u[None, :] + (noise + noise.T) / 2
+        np.fill_diagonal(pairs, 0)
+        means = pairs.sum(1, keepdims=True).T / 39
+        got = intervals.interval(intervals.over_pairs(means), images=40, seeds=1, draws=200)
+        assert got.value == pytest.approx(pairs.sum() / (40 * 39))
+        found.append(got.value)
+        said.append((got.high - got.low) / 2 / 2.02)
+    assert np.mean(said) == pytest.approx(np.std(found), rel=0.12) == pytest.approx(2 / np.sqrt(40), rel=0.12)
+
+
 def test_people_with_several_pictures_are_drawn_as_people():
     """Two pictures of a person that are alike are no two people: the interval is that of the people's means."""
     people = np.random.default_rng(2).normal(size=40)

@@ -21,7 +21,7 @@ import pandas as pd
 from lib.claims import measures
 from lib.claims.claim import Claim, Kind, Rule
 from lib.claims.court import OURS, Court, noted
-from lib.claims.intervals import Statistic, minus, parts, together
+from lib.claims.intervals import Statistic, minus, over_pairs, parts, together
 from lib.studies.at_cnn.plan import EDGES, Parameters, attacked, label, seeds_of
 from lib.studies.at_cnn.statistics import Cubes, robustness, shape_bias, underfit_seeds
 
@@ -200,13 +200,14 @@ def _contours(cubes: Cubes, arm: str, rival: Rival, p: Parameters) -> Iterator[R
             rival.source("claim (a); the measure is ours"),
             measure,
         )
-    own, other = (minus(of("smoothgrad/edges"), of("smoothgrad/edges-other")) for of in (mine, theirs))
+    mine_other, theirs_other = (over_pairs(cubes.values[a, "smoothgrad/edges-other", 0.0]) for a in (arm, rival.arm))
+    own, other = minus(mine("smoothgrad/edges"), mine_other), minus(theirs("smoothgrad/edges"), theirs_other)
     yield Row(
         "own-edges",
         "control",
         f"SmoothGrad's map of {name} prefers the edges of its own image to those of another more than that of {rival.name}",
         minus(own, other),
-        f"rank correlation with own edges - with the next image's, adversarial - {rival.arm}",
+        f"rank correlation with own edges - with other images', adversarial - {rival.arm}",
         OURS,
         "correlation",
         note="what is gained is about the image, not about where objects usually lie",

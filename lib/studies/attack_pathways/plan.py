@@ -28,6 +28,8 @@ from lib.training.config import TrainConfig
 TITLE = "Attack pathways"
 ATTACKS = ("pgd", "fgsm", "noise")
 NAMES = {name: by_name.find(f"{name}-l2").label for name in ATTACKS}
+OWN = ("original", "target")  # groups of neurons that one class alone uses
+AMONG = {group: f"among_{group}" for group in OWN}  # columns: an image's influence between them, from the layer below
 GRAPH = "graph"  # in the place of an attack: the row that holds a graph
 SHOWN = ("pgd", "fgsm")  # attacks of the graphs
 PHOTOGRAPHS = "photographs"  # in the place of an architecture: a published network, and the embedded photographs

@@ -186,7 +186,10 @@ def test_maps_are_measured_image_by_image(measured):
     z = x.clone().requires_grad_()
     (gradient,) = torch.autograd.grad(torch.nn.functional.cross_entropy(model(z), y, reduction="sum"), z)
     magnitude = gradient.abs().sum(1)
-    others = [appearance.edge_agreement(magnitude[i : i + 1], x[i - 1 : i or None])[0] for i in ids]
+    others = []
+    for i in ids:  # its map with the others' edges, and their maps with its own
+        agreements = [appearance.edge_agreement(magnitude[a, None], x[b, None]) for j in ids if j != i for a, b in ((i, j), (j, i))]
+        others.append(torch.cat(agreements).nanmean())
     for name, expected in {
         "gradient/edges": appearance.edge_agreement(magnitude, x),
         "gradient/edges-other": torch.stack(others),
