@@ -47,6 +47,8 @@ class Pair(NamedTuple):
 class Parameters(parameters.Trained):
     """What the study varies; the defaults are the laptop profile."""
 
+    # top neurons of a narrow layer are few, and one more or less is a third of a group: more networks make up for it
+    seeds: Annotated[int, Field(ge=1, description="networks trained for each architecture")] = 5
     layers: Annotated[
         tuple[str, ...], Field(description="convolutional layers by name, in order; none: the blocks of the network")
     ] = ()
