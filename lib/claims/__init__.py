@@ -30,6 +30,7 @@ __all__ = [
     "moderate",
     "noted",
     "over",
+    "over_pairs",
     "parts",
     "prior",
     "table",

@@ -59,6 +59,7 @@ class Parts:
     measure: Measure
     n: str
     exact: tuple[float, float] | None = None
+    unit: str = "images"
 
     @property
     def finite(self) -> bool:
@@ -111,8 +112,9 @@ def parts(
     """The statistic and its uncertainties; see the module's docstring.
 
     `statistic(image_index, seed_index)` computes the value from the images and seeds that it is given (integer arrays; an
-    image may occur more than once). `units` (images,) says which images stand and fall together (pictures of one person),
-    called `unit`. `extreme`: a minimum or maximum over a grid. Raises ValueError for fewer than two units or no seed.
+    image may occur more than once). `units` (images,) says which images stand and fall together (pictures of one person);
+    what is resampled is called `unit`. `extreme`: a minimum or maximum over a grid. Raises ValueError for fewer than two units
+    or no seed.
     """
     groups = None if units is None else [np.flatnonzero(units == u) for u in np.unique(units)]
     count = images if groups is None else len(groups)
@@ -140,9 +142,9 @@ def parts(
     variance = 0.0
     if seeds > 1:
         variance = float(np.var(of.out([statistic(every_image, np.array([s])) for s in every_seed], count), ddof=1))
-    n = f"{images} images" if groups is None else f"{images} images of {count} {unit}"
+    n = f"{images} {unit}" if groups is None else f"{images} images of {count} {unit}"
     n += f", {seeds} seed{'s' if seeds > 1 else ' (spread over seeds unknown)'}"
-    return Parts(value, centre, below, above, variance, seeds, count, of, n, exact)
+    return Parts(value, centre, below, above, variance, seeds, count, of, n, exact, unit)
 
 
 def interval(statistic: Statistic, *, images: int, seeds: int, draws: int = 500) -> Interval:

@@ -56,12 +56,14 @@ def mosaics(
         found = (data.labels == c).nonzero()[:, 0].numpy()
         if len(found) < 2:
             shows = f"{len(found) or 'no'} image{'' if len(found) else 's'}"
-            raise ValueError(f"{data.name} ({data.split}) shows {shows} of class {data.classes[c]!r}, 2 are needed; choose another pair")
+            raise ValueError(
+                f"{data.name} ({data.split}) shows {shows} of class {data.classes[c]!r}, 2 are needed; choose another pair"
+            )
         deal = len(found) // 2  # mosaics in which every image is once
         if n > deal and not again:
             raise ValueError(
-                f"{n} mosaics need {2 * n} images of class {data.classes[c]!r}, and {data.name} ({data.split}) has {len(found)}: "
-                f"ask for {deal} at most, or let images appear again"
+                f"{n} mosaics need {2 * n} images of class {data.classes[c]!r}, and {data.name} ({data.split}) has "
+                f"{len(found)}: ask for {deal} at most, or let images appear again"
             )
         dealt = np.concatenate([rng.permutation(found)[: 2 * deal] for _ in range(-(-n // deal))])
         images = data.images[torch.from_numpy(dealt[: 2 * n])]

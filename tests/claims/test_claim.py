@@ -97,6 +97,28 @@ def test_intervals_stay_within_their_range(name, difference):
     assert intervals.interval(intervals.over(values), images=12, seeds=3).high > of.high  # what the scale is for
 
 
+@pytest.mark.parametrize(("name", "difference"), [("share", False), ("correlation", True)])
+def test_shares_that_are_no_counts_stay_where_they_are(name, difference):
+    """Of few pairs, a share of .999 is no count of pairs: half a pair is far more than it is away from the end."""
+    of = measures.measure(name, difference=difference)
+    values = of.low + (of.high - of.low) * np.array([0.3, 0.97, 0.999, 1.0, 0.0])
+    back = of.back(of.out(values, 8))
+    np.testing.assert_allclose(back[:3], values[:3])
+    assert back[2] < back[3] < of.high and of.low < back[4] < values[0]  # and what is at an end lies beyond all others
+    counts = of.low + (of.high - of.low) * np.array([1.0, 0.5])
+    assert of.back(of.out(counts, 99))[0] == pytest.approx(of.high - (of.high - of.low) * 0.005)
+    assert np.isfinite(of.out([of.high - 1e-13, of.low + 1e-13], 8)).all() and np.isnan(of.out(math.nan, 8))
+
+
+def test_the_interval_of_a_continuous_share_of_few_pairs_holds_its_truth():
+    rng, truth, held = np.random.default_rng(0), 0.985, 0
+    for _ in range(300):
+        shares = 1 - rng.gamma(4, (1 - truth) / 4, (1, 11))
+        found = intervals.parts(intervals.over(shares), images=11, seeds=1, draws=200, of=measures.measure("share")).interval()
+        held += found.low <= truth <= found.high
+    assert 0.9 <= held / 300 <= 0.98  # taken as half a pair from the end, it never would: .985 is nearer
+
+
 def test_smallest_steps_along_a_grid_are_not_biased():
     """The minimum of six steps, all truly alike: resamples have smaller minima still, so a symmetric interval
     lies too low."""

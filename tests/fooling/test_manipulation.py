@@ -312,10 +312,10 @@ def test_mosaics_hold_two_of_each_class_on_opposite_diagonals(tile):
 def test_mosaics_share_no_image_unless_images_may_appear_again():
     data = shown()
     assert most(data, (0, 2)) == 3
-    images, first = mosaics(data, (0, 2), 3, seed=5)
+    images = mosaics(data, (0, 2), 3, seed=5).images
     tiles = torch.stack([images[:, 1, i, j] for i in (0, 8) for j in (0, 8)], 1)
     assert len((tiles * len(data)).round().unique()) == 12  # of six images a class, each once
-    with pytest.raises(ValueError, match="4 mosaics need 8 images of class 'a', and toy .test. has 6: ask for 3 at most"):
+    with pytest.raises(ValueError, match=r"4 mosaics need 8 images of class 'a', and toy .test. has 6: ask for 3 at most"):
         mosaics(data, (0, 2), 4)
     odd = datasets.ImageSet("odd", "test", data.images[:5], torch.tensor([0, 0, 0, 2, 2]), data.classes)
     assert most(odd, (0, 2)) == 1 and len(mosaics(odd, (0, 2), 7, again=True).images) == 7

@@ -30,7 +30,6 @@ UP = Rule("above", 0.0)
 ENOUGH, ENOUGH_UNDERFIT, MATCHED = Rule("above", 0.6), Rule("above", 0.5), Rule("within", 0.03)
 ROBUST, TEXTURE_GONE, SHAPE_KEPT = Rule("above", 0.1), Rule("below", 0.35), Rule("above", 0.9)
 STYLISED = ("texture-gone", "shape-kept")  # the gates of stylised images
-NEIGHBOURS = 4  # images in a row that are resampled together where each is compared with the next
 NO_UNDERFIT = (
     "Underfit exists in {} of {} seeds: in the others adversarial training costs no accuracy, there is nothing to stop"
 )
@@ -163,11 +162,9 @@ def _robust(court: Court, arm: str) -> None:
 
 def _against(court: Court, arm: str, rival: Rival) -> None:
     """What the paper says of an adversarial arm, beside a rival."""
-    mapped = court.cubes.images("alignment")
-    paired = court.within("", units=np.arange(mapped) // NEIGHBOURS, unit=f"rows of {NEIGHBOURS}")
     for over, part in (("alignment", _contours), ("clean", _stylised), ("clean", _saturated), ("clean", _shuffled)):
         for row in part(court.cubes, arm, rival, court.p):
-            (paired if row.id == "own-edges" else court).add(
+            court.add(
                 row.id,
                 row.kind,
                 row.statement,

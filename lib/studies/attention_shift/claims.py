@@ -381,6 +381,7 @@ def _architectures(court: Court, table: pd.DataFrame) -> None:
             least_of_others(vid),
             f"VID (standard deviation over eps of MOD): {smaller}",
             f"{SOURCE}, claim 5",
+            measure="VID",
             grid=True,
             note=note,
         ),

@@ -134,7 +134,9 @@ class Parameters(parameters.OnImages):
     images: Annotated[int, Field(ge=8, description="test images whose maps are measured")] = 160
     decision_images: Annotated[int | None, Field(ge=8, description="test images of accuracy and decisions; None: all")] = 500
     train_probe: Annotated[int, Field(ge=8, description="training images that are evaluated too")] = 100
-    mosaic_images: Annotated[int, Field(ge=8, description="test mosaics, and no more than have each image once; the paper: 200")] = 50
+    mosaic_images: Annotated[
+        int, Field(ge=8, description="test mosaics, and no more than have each image once; the paper: 200")
+    ] = 50
     costly_images: Annotated[int, Field(ge=4, description="test images of SmoothGrad and integrated gradients")] = 40
     smooth_n: Annotated[int, Field(ge=1, description="noisy copies in SmoothGrad")] = 8
     ig_steps: Annotated[int, Field(ge=1, description="points of integrated gradients")] = 8
