@@ -3,7 +3,7 @@
 from lib.claims.claim import COLUMNS, Claim, Rule, table, tally
 from lib.claims.court import OURS, OURS_ALONE, Court, Gate, noted
 from lib.claims.cubes import Cubes
-from lib.claims.intervals import Interval, Parts, interval, minus, over, parts, together
+from lib.claims.intervals import Interval, Parts, interval, minus, over, over_pairs, parts, together
 from lib.claims.many import adjusted, holm
 from lib.claims.measures import MEASURES, Measure, measure
 from lib.claims.moderation import Moderated, moderate, prior
@@ -30,6 +30,7 @@ __all__ = [
     "moderate",
     "noted",
     "over",
+    "over_pairs",
     "parts",
     "prior",
     "table",

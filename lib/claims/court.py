@@ -95,7 +95,8 @@ class Stated:
 
 
 def settled_by(found: Parts, seen: Moderated | None, rule: Rule) -> str:
-    """What would settle an inconclusive claim if its value stays: training runs or images, from the parts of its variance."""
+    """What would settle an inconclusive claim if its value stays: training runs, or images (people, pairs: the unit that is
+    resampled), from the parts of its variance."""
     edges = [rule.threshold] if rule.kind != "within" else [-rule.threshold, rule.threshold]
     gap = min(abs(float(found.measure.out(e, found.units)) - found.centre) for e in edges)
     seen = seen or found.own
@@ -112,7 +113,7 @@ def settled_by(found: Parts, seen: Moderated | None, rule: Rule) -> str:
                 break
     count = math.ceil(found.units * images / (gap**2 - runs)) if gap**2 > runs else math.inf
     if found.units < count <= MOST_IMAGES:
-        told.append(f"{count} images")
+        told.append(f"{count} {found.unit}")
     return f"would be settled by about {' or '.join(told)} if the value stays" if told else ""
 
 
@@ -180,6 +181,7 @@ class Court:
         note: str = "",
         unknown: str = "",
         n: str = "",
+        unit: str = "",
     ) -> None:
         """State a claim: `compute` is its statistic, `statistic` says in words what it is.
 
@@ -187,8 +189,8 @@ class Court:
         otherwise. It is resampled `over` the images of a measure (or so many images), and the training runs that all `arms`
         have (or `seeds`). Its variance over runs is moderated by that of the claims of the same `pool`, by default those whose
         id begins alike. `extreme`: the statistic is a minimum or maximum over a grid. `trained=False`: it speaks of these
-        networks alone, or of any. `n` says in other words what it rests on; `gates` are those that it must pass, beyond the
-        court's.
+        networks alone, or of any. `n` says in other words what it rests on, `unit` what is resampled where it is not images;
+        `gates` are those that it must pass, beyond the court's.
 
         Raises ValueError where neither the claim nor the court says what is resampled, for an unknown gate or measure, and
         for a primary whose id is taken.
@@ -205,7 +207,8 @@ class Court:
         images = drawn if isinstance(drawn, int) else self.cubes.images(drawn)
         units = self.units if self.units is not None and len(self.units) == images else None
         of = measures.measure(measure, difference=difference)
-        options = {"draws": self.draws, "of": of, "units": units, "unit": self.unit, "extreme": extreme}
+        called = unit or (self.unit if units is not None else "images")
+        options = {"draws": self.draws, "of": of, "units": units, "unit": called, "extreme": extreme}
         found = parts(compute, images=images, seeds=count, **options)
         words = {
             "study": self.study,

@@ -59,6 +59,7 @@ class Parts:
     measure: Measure
     n: str
     exact: tuple[float, float] | None = None
+    unit: str = "images"
 
     @property
     def finite(self) -> bool:
@@ -111,8 +112,9 @@ def parts(
     """The statistic and its uncertainties; see the module's docstring.
 
     `statistic(image_index, seed_index)` computes the value from the images and seeds that it is given (integer arrays; an
-    image may occur more than once). `units` (images,) says which images stand and fall together (pictures of one person),
-    called `unit`. `extreme`: a minimum or maximum over a grid. Raises ValueError for fewer than two units or no seed.
+    image may occur more than once). `units` (images,) says which images stand and fall together (pictures of one person);
+    what is resampled is called `unit`. `extreme`: a minimum or maximum over a grid. Raises ValueError for fewer than two units
+    or no seed.
     """
     groups = None if units is None else [np.flatnonzero(units == u) for u in np.unique(units)]
     count = images if groups is None else len(groups)
@@ -140,9 +142,9 @@ def parts(
     variance = 0.0
     if seeds > 1:
         variance = float(np.var(of.out([statistic(every_image, np.array([s])) for s in every_seed], count), ddof=1))
-    n = f"{images} images" if groups is None else f"{images} images of {count} {unit}"
+    n = f"{images} {unit}" if groups is None else f"{images} images of {count} {unit}"
     n += f", {seeds} seed{'s' if seeds > 1 else ' (spread over seeds unknown)'}"
-    return Parts(value, centre, below, above, variance, seeds, count, of, n, exact)
+    return Parts(value, centre, below, above, variance, seeds, count, of, n, exact, unit)
 
 
 def interval(statistic: Statistic, *, images: int, seeds: int, draws: int = 500) -> Interval:
@@ -195,6 +197,16 @@ def over(values: np.ndarray) -> Statistic:
         return float(chosen.mean()) if len(chosen) else float("nan")
 
     return statistic
+
+
+def over_pairs(values: np.ndarray) -> Statistic:
+    """The mean over all pairs of images, from an array (seed, image) of each image's mean over its pairs with the others.
+
+    An image stands in many pairs, so that a mean over pairs varies more than its images' means r_i would, if they were
+    independent: to first order as the mean of 2 r_i - r, r the mean over all (Hoeffding 1948, for a U-statistic of two
+    arguments). The value is that of the pairs.
+    """
+    return over(2 * values - np.nanmean(values, axis=1, keepdims=True, dtype=np.float64))
 
 
 def minus(a: Statistic, b: Statistic) -> Statistic:

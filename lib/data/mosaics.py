@@ -24,13 +24,24 @@ class Mosaics(NamedTuple):
     first: Bool[Tensor, "n h w"]
 
 
-def mosaics(data: ImageSet, pair: tuple[int, int], n: int, *, tile: Tile = "native", seed: int = 0) -> Mosaics:
-    """`n` mosaics of the classes `pair`, each image drawn at random from `data`.
+def most(data: ImageSet, pair: tuple[int, int]) -> int:
+    """How many mosaics of the classes `pair` there are without an image in two of them."""
+    return min(int((data.labels == c).sum()) // 2 for c in pair)
+
+
+def mosaics(
+    data: ImageSet, pair: tuple[int, int], n: int, *, tile: Tile = "native", seed: int = 0, again: bool = False
+) -> Mosaics:
+    """`n` mosaics of the classes `pair`, drawn from `data` without replacement: no image is in two of them.
+
+    With `again` all images are dealt out once before any is dealt again, so that `n` may be any number: for training, where
+    mosaics need not be independent.
 
     `native` tiles keep their size, so that a mosaic is twice as wide as an image: for networks that end in average pooling,
     which take any size. `half` tiles are shrunk (antialiased), and mosaics have the size of an image.
 
-    Raises ValueError for a class that the data set does not have or shows no image of, for one class named twice, n < 1.
+    Raises ValueError for a class that the data set does not have or shows fewer than two images of, for one class named
+    twice, n < 1, and for more mosaics than there are images for.
     """
     if n < 1 or pair[0] == pair[1]:
         raise ValueError(f"n = {n} mosaics of the classes {pair}: at least one, of two different classes")
@@ -43,9 +54,19 @@ def mosaics(data: ImageSet, pair: tuple[int, int], n: int, *, tile: Tile = "nati
         if not 0 <= c < len(data.classes):
             raise ValueError(f"class {c} is none of the {len(data.classes)} of {data.name}: 0..{len(data.classes) - 1}")
         found = (data.labels == c).nonzero()[:, 0].numpy()
-        if not len(found):
-            raise ValueError(f"{data.name} ({data.split}) shows no image of class {data.classes[c]!r}; choose another pair")
-        images = data.images[torch.from_numpy(rng.choice(found, 2 * n))]
+        if len(found) < 2:
+            shows = f"{len(found) or 'no'} image{'' if len(found) else 's'}"
+            raise ValueError(
+                f"{data.name} ({data.split}) shows {shows} of class {data.classes[c]!r}, 2 are needed; choose another pair"
+            )
+        deal = len(found) // 2  # mosaics in which every image is once
+        if n > deal and not again:
+            raise ValueError(
+                f"{n} mosaics need {2 * n} images of class {data.classes[c]!r}, and {data.name} ({data.split}) has "
+                f"{len(found)}: ask for {deal} at most, or let images appear again"
+            )
+        dealt = np.concatenate([rng.permutation(found)[: 2 * deal] for _ in range(-(-n // deal))])
+        images = data.images[torch.from_numpy(dealt[: 2 * n])]
         if tile == "half":
             images = F.interpolate(images, scale_factor=0.5, mode="bilinear", antialias=True).clamp(0, 1)
         tiles.append(images.unflatten(0, (n, 2)))

@@ -6,7 +6,7 @@ The index of this folder, a line a name: what it is, its source, its equation. W
 * `mod`: mean observed dissimilarity, MOD. Likewise.
 * `vid_model`, `vid_image`: variation in dissimilarity, VID, in two readings. Likewise.
 * `ssim`: structural similarity, SSIM. Wang et al. 2004, doi:10.1109/TIP.2003.819861, eq. 13.
-* `spearman`, `ranks`: Spearman's rank correlation, and ranks with ties.
+* `spearman`, `spearman_of_all`, `ranks`: Spearman's rank correlation, of pairs and of every pair, and ranks with ties.
 * `kendall`: Kendall's tau-b. Kendall 1945, doi:10.1093/biomet/33.3.239.
 * `topk_iou`: intersection over union of the highest pixels.
 * `centroid`, `centroid_shift`: centres of mass, and how far they are apart.
@@ -32,6 +32,7 @@ from lib.measures.comparison import (
     psnr,
     ranks,
     spearman,
+    spearman_of_all,
     topk_iou,
     vid_image,
     vid_model,
@@ -55,6 +56,7 @@ __all__ = [
     "scatter",
     "sensitivity",
     "spearman",
+    "spearman_of_all",
     "ssim",
     "topk_iou",
     "total_variation",

@@ -97,11 +97,23 @@ def spearman(a: Float[Tensor, " n *s"], b: Float[Tensor, " n *s"]) -> Float[Tens
     or has a NaN."""
     if a.shape != b.shape:
         raise ValueError(f"maps of one shape are compared; got {tuple(a.shape)} and {tuple(b.shape)}")
-    u, v = (ranks(m.flatten(1)) for m in (a, b))
-    u, v = u - u.mean(-1, keepdim=True), v - v.mean(-1, keepdim=True)
-    scale = (u.norm(dim=-1) * v.norm(dim=-1)).clamp_min(0)
-    rho = (u * v).sum(-1) / scale
-    return torch.where(scale > 0, rho, torch.nan).to(a.dtype)
+    u, v = (_order(m) for m in (a, b))
+    return (u * v).sum(-1).to(a.dtype)
+
+
+def spearman_of_all(a: Float[Tensor, " n *s"], b: Float[Tensor, " m *s"]) -> Float[Tensor, "n m"]:
+    """Spearman's rank correlation of every map of one batch with every map of the other, (N, M); NaN as in `spearman`."""
+    if a.shape[1:] != b.shape[1:]:
+        raise ValueError(f"maps of one shape are compared; got {tuple(a.shape[1:])} and {tuple(b.shape[1:])}")
+    return (_order(a) @ _order(b).T).to(a.dtype)
+
+
+def _order(maps: Tensor) -> Tensor:
+    """The ranks of each map, centred and of length 1; NaN for a constant one."""
+    found = ranks(maps.flatten(1))
+    found = found - found.mean(-1, keepdim=True)
+    length = found.norm(dim=-1, keepdim=True)
+    return torch.where(length > 0, found / length, torch.nan)
 
 
 def kendall(a: Float[Tensor, " n *s"], b: Float[Tensor, " n *s"]) -> Float[Tensor, " n"]:

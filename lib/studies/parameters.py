@@ -1,4 +1,5 @@
-"""What the parameters of the studies have in common: of all, of those on images, of those that train networks."""
+"""What the parameters of the studies have in common: of all, of those on images, of those that train networks; and how many
+training runs an arm has."""
 
 import ast
 import re
@@ -120,6 +121,17 @@ class Trained(OnImages):
             "augment": self.augment,
         }
         return TrainConfig(**(given | changes))
+
+
+Runs = Annotated[
+    tuple[tuple[str, Annotated[int, Field(ge=1)]], ...],
+    Field(description="headline arms with another number of training runs than `seeds`, and that number"),
+]
+
+
+def runs_of(p: Any, arm: str) -> int:
+    """The training runs of an arm, from seeds 0, 1, …: as `p.runs` has it, `p.seeds` of the other headline arms, else one."""
+    return dict(p.runs).get(arm, p.seeds) if arm in p.headline else 1
 
 
 def by_architecture(p: Trained) -> list[tuple[str, int]]:

@@ -46,6 +46,22 @@ def test_over_seeds_alone_it_is_students_t():
     assert (found.low, found.high) == pytest.approx((t.low, t.high), rel=1e-9)
 
 
+def test_a_mean_over_pairs_varies_more_than_its_images_means_would():
+    """g(i, j) = u_i + u_j + noise: the mean over pairs is twice that of u, so that its standard error is twice theirs."""
+    rng = np.random.default_rng(0)
+    found, said = [], []
+    for _ in range(150):
+        u, noise = rng.standard_normal(40), 0.1 * rng.standard_normal((40, 40))
+        pairs = u[:, None] + u[None, :] + (noise + noise.T) / 2
+        np.fill_diagonal(pairs, 0)
+        means = pairs.sum(1, keepdims=True).T / 39
+        got = intervals.interval(intervals.over_pairs(means), images=40, seeds=1, draws=200)
+        assert got.value == pytest.approx(pairs.sum() / (40 * 39))
+        found.append(got.value)
+        said.append((got.high - got.low) / 2 / 2.02)
+    assert np.mean(said) == pytest.approx(np.std(found), rel=0.12) == pytest.approx(2 / np.sqrt(40), rel=0.12)
+
+
 def test_people_with_several_pictures_are_drawn_as_people():
     """Two pictures of a person that are alike are no two people: the interval is that of the people's means."""
     people = np.random.default_rng(2).normal(size=40)
@@ -79,6 +95,29 @@ def test_intervals_stay_within_their_range(name, difference):
     found = intervals.parts(intervals.over(values), images=12, seeds=3, of=of).interval()
     assert of.low < found.low < found.value < found.high < of.high
     assert intervals.interval(intervals.over(values), images=12, seeds=3).high > of.high  # what the scale is for
+
+
+@pytest.mark.parametrize(("name", "difference"), [("share", False), ("correlation", True)])
+def test_shares_that_are_no_counts_stay_where_they_are(name, difference):
+    """Of few pairs, a share of .999 is no count of pairs: half a pair is far more than it is away from the end."""
+    of = measures.measure(name, difference=difference)
+    values = of.low + (of.high - of.low) * np.array([0.3, 0.97, 0.999, 1.0, 0.0])
+    back = of.back(of.out(values, 8))
+    np.testing.assert_allclose(back[:3], values[:3])
+    assert back[2] < back[3] < of.high and of.low < back[4] < values[0]  # and what is at an end lies beyond all others
+    counts = of.low + (of.high - of.low) * np.array([1.0, 0.5])
+    assert of.back(of.out(counts, 99))[0] == pytest.approx(of.high - (of.high - of.low) * 0.005)
+    rounded = np.array([of.high - 1e-13, (of.low + of.high) / 2])  # at the end, but for rounding
+    assert of.out(rounded, 99)[0] == pytest.approx(of.out(counts, 99)[0]) and np.isnan(of.out(math.nan, 8))
+
+
+def test_the_interval_of_a_continuous_share_of_few_pairs_holds_its_truth():
+    rng, truth, held = np.random.default_rng(0), 0.985, 0
+    for _ in range(300):
+        shares = 1 - rng.gamma(4, (1 - truth) / 4, (1, 11))
+        found = intervals.parts(intervals.over(shares), images=11, seeds=1, draws=200, of=measures.measure("share")).interval()
+        held += found.low <= truth <= found.high
+    assert 0.9 <= held / 300 <= 0.98  # taken as half a pair from the end, it never would: .985 is nearer
 
 
 def test_smallest_steps_along_a_grid_are_not_biased():

@@ -138,6 +138,11 @@ def test_an_inconclusive_claim_says_what_would_settle_it():
     found = re.search(r"settled by about (\d+) images if the value stays", row.note)
     assert row.verdict == "inconclusive"
     assert int(found[1]) == math.ceil(60 * ((row.ci_high - row.value) / row.value) ** 2)  # widths fall as the root of images
+    pairs = added(Court("07", P), compute=over(wide - wide.mean() + 0.03), seeds=3, trained=True, unit="pairs")
+    assert pairs.n == "60 pairs, 3 seeds" and f"settled by about {found[1]} pairs if" in pairs.note
+    people = Court("07", P, units=np.repeat(np.arange(30), 2), unit="people")
+    row = added(people, compute=over(wide - wide.mean() + 0.03), seeds=3, trained=True, over=60)
+    assert re.search(r"settled by about \d+ people if", row.note) and "60 images of 30 people" in row.n
     runs = np.array([[0.4], [-0.2], [0.1]]) + 0.001 * rng.normal(size=(1, 60))
     row = added(Court("07", P), compute=over(runs), seeds=3, trained=True)
     assert re.search(r"settled by about \d+ training runs if", row.note) and "images" not in row.note

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from torch.nn import functional as F
 
 from lib.data import datasets
-from lib.data.mosaics import mosaics
+from lib.data.mosaics import mosaics, most
 from lib.fooling import manipulation
 from lib.measures import comparison
 
@@ -287,7 +287,7 @@ def shown(missing=None):
 @pytest.mark.parametrize("tile", ["native", "half"])
 def test_mosaics_hold_two_of_each_class_on_opposite_diagonals(tile):
     data, n = shown(), 60
-    images, first = mosaics(data, (3, 1), n, tile=tile)
+    images, first = mosaics(data, (3, 1), n, tile=tile, again=True)
     half = 8 if tile == "native" else 4
     assert images.shape == (n, 3, 2 * half, 2 * half) and first.shape == images[:, 0].shape and first.dtype == torch.bool
     assert images.min() >= 0 and images.max() <= 1
@@ -302,17 +302,30 @@ def test_mosaics_hold_two_of_each_class_on_opposite_diagonals(tile):
     torch.testing.assert_close(tiles, whole[which])  # each is one image, whole and upright
     assert len(which.sort(1).values.unique(dim=0)) > 0.7 * n  # a mosaic is drawn anew
     assert torch.equal(data.labels[which] == 3, corners)
-    for c in (1, 3):  # every image of the class is shown somewhere, and the two of a mosaic are drawn apart
+    for c in (1, 3):  # two different images of the class in each, and all are dealt out before any is dealt again
         both = which[data.labels[which] == c].view(n, 2)
-        assert torch.equal(both.unique(), (data.labels == c).nonzero()[:, 0])
-        assert 0 < (both[:, 0] == both[:, 1]).float().mean() < 0.5
+        assert (both[:, 0] != both[:, 1]).all()
+        every = (data.labels == c).nonzero()[:, 0]
+        assert all(torch.equal(deal.flatten().sort().values, every) for deal in both.split(len(every) // 2))
+
+
+def test_mosaics_share_no_image_unless_images_may_appear_again():
+    data = shown()
+    assert most(data, (0, 2)) == 3
+    images = mosaics(data, (0, 2), 3, seed=5).images
+    tiles = torch.stack([images[:, 1, i, j] for i in (0, 8) for j in (0, 8)], 1)
+    assert len((tiles * len(data)).round().unique()) == 12  # of six images a class, each once
+    with pytest.raises(ValueError, match=r"4 mosaics need 8 images of class 'a', and toy .test. has 6: ask for 3 at most"):
+        mosaics(data, (0, 2), 4)
+    odd = datasets.ImageSet("odd", "test", data.images[:5], torch.tensor([0, 0, 0, 2, 2]), data.classes)
+    assert most(odd, (0, 2)) == 1 and len(mosaics(odd, (0, 2), 7, again=True).images) == 7
 
 
 def test_mosaics_are_drawn_from_the_seed():
     data = shown()
-    a, b, c = (mosaics(data, (0, 2), 10, seed=s) for s in (3, 3, 4))
+    a, b, c = (mosaics(data, (0, 2), 3, seed=s) for s in (3, 3, 4))
     assert torch.equal(a.images, b.images) and torch.equal(a.first, b.first) and not torch.equal(a.images, c.images)
-    assert torch.equal(mosaics(data, (0, 2), 10).images, mosaics(data, (0, 2), 10, seed=0).images)
+    assert torch.equal(mosaics(data, (0, 2), 3).images, mosaics(data, (0, 2), 3, seed=0).images)
     assert mosaics(data, (0, 2), 1).images.shape == (1, 3, 16, 16)
 
 
@@ -320,7 +333,7 @@ def test_mosaics_that_cannot_be_made_are_refused():
     for data, pair, n, message in (
         (shown(), (0, 4), 2, "class 4 is none of the 4 of toy: 0..3"),
         (shown(), (-1, 1), 2, "class -1 is none"),
-        (shown(missing=2), (0, 2), 2, "toy .test. shows no image of class 'c'"),
+        (shown(missing=2), (0, 2), 2, "toy .test. shows no images of class 'c', 2 are needed"),
         (shown(), (1, 1), 2, "of two different classes"),
         (shown(), (0, 1), 0, "n = 0 mosaics"),
     ):

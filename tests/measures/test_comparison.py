@@ -59,6 +59,12 @@ def test_spearman_equals_scipy_and_is_undefined_on_constant_maps():
     assert np.allclose(comparison.spearman(a, b), expected, atol=1e-12)
     assert math.isnan(comparison.spearman(torch.zeros(1, 3, 3), b[:1, :3, :3].float()).item())
     assert comparison.spearman(b, -b).tolist() == pytest.approx([-1] * 4)
+    every = comparison.spearman_of_all(a, b[:2])
+    one_by_one = [[comparison.spearman(u[None], v[None]).item() for v in b[:2]] for u in a]
+    assert np.allclose(every, one_by_one, atol=1e-12)
+    assert comparison.spearman_of_all(torch.zeros(1, 3, 3), torch.rand(2, 3, 3)).isnan().all()
+    with pytest.raises(ValueError, match="maps of one shape"):
+        comparison.spearman_of_all(torch.rand(1, 3, 3), torch.rand(2, 4, 4))
 
 
 def test_topk_iou_by_hand():

@@ -21,7 +21,7 @@ import pandas as pd
 from lib.claims import measures
 from lib.claims.claim import Claim, Kind, Rule
 from lib.claims.court import OURS, Court, noted
-from lib.claims.intervals import Statistic, minus, parts, together
+from lib.claims.intervals import Statistic, minus, over_pairs, parts, together
 from lib.studies.at_cnn.plan import EDGES, Parameters, attacked, label, seeds_of
 from lib.studies.at_cnn.statistics import Cubes, robustness, shape_bias, underfit_seeds
 
@@ -30,7 +30,6 @@ UP = Rule("above", 0.0)
 ENOUGH, ENOUGH_UNDERFIT, MATCHED = Rule("above", 0.6), Rule("above", 0.5), Rule("within", 0.03)
 ROBUST, TEXTURE_GONE, SHAPE_KEPT = Rule("above", 0.1), Rule("below", 0.35), Rule("above", 0.9)
 STYLISED = ("texture-gone", "shape-kept")  # the gates of stylised images
-NEIGHBOURS = 4  # images in a row that are resampled together where each is compared with the next
 NO_UNDERFIT = (
     "Underfit exists in {} of {} seeds: in the others adversarial training costs no accuracy, there is nothing to stop"
 )
@@ -163,11 +162,9 @@ def _robust(court: Court, arm: str) -> None:
 
 def _against(court: Court, arm: str, rival: Rival) -> None:
     """What the paper says of an adversarial arm, beside a rival."""
-    mapped = court.cubes.images("alignment")
-    paired = court.within("", units=np.arange(mapped) // NEIGHBOURS, unit=f"rows of {NEIGHBOURS}")
     for over, part in (("alignment", _contours), ("clean", _stylised), ("clean", _saturated), ("clean", _shuffled)):
         for row in part(court.cubes, arm, rival, court.p):
-            (paired if row.id == "own-edges" else court).add(
+            court.add(
                 row.id,
                 row.kind,
                 row.statement,
@@ -200,13 +197,14 @@ def _contours(cubes: Cubes, arm: str, rival: Rival, p: Parameters) -> Iterator[R
             rival.source("claim (a); the measure is ours"),
             measure,
         )
-    own, other = (minus(of("smoothgrad/edges"), of("smoothgrad/edges-other")) for of in (mine, theirs))
+    mine_other, theirs_other = (over_pairs(cubes.values[a, "smoothgrad/edges-other", 0.0]) for a in (arm, rival.arm))
+    own, other = minus(mine("smoothgrad/edges"), mine_other), minus(theirs("smoothgrad/edges"), theirs_other)
     yield Row(
         "own-edges",
         "control",
         f"SmoothGrad's map of {name} prefers the edges of its own image to those of another more than that of {rival.name}",
         minus(own, other),
-        f"rank correlation with own edges - with the next image's, adversarial - {rival.arm}",
+        f"rank correlation with own edges - with other images', adversarial - {rival.arm}",
         OURS,
         "correlation",
         note="what is gained is about the image, not about where objects usually lie",

@@ -144,16 +144,16 @@ def settings(p: Parameters, seed: int = 0) -> by_name.Settings:
 def saliency_rows(model: Classifier, arm: str, seed: int, p: Parameters) -> list[pd.DataFrame]:
     """What the maps of every method look like: `lib.measures.appearance`, and the share inside the object."""
     part, where, found = evaluation_set(p).head(p.saliency_images), next(model.parameters()).device, []
+    magnitudes: dict[str, list[Tensor]] = {method: [] for method in METHODS}
     for ids in batches(len(part), p.size, pixels=60_000):
         x, y = part.images[ids].to(where), part.labels[ids].to(where)
-        other = part.images[(ids - 1) % len(part)].to(where)
         for method in METHODS:
             # noise is drawn anew for each batch of images, and is the same for every network
             values = by_name.raw(method, model, x, y, settings(p, int(ids[0]))).values
             shown, magnitude = appearance.sensitivity(values), values.abs().sum(1)
+            magnitudes[method].append(magnitude.cpu())
             numbers = {
                 "edges": appearance.edge_agreement(magnitude, x),
-                "edges-other": appearance.edge_agreement(magnitude, other),
                 "tv": appearance.total_variation(shown),
                 "scatter": appearance.scatter(shown),
                 "gini": appearance.gini(magnitude),
@@ -163,7 +163,18 @@ def saliency_rows(model: Classifier, arm: str, seed: int, p: Parameters) -> list
             found += [rows(arm, seed, f"{method}/{name}", 0, v, ids) for name, v in numbers.items()]
         winning = gradients.gradient(model, x, contract.predicted).values
         found.append(rows(arm, seed, "alignment", 0, appearance.alignment(x, winning), ids))
+    contours = appearance.edges(part.images[:])
+    for method, kept in magnitudes.items():
+        found.append(rows(arm, seed, f"{method}/edges-other", 0, with_others(torch.cat(kept), contours)))
     return found
+
+
+def with_others(maps: Tensor, contours: Tensor) -> Tensor:
+    """Of each image (N,), the mean rank correlation of its map with the others' contours and of the others' maps with its own
+    contours; NaN where there is no other. Their mean is that over all pairs of different images (`claims.over_pairs`)."""
+    found = comparison.spearman_of_all(maps, contours)
+    found = (found + found.T) / 2
+    return found.fill_diagonal_(torch.nan).nanmean(1)
 
 
 def measure(p: Parameters, arm: str, seed: int) -> pd.DataFrame:

@@ -8,9 +8,42 @@ import torch
 from torch import Tensor, nn
 
 from lib.claims import warned
-from lib.pathways import neurons
+from lib.pathways import influences, neurons
+from lib.pathways.graph import top_count
+from lib.pathways.neurons import Groups, Scores
 from lib.studies.attack_pathways import plan, traced
-from lib.studies.attack_pathways.plan import Pair, Parameters
+from lib.studies.attack_pathways.plan import AMONG, OWN, Pair, Parameters
+
+
+def groups_of(source: Scores, target: Scores, p: Parameters) -> dict[str, Groups]:
+    """By layer, the neurons that one class alone uses, or both, on clean images."""
+    found = {}
+    for layer, values in source.of.items():
+        k = top_count(values.shape[1], p.share, p.least, p.most)
+        own, other = (neurons.median(v) for v in (values, target.of[layer]))
+        found[layer] = neurons.groups(own, other, own[None], k)
+    return found
+
+
+def among(
+    model: nn.Module, x: Tensor, layers: tuple[str, ...], groups: dict[str, Groups], released: bool = False
+) -> dict[str, dict[str, np.ndarray]]:
+    """By layer and group (OWN): of each image, the mean influence (what is above zero of it) of the group's neurons of the
+    layer below on those of this one; NaN in the first layer and where a group is empty in either.
+
+    Cost: a forward pass of each image, and the kernel slices between these neurons.
+    """
+    shown = {n: (*groups[n].original, *groups[n].target) for n in layers}
+    first = {n: len(groups[n].original) for n in layers}
+    found = {n: {group: np.full(len(x), np.nan, np.float32) for group in OWN} for n in layers}
+    for image in range(len(x)):
+        matrices = influences.influence(model, x[image : image + 1], layers, shown, released=released)
+        for (below, above), matrix in zip(itertools.pairwise(layers), matrices, strict=True):
+            a, b = first[below], first[above]
+            for group, part in (("original", matrix[:a, :b]), ("target", matrix[a:, b:])):
+                if part.numel():
+                    found[above][group][image] = float(part.clamp_min(0).mean())
+    return found
 
 
 def measure_pair(
@@ -25,14 +58,18 @@ def measure_pair(
     """Scores of every channel of every layer on every image: a row for each (attack, strength, layer, image).
 
     Attack `source` and `target` are the clean images of either class, strength 0; `success` says whether the network decides
-    for the target class. What attacks warn of is told of `network`.
+    for the target class. The columns AMONG are the influence among either class's own neurons, on clean source images and at
+    the largest strength of PGD and noise; NaN elsewhere. What attacks warn of is told of `network`.
     """
     rows = []
     y = torch.full((len(source),), pair.target, device=source.device)
+    groups: dict[str, Groups] = {}
 
-    def keep(images: Tensor, attack: str, strength: float) -> None:
-        found = neurons.scores(model, images, layers)
+    def keep(images: Tensor, attack: str, strength: float, found: Scores | None = None) -> None:
+        found = found or neurons.scores(model, images, layers)
         success = (found.logits.argmax(1) == pair.target).cpu().numpy()
+        asked = attack == "source" or (attack in ("pgd", "noise") and strength == p.strengths[-1])
+        edges = among(model, images, layers, groups, p.stride == "released") if asked else {}
         for layer in layers:
             values = found.of[layer].cpu().numpy()
             rows.append(
@@ -45,11 +82,14 @@ def measure_pair(
                         "success": success,
                         "scores": list(values),
                     }
+                    | {column: edges[layer][group] if edges else np.float32(np.nan) for group, column in AMONG.items()}
                 )
             )
 
-    keep(source, "source", 0.0)
-    keep(target, "target", 0.0)
+    clean = {"source": neurons.scores(model, source, layers), "target": neurons.scores(model, target, layers)}
+    groups |= groups_of(*clean.values(), p)
+    for (attack, found), images in zip(clean.items(), (source, target), strict=True):
+        keep(images, attack, 0.0, found)
     for attack, strength in itertools.product(plan.ATTACKS, p.strengths):
         parts = zip(source.split(neurons.BATCH), y.split(neurons.BATCH), strict=True)
         found = [plan.attack(model, a, b, strength, name=attack, steps=p.steps) for a, b in parts]

@@ -29,6 +29,8 @@ from lib.training.config import TrainConfig
 TITLE = "Attack pathways"
 ATTACKS = ("pgd", "fgsm", "noise")
 NAMES = {name: by_name.find(f"{name}-l2").label for name in ATTACKS}
+OWN = ("original", "target")  # groups of neurons that one class alone uses
+AMONG = {group: f"among_{group}" for group in OWN}  # columns: an image's influence between them, from the layer below
 GRAPH = "graph"  # in the place of an attack: the row that holds a graph
 SHOWN = ("pgd", "fgsm")  # attacks of the graphs
 PHOTOGRAPHS = "photographs"  # in the place of an architecture: a published network, and the embedded photographs
@@ -46,6 +48,8 @@ class Pair(NamedTuple):
 class Parameters(parameters.Trained):
     """What the study varies; the defaults are the laptop profile."""
 
+    # top neurons of a narrow layer are few, and one more or less is a third of a group: more networks make up for it
+    seeds: Annotated[int, Field(ge=1, description="networks trained for each architecture")] = 5
     layers: Annotated[
         tuple[str, ...], Field(description="convolutional layers by name, in order; none: the blocks of the network")
     ] = ()

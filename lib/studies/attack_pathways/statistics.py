@@ -17,10 +17,7 @@ from lib.claims.intervals import Interval, Statistic
 from lib.measures import comparison
 from lib.pathways import neurons
 from lib.pathways.graph import top_count
-from lib.studies.attack_pathways.plan import GRAPH, Parameters
-
-OWN = ("original", "target")  # neurons that one class alone uses
-AMONG = {group: f"among_{group}" for group in OWN}  # columns: an image's influence between them, from the layer below
+from lib.studies.attack_pathways.plan import AMONG, GRAPH, Parameters
 
 
 class Scored:

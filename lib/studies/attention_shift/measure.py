@@ -42,6 +42,14 @@ def compare(clean: Tensor, other: Tensor, size: int, window: str) -> dict[str, n
     return {k: v.cpu().numpy() for k, v in columns.items()}
 
 
+def to_others(maps: Tensor, window: str) -> np.ndarray:
+    """The mean NISSIM of each map (N, H, W) in [0, 1] to all others, (N,); NaN where there is no other."""
+    first, second = torch.triu_indices(len(maps), len(maps), 1)
+    found = comparison.nissim(maps[first], maps[second], window=window).double()
+    total = found.new_zeros(len(maps)).index_add_(0, first, found).index_add_(0, second, found)
+    return (total / max(1, len(maps) - 1) if len(maps) > 1 else total.fill_(torch.nan)).float().cpu().numpy()
+
+
 def measure_images(
     model: classifier.Classifier,
     x: Tensor,
@@ -58,8 +66,9 @@ def measure_images(
     eps 0 is measured too, as the check that nothing moves. The pass that gives the maps gives the prediction, so an
     attacked image costs one forward pass and one backward pass for each of its two classes. `nissim_class` (for FGSM and
     `pred`) is the dissimilarity of two maps of the *clean* image: of the class predicted before and after the attack. It is
-    how much of the shift a mere change of the explained class makes. `nissim_ceiling` compares the clean maps
-    of the predicted class of two different images; it needs two images at least. What FGSM warns of is told of `network`.
+    how much of the shift a mere change of the explained class makes. `nissim_ceiling` is the mean
+    dissimilarity of the image's clean map of the predicted class to those of all others here; it needs two images at least.
+    What FGSM warns of is told of `network`.
     """
     size, layers, n = x.shape[-1], list(model.stages), len(x)
     direction, clean_logits = single_step.fgsm_direction(model, x, y)
@@ -87,7 +96,7 @@ def measure_images(
                     rows.append(where | found | {"pred_adv": pred})
     elsewhere = activation_maps.gradcams(model, x, torch.stack(reached, 1), layers)
     own = {layer: shown(clean.maps[layer][:, 0], size) for layer in layers}
-    ceiling = {k: comparison.nissim(m, m.roll(1, 0), window=window).cpu().numpy() for k, m in own.items()}
+    ceiling = {layer: to_others(maps, window) for layer, maps in own.items()}
     for row in rows:
         row["nissim_ceiling"] = ceiling[row["layer"]]
         row["nissim_class"] = np.full(n, np.nan, np.float32)

@@ -21,7 +21,7 @@ COMPANIONS = {
 }
 CUES = ("shape", "texture")
 # the paper's networks that ours are compared with
-PUBLISHED = {"vgg16": "plain", "resnet50": "residual", "resnet101": "residual101", "inception_v3": "inception"}
+PUBLISHED = {"plain": "vgg16", "residual": "resnet50", "inception": "inception_v3"}
 
 
 def named(arch: str) -> str:
@@ -115,19 +115,40 @@ def mode(values: pd.Series, bins: int = 40) -> float:
     return float(-1 + (2 * top + 1) / bins)
 
 
+def printed(quantity: str) -> pd.DataFrame:
+    """What the paper has of a `mode`, of `psnr` (no network) or of figure 5's face being `right`: a row an eps, a column a
+    network. Each number's place in the paper stands in the column `where` of data/published/attention_shift.csv."""
+    found = pd.read_csv(paths.published() / "attention_shift.csv", keep_default_na=False)
+    return found[found.quantity == quantity].pivot(index="eps", columns="network", values="value")
+
+
 def beside_published(table: pd.DataFrame, p: Parameters, psnr: Mapping[float, float]) -> pd.DataFrame:
     """The modes of the similarity of clean and attacked maps, the paper's and ours, at each eps that both have; and PSNR in
     dB, ours as given by eps."""
-    published = pd.read_csv(paths.published() / "attention_shift.csv").set_index("eps")
+    modes, levels = printed("mode"), printed("psnr")[""]
     rows = []
-    for e in (e for e in published.index if e in p.eps):
-        row = {"eps": f"{e:g}", "PSNR published (dB)": published.psnr_db[e], "PSNR ours (dB)": psnr[e]}
+    for e in (e for e in modes.index if e in p.eps):
+        row = {"eps": f"{e:g}", "PSNR published (dB)": levels[e], "PSNR ours (dB)": psnr[e]}
         for arch in p.architectures:
-            if (theirs := PUBLISHED.get(arch, arch)) in published:
+            if (theirs := PUBLISHED.get(arch, arch)) in modes:
                 own = headline(table, model=arch, attack="fgsm", eps=e).ssim
-                row |= {f"{arch} published": published[theirs][e], f"{arch} ours": mode(own)}
+                row |= {f"{arch} published": modes[theirs][e], f"{arch} ours": mode(own)}
         rows.append(row)
     return pd.DataFrame(rows, columns=None if rows else ["eps"]).set_index("eps").round(3)
+
+
+def beside_one_face(table: pd.DataFrame, p: Parameters) -> pd.DataFrame:
+    """Whether the paper's networks are right on the one face of its figure 5, and in brackets the share of all images that ours
+    are right on, by network and eps."""
+    face = printed("right")
+    rows = {}
+    for arch in (a for a in p.architectures if PUBLISHED.get(a, a) in face):
+        row = rows[arch] = {}
+        for e in (e for e in face.index if e == 0 or e in p.eps):
+            own = headline(table, model=arch, attack="fgsm", eps=e)
+            word = "right" if face[PUBLISHED.get(arch, arch)][e] else "wrong"
+            row[f"{e:g}"] = f"{word} ({(own.pred_adv == own.true).mean():.2f})"
+    return pd.DataFrame.from_dict(rows, orient="index")
 
 
 def companions(means: pd.DataFrame, eps: float) -> pd.DataFrame:

@@ -63,7 +63,7 @@ def judge(table: pd.DataFrame, p: Parameters, *, test: bool = True) -> list[Clai
             values = seen[row.measure] - (seen[row.less] if row.less else 0.0)
             empty = int((~np.isfinite(values)).sum())
             note = f"{empty} of {values.size} values are missing, since their maps are empty." if empty else ""
-            compute, n = over(values), ""
+            compute, n, what = over(values), "", ""
             if row.kind == "check":  # of these networks as they are: nothing is asked of another training run
                 compute, n = _of_all(compute, len(values)), f"{values.shape[1]} images, {len(values)} seeds"
             if row.measure.startswith(PHOTO):
@@ -84,6 +84,7 @@ def judge(table: pd.DataFrame, p: Parameters, *, test: bool = True) -> list[Clai
                 trained=arch != p.published,
                 note=note,
                 n=n,
+                unit=what,
             )
     return court.rows
 

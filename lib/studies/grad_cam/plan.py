@@ -158,13 +158,14 @@ def pool(p: Parameters) -> datasets.ImageSet:
 
 @functools.lru_cache(maxsize=2)
 def two_objects(p: Parameters) -> mosaics.Mosaics:
-    """Images of two objects: 2 x 2 mosaics of images of the two classes, each on a diagonal."""
+    """Images of two objects: 2 x 2 mosaics of images of the two classes, each on a diagonal and each image in one alone."""
     data = evaluation_set(p)
     missing = [c for c in (p.first, p.second) if c not in data.classes]
     if missing:
         raise ValueError(f"{missing[0]!r} is none of the classes {', '.join(data.classes)}; set first and second")
     pair = (data.classes.index(p.first), data.classes.index(p.second))
-    return mosaics.mosaics(pool(p), pair, max(8, p.images // 2), seed=0)
+    images = pool(p)
+    return mosaics.mosaics(images, pair, min(max(8, p.images // 2), mosaics.most(images, pair)), seed=0)
 
 
 def head_of(arch: str) -> str:

@@ -38,9 +38,11 @@ class Parameters(parameters.Ensembled):
         "normal",
         "adv",
         "int-one-class",
+        "int",
         "int2",
     )
     seeds: Annotated[int, Field(ge=1, description="of the headline arms")] = 3
+    runs: parameters.Runs = (("normal", 5), ("adv", 5), ("int-one-class", 5), ("int", 5), ("int2", 5))  # what primaries compare
     train_images: Annotated[int | None, Field(ge=1, description="None: all there are")] = None
     epochs: Annotated[int, Field(ge=1)] = 28
     batch_size: Annotated[int, Field(ge=2)] = 50
@@ -92,6 +94,13 @@ class Parameters(parameters.Ensembled):
         if not {"normal", "adv"} <= set(arms):
             raise ValueError("normal and adv are what the others are compared with; name both")
         return arms
+
+    @field_validator("runs")
+    @classmethod
+    def _of_arms(cls, runs: tuple[tuple[str, int], ...]) -> tuple[tuple[str, int], ...]:
+        if unknown := [a for a, _ in runs if a not in ARMS]:
+            raise ValueError(f"runs of {', '.join(unknown)}: choose of {', '.join(ARMS)}")
+        return runs
 
     @field_validator("eps_grid", "aai_eps")
     @classmethod
@@ -152,7 +161,7 @@ def label(arm: str) -> str:
 
 
 def seeds_of(p: Parameters, arm: str) -> int:
-    return p.seeds if arm in p.headline else 1
+    return parameters.runs_of(p, arm)
 
 
 def config_of(p: Parameters, arm: str, seed: int) -> TrainConfig:

@@ -307,6 +307,7 @@ def _active(court: Court, arch: str) -> None:
         arm, through = f"active-{name}", INTERPRETERS[name]
         theirs = published.swaps(name)
         shared: dict[str, Any] = {"measure": "share", "arms": (arm, "none"), "source": SWAPS if theirs else QUESTION}
+        shared["unit"] = "mosaics"
         says = f"Beyond the control, active fooling through {through}"
         shared["gates"] = (*_rests(court, arch, arm), f"swappable/{arch}/{name}")
         court.add(

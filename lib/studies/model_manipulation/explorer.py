@@ -366,7 +366,7 @@ def explorer(p: Parameters) -> Explorer:
         if name in ("arch", "arm"):
             data = data_of(arch)
             if plan.parsed(controls["arm"].value).kind == "active":
-                names = [" and ".join(data.classes[c] for c in p.pair)] * min(COUNTED, p.mosaic_images)
+                names = [" and ".join(data.classes[c] for c in p.pair)] * min(COUNTED, len(plan.test_mosaics(p).images))
             else:
                 names = [data.classes[int(y)] for y in data.labels[:COUNTED]]
             if list(controls["image"].options) != widgets.numbers(names):

@@ -34,13 +34,14 @@ def _pairs(
     pair: tuple[int, int],
     n: int,
     tile: Tile,
+    again: bool,
     interpreter: str,
     settings: Settings,
 ) -> tuple[Tensor, Tensor]:
     """Mosaics of training images, and the original maps of both classes, (n, 2, l, l)."""
     data = datasets.load(name, "train", size=size, channels=channels, limit=limit)
     device = next(teacher.parameters()).device
-    shown = mosaics(data, pair, n, tile=tile).images.to(device)
+    shown = mosaics(data, pair, n, tile=tile, again=again).images.to(device)
     classes = torch.tensor([pair], device=device).expand(len(shown), 2)
     maps = [
         by_name.explain(interpreter, teacher, x, y, settings).values
@@ -66,12 +67,13 @@ def fool(
     pairs: int = 1100,
     pair_batch: int = 8,
     tile: Tile = "native",
+    again: bool = False,
     data: dict[str, Any] | None = None,
 ) -> Float[Tensor, " n"]:
     """Cross-entropy plus `weight` times the fooling loss of `kind` (`lib.fooling.manipulation`), per sample.
 
     w0 is the moment's teacher; `data` says which training images the mosaics of `active` are made of (name, size, channels,
-    limit); `mask` is that of `location`, by rows at the resolution of `layer` (the frame
+    limit), `again` that images may be in several; `mask` is that of `location`, by rows at the resolution of `layer` (the frame
     unless given), `k` that of `topk`. Kind `none` is the control: the same fine-tuning without a fooling term;
     it takes no weight, and the others need one: ValueError otherwise.
     """
@@ -88,9 +90,8 @@ def fool(
         if kind == "none":
             return F.cross_entropy(model(x), y, reduction="none")
         if kind == "active":
-            shown, h0 = _pairs(
-                moment.teacher, **(data or {}), pair=tuple(pair), n=pairs, tile=tile, interpreter=interpreter, settings=settings
-            )
+            made = {"pair": tuple(pair), "n": pairs, "tile": tile, "again": again}
+            shown, h0 = _pairs(moment.teacher, **(data or {}), **made, interpreter=interpreter, settings=settings)
             index = torch.randint(len(shown), (pair_batch,), generator=moment.generator).to(x.device)
             both = torch.tensor([tuple(pair)], device=x.device).expand(pair_batch, 2)
             h = by_name.explain(interpreter, model, shown[index], both, settings, create_graph=True).values

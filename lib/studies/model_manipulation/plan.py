@@ -13,7 +13,7 @@ from typing import Annotated, Any, Literal, NamedTuple
 from pydantic import Field, field_validator, model_validator
 
 from lib.data import datasets
-from lib.data.mosaics import Mosaics, Tile, mosaics
+from lib.data.mosaics import Mosaics, Tile, mosaics, most
 from lib.explanations import by_name, relevance_rules
 from lib.explanations.by_name import Settings
 from lib.fooling import manipulation
@@ -134,7 +134,9 @@ class Parameters(parameters.OnImages):
     images: Annotated[int, Field(ge=8, description="test images whose maps are measured")] = 160
     decision_images: Annotated[int | None, Field(ge=8, description="test images of accuracy and decisions; None: all")] = 500
     train_probe: Annotated[int, Field(ge=8, description="training images that are evaluated too")] = 100
-    mosaic_images: Annotated[int, Field(ge=8, description="test mosaics; the paper: 200")] = 60
+    mosaic_images: Annotated[
+        int, Field(ge=8, description="test mosaics, and no more than have each image once; the paper: 200")
+    ] = 50
     costly_images: Annotated[int, Field(ge=4, description="test images of SmoothGrad and integrated gradients")] = 40
     smooth_n: Annotated[int, Field(ge=1, description="noisy copies in SmoothGrad")] = 8
     ig_steps: Annotated[int, Field(ge=1, description="points of integrated gradients")] = 8
@@ -277,7 +279,7 @@ def config_of(p: Parameters, arch: str, arm: str, seed: int) -> TrainConfig:
         options["k"] = p.k
     if kind == "active":
         data = {"name": p.dataset, "size": p.size, "channels": p.channels, "limit": p.train_images}
-        options |= {"pair": p.pair, "pairs": p.mosaics, "pair_batch": p.pair_batch, "tile": p.tile, "data": data}
+        options |= {"pair": p.pair, "pairs": p.mosaics, "pair_batch": p.pair_batch, "tile": p.tile, "again": True, "data": data}
     tuned = TrainConfig(
         dataset=p.dataset,
         size=p.size,
@@ -367,7 +369,7 @@ def probe_set(p: Parameters) -> datasets.ImageSet:
 @functools.lru_cache(maxsize=2)
 def test_mosaics(p: Parameters) -> Mosaics:
     data = datasets.load(p.dataset, "test", size=p.size, channels=p.channels)
-    return mosaics(data, p.pair, p.mosaic_images, tile=p.tile, seed=1)
+    return mosaics(data, p.pair, min(p.mosaic_images, most(data, p.pair)), tile=p.tile, seed=1)
 
 
 COSTLY = ("smoothgrad", "ig")

@@ -5,7 +5,7 @@ The results are one tidy table, a row a measurement: (arm, seed, image_id, measu
 * `clean`: right as it is; `pgd`: that, and right under the paper's attack, PGD of 5 steps of 2/255 from a random start, its
   last iterate; `strong`: right under that and under PGD of 50 steps with restarts and two losses (headline arms);
   `ensemble`: right under both and under auto-PGD on two losses and Square, on the first of these images;
-* `transfer`: right on the images that PGD of 20 steps finds against an original network of another seed, on the strong
+* `transfer`: right on the images that PGD of 20 steps finds against an original network of its own, on the strong
   attack's images and radii;
 * `noise`: right under random signs of the size of eps_0;
 * `cosine`: of the sign of the network's own loss gradient with -s, s the map that its arm would have of the image: does the
@@ -97,8 +97,8 @@ def strong(model: nn.Module, x: Tensor, y: Tensor, p: Parameters) -> robustness.
 
 @functools.lru_cache(maxsize=32)
 def transferred(p: Parameters, seed: int, eps: float) -> Tensor:
-    """Images that fool the original of another seed than `seed`, at `eps` of 255."""
-    model, data = network(p, "original", teacher_seed(p, seed)).model, evaluation_set(p)
+    """Images that fool the original that stands behind `seed`, at `eps` of 255."""
+    model, data = network(p, "original", teacher_seed(seed)).model, evaluation_set(p)
     where, part = next(model.parameters()).device, slice(0, p.strong_images)
     x, y = data.images[part].to(where), data.labels[part].to(where)
     return pgd(model, x, y, eps, TRANSFER_STEPS)

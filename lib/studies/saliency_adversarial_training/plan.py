@@ -10,7 +10,7 @@ An arm is a way of training, by name:
   (maps stay where they are when the image is flipped or shifted), `unprojected` (PGD-SAT's x' up to 2 eps away), `fresh`
   (maps of the augmented batch, instead of augmented maps), `released` (how the released code makes these maps).
 
-A teacher has another seed than its student: the next one, in a circle.
+Teachers, and the originals whose attacks are transferred, are networks of their own: their seeds begin at TEACHERS_FROM.
 """
 
 import functools
@@ -34,6 +34,7 @@ Positive = Annotated[float, Field(gt=0)]
 OBJECTIVE = objectives.name_of(objective.train)
 MAPS = objectives.name_of(maps_.maps)
 WEAK = ("masks", "boxes")
+TEACHERS_FROM = 100  # seeds of networks that teach and are compared with none; those of students lie below
 NAMES = maps_.ATTRIBUTIONS.labels(*maps_.ATTRIBUTIONS)
 TEACHERS = {"std": "standard", "adv": "adversarially trained"}
 CHANGES = {
@@ -187,7 +188,16 @@ class Parameters(parameters.OnImages, parameters.Ensembled):
         "pgd+uniform",
         "pgd+sat",
     )
-    seeds: Annotated[int, Field(ge=1, description="of the headline arms")] = 3
+    seeds: Annotated[int, Field(ge=1, le=TEACHERS_FROM, description="of the headline arms")] = 3
+    runs: parameters.Runs = (  # what the primaries compare, and `pgd`, on which a gate rests
+        ("original", 10),
+        ("uniform", 10),
+        ("sat-std-smoothgrad", 10),
+        ("sat-adv-smoothgrad", 5),
+        ("pgd", 5),
+        ("pgd+uniform", 5),
+        ("pgd+sat", 5),
+    )
     mix_maps: Annotated[str, Field(description="maps of the arms PGD + SAT and TRADES + SAT")] = "masks"
     switches: Annotated[tuple[str, ...], Field(description="single departures from the published way, each an arm")] = (
         "sat-std-smoothgrad@median",
@@ -216,7 +226,7 @@ class Parameters(parameters.OnImages, parameters.Ensembled):
     step: Annotated[float, Field(gt=0, description="their length, of 255")] = 2.0
     smooth_n: Annotated[int, Field(ge=1, description="noisy copies in SmoothGrad")] = 6
     ig_steps: Annotated[int, Field(ge=1, description="points of integrated gradients")] = 6
-    images: Annotated[int, Field(ge=8, description="test images")] = 100
+    images: Annotated[int, Field(ge=8, description="test images")] = 400
     eps_grid: Annotated[tuple[Positive, ...], Field(min_length=3, description="radii of the evaluation, of 255")] = (
         1.0,
         2.0,
@@ -235,6 +245,15 @@ class Parameters(parameters.OnImages, parameters.Ensembled):
         if arch and arch not in models.names():
             raise ValueError(f"unknown network {arch!r}; choose one of {', '.join(models.names())}")
         return arch
+
+    @field_validator("runs")
+    @classmethod
+    def _of_arms(cls, runs: tuple[tuple[str, int], ...]) -> tuple[tuple[str, int], ...]:
+        for arm, count in runs:
+            parsed(arm)
+            if count > TEACHERS_FROM:
+                raise ValueError(f"{count} runs of {arm}: {TEACHERS_FROM} at most, since there the seeds of teachers begin")
+        return runs
 
     @field_validator("arms", "switches", "sweep", "headline")
     @classmethod
@@ -306,12 +325,12 @@ class Parameters(parameters.OnImages, parameters.Ensembled):
 
 
 def seeds_of(p: Parameters, arm: str) -> int:
-    return p.seeds if arm in p.headline else 1
+    return parameters.runs_of(p, arm)
 
 
-def teacher_seed(p: Parameters, seed: int) -> int:
-    """The next seed, in a circle: a teacher that started from its student's own weights would know it too well."""
-    return (seed + 1) % max(2, p.seeds)
+def teacher_seed(seed: int) -> int:
+    """Of the networks that stand behind the students of `seed`: no student is compared with one of them."""
+    return TEACHERS_FROM + seed
 
 
 def _maps_of(p: Parameters, arm: Arm) -> dict[str, Any]:
@@ -343,7 +362,7 @@ def config_of(p: Parameters, arm: str, seed: int, arch: str = "") -> TrainConfig
         maps = _maps_of(p, found)
         if found.teacher:
             taught = "original" if found.teacher == "std" else "pgd"
-            changes["teacher"] = config_of(p, taught, teacher_seed(p, seed), p.teacher_arch or p.arch)
+            changes["teacher"] = config_of(p, taught, teacher_seed(seed), p.teacher_arch or p.arch)
         if "fresh" in found.changes:
             options["fresh"] = maps
         else:
@@ -375,12 +394,11 @@ def jobs(p: Parameters) -> list[tuple[str, int]]:
 
 
 def networks(p: Parameters, *job: Any) -> list[TrainConfig]:
-    """Every network, or those that decide a job, the teachers first: those that have another architecture, or a seed that no
-    student has, too."""
+    """Every network, or those that decide a job, the teachers first."""
     students = [config_of(p, *one) for one in ([job] if job else jobs(p))]
     teachers = [c.teacher for c in students if c.teacher is not None]
-    seeds = [job[1]] if job else range(p.seeds)
-    teachers += [config_of(p, "original", teacher_seed(p, s)) for s in seeds]  # whose attacks are transferred
+    seeds = [job[1]] if job else range(max(seeds_of(p, arm) for arm in p.every))
+    teachers += [config_of(p, "original", teacher_seed(s)) for s in seeds]  # whose attacks are transferred
     return list({c.digest: c for c in itertools.chain(teachers, students)}.values())
 
 
@@ -397,7 +415,7 @@ def network(p: Parameters, arm: str, seed: int) -> cache.Trained:
 @functools.lru_cache(maxsize=8)
 def teacher(p: Parameters, which: str, seed: int) -> classifier.Classifier:
     """The standard or the adversarially trained teacher of the students with `seed`."""
-    config = config_of(p, "original" if which == "std" else "pgd", teacher_seed(p, seed), p.teacher_arch or p.arch)
+    config = config_of(p, "original" if which == "std" else "pgd", teacher_seed(seed), p.teacher_arch or p.arch)
     return cache.trained(config, device_name=p.device).model
 
 

@@ -14,6 +14,7 @@ from lib.networks import models
 from lib.pathways import graph as graph_
 from lib.pathways import influences, layout, still_picture
 from lib.pathways import neurons as neurons_
+from lib.pathways.neurons import Groups
 from lib.runs import profiles
 from lib.studies.attack_pathways import claims, measure, plan, statistics, tables, traced
 from lib.studies.attack_pathways.plan import NAMES, Parameters
@@ -142,6 +143,31 @@ def test_scores_are_those_of_the_attacked_images(table):
         np.stack(part.scores.to_list()), expected.of["stage3.3"], rtol=2e-2, atol=1e-3
     )  # rounding grows over the steps
     assert part.success.tolist() == (expected.logits.argmax(1) == pair.target).tolist()
+
+
+def test_influence_among_own_neurons_is_that_of_each_image():
+    torch.manual_seed(0)
+    net, x = models.create("residual", classes=4).eval(), torch.rand(3, 3, 16, 16)
+    layers = ("stage1", "stage2.0", "stage2.1")
+    groups = {n: Groups((0, 3), (1,), (2,), ()) for n in layers} | {"stage2.1": Groups((), (1,), (2, 4), ())}
+    found = measure.among(net, x, layers, groups)
+    whole = influences.influence(net, x[1:2], layers)
+    for layer, group, matrix in (
+        ("stage2.0", "original", whole[0][[0, 3]][:, [0, 3]]),
+        ("stage2.1", "target", whole[1][[2]][:, [2, 4]]),
+    ):
+        assert found[layer][group][1] == pytest.approx(matrix.clamp_min(0).mean().item(), rel=1e-5)
+    assert (
+        np.isnan(found["stage1"]["target"]).all() and np.isnan(found["stage2.1"]["original"]).all()
+    )  # nothing below; no group
+
+
+def test_edges_are_measured_of_clean_images_and_the_strongest_attack(table):
+    strongest = (table.strength == SMOKE.strengths[-1]) & table.attack.isin(["pgd", "noise"])
+    asked = ((table.attack == "source") | strongest) & (table.layer != "stage1")
+    for column in plan.AMONG.values():
+        known = table[column].notna()
+        assert (known <= asked).all() and known.any() and (table[column][known] >= 0).all()
 
 
 def synthetic(seeds: int = 3, images: int = 40) -> tuple[pd.DataFrame, Parameters]:
@@ -310,7 +336,7 @@ def with_edges(table, grows=0.5, fades=0.2):
     noise = 1 + 0.02 * rng.standard_normal(len(table))
     size = (table.attack == "pgd") + 0.2 * (table.attack == "noise")
     by = {"original": 1 - fades * size, "target": 1 + grows * size}
-    columns = {statistics.AMONG[g]: (2.0 * noise * v).where(there & (table.seed > 0)) for g, v in by.items()}
+    columns = {plan.AMONG[g]: (2.0 * noise * v).where(there & (table.seed > 0)) for g, v in by.items()}
     return table.assign(**columns)
 
 

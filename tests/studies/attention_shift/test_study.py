@@ -85,6 +85,19 @@ def test_class_change_without_attack_is_zero_where_the_class_stayed(measured):
         assert row.nissim_class == pytest.approx((1 - expected) / 2, abs=1e-4)
 
 
+def test_the_ceiling_is_of_all_pairs_of_different_images(measured):
+    model, data, table = measured
+    for layer, part in table[(table.attack == "fgsm") & (table.eps == 0) & (table.target_mode == "pred")].groupby(
+        "layer", observed=True
+    ):
+        classes = model(data.images).argmax(1)
+        maps = measure_.shown(activation_maps.gradcam(model, data.images, classes, layer).values, 32).numpy()
+        for row in part.itertuples():
+            every = [structural_similarity(maps[row.image_id], m, data_range=1.0) for m in np.delete(maps, row.image_id, 0)]
+            assert row.nissim_ceiling == pytest.approx((1 - np.mean(every)) / 2, abs=1e-4)
+    assert np.isnan(measure_.to_others(torch.rand(1, 32, 32), "uniform")).all()
+
+
 def test_noise_belongs_to_the_image_not_to_the_batch(measured):
     model, data, table = measured
     second = measure_images(model, data.images[6:], data.labels[6:], eps=EPS, first_image=6)

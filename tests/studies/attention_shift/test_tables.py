@@ -103,6 +103,17 @@ def test_the_papers_numbers_stand_beside_ours():
     assert tables.beside_published(table, nothing, {}).empty
 
 
+def test_figure_5_s_face_stands_beside_the_shares_of_all():
+    table = measurements(models=("plain", "small")).replace({"eps": {0.2: 0.05}})
+    found = tables.beside_one_face(table, Parameters(architectures=("plain", "small"), eps=(0.05, 0.3)))
+    assert found.index.to_list() == ["plain"] and found.columns.to_list() == ["0", "0.05"]
+    own = table[(table.model == "plain") & (table.attack == "fgsm") & (table.target_mode == "pred") & (table.eps == 0.05)]
+    assert found.loc["plain", "0.05"] == f"wrong ({(own.pred_adv == own.true).mean():.2f})"
+    assert found.loc["plain", "0"].startswith("right (")
+    grid = tables.printed("right").astype(int)
+    assert ["".join("WC"[v] for v in grid[n]) for n in ("vgg16", "resnet50", "xception")] == ["CCWWW", "CCCCC", "CCCWW"]
+
+
 def test_companions_are_those_of_one_eps():
     found = tables.companions(tables.summary(measurements(seeds=2)), 0.4)
     assert found.loc[("plain", "stage3", "fgsm"), ["mod", "mod_over_ceiling", "accuracy"]].to_list() == [0.3, 0.6, 0.0]

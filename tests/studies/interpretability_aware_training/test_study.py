@@ -38,6 +38,7 @@ SMOKE = profiles.parameters(RUN, "smoke")
         ({"eps_grid": [0.2, 0.12]}, "ascending order"),
         ({"aai_eps": [0.04, 0.08]}, "aai_eps needs the radius of training"),
         ({"schedule": "cosine"}, "schedule = 'cosine'"),
+        ({"runs": [["int3", 5]]}, "runs of int3: choose of normal, adv"),
         ({"jpeg_eps": [1, 2]}, "jpeg_eps"),
     ],
 )
@@ -58,7 +59,8 @@ def test_each_arm_s_training_holds_what_decides_it():
     assert plan.config_of(p, "int2", 1).digest != plan.config_of(p, "int2", 0).digest
     changed = Parameters(gamma=0.02)
     assert plan.config_of(changed, "adv", 0) == plan.config_of(p, "adv", 0)  # adv is not trained again for it
-    assert len(plan.networks(p)) == 4 * 3 + 6
+    assert len(plan.networks(p)) == 5 * 5 + 5
+    assert len(plan.networks(Parameters(runs=(("int2", 4),)))) == 4 * 3 + 4 + 5  # the other headline arms have `seeds`
 
 
 @pytest.mark.parametrize("profile", ["laptop", "datasets", "paper"])
@@ -180,7 +182,7 @@ def synthetic(p, *, gain=0.3, fall=0.0, violated=False, clean=0.96, base=BASE):
 
 
 FIVE = ("normal", "adv", "trades", "int-one-class", "int2")
-ARRANGED = Parameters(arms=FIVE, headline=("normal", "adv", "int-one-class", "int2"), unforeseen_images=0)
+ARRANGED = Parameters(arms=FIVE, headline=("normal", "adv", "int-one-class", "int2"), runs=(), unforeseen_images=0)
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -252,9 +254,10 @@ def test_theorems_are_checks_and_no_finding(laptop):
 def test_one_run_has_no_verdict_of_its_own_but_the_other_arms_variance(laptop):
     p, rows = laptop
     by = {c.id: c for c in rows}
-    assert "1 seed" in by["robust/int"].n and by["robust/int"].verdict == "supported"
+    assert "1 seed" in by["robust/int-adv"].n and by["robust/int-adv"].verdict == "supported"
+    assert "5 seeds" in by["robust/int"].n
     assert by["clean/int2-over-int2-adv"].verdict != "one network"  # another order has three runs
-    p = p.model_copy(update={"seeds": 1, "unforeseen_images": 0})
+    p = p.model_copy(update={"seeds": 1, "runs": (), "unforeseen_images": 0})
     alone = verdicts(synthetic(p), p)
     assert {c.verdict for c in alone.values() if c.kind != "check"} == {"one network"}
 

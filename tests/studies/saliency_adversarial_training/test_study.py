@@ -73,7 +73,11 @@ def home(tmp_path_factory):
         ({"switches": ("sat-std-gradient@anan",)}, "does not apply"),
         ({"alphas": (0.5, 1.0)}, "alphas.1 = 1.0: Input should be less than 1"),
         ({"arms": (*plan.SIMPLE, "sat-std-ig@median", "sat-adv-ig@median")[1:]}, "arms original are"),
-        ({"strong_images": 400}, "strong_images = 400 is more than images = 100"),
+        ({"strong_images": 500}, "strong_images = 500 is more than images = 400"),
+        ({"runs": (("sat-edges", 5),)}, "unknown arm 'sat-edges'"),
+        ({"runs": (("pgd", 0),)}, "runs.0.1 = 0"),
+        ({"runs": (("pgd", 101),)}, "101 runs of pgd: 100 at most, since there the seeds of teachers begin"),
+        ({"seeds": 101}, "seeds = 101"),
         ({"arch": "vgg99"}, "unknown network 'vgg99'"),
         ({"teacher_arch": "vgg99"}, "unknown network 'vgg99'"),
         ({"lamda": 1}, "unknown parameter 'lamda'"),
@@ -113,7 +117,7 @@ def test_configurations_are_the_arms():
     assert (original.objective, original.options, original.maps, original.optimizer) == ("standard", {}, None, "adam")
     assert sign.options["alpha10"] == 1.0 and sign.options["mix"] == "sat" and sign.maps is None
     taught = plan.config_of(p, "sat-adv-smoothgrad@a0.8", 2)
-    assert taught.teacher == plan.config_of(p, "pgd", 0)  # the next seed, in a circle
+    assert taught.teacher == plan.config_of(p, "pgd", 102)  # a network of its own
     assert taught.options["alpha10"] == 0.8 and taught.maps_options == {"kind": "smoothgrad", "n": 6} and taught.maps_follow
     assert plan.config_of(p, "sat-std-gradient@e16", 0).options["eps"] == 16 / 255
     fresh = plan.config_of(p, "sat-std-gradient@fresh", 0)
@@ -131,8 +135,10 @@ def test_configurations_are_the_arms():
 def test_networks_are_each_there_once_and_teachers_of_another_architecture_too():
     p = Parameters()
     configs = plan.networks(p)
-    assert len({c.digest for c in configs}) == len(configs) == len(plan.jobs(p))
+    assert len({c.digest for c in configs}) == len(configs) == len(plan.jobs(p)) + 10 + 5  # originals and PGD networks behind
     order = [c.digest for c in configs]
+    students = {plan.config_of(p, *job).digest for job in plan.jobs(p)}
+    assert not students & {c.teacher.digest for c in configs if c.teacher}  # no student is compared with another's teacher
     assert all(order.index(c.teacher.digest) < order.index(c.digest) for c in configs if c.teacher)
     paper = profiles.parameters("05-saliency-adversarial-training", "paper")
     found = plan.networks(paper)

@@ -14,6 +14,7 @@ P = Parameters(
     arms=ARMS,
     headline=("original", "sat-masks"),
     seeds=2,
+    runs=(),
     switches=("sat-std-gradient@fresh",),
     sweep=("sat-std-gradient",),
     alphas=(1e-9,),
