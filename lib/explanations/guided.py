@@ -33,7 +33,7 @@ class _Guided(TorchFunctionMode):
 
     def __init__(self, model: nn.Module) -> None:
         super().__init__()
-        self.seen, self.guiding, self.gating = 0, True, False
+        self.seen, self.guiding, self.gating, self.back = 0, True, False, False
         self.running: list[str] = []
         self._own = {id(p) for p in model.parameters()}
         self._made: dict[int, weakref.ref[Tensor]] = {}  # by identity: what operations that were seen have put out
@@ -43,7 +43,8 @@ class _Guided(TorchFunctionMode):
     ) -> Any:
         kwargs = kwargs or {}
         name = func.__name__.partition(".")[0]
-        if self.gating:  # what the rule itself computes
+        # what the rule itself computes; and what a dispatch mode around it (a counter of operations) sees of the pass back
+        if self.gating or (self.back and isinstance(func, torch._ops.OpOverload)):
             return func(*args, **kwargs)
         if name == "__get__":  # shapes and the like
             return self.remember(func(*args, **kwargs))
@@ -65,8 +66,12 @@ class _Guided(TorchFunctionMode):
         Of tensors it would come back here; edges of the graph stand for them.
         """
         edges = [[get_gradient_edge(t) for t in tensors(given)] for given in args]
-        with self:
-            return torch.autograd.grad(*edges, **kwargs)
+        self.back = True
+        try:
+            with self:
+                return torch.autograd.grad(*edges, **kwargs)
+        finally:
+            self.back = False
 
     def _gate(self, gradient: Tensor) -> Tensor:
         if not self.guiding:

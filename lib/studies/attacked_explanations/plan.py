@@ -45,6 +45,7 @@ class Parameters(parameters.OnImages):
     seeds: Annotated[int, Field(ge=1, description="training runs of each arm")] = 3
     train_images: Annotated[int | None, Field(ge=1, description="None: all there are")] = 1600
     epochs: Annotated[int, Field(ge=1)] = 8
+    batch_size: Annotated[int, Field(ge=2, description="images in a training step")] = 64
     tune_images: Annotated[int | None, Field(ge=1, description="of the manipulation")] = 800
     tune_epochs: Annotated[int, Field(ge=1)] = 6
     train_eps: Annotated[Radius, Field(description="of adversarial training, of 255, L-infinity")] = 4.0

@@ -225,7 +225,10 @@ def test_gains_that_are_there_are_supported():
     assert found["tau-released/int2/over-adv"].kind == "primary"
     assert found["beyond/int2/over-adv"].n == "200 images, 3 seeds" and "1 seed" in found["beyond/int2/over-trades"].n
     assert found["tau-l1/int2/over-adv"].n == "100 images, 3 seeds" and found["tau-ig/int2/over-adv"].n == "40 images, 3 seeds"
-    assert found["overstated-ensemble/int2"].verdict == "contradicted" and "60 images" in found["overstated-ensemble/int2"].n
+    few = found["overstated-ensemble/int2"]
+    assert few.verdict == "inconclusive" and "60 images" in few.n  # none of so few still leaves room for two points
+    more = ARRANGED.model_copy(update={"ensemble_images": 200})
+    assert verdicts(synthetic(more), more)["overstated-ensemble/int2"].verdict == "contradicted"
     assert found["overstated/int2"].verdict == "contradicted" and found["tight/int2"].verdict == "negligible"
 
 

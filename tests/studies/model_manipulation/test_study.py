@@ -186,7 +186,10 @@ def test_the_active_loss_takes_mosaics_beside_the_batch(net, batch, monkeypatch)
         ({"kind": "none", "weight": 1.0}, "the control 'none' has no fooling term"),
         ({"kind": "upside-down", "weight": 1.0}, "fooling 'upside-down'"),
         ({"kind": "location", "weight": 1.0, "layer": "stage9"}, "no layer 'stage9'"),
-        ({"kind": "location", "weight": 1.0, "layer": "stage3", "interpreter": "smoothgrad"}, "is not differentiated here"),
+        (
+            {"kind": "location", "weight": 1.0, "layer": "stage3", "interpreter": "guided-gradcam++"},
+            "is not differentiated here",
+        ),
     ],
 )
 def test_fooling_that_cannot_be_is_refused_and_the_model_unharmed(net, batch, options, message):
