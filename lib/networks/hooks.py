@@ -256,6 +256,7 @@ def capture(
     *,
     cut: bool,
     seeing: Callable[[Tensor], None] | None = None,
+    instead: Callable[[str, Tensor], Tensor] | None = None,
     any_layout: bool = False,
 ) -> Iterator[dict[str, Tensor]]:
     """Record what each layer puts out during the next forward pass, as tensors that can be differentiated.
@@ -266,8 +267,9 @@ def capture(
 
     With `cut` the graph starts at the first of these layers: what runs below it builds none, so neither its memory nor
     its backward pass is paid for. Each record is kept apart from what the network goes on with, so that a following
-    in-place ReLU cannot change it. `seeing` is called with each record. Hooks are gone after the block, also after an
-    exception. What other threads run on the model is not recorded.
+    in-place ReLU cannot change it. `seeing` is called with each record. `instead(name, record)` makes what the network goes on
+    with in the record's place, as a new tensor. Hooks are gone after the block, also after an exception. What other threads run
+    on the model is not recorded.
 
     Records are maps (N, C, H, W); with `any_layout` also what `lib.networks.layouts` makes maps of.
 
@@ -276,11 +278,15 @@ def capture(
     """
     seen: dict[str, Tensor] = {}
 
+    def onward(name: str, record: Tensor) -> Tensor:
+        return record.clone() if instead is None else instead(name, record)
+
     def keep(name: str, module: nn.Module, activation: object) -> object:
         if _in_backward() and (name in seen or not hooks.own):  # a checkpointed part: what it saves must be the same again
             if not isinstance(activation, Tensor) or name not in seen:
                 return activation
-            return (activation.detach().requires_grad_() if cut and not activation.requires_grad else activation).clone()
+            leaf = cut and not activation.requires_grad
+            return onward(name, activation.detach().requires_grad_() if leaf else activation)
         if name in seen:
             raise ValueError(f"layer {name!r} runs more than once in a forward pass (a shared module); name one that runs once")
         does = "takes" if name.startswith(INTO) else "puts out"
@@ -298,7 +304,7 @@ def capture(
         seen[name] = activation
         if seeing:
             seeing(activation)
-        return activation.clone()
+        return onward(name, activation)
 
     def out_of(name: str) -> Callable[..., object]:
         def hook(module: nn.Module, _args: object, output: object) -> object:

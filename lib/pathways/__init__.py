@@ -9,6 +9,8 @@ numbered equations that are cited here; the quantities have names.
 * `vulnerability`: how far percentiles move over strength; in their code alone.
 * `influence`, `slices`: influence of a neuron on one of the next layer. Likewise.
 * `strongest`: of paths the strongest, of a path its weakest step. Likewise.
+* `clamped`, `chosen`, `drawn`, `most_excited`: decisions while neurons hold their clean values, and which neurons. Geiger et
+  al. 2021, arXiv:2106.02997.
 * `build`, `Graph`, `Layer`, `Attack`, `top_count`: the graph of a network, two classes and attacks.
 * `cut`, `patches`, `Patch`: pictures of a neuron. Erhan et al. 2009; Olah et al. 2017,
   doi:10.23915/distill.00007.
@@ -24,6 +26,7 @@ from lib.pathways.features import Patch, cut, patches
 from lib.pathways.graph import Attack, Graph, Layer, build, top_count
 from lib.pathways.influences import influence, slices, strongest
 from lib.pathways.interactive import specification, tables
+from lib.pathways.interventions import chosen, clamped, drawn, most_excited
 from lib.pathways.layout import GROUPS, placed, shares
 from lib.pathways.neurons import CHANGES, Groups, Scores, change, groups, median, percentile, scores, top, vulnerability
 from lib.pathways.pages import beside, contents, framed, page
@@ -44,12 +47,16 @@ __all__ = [
     "card",
     "card_uri",
     "change",
+    "chosen",
+    "clamped",
     "contents",
     "cut",
+    "drawn",
     "framed",
     "groups",
     "influence",
     "median",
+    "most_excited",
     "packed",
     "page",
     "patches",

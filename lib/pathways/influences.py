@@ -220,7 +220,8 @@ def _combined(
 
 def strongest(first: Float[Tensor, "i b"], second: Float[Tensor, "b o"]) -> Float[Tensor, "i o"]:
     """max_b min(first[i, b], second[b, o]), (I, B) and (B, O) -> (I, O): a path is as strong as its weakest step."""
-    return torch.stack([torch.minimum(row[:, None], second).amax(0) for row in first])
+    found = [torch.minimum(row[:, None], second).amax(0) for row in first]
+    return torch.stack(found) if found else second.new_zeros(0, second.shape[1])
 
 
 def slices(

@@ -351,6 +351,12 @@ def test_what_cannot_be_followed_is_named():
         influences.influence(Odd().to(D).eval(), images(2, 8), ["c", "mixed"])
 
 
+def test_no_neuron_shown_has_no_edges_also_through_a_block():
+    model = settled(models.create("residual", classes=4))
+    (found,) = influences.influence(model, images(), ("stage1", "stage2.0"), {"stage1": (), "stage2.0": (1, 2)})
+    assert found.shape == (0, 2)
+
+
 def test_one_layer_has_no_edges():
     assert influences.influence(settled(models.create("plain", classes=4)), images(), ["stage1"]) == []
 

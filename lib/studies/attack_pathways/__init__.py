@@ -11,6 +11,7 @@ influence, a kernel slice                           max over positions of K_io *
 influence through neurons between                   max_b min(inf(i, b), inf(b, o))   pathways.influences.strongest
 influence between layers                            -                                 pathways.influences.influence
 most activated, changed, excited, inhibited         -                                 pathways.neurons.change
+neurons clamped to their clean maps (2106.02997)    m a(x) + (1 - m) a(x')            pathways.interventions.clamped
 vulnerability (in the code alone)                   -                                 pathways.neurons.vulnerability
 targeted PGD (arXiv:1706.06083), L2                 x'                                attacks.projected.pgd
 feature visualisation (doi:10.23915/distill.00007)  -                                 pathways.features.features

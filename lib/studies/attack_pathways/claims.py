@@ -13,7 +13,7 @@ from lib.claims.claim import Claim, Kind, Rule
 from lib.claims.court import OURS_ALONE, Court, noted
 from lib.claims.intervals import Statistic, minus
 from lib.studies.attack_pathways import statistics
-from lib.studies.attack_pathways.plan import Parameters
+from lib.studies.attack_pathways.plan import CLAMPED, Parameters
 from lib.studies.attack_pathways.statistics import DRAWS, FEW, LAST, Pathways, mean, thirds
 
 SPEC = "expected at this scale; not in the paper"
@@ -58,6 +58,7 @@ def judge(table: pd.DataFrame, p: Parameters, *, test: bool = True) -> list[Clai
             (aimed, [], _depth(path)),
             (aimed, path.layers[-LAST:], _moved(path)),
             (aimed, path.layers, _edges(path)),
+            (aimed, [], _clamped(path)),
         ):
             for id, kind, statement, compute, rule, statistic, source, measure in rows:
                 own.add(
@@ -202,6 +203,37 @@ def _edges(path: Pathways) -> list[Row]:
             (f"{id}-over-noise", "control", beyond, minus(grown, noise), rule, over_noise, OURS_ALONE, "ratio"),
         ]
     return rows
+
+
+def _clamped(path: Pathways) -> list[Row]:
+    """Whether the attack needs the neurons that it exploits, where that was measured."""
+    exploited, random, excited = (path.undone(which) for which in CLAMPED)
+    if exploited is None or random is None or excited is None:
+        return []
+    does = "clamping them to their clean values in all layers undoes more attacks than clamping"
+    fail = f"share of the successes of PGD at L2 {path.p.strengths[-1]:g} that fail while neurons hold their clean values"
+    return [
+        (
+            "exploited-carry",
+            "claim",
+            f"Neurons exploited by the attack carry it: {does} equally many random ones",
+            minus(exploited, random),
+            UP,
+            f"{fail}: exploited ones minus equally many of the same layers at random",
+            SPEC,
+            "share",
+        ),
+        (
+            "exploited-carry-over-excited",
+            "control",
+            f"Neurons exploited by the attack carry it more than those that it excites most: {does} equally many of these",
+            minus(exploited, excited),
+            UP,
+            f"{fail}: exploited ones minus equally many of the same layers whose medians rise most",
+            OURS_ALONE,
+            "share",
+        ),
+    ]
 
 
 def _moved(path: Pathways) -> list[Row]:

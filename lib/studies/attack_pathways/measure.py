@@ -8,11 +8,11 @@ import torch
 from torch import Tensor, nn
 
 from lib.claims import warned
-from lib.pathways import influences, neurons
+from lib.pathways import influences, interventions, neurons
 from lib.pathways.graph import top_count
 from lib.pathways.neurons import Groups, Scores
 from lib.studies.attack_pathways import plan, traced
-from lib.studies.attack_pathways.plan import AMONG, OWN, Pair, Parameters
+from lib.studies.attack_pathways.plan import AMONG, CLAMPED, DRAWN, OWN, TOGETHER, UNDONE, Pair, Parameters
 
 
 def groups_of(source: Scores, target: Scores, p: Parameters) -> dict[str, Groups]:
@@ -46,6 +46,57 @@ def among(
     return found
 
 
+def undone(
+    model: nn.Module,
+    images: tuple[Tensor, Tensor],
+    scores: tuple[Scores, Scores, Scores],
+    pair: Pair,
+    p: Parameters,
+    layers: tuple[str, ...],
+) -> dict[str, dict[str, np.ndarray]]:
+    """By layer and column (UNDONE, TOGETHER): of each attacked image, whether it misses the target class once channels hold the
+    maps of its clean image, the mean over draws for random ones; TOGETHER, which all layers repeat, is of all layers at once.
+
+    `images` are clean and attacked ones of the source class, `scores` those of clean source and target images and of attacked
+    ones. NaN where the attack had not succeeded, and where it exploits no neuron of the layer (or of any), so that there is
+    nothing to clamp. Of a layer's neurons the same ones are clamped on all images, as many as are exploited; random ones are
+    drawn anew for each.
+
+    Cost: for each image on which the attack has succeeded, (layers + 1) (2 + DRAWN) forward passes and one clean one.
+    """
+    clean, attacked = images
+    source, _, after = scores
+    won = (after.logits.argmax(1) == pair.target) & (source.logits.argmax(1) != pair.target)
+    count = int(won.sum())
+    generator = torch.Generator().manual_seed(0)
+    own = {which: [{} for _ in range(DRAWN if which == "random" else 1)] for which in CLAMPED}
+    for layer in layers:
+        before, other, now = (neurons.median(s.of[layer]) for s in scores)
+        width = len(now)
+        k = top_count(width, p.share, p.least, p.most)
+        exploited = neurons.groups(before, other, now[None], k, exploited=p.exploited).exploited[0]
+        if not exploited:
+            continue
+        excited = interventions.most_excited(before, now, len(exploited))
+        for which, channels in (("exploited", exploited), ("excited", excited)):
+            own[which][0][layer] = interventions.chosen(channels, width, count)
+        for draw in own["random"]:
+            draw[layer] = interventions.drawn(len(exploited), width, count, generator)
+    there = [n for n in layers if n in own["exploited"][0]]
+    found = {n: {c: np.full(len(clean), np.nan, np.float32) for c in (*UNDONE.values(), *TOGETHER.values())} for n in layers}
+    if not there or not count:
+        return found
+    for which, draws in own.items():
+        sets = [*draws, *({n: draw[n]} for n in there for draw in draws)]
+        logits = interventions.clamped(model, attacked[won], clean[won], sets)
+        failed = (logits.argmax(2) != pair.target).float().cpu().unflatten(0, (1 + len(there), len(draws))).mean(1).numpy()
+        for layer in layers:
+            found[layer][TOGETHER[which]][won.cpu()] = failed[0]
+        for layer, values in zip(there, failed[1:], strict=True):
+            found[layer][UNDONE[which]][won.cpu()] = values
+    return found
+
+
 def measure_pair(
     model: nn.Module,
     source: Tensor,
@@ -59,7 +110,8 @@ def measure_pair(
 
     Attack `source` and `target` are the clean images of either class, strength 0; `success` says whether the network decides
     for the target class. The columns AMONG are the influence among either class's own neurons, on clean source images and at
-    the largest strength of PGD and noise; NaN elsewhere. What attacks warn of is told of `network`.
+    the largest strength of PGD and noise; UNDONE and TOGETHER what clamping makes of the largest strength of PGD (`undone`);
+    NaN elsewhere. What attacks warn of is told of `network`.
     """
     rows = []
     y = torch.full((len(source),), pair.target, device=source.device)
@@ -68,8 +120,10 @@ def measure_pair(
     def keep(images: Tensor, attack: str, strength: float, found: Scores | None = None) -> None:
         found = found or neurons.scores(model, images, layers)
         success = (found.logits.argmax(1) == pair.target).cpu().numpy()
-        asked = attack == "source" or (attack in ("pgd", "noise") and strength == p.strengths[-1])
+        strongest = strength == p.strengths[-1]
+        asked = attack == "source" or (attack in ("pgd", "noise") and strongest)
         edges = among(model, images, layers, groups, p.stride == "released") if asked else {}
+        failed = undone(model, (source, images), (*clean.values(), found), pair, p, layers) if attack == "pgd" and strongest else {}
         for layer in layers:
             values = found.of[layer].cpu().numpy()
             rows.append(
@@ -83,6 +137,7 @@ def measure_pair(
                         "scores": list(values),
                     }
                     | {column: edges[layer][group] if edges else np.float32(np.nan) for group, column in AMONG.items()}
+                    | {c: failed[layer][c] if failed else np.float32(np.nan) for c in (*UNDONE.values(), *TOGETHER.values())}
                 )
             )
 

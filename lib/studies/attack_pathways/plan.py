@@ -31,6 +31,12 @@ ATTACKS = ("pgd", "fgsm", "noise")
 NAMES = {name: by_name.find(f"{name}-l2").label for name in ATTACKS}
 OWN = ("original", "target")  # groups of neurons that one class alone uses
 AMONG = {group: f"among_{group}" for group in OWN}  # columns: an image's influence between them, from the layer below
+# which channels hold their clean values while an attack runs: those exploited by it, as many drawn at random, as many that it
+# excites most; columns: whether the attack fails then, in a layer alone and in all layers at once
+CLAMPED = ("exploited", "random", "excited")
+UNDONE = {which: f"undone_{which}" for which in CLAMPED}
+TOGETHER = {which: f"undone_together_{which}" for which in CLAMPED}
+DRAWN = 4  # times that channels are drawn at random, each time others for each image
 GRAPH = "graph"  # in the place of an attack: the row that holds a graph
 SHOWN = ("pgd", "fgsm")  # attacks of the graphs
 PHOTOGRAPHS = "photographs"  # in the place of an architecture: a published network, and the embedded photographs

@@ -17,12 +17,13 @@ from lib.claims.intervals import Interval, Statistic
 from lib.measures import comparison
 from lib.pathways import neurons
 from lib.pathways.graph import top_count
-from lib.studies.attack_pathways.plan import AMONG, GRAPH, Parameters
+from lib.studies.attack_pathways.plan import AMONG, GRAPH, TOGETHER, UNDONE, Parameters
 
 
 class Scored:
     """The measurement as arrays: scores (seeds, strengths, images, channels), which images reach the target class (seeds,
-    strengths, images), and the influence among either class's own neurons, summed over the layers, where it was measured."""
+    strengths, images); where they were measured, the influence among either class's own neurons, summed over the layers, and
+    which attacks fail while neurons are clamped."""
 
     def __init__(self, table: pd.DataFrame, p: Parameters) -> None:
         self.p = p
@@ -30,6 +31,7 @@ class Scored:
         self._arrays: dict[tuple[str, str, str, str], np.ndarray] = {}
         self._reached: dict[tuple[str, str, str], np.ndarray] = {}
         self._among: dict[tuple[str, str, str, str], list[np.ndarray]] = {}
+        self._undone: dict[tuple[str, str, str, str | None], np.ndarray] = {}
         order = ["seed", "strength", "image_id"]
         for (arch, pair, attack, layer), part in table.groupby(["arch", "pair", "attack", "layer"], sort=False):
             part = part.sort_values(order)
@@ -41,6 +43,10 @@ class Scored:
                 if column in part and part[column].notna().any():
                     found = self._among.setdefault((arch, pair, attack, group), [])
                     found.append(part[column].to_numpy(np.float64).reshape(shape))
+            if attack == "pgd":
+                for which in (w for w, column in TOGETHER.items() if column in part):
+                    for at, column in ((layer, UNDONE[which]), (None, TOGETHER[which])):
+                        self._undone[arch, pair, which, at] = part[column].to_numpy(np.float64).reshape(shape)[:, -1]
 
     def scores(self, arch: str, pair: str, attack: str, layer: str) -> np.ndarray:
         """(seeds, strengths, images, channels)."""
@@ -65,6 +71,12 @@ class Scored:
             return None
         layers = np.stack(found)[..., : self.images(pair)]
         return np.where(np.isfinite(layers).any(0), np.nan_to_num(layers).sum(0), np.nan)
+
+    def undone(self, arch: str, pair: str, which: str, layer: str | None) -> np.ndarray | None:
+        """(seeds, images): whether the strongest attack fails while neurons of a layer, or of all (None), are clamped; NaN where
+        it had not succeeded or exploits none; None if not measured."""
+        found = self._undone.get((arch, pair, which, layer))
+        return None if found is None else found[:, : self.images(pair)]
 
     def images(self, pair: str) -> int:
         """How many of the source class, or of the target class where those are fewer."""
@@ -145,6 +157,20 @@ class Pathways:
             there = known[s][:, i]
             whole = before[s][:, i][there].sum()
             return float(after[s][:, i][there].sum() / whole - 1) if whole > 0 else float("nan")
+
+        return statistic
+
+    def undone(self, which: str, layer: str | None = None) -> Statistic | None:
+        """The share of the successes of the strongest attack that fail while the neurons (CLAMPED) of a layer, or of all layers
+        at once, hold their clean values; NaN where there is none, or nothing to clamp, and None where it was not measured."""
+        failed = self.scored.undone(self.arch, self.pair, which, layer)
+        if failed is None:
+            return None
+
+        def statistic(i: np.ndarray, s: np.ndarray) -> float:
+            values = failed[s][:, i]
+            known = np.isfinite(values)
+            return float(values[known].mean()) if known.any() else float("nan")
 
         return statistic
 

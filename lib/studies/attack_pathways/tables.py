@@ -14,7 +14,7 @@ import pandas as pd
 
 from lib.claims.intervals import Interval, Statistic
 from lib.pathways.graph import Graph
-from lib.studies.attack_pathways.plan import ATTACKS, NAMES, Parameters
+from lib.studies.attack_pathways.plan import ATTACKS, CLAMPED, NAMES, Parameters
 from lib.studies.attack_pathways.statistics import Pathways, by_strength, mean
 from lib.system import paths
 
@@ -24,6 +24,8 @@ DRAWS = 60
 SHARED_DRAWS = 100
 OWN = {"target": "target's own", "original": "source's own"}
 STAYS = {"original": "source's own, kept", "target": "target's own, joined", "new": "of neither, all layers"}
+HELD = {"exploited": "exploited by the attack", "random": "as many at random", "excited": "as many, most excited"}
+AT_ONCE = "all at once"
 ALONE = "successes alone, of neither"
 RELEASED = 90  # top neurons of the released data: nine layers, ten each
 STRENGTHS = ("weakest", "middle", "strongest")
@@ -111,6 +113,19 @@ def depth(pathways: All) -> pd.DataFrame:
         for path, attack in itertools.product(pathways.values(), ("pgd", "noise"))
         for layer in path.layers
     )
+
+
+def clamped(pathways: All) -> pd.DataFrame:
+    """Rows (network, pair, what, layer, value, low, high, n): the share of the strongest attack's successes that fail while
+    neurons hold their clean values, in each layer and AT_ONCE in all; no value where there is no exploited neuron."""
+    rows = []
+    for path, which in itertools.product(pathways.values(), CLAMPED):
+        for layer in (*path.layers, None):
+            if (statistic := path.undone(which, layer)) is not None:
+                found = path.interval(statistic, SHARED_DRAWS)
+                at = layer or AT_ONCE
+                rows.append(_at(path, found, "value", what=HELD[which], layer=at) | {"n": found.n})
+    return pd.DataFrame(rows)
 
 
 def edges(graphs: Mapping[str, Graph], attack: str, strength: int) -> pd.DataFrame:

@@ -116,7 +116,14 @@ def settings(p: Parameters, method: str, layer: str, head: str = "head") -> tupl
 def config_of(p: Parameters, arm: str, seed: int) -> TrainConfig:
     """The training of an arm; see the module's docstring."""
     base = TrainConfig(
-        dataset=p.dataset, size=p.size, channels=p.channels, limit=p.train_images, arch=p.arch, seed=seed, epochs=p.epochs
+        dataset=p.dataset,
+        size=p.size,
+        channels=p.channels,
+        limit=p.train_images,
+        arch=p.arch,
+        seed=seed,
+        epochs=p.epochs,
+        batch_size=p.batch_size,
     )
     if arm == "adversarial":
         options = {"eps": p.train_eps / 255, "share": 0.5, "warmup": 0.5, "steps": 4, "random_start": True}

@@ -12,7 +12,7 @@ import torch
 
 from lib.networks import models
 from lib.pathways import graph as graph_
-from lib.pathways import influences, layout, still_picture
+from lib.pathways import influences, interventions, layout, still_picture
 from lib.pathways import neurons as neurons_
 from lib.pathways.neurons import Groups
 from lib.runs import profiles
@@ -168,6 +168,109 @@ def test_edges_are_measured_of_clean_images_and_the_strongest_attack(table):
     for column in plan.AMONG.values():
         known = table[column].notna()
         assert (known <= asked).all() and known.any() and (table[column][known] >= 0).all()
+
+
+def test_clamped_neurons_are_those_of_the_groups(table):
+    """Of the images that the strongest attack has moved, alone: the columns are what the kernel says of the groups."""
+    data = plan.evaluation_set(SMOKE)
+    model, seed = plan.network(SMOKE, "plain", 0).model, 0
+    pair = plan.pair_of(SIMILAR, data.classes)
+    layers = plan.layers_of(model)
+    clean, other = (plan.of_class(data, c, SMOKE.images) for c in pair)
+    moved = plan.attacked(model, clean, torch.full((len(clean),), pair.target), 1.5, name="pgd", steps=SMOKE.steps)
+    scores = [neurons_.scores(model, images, layers) for images in (clean, other, moved)]
+    won = (scores[2].logits.argmax(1) == pair.target) & (scores[0].logits.argmax(1) != pair.target)
+    found = measure.undone(model, (clean, moved), tuple(scores), pair, SMOKE, layers)
+    part = table[(table.seed == seed) & (table.attack == "pgd") & (table.strength == 1.5) & (table.pair == SIMILAR)]
+    groups = {}
+    for layer in layers:
+        before, after, now = (neurons_.median(s.of[layer]) for s in scores)
+        k = graph_.top_count(len(now), SMOKE.share, SMOKE.least, SMOKE.most)
+        one = neurons_.groups(before, after, now[None], k, exploited=SMOKE.exploited).exploited[0]
+        groups |= {layer: interventions.chosen(one, len(now), len(clean))} if one else {}
+        for column in (*plan.UNDONE.values(), *plan.TOGETHER.values()):
+            rows = part[part.layer == layer].sort_values("image_id")[column]
+            np.testing.assert_array_equal(rows, found[layer][column])
+    logits = interventions.clamped(model, moved, clean, [groups, *({n: m} for n, m in groups.items())])
+    fails = np.where(won, (logits.argmax(2) != pair.target).float(), np.nan)
+    assert won.any() and groups
+    np.testing.assert_array_equal(found[layers[0]][plan.TOGETHER["exploited"]], fails[0])
+    for layer, expected in zip(groups, fails[1:], strict=True):
+        np.testing.assert_array_equal(found[layer][plan.UNDONE["exploited"]], expected)
+    for layer in set(layers) - set(groups):
+        assert np.isnan(found[layer][plan.UNDONE["random"]]).all()
+
+
+def test_a_planted_pathway_is_undone_by_its_own_neurons_alone(monkeypatch):
+    """One channel of sixteen brings the attack to the head, and no class has it among its top neurons: its clean value undoes
+    every attack; as many at random hit it seldom."""
+
+    class Planted(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.maps = torch.nn.Conv2d(2, 16, 1, bias=False)
+            self.head = torch.nn.Linear(16, 2)
+            with torch.no_grad():
+                self.maps.weight.zero_()
+                self.maps.weight[:8, 0] = torch.linspace(1, 2, 8)[:, None, None]  # of both classes
+                self.maps.weight[12, 1] = 9.0  # the pathway
+                self.head.weight.zero_()
+                self.head.weight[1, 12], self.head.bias[1], self.head.bias[0] = 1.0, -0.5, 0.0
+
+        def forward(self, x):
+            return self.head(self.maps(x).mean((2, 3)))
+
+    net, p = Planted(), SMOKE.model_copy(update={"least": 3, "most": 3, "exploited": 1})
+    clean = torch.zeros(20, 2, 4, 4)
+    clean[:, 0] = 0.5
+    moved = clean.clone()
+    moved[:15, 1] = 0.5  # of twenty images five are not moved
+    scores = [neurons_.scores(net, images, ("maps",)) for images in (clean, clean, moved)]
+    found = measure.undone(net, (clean, moved), tuple(scores), plan.Pair(0, 1), p, ("maps",))["maps"]
+    for columns in (plan.UNDONE, plan.TOGETHER):
+        assert found[columns["exploited"]][:15].tolist() == found[columns["excited"]][:15].tolist() == [1.0] * 15
+        assert 0 < found[columns["random"]][:15].mean() < 0.25
+        assert all(np.isnan(found[c][15:]).all() for c in columns.values())
+    nothing = measure.undone(net, (clean, clean), (scores[0],) * 3, plan.Pair(0, 1), p, ("maps",))["maps"]
+    assert all(np.isnan(values).all() for values in nothing.values())
+
+
+def clamped_table(exploited=0.9, random=0.3, excited=0.6, images=40):
+    """Which successes of the strongest attack fail while neurons are clamped; the first layer exploits none."""
+    table, p = synthetic(images=images)
+    rng = np.random.default_rng(0)
+    there = (table.attack == "pgd") & (table.strength == p.strengths[-1])
+    shares = {"exploited": exploited, "random": random, "excited": excited}
+    for which, share in shares.items():
+        failed = pd.Series((rng.random((len(table)))) < share, index=table.index).astype(float)
+        table[plan.TOGETHER[which]] = failed.where(there)
+        table[plan.UNDONE[which]] = failed.where(there & (table.layer == "b"))
+    first = table[there & (table.layer == "a")].index
+    for column in plan.TOGETHER.values():  # all layers repeat it
+        table.loc[table[there & (table.layer == "b")].index, column] = table.loc[first, column].to_numpy()
+    return table, p
+
+
+def test_clamping_is_judged_where_it_was_measured(few_draws):
+    table, p = clamped_table()
+    pair = p.dissimilar[0]
+    path = statistics.measured(table, p)["plain", pair]
+    i, s = np.arange(40), np.arange(3)
+    values = table[(table.pair == pair) & (table.layer == "a")][plan.TOGETHER["exploited"]]
+    assert path.undone("exploited")(i, s) == pytest.approx(values.mean())
+    assert np.isnan(path.undone("exploited", "a")(i, s)) and path.undone("exploited", "b")(i, s) > 0.7
+    rows = claims.judge(table, p, test=True)
+    sentences.check(rows)
+    found = {c.id: c for c in rows}
+    assert found[f"exploited-carry/plain/{pair}"].verdict == "supported"
+    assert found[f"exploited-carry/plain/{pair}"].value == pytest.approx(0.6, abs=0.12)
+    assert found[f"exploited-carry-over-excited/plain/{pair}"].verdict == "supported"
+    found = {c.id: c for c in claims.judge(*clamped_table(0.3, 0.8, 0.8), test=True)}
+    for id in ("exploited-carry", "exploited-carry-over-excited"):
+        assert found[f"{id}/plain/{pair}"].verdict == "contradicted"
+    plain, p = synthetic()
+    assert statistics.measured(plain, p)["plain", pair].undone("random") is None
+    assert not [c for c in claims.judge(plain, p, test=True) if c.id.startswith("exploited-carry")]
 
 
 def synthetic(seeds: int = 3, images: int = 40) -> tuple[pd.DataFrame, Parameters]:

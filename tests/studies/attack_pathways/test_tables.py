@@ -10,7 +10,7 @@ import pytest
 from lib.pathways.graph import Graph, Layer
 from lib.pathways.neurons import Groups
 from lib.runs import profiles
-from lib.studies.attack_pathways import statistics, tables
+from lib.studies.attack_pathways import plan, statistics, tables
 
 IMAGES, STRENGTHS = 8, (0.5, 1.0, 2.0)
 P = profiles.parameters("06-attack-pathways", "smoke").model_copy(
@@ -105,3 +105,33 @@ def test_released_numbers_stand_above_ours(found):
     ours = rows[(rows.source == "ours, plain") & (rows.kind == "dissimilar")]
     assert ours.attack.tolist() == ["pgd"]  # FGSM never succeeds: nothing to tell
     assert ours["top neurons in common"].iloc[0] == 0.5 and np.isnan(ours["of neither, weakest"].iloc[0])
+
+
+def test_clamped_neurons_by_layer_and_all_at_once(found):
+    """Here the early layer exploits none; of the four successes of a pair one in two fails while the late one is clamped."""
+    assert tables.clamped(found).empty  # not measured
+    table = pd.DataFrame(
+        {
+            "arch": "plain",
+            "seed": seed,
+            "pair": pair,
+            "attack": attack,
+            "layer": layer,
+            "strength": strength,
+            "image_id": range(4),
+            "success": attack == "pgd",
+            "scores": [OWN] * 4,
+        }
+        | dict.fromkeys(plan.TOGETHER.values(), [1.0, 1.0, 1.0, np.nan] if attack == "pgd" else np.nan)
+        | dict.fromkeys(plan.UNDONE.values(), [1.0, 0.0, 0.5, np.nan] if attack == "pgd" and layer == "late" else np.nan)
+        for seed, pair, (attack, strength), layer in itertools.product(
+            range(P.seeds), P.pairs, (("source", 0.0), ("target", 0.0), ("pgd", 2.0)), ("early", "late")
+        )
+    )
+    table = pd.concat([pd.DataFrame(one) for one in table.to_dict("records")], ignore_index=True)
+    rows = tables.clamped(statistics.measured(table, P))
+    assert list(rows.columns) == ["network", "pair", "what", "layer", "value", "low", "high", "n"]
+    assert rows.layer.tolist() == ["early", "late", tables.AT_ONCE] * 3 * len(P.pairs)
+    for _, part in rows.groupby(["pair", "what"]):
+        assert np.isnan(part.value.iloc[0]) and part.value.iloc[1:].tolist() == [0.5, 1.0]
+    assert set(rows.what) == set(tables.HELD.values()) and (rows.n == "4 images, 2 seeds").all()
