@@ -12,7 +12,7 @@ readme: .venv/ready
 	@$(RUN) -m lib readme
 
 test: .venv/ready-test
-	@$(RUN) -m ruff check lib tests notebooks && $(RUN) -m ruff format --check lib tests && $(RUN) -m pytest -q -n 2
+	@$(RUN) -m ruff check lib tests notebooks && $(RUN) -m ruff format --check lib tests && $(RUN) -m pytest -q -n 3
 
 lab: .venv/ready
 	@$(RUN) -m lib lab

@@ -112,5 +112,6 @@ def same_state(a: list, b: list) -> bool:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """The longest file first: workers are dealt whole files in this order, and what comes last should be short."""
-    items.sort(key=lambda item: item.path.name != "test_notebooks.py")
+    """The longest files first: workers are dealt whole files in this order, and what comes last should be short."""
+    longest = ("test_notebooks.py", "test_browser.py")
+    items.sort(key=lambda item: longest.index(item.path.name) if item.path.name in longest else len(longest))

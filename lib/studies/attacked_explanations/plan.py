@@ -48,6 +48,7 @@ class Parameters(parameters.OnImages):
     batch_size: Annotated[int, Field(ge=2, description="images in a training step")] = 64
     tune_images: Annotated[int | None, Field(ge=1, description="of the manipulation")] = 800
     tune_epochs: Annotated[int, Field(ge=1)] = 6
+    tune_batch: Annotated[int, Field(ge=1)] = 32
     train_eps: Annotated[Radius, Field(description="of adversarial training, of 255, L-infinity")] = 4.0
     images: Annotated[int, Field(ge=8, description="test images whose maps are attacked")] = 20
     methods: Annotated[tuple[str, ...], Field(min_length=2, description="explanations that are attacked")] = EXPLAINED
@@ -134,7 +135,7 @@ def config_of(p: Parameters, arm: str, seed: int) -> TrainConfig:
             update={
                 "limit": p.tune_images,
                 "epochs": p.tune_epochs,
-                "batch_size": 32,
+                "batch_size": p.tune_batch,
                 "optimizer": "adam",
                 "lr": 2e-3,
                 "weight_decay": 0.0,
