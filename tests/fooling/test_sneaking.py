@@ -58,6 +58,7 @@ def test_it_begins_with_pgds_images(model, x, y):
     peer = pgd(model, x, y, eps=EPS, steps=1)
     assert torch.equal(found.target, peer.logits.argmax(1))
     assert torch.equal(found.fooled, peer.success & (model(x).argmax(1) == y))
+    assert (found.hidden <= found.first).all()  # what went up the margin and farther away is not what hides
 
 
 def test_at_radius_zero_there_is_nothing_to_hide(model, x, y):

@@ -164,6 +164,31 @@ def test_other_threads_and_whoever_comes_after_see_the_network(model, x):
         assert not seen.running
 
 
+class Two(nn.Module):
+    """Two ReLUs; between them, once, a pass of the same network in another thread."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.own, self.between = threading.get_ident(), []
+
+    def forward(self, x):
+        x = torch.relu(x - 0.5)
+        if threading.get_ident() == self.own:
+            thread = threading.Thread(target=lambda: self.between.append(self(torch.ones(1, 4))))
+            thread.start()
+            thread.join()
+        return torch.relu(x - 0.2)
+
+
+def test_a_pass_of_another_thread_ends_nothing_here():
+    x = torch.tensor([[0.1, 0.4, 0.8, 0.9]])
+    model = Two()
+    with rectifiers.smoothed(model, 3.0) as seen:
+        model(x)
+    assert seen.seen == 2
+    torch.testing.assert_close(model.between[0], torch.full((1, 4), 0.3))
+
+
 @pytest.mark.parametrize("beta", [0, -1, float("nan")])
 def test_beta_is_above_zero(model, beta):
     with pytest.raises(ValueError, match=r"beta=.*above 0"), rectifiers.smoothed(model, beta):
