@@ -219,7 +219,7 @@ def _looks(table: pd.DataFrame, p: Parameters) -> list[Row]:
         ("background", "background-rises", "More of the map's mass lies on the background", "share of the map's mass"),
         ("area", "area-grows", covers, "share of the image"),
     ):
-        if column not in table or table[column].isna().all():
+        if table[column].isna().all():
             continue
         rows += [
             Row(
@@ -241,22 +241,19 @@ def _looks(table: pd.DataFrame, p: Parameters) -> list[Row]:
                 measure="share",
             ),
         ]
-    if "spearman" in table:
-        turned = {a: cube(table, "spearman", attack=a) for a in ("fgsm", "noise")}
-        each = [mean_of([finite_mean(inverted(v[m][:, -1])) for m in p.architectures]) for v in turned.values()]
-        rows.append(
-            Row(
-                "inverted-over-noise",
-                "open question",
-                f"More maps are turned round (ranks correlate negatively with the clean map's) under FGSM at {top} than under "
-                "random signs of the same size",
-                minus(*each),
-                f"share of maps whose rank correlation with the clean map is negative, {top}, FGSM - random signs",
-                QUESTION,
-                measure="share",
-            )
-        )
-    return rows
+    turned = {a: cube(table, "spearman", attack=a) for a in ("fgsm", "noise")}
+    each = [mean_of([finite_mean(inverted(v[m][:, -1])) for m in p.architectures]) for v in turned.values()]
+    more = "More maps are turned round (ranks correlate negatively with the clean map's)"
+    last = Row(
+        "inverted-over-noise",
+        "open question",
+        f"{more} under FGSM at {top} than under random signs of the same size",
+        minus(*each),
+        f"share of maps whose rank correlation with the clean map is negative, {top}, FGSM - random signs",
+        QUESTION,
+        measure="share",
+    )
+    return [*rows, last]
 
 
 def _within(table: pd.DataFrame, p: Parameters) -> list[Row]:
