@@ -6,10 +6,10 @@ network is run with the maps of chosen channels replaced by those of the clean i
 
     a_l <- m_l a_l(x) + (1 - m_l) a_l,    m_l in {0, 1}^C,
 
-in one layer or in several at once, where a_l is what the layer puts out after whatever was replaced below it. An attack whose
-decision falls then was carried by these channels. With every channel of a layer clamped that all paths lead through, the network
-sees the clean image; with none, the attacked one. Few channels of many undo something whatever they are, so as many others are
-clamped beside them: drawn at random (`drawn`), or those that the attack excites most (`most_excited`).
+in one layer or in several at once, where a_l is what the layer puts out after whatever was replaced below it. An attack that
+fails then was carried by these channels. With every channel of a layer clamped that all paths lead through, the network sees
+the clean image; with none, the attacked one. Any channels undo something when enough of them are clamped, so as many others
+stand beside them: drawn at random (`drawn`), or those that the attack excites most (`most_excited`).
 """
 
 from collections.abc import Callable, Mapping, Sequence

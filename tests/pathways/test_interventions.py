@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from lib.networks import models
-from lib.pathways import interventions
+from lib.pathways import interventions, neurons
 from tests.conftest import same_state, state_of
 
 LAYERS = ("act1", "act2")
@@ -55,21 +55,6 @@ def test_sets_of_different_layers_do_not_touch_each_other(model, x, attacked):
         assert torch.equal(logits, interventions.clamped(model, attacked, x, [one])[0])
 
 
-def every(net, names, n, x):
-    """All channels of each of the layers, a set a layer."""
-    widths = {}
-    handles = [
-        dict(net.named_modules())[name].register_forward_hook(
-            lambda _m, _a, out, name=name: widths.update({name: out.shape[1]})
-        )
-        for name in names
-    ]
-    net(x[:1])
-    for handle in handles:
-        handle.remove()
-    return [{name: torch.ones(n, widths[name], dtype=torch.bool)} for name in names]
-
-
 @pytest.mark.parametrize("arch", ["plain", "residual", "inception"])
 def test_a_layer_that_is_clamped_whole_gives_the_clean_network_exactly(arch):
     """And none clamped the attacked one: at every stage, since all paths lead through it."""
@@ -79,8 +64,8 @@ def test_a_layer_that_is_clamped_whole_gives_the_clean_network_exactly(arch):
     attacked = (x + 0.3 * torch.randn_like(x)).clamp(0, 1)
     with torch.no_grad():
         before, after = net(x), net(attacked)
-    inner = [f"net.{s}" if f"net.{s}" in dict(net.named_modules()) else s for s in net.stages]
-    whole = [{s: one[n]} for s, n, one in zip(net.stages, inner, every(net, inner, 5, x), strict=True)]
+    widths = {n: len(values[0]) for n, values in neurons.scores(net, x, net.stages).of.items()}
+    whole = [{n: torch.ones(5, width, dtype=torch.bool)} for n, width in widths.items()]
     for logits in interventions.clamped(net, attacked, x, whole):
         assert torch.equal(logits, before)
     none = [{n: torch.zeros_like(m) for n, m in one.items()} for one in whole]

@@ -123,7 +123,9 @@ def measure_pair(
         strongest = strength == p.strengths[-1]
         asked = attack == "source" or (attack in ("pgd", "noise") and strongest)
         edges = among(model, images, layers, groups, p.stride == "released") if asked else {}
-        failed = undone(model, (source, images), (*clean.values(), found), pair, p, layers) if attack == "pgd" and strongest else {}
+        failed = (
+            undone(model, (source, images), (*clean.values(), found), pair, p, layers) if attack == "pgd" and strongest else {}
+        )
         for layer in layers:
             values = found.of[layer].cpu().numpy()
             rows.append(

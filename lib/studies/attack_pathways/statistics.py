@@ -73,8 +73,8 @@ class Scored:
         return np.where(np.isfinite(layers).any(0), np.nan_to_num(layers).sum(0), np.nan)
 
     def undone(self, arch: str, pair: str, which: str, layer: str | None) -> np.ndarray | None:
-        """(seeds, images): whether the strongest attack fails while neurons of a layer, or of all (None), are clamped; NaN where
-        it had not succeeded or exploits none; None if not measured."""
+        """(seeds, images): whether the strongest attack fails while neurons of a layer, or of all (None), are clamped; NaN
+        where it had not succeeded or exploits none; None if not measured."""
         found = self._undone.get((arch, pair, which, layer))
         return None if found is None else found[:, : self.images(pair)]
 

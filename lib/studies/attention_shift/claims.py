@@ -15,15 +15,26 @@ import pandas as pd
 from scipy.stats import rankdata
 
 from lib.claims.claim import Claim, Kind, Rule
-from lib.claims.court import OURS, Court
-from lib.claims.intervals import Statistic, over_pairs
+from lib.claims.court import OURS, QUESTION, Court
+from lib.claims.intervals import Statistic, minus, over_pairs
 from lib.studies.attention_shift.plan import FAMILY, Parameters
+from lib.studies.attention_shift.statistics import (
+    Cube,
+    by_eps,
+    cube,
+    failures_told,
+    finite_mean,
+    inverted,
+    mean_of,
+    mean_where,
+    pick,
+    pooled,
+)
 
 SOURCE = "Chakraborty et al. 2022"
 FACES = ("folder:orl_faces", "folder:vggface2")  # a class is a person, whose pictures stand and fall together
 RIGHT, ATTACKED = 0.6, 0.2  # see above
 UP = Rule("above", 0.0)
-Cube = dict[str, np.ndarray]  # by architecture: (seed, eps, image)
 
 
 class Row(NamedTuple):
@@ -37,46 +48,9 @@ class Row(NamedTuple):
     source: str
     measure: str = "NISSIM"
     rule: Rule = UP
+    difference: bool = True
     grid: bool = False
     note: str = ""
-
-
-def cube(table: pd.DataFrame, column: str, *, attack: str = "fgsm", target: str = "pred") -> Cube:
-    """A column of the table as arrays (seed, eps, image), one an architecture, for statistics that resample."""
-    part = table[(table.attack == attack) & (table.target_mode == target)]
-    found = {}
-    for model, rows in part.groupby("model", observed=True):
-        rows = rows.sort_values(["seed", "eps", "image_id"])
-        shape = tuple(rows[c].nunique() for c in ("seed", "eps", "image_id"))
-        found[str(model)] = rows[column].to_numpy().reshape(shape)
-    return found
-
-
-def pick(a: np.ndarray, images: np.ndarray, seeds: np.ndarray) -> np.ndarray:
-    return a[seeds][:, :, images]
-
-
-def by_eps(a: np.ndarray, images: np.ndarray, seeds: np.ndarray) -> np.ndarray:
-    """The mean over seeds and images, (eps,): MOD, for NISSIM."""
-    return pick(a, images, seeds).mean((0, 2))
-
-
-def mean_where(values: np.ndarray, where: np.ndarray) -> np.ndarray:
-    """Mean over images of the values where `where` holds, NaN where it never does; (seed, eps, image) -> (seed, eps)."""
-    count = where.sum(-1)
-    return np.where(count > 0, np.where(where, values, 0).sum(-1) / np.maximum(count, 1), np.nan)
-
-
-def pooled(parts: list[np.ndarray]) -> float:
-    """The mean of all finite values, NaN where there is none."""
-    values = np.concatenate([p.ravel() for p in parts])
-    values = values[np.isfinite(values)]
-    return float(values.mean()) if len(values) else float("nan")
-
-
-def mean_of(parts: list[Statistic]) -> Statistic:
-    """The mean of several statistics."""
-    return lambda i, s: float(np.mean([part(i, s) for part in parts]))
 
 
 def primaries(p: Parameters) -> tuple[str, ...]:
@@ -121,6 +95,8 @@ def judge(table: pd.DataFrame, p: Parameters, *, test: bool = True) -> list[Clai
         each = [row for rows in shifts.values() for row in rows if row.id == id]
         whole = each[0]._replace(compute=mean_of([row.compute for row in each]))
         _add(every, [whole], pool=f"{id}, all architectures")  # a mean of networks varies less than one: nothing is shared
+    for row in [*_looks(table, p), *_within(table, p)]:
+        _add(every, [row], pool=row.id)
     _failure(court.within("", gates=("right", "attacked")), table)
     if {"plain", "residual", "inception"} <= set(p.architectures):
         _architectures(court.within("", gates=("right", "attacked")), table)
@@ -151,7 +127,8 @@ def _gates(court: Court, table: pd.DataFrame) -> None:
 def _add(court: Court, rows: list[Row], pool: str = "") -> None:
     for row in rows:
         told = {"statistic": row.statistic, "source": row.source, "measure": row.measure, "note": row.note}
-        court.add(row.id, row.kind, row.statement, row.compute, row.rule, pool=pool, extreme=row.grid, **told)
+        told |= {"difference": row.difference, "extreme": row.grid}
+        court.add(row.id, row.kind, row.statement, row.compute, row.rule, pool=pool, **told)
 
 
 def _shift(table: pd.DataFrame, m: str) -> list[Row]:
@@ -224,6 +201,88 @@ def _shift(table: pd.DataFrame, m: str) -> list[Row]:
             f"{moved}, mean over eps",
             second,
             measure="pixels",
+        ),
+    ]
+
+
+def _looks(table: pd.DataFrame, p: Parameters) -> list[Row]:
+    """What the map of an attacked image is like: how much of it is on the background (where objects have masks), how large it
+    is, whether its order is turned round. Each map explains what the network decides."""
+    top, rows = f"eps {table.eps.max():g}", []
+
+    def rise(column: str, attack: str) -> Statistic:
+        values = cube(table, column, attack=attack)
+        return mean_of([finite_mean(values[m][:, -1] - values[m][:, 0]) for m in p.architectures])
+
+    covers = "The map covers more of the image, counted where it is at least half of its maximum"
+    for column, id, says, shares in (
+        ("background", "background-rises", "More of the map's mass lies on the background", "share of the map's mass"),
+        ("area", "area-grows", covers, "share of the image"),
+    ):
+        if table[column].isna().all():
+            continue
+        rows += [
+            Row(
+                id,
+                "open question",
+                f"{says} under FGSM at {top} than without attack",
+                rise(column, "fgsm"),
+                f"{shares}, {top} - clean image",
+                QUESTION,
+                measure="share",
+            ),
+            Row(
+                f"{id}-over-noise",
+                "control",
+                f"{says} under FGSM at {top} than under random signs of the same size",
+                minus(rise(column, "fgsm"), rise(column, "noise")),
+                f"{shares}, {top}, FGSM - random signs",
+                OURS,
+                measure="share",
+            ),
+        ]
+    turned = {a: cube(table, "spearman", attack=a) for a in ("fgsm", "noise")}
+    each = [mean_of([finite_mean(inverted(v[m][:, -1])) for m in p.architectures]) for v in turned.values()]
+    more = "More maps are turned round (ranks correlate negatively with the clean map's)"
+    last = Row(
+        "inverted-over-noise",
+        "open question",
+        f"{more} under FGSM at {top} than under random signs of the same size",
+        minus(*each),
+        f"share of maps whose rank correlation with the clean map is negative, {top}, FGSM - random signs",
+        QUESTION,
+        measure="share",
+    )
+    return [*rows, last]
+
+
+def _within(table: pd.DataFrame, p: Parameters) -> list[Row]:
+    """Whether an image's own shift tells at which eps the network fails on it, which a mean over images cannot say. Of the
+    label's class, since a flip changes the class that is explained otherwise."""
+    own, mean = failures_told(table)
+    says = "Within an image, over eps, the network fails where the map of the label's class has moved farther"
+    shares = "share of pairs of eps, one that the image is wrong at and one that it is right at, that"
+    return [
+        Row(
+            "shift-tells-failure",
+            "open question",
+            says,
+            mean_of([finite_mean(own[m]) for m in p.architectures]),
+            f"{shares} NISSIM orders rightly, mean over images with both",
+            QUESTION,
+            measure="auc",
+            rule=Rule("above", 0.5),
+            difference=False,
+            note="both rise with eps, which alone orders them: see shift-tells-failure/beyond-eps",
+        ),
+        Row(
+            "shift-tells-failure/beyond-eps",
+            "control",
+            f"{says}, and this tells more than the mean shift of all images at that eps does",
+            mean_of([finite_mean(own[m] - mean[m]) for m in p.architectures]),
+            f"{shares} are ordered rightly: by the image's NISSIM - by MOD",
+            OURS,
+            measure="auc",
         ),
     ]
 

@@ -15,7 +15,7 @@ from lib.explanations import activation_maps
 from lib.measures import comparison
 from lib.measures.similarity import ssim
 from lib.networks import classifier
-from lib.studies.attention_shift.plan import ATTACKS, TARGETS, Parameters, evaluation_set, network
+from lib.studies.attention_shift.plan import ATTACKS, TARGETS, Parameters, attacker_of, evaluation_set, network
 
 
 def shown(maps: Tensor, size: int) -> Tensor:
@@ -42,6 +42,21 @@ def compare(clean: Tensor, other: Tensor, size: int, window: str) -> dict[str, n
     return {k: v.cpu().numpy() for k, v in columns.items()}
 
 
+def on_background(maps: Tensor, masks: Tensor | None) -> np.ndarray:
+    """The share of the mass of maps (N, H, W), as shown, that lies outside of the object's masks (N, H, W), in [0, 1]; NaN for
+    a map of zeros, and where no masks are known."""
+    if masks is None:
+        return np.full(len(maps), np.nan, np.float32)
+    return (1 - comparison.overlap(maps, masks.to(maps))).cpu().numpy()
+
+
+def area(maps: Tensor) -> np.ndarray:
+    """The share of the image on which a map (N, H, W), as shown, is at least half of its maximum; NaN for a map of zeros."""
+    highest = maps.amax((1, 2), keepdim=True)
+    share = (maps >= highest / 2).flatten(1).float().mean(1)
+    return share.masked_fill(highest.flatten() <= 0, torch.nan).cpu().numpy()
+
+
 def to_others(maps: Tensor, window: str) -> np.ndarray:
     """The mean NISSIM of each map (N, H, W) in [0, 1] to all others, (N,); NaN where there is no other."""
     first, second = torch.triu_indices(len(maps), len(maps), 1)
@@ -57,6 +72,8 @@ def measure_images(
     *,
     eps: Sequence[float],
     window: str = "uniform",
+    masks: Tensor | None = None,
+    attacker: classifier.Classifier | None = None,
     first_image: int = 0,
     noise_seed: int = 0,
     network: str = "network",
@@ -68,19 +85,21 @@ def measure_images(
     `pred`) is the dissimilarity of two maps of the *clean* image: of the class predicted before and after the attack. It is
     how much of the shift a mere change of the explained class makes. `nissim_ceiling` is the mean
     dissimilarity of the image's clean map of the predicted class to those of all others here; it needs two images at least.
-    What FGSM warns of is told of `network`.
+    `background` and `area` are of the attacked image's map, at eps 0 of the clean one's (`on_background` of the objects'
+    `masks` (N, H, W), `area`). FGSM's direction is that of `attacker`, or else of the model itself; what it warns of is told of
+    `network`.
     """
     size, layers, n = x.shape[-1], list(model.stages), len(x)
-    direction, clean_logits = single_step.fgsm_direction(model, x, y)
-    warned.tell(network, "FGSM", 0, weaknesses(direction, clean_logits))
+    direction, logits = single_step.fgsm_direction(attacker or model, x, y)
+    warned.tell(network, "FGSM", 0, weaknesses(direction, logits))
     noise = torch.cat([single_step.random_sign(x[:1], _generator(noise_seed, first_image + i)) for i in range(n)]).to(x)
     directions = {"fgsm": direction, "noise": noise}
-    clean_pred = clean_logits.argmax(1)
 
     def explain(images: Tensor) -> activation_maps.Maps:
         return activation_maps.gradcams(model, images, lambda logits: torch.stack([logits.argmax(1), y], 1), layers)
 
     clean = explain(x)
+    clean_pred = clean.logits.argmax(1)
     rows: list[dict[str, Any]] = []
     reached: list[Tensor] = []
     for attack in ATTACKS:
@@ -92,6 +111,8 @@ def measure_images(
             for layer in layers:
                 for t, target in enumerate(TARGETS):
                     found = compare(clean.maps[layer][:, t], attacked.maps[layer][:, t], size, window)
+                    now = shown(attacked.maps[layer][:, t], size)
+                    found |= {"background": on_background(now, masks), "area": area(now)}
                     where = {"layer": layer, "last": layer == layers[-1], "attack": attack, "eps": e, "target_mode": target}
                     rows.append(where | found | {"pred_adv": pred})
     elsewhere = activation_maps.gradcams(model, x, torch.stack(reached, 1), layers)
@@ -120,14 +141,34 @@ def _generator(seed: int, image: int) -> torch.Generator:
     return torch.Generator().manual_seed(seed * 1_000_003 + image)
 
 
+def psnr(p: Parameters, model: classifier.Classifier, images: int = 300, batch_size: int = 50) -> dict[float, float]:
+    """By eps, the PSNR in dB of images that FGSM has moved, mean over the first ones."""
+    data, where = evaluation_set(p).head(images), next(model.parameters()).device
+    found: dict[float, list[Tensor]] = {e: [] for e in p.eps}
+    for index in torch.arange(len(data)).split(batch_size):
+        x, y = data.images[index].to(where), data.labels[index].to(where)
+        direction, _ = single_step.fgsm_direction(model, x, y)
+        for e, values in found.items():
+            values.append(comparison.psnr(x, single_step.step_along(x, direction, e)))
+    return {e: float(torch.cat(values).mean()) for e, values in found.items()}
+
+
 def measure(p: Parameters, arch: str, seed: int, batch_size: int = 60) -> pd.DataFrame:
     """The measurement of one trained network, in batches of about one size."""
     model, data = network(p, arch, seed).model, evaluation_set(p)
+    other = network(p, *attacker_of(p, seed)).model if p.black_box else None
     where = next(model.parameters()).device
     parts = []
     for index in torch.arange(len(data)).tensor_split(-(-len(data) // batch_size)):
         x, y = data.images[index].to(where), data.labels[index].to(where)
-        about = {"window": p.window, "first_image": int(index[0]), "network": f"{arch}, seed {seed}"}
+        masks = None if data.masks is None else data.masks[index].to(where)
+        about = {
+            "window": p.window,
+            "masks": masks,
+            "attacker": other,
+            "first_image": int(index[0]),
+            "network": f"{arch}, seed {seed}",
+        }
         parts.append(measure_images(model, x, y, eps=p.eps, **about))
     table = pd.concat(parts, ignore_index=True)
     table.insert(0, "model", arch)

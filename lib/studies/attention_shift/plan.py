@@ -1,14 +1,16 @@
 """Study 1, Grad-CAM attention shift under attack (Chakraborty et al., CVPRW 2022): parameters and networks.
 
 FGSM's direction is computed once an image and scaled by every eps, as in the paper; random signs of the same size are the
-control. Each map of an attacked image is compared with the map of its clean image, at every stage, for two choices of the
-class that is explained: `pred`, the class the network decides for (before and after), and `true`, the label in both.
+control. The paper does not say whether its example attacks each network with its own gradient, as is done here, or all with
+one network's; with `black_box` the direction is that of another network. Each map of an attacked image is compared with the map
+of its clean image, at every stage, for two choices of the class that is explained: `pred`, the class the network decides for
+(before and after), and `true`, the label in both.
 """
 
 import functools
 from typing import Annotated, Any, Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from lib.data import datasets
 from lib.studies import parameters
@@ -37,6 +39,17 @@ class Parameters(parameters.Trained):
         0.1,
     )
     window: Annotated[Literal["uniform", "gaussian", "global"], Field(description="of SSIM on enlarged maps")] = "uniform"
+    black_box: Annotated[
+        str, Field(description="architecture whose gradient makes every network's perturbations; empty: each its own")
+    ] = ""
+
+    @model_validator(mode="after")
+    def _another_network(self) -> "Parameters":
+        if self.black_box and self.black_box not in self.architectures:
+            raise ValueError(f"black_box {self.black_box!r}: none of the architectures {', '.join(self.architectures)}")
+        if self.black_box and self.seeds < 2:
+            raise ValueError("black_box takes the gradient of a network of another seed; train two seeds at least")
+        return self
 
 
 def jobs(p: Parameters) -> list[tuple[str, int]]:
@@ -45,12 +58,19 @@ def jobs(p: Parameters) -> list[tuple[str, int]]:
 
 
 def networks(p: Parameters, *job: Any) -> list[TrainConfig]:
-    """Every network the study needs, or that of one job."""
-    return [p.train_config(*one) for one in ([job] if job else jobs(p))]
+    """Every network the study needs, or those of one job: its own, and where another's gradient attacks it, that one."""
+    wanted = jobs(p) if not job else [job, attacker_of(p, job[1])] if p.black_box else [job]
+    return [p.train_config(*one) for one in wanted]
 
 
 def network(p: Parameters, arch: str, seed: int) -> cache.Trained:
-    return cache.trained(*networks(p, arch, seed), device_name=p.device)
+    return cache.trained(p.train_config(arch, seed), device_name=p.device)
+
+
+def attacker_of(p: Parameters, seed: int) -> tuple[str, int]:
+    """(architecture, seed) of the network whose gradient attacks those of a seed in the black-box reading: of the next seed, so
+    that it is another network also where the architecture is the same."""
+    return p.black_box, (seed + 1) % p.seeds
 
 
 def seen(p: Parameters, *job: Any) -> list[str]:

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from lib.measures import comparison
+from lib.studies.attention_shift import statistics
 from lib.studies.attention_shift.plan import FAMILY, Parameters
 from lib.system import paths
 
@@ -18,6 +19,11 @@ COMPANIONS = {
     "iou": "overlap of top 20 % (IoU)",
     "centroid_shift": "centre of mass moved (pixels)",
     "mod_over_ceiling": "MOD / ceiling",
+}
+LOOKS = {
+    "background": ("Mass on the background", "share of the map's mass"),
+    "area": ("Area at half of the maximum", "share of the image"),
+    "inverted": ("Ranks turned round", "share of maps"),
 }
 CUES = ("shape", "texture")
 # the paper's networks that ours are compared with
@@ -47,10 +53,12 @@ def cues(answers: Mapping[tuple[str, int], Tensor], cue: Mapping[str, Tensor]) -
 
 
 def summary(table: pd.DataFrame) -> pd.DataFrame:
-    """By (model, seed, layer, attack, target, eps): MOD and its companions, accuracy, share of maps that are empty."""
+    """By (model, seed, layer, attack, target, eps): MOD and its companions, how maps look, accuracy, share of maps that are
+    empty."""
     data = table.assign(
         correct=table.pred_adv == table.true,
         flipped=table.pred_adv != table.pred_clean,
+        inverted=statistics.inverted(table.spearman.to_numpy()),
         empty=table.degenerate_clean | table.degenerate_adv,
     )
     keys = ["model", "seed", "layer", "last", "attack", "target_mode", "eps"]
@@ -61,6 +69,7 @@ def summary(table: pd.DataFrame) -> pd.DataFrame:
         "iou",
         "centroid_shift",
         "nissim_ceiling",
+        *LOOKS,
         "correct",
         "flipped",
         "empty",
@@ -87,6 +96,24 @@ def curve(means: pd.DataFrame, column: str, **columns: Any) -> pd.DataFrame:
     """Rows (eps, value, low, high) over eps > 0: the mean over seeds, the lowest and the highest; `columns` as in `where`."""
     part = where(means[means.eps > 0], **columns)
     return part.groupby("eps")[column].agg(value="mean", low="min", high="max").reset_index()
+
+
+def looks(means: pd.DataFrame, architectures: Sequence[str]) -> pd.DataFrame:
+    """Rows (measure, line, eps, value, low, high) of LOOKS, without those that are not known: of the last stage and the
+    predicted class the mean over seeds, the lowest and the highest, by network and attack; eps 0 is the clean image."""
+    head = headline(means)
+    found = [
+        where(head, model=arch, attack=attack)
+        .groupby("eps")[column]
+        .agg(value="mean", low="min", high="max")
+        .reset_index()
+        .assign(measure=column, line=f"{named(arch)}, {says}")
+        for column in LOOKS
+        if head[column].notna().any()
+        for arch in architectures
+        for attack, says in ATTACK_NAMES.items()
+    ]
+    return pd.concat(found, ignore_index=True)
 
 
 def accuracy_and_shift(means: pd.DataFrame, architectures: Sequence[str]) -> pd.DataFrame:

@@ -13,7 +13,7 @@ from lib.claims import intervals
 from lib.data import datasets
 from lib.explanations import activation_maps
 from lib.networks import models
-from lib.studies.attention_shift import claims, plan
+from lib.studies.attention_shift import claims, plan, statistics
 from lib.studies.attention_shift import measure as measure_
 from lib.studies.attention_shift.measure import measure_images
 from lib.studies.attention_shift.plan import Parameters
@@ -106,6 +106,137 @@ def test_noise_belongs_to_the_image_not_to_the_batch(measured):
     assert np.allclose(whole.nissim, part.nissim, atol=1e-4)
 
 
+def test_background_area_and_masks_image_by_image():
+    model = models.create("plain", classes=10, seed=3).eval()
+    data = datasets.load("shapes", "test", limit=3)
+    table = measure_images(model, data.images, data.labels, eps=(0.1,), masks=data.masks)
+    direction, _ = single_step.fgsm_direction(model, data.images, data.labels)
+    for e, i in ((0.0, 0), (0.1, 1), (0.1, 2)):
+        x = single_step.step_along(data.images, direction, e)[i : i + 1]
+        m = measure_.shown(activation_maps.gradcam(model, x, int(data.labels[i]), "stage2").values, 32)[0].double().numpy()
+        row = row_of(table, image_id=i, eps=e, layer="stage2", attack="fgsm", target_mode="true")
+        outside = sum(m[a, b] for a in range(32) for b in range(32) if not data.masks[i, a, b])
+        assert row.background == pytest.approx(outside / m.sum(), abs=1e-4)
+        assert row.area == pytest.approx(sum(v >= m.max() / 2 for v in m.flat) / 1024, abs=2e-3)
+    assert measure_images(model, data.images, data.labels, eps=(0.1,)).background.isna().all()
+
+
+def test_background_and_area_by_hand():
+    mask = torch.zeros(3, 2, 2, dtype=torch.bool)
+    mask[:, 0, 0] = True
+    maps = torch.tensor([[[1.0, 0.0], [0.0, 0.0]], [[1.0, 0.5], [0.25, 0.25]], [[0.0, 0.0], [0.0, 0.0]]])
+    np.testing.assert_allclose(measure_.on_background(maps, mask), [0.0, 0.5, np.nan])
+    np.testing.assert_allclose(measure_.area(maps), [0.25, 0.5, np.nan])
+
+
+def test_a_black_box_attack_takes_the_gradient_of_the_other_network(measured):
+    """What it does to the attacker is what its own attack does to it; on another network it is another attack."""
+    model, data, table = measured
+    other = models.create("residual", classes=10, seed=5).eval()
+    found = measure_images(other, data.images, data.labels, eps=EPS, attacker=model)
+    direction, _ = single_step.fgsm_direction(model, data.images, data.labels)
+    x_adv = single_step.step_along(data.images, direction, 0.1)
+    part = found[(found.eps == 0.1) & (found.attack == "fgsm") & (found.layer == "stage3") & (found.target_mode == "true")]
+    with torch.no_grad():
+        assert part.pred_adv.tolist() == other(x_adv).argmax(1).tolist()
+        assert part.pred_clean.tolist() == other(data.images).argmax(1).tolist()
+    same = measure_images(model, data.images, data.labels, eps=EPS, attacker=model)
+    pd.testing.assert_frame_equal(same, table)
+    white = measure_images(other, data.images, data.labels, eps=EPS)
+    noise, moved = (found.attack == "noise"), (found.attack == "fgsm") & (found.eps > 0)
+    np.testing.assert_array_equal(found[noise].nissim, white[noise].nissim)
+    assert (found[moved].nissim != white[moved].nissim).any()
+
+
+def test_the_network_of_another_seed_attacks():
+    p = Parameters(black_box="residual", seeds=3)
+    own, other = plan.networks(p, "plain", 2)
+    assert (own.arch, own.seed, other.arch, other.seed) == ("plain", 2, "residual", 0)
+    assert plan.attacker_of(p, 0) == ("residual", 1)  # also of the residual network of seed 0
+    assert len(plan.networks(p)) == 9 and len(plan.networks(Parameters(), "plain", 2)) == 1
+    with pytest.raises(ValueError, match="none of the architectures plain, residual, inception"):
+        Parameters(black_box="vgg16")
+    with pytest.raises(ValueError, match="train two seeds at least"):
+        Parameters(black_box="plain", seeds=1)
+
+
+def test_the_study_measures_a_black_box_attack_where_it_is_asked_for(monkeypatch):
+    nets = {(a, s): models.create(a, classes=10, seed=s).eval() for a in ("plain", "residual") for s in (0, 1)}
+    monkeypatch.setattr(measure_, "network", lambda _p, *job: type("Trained", (), {"model": nets[job]}))
+    p = Parameters(architectures=("plain", "residual"), seeds=2, images=8, eps=EPS)
+    white, black = (measure_.measure(q, "plain", 0) for q in (p, p.model_copy(update={"black_box": "residual"})))
+    data = plan.evaluation_set(p)
+    direct = measure_images(nets["plain", 0], data.images, data.labels, eps=EPS, masks=data.masks, attacker=nets["residual", 1])
+    np.testing.assert_array_equal(black.nissim, direct.nissim)
+    assert (white.nissim != black.nissim).any() and black.background.notna().any()
+    psnr = measure_.psnr(p, nets["plain", 0], batch_size=3)
+    direction, _ = single_step.fgsm_direction(nets["plain", 0], data.images, data.labels)
+    for e in EPS:
+        error = (single_step.step_along(data.images, direction, e) - data.images).square().flatten(1).mean(1)
+        assert psnr[e] == pytest.approx((-10 * error.log10()).mean().item(), abs=1e-3)
+
+
+def slow_told(shift, wrong, known):
+    found = np.full((len(shift), shift.shape[2]), np.nan)
+    for s in range(len(shift)):
+        for i in range(shift.shape[2]):
+            pairs = [(a, b) for a in range(shift.shape[1]) for b in range(shift.shape[1]) if wrong[s, a, i] > wrong[s, b, i]]
+            if pairs and known[s, i]:
+                points = [
+                    1.0 if shift[s, a, i] > shift[s, b, i] else 0.5 * (shift[s, a, i] == shift[s, b, i]) for a, b in pairs
+                ]
+                found[s, i] = np.mean(points)
+    return found
+
+
+def test_shift_and_failure_within_an_image():
+    rng = np.random.default_rng(0)
+    shift, wrong, known = rng.integers(0, 4, (2, 5, 30)) / 4, rng.random((2, 5, 30)) < 0.4, rng.random((2, 30)) < 0.8
+    found = statistics.told_by_shift(shift, wrong, known)
+    np.testing.assert_allclose(found, slow_told(shift, wrong, known))
+    assert np.isnan(found[~known]).all() and np.isfinite(found).any()
+    by_hand = np.array([0.1, 0.2, 0.3])[None, :, None], np.array([False, True, False])[None, :, None]
+    assert statistics.told_by_shift(*by_hand, np.array([[True]])).item() == 0.5
+    np.testing.assert_array_equal(statistics.inverted(np.array([-0.1, 0.0, 0.5, np.nan])), [1, 0, 0, np.nan])
+
+
+def test_planted_failures_are_told_by_the_images_own_shift_alone():
+    """Each image fails at an eps of its own, and jumps there; the mean shift rises smoothly, so it tells nothing more than eps.
+    Where eps alone decides and shifts are noisy, the image's own tells less than the mean."""
+    table = table_of(FLAT, FLAT)
+    place = {e: k for k, e in enumerate(RISING)}
+    order = table.eps.map(place)
+    fails = ((table.image_id + order) % 3 == 0) & (table.eps > 0)  # not the later the likelier
+    planted = table.assign(nissim=0.3 * fails + 0.01 * order, pred_adv=fails.astype(int))
+    found = judged(planted)
+    assert found["shift-tells-failure"].value == pytest.approx(1) and found["shift-tells-failure"].verdict == "supported"
+    assert found["shift-tells-failure/beyond-eps"].verdict == "supported"
+    late = (table.image_id % 3 + order >= 3) & (table.eps > 0)  # the larger eps alone decides
+    rng = np.random.default_rng(0)
+    noisy = 0.1 * order + 0.6 * rng.random(len(table)) * (table.eps > 0)
+    found = judged(table.assign(nissim=noisy, pred_adv=late.astype(int)))
+    assert found["shift-tells-failure"].verdict == "supported"
+    assert found["shift-tells-failure/beyond-eps"].verdict == "contradicted"
+    sentences.check(list(found.values()))
+
+
+def test_planted_looks_are_found_and_their_opposites():
+    table = table_of(RISING, FLAT)
+    under = (table.attack == "fgsm") & (table.eps == 0.1)
+    wide = table.assign(background=0.4 + 0.2 * under, area=0.2 + 0.3 * under, spearman=np.where(under, -0.3, 0.6))
+    ids = ("background-rises", "background-rises-over-noise", "area-grows", "area-grows-over-noise", "inverted-over-noise")
+    found = judged(wide)
+    assert {found[id].verdict for id in ids} == {"supported"}
+    assert [round(found[id].value, 6) for id in ids] == [0.2, 0.2, 0.3, 0.3, 1.0]
+    both = (table.eps == 0.1) & (table.attack == "noise")
+    other = judged(wide.assign(background=0.6 - 0.2 * under, area=0.6 - 0.3 * under, spearman=np.where(both, -0.3, 0.6)))
+    assert {other[id].verdict for id in ids} == {"contradicted"}
+    found = judged(wide.assign(background=np.nan))
+    assert not set(ids[:2]) & set(found) and set(ids[2:]) <= set(found)
+    holes = wide.assign(background=wide.background.where(wide.image_id % 2 == 0))  # empty maps have no mass anywhere
+    assert judged(holes)["background-rises"].value == pytest.approx(0.2)
+
+
 def table_of(values, noise, *, archs=("plain", "residual", "inception"), seeds=3, images=40, flips=0.5):
     """A table with known MOD by eps (and known noise), images differing by +-0.02."""
     rng = np.random.default_rng(0)
@@ -136,6 +267,9 @@ def table_of(values, noise, *, archs=("plain", "residual", "inception"), seeds=3
                                     "nissim_class": 0.05,
                                     "nissim_ceiling": 0.5,
                                     "centroid_shift": 10 * v,
+                                    "background": 0.5,
+                                    "area": 0.3,
+                                    "spearman": 0.9,
                                 }
                             )
                         )
@@ -242,7 +376,7 @@ def test_networks_share_their_variance_with_networks_and_means_with_none():
     widths = {a: found[f"mod-rises/{a}"].ci_high - found[f"mod-rises/{a}"].ci_low for a in Parameters().architectures}
     alone = judged(table[table.model == "plain"], architectures=("plain",))
     assert max(widths.values()) < 1.5 * min(widths.values())  # three variances of two degrees each would differ more
-    cube = claims.cube(table, "nissim")["plain"]
+    cube = statistics.cube(table, "nissim")["plain"]
     own = intervals.interval(intervals.over(cube[:, -1] - cube[:, 1]), images=20, seeds=3)
     for id in ("mod-rises", "mod-rises/plain"):  # the mean of one network and that network are not two
         assert alone[id].ci_high - alone[id].ci_low == pytest.approx(own.high - own.low, rel=0.05)

@@ -20,8 +20,9 @@ def measurements(*, models=("plain",), seeds=1, attack="fgsm", target="pred", la
                 for i, d in enumerate((0.05, -0.05)):
                     which = {"model": model, "seed": seed, "layer": "stage3" if last else "stage1", "last": last}
                     where = {"attack": attack, "target_mode": target, "eps": e, "image_id": i, "masked": False}
-                    found = {"nissim": value / (1 + seed) + d, "nissim_native": 0.0, "spearman": 1.0, "iou": 1.0, "ssim": 0.42}
+                    found = {"nissim": value / (1 + seed) + d, "nissim_native": 0.0, "iou": 1.0, "ssim": 0.42}
                     more = {"centroid_shift": 0.0, "nissim_ceiling": 0.5, "degenerate_clean": False, "degenerate_adv": d > 0}
+                    more |= {"background": value + d, "area": 0.5, "spearman": -1.0 if d > 0 and e > 0.3 else 1.0}
                     answers = {"true": 1, "pred_clean": 1, "pred_adv": 1 if e < 0.3 else 2 + i * (e > 0.3)}
                     rows.append(which | where | found | more | answers)
     return pd.DataFrame(rows)
@@ -117,3 +118,15 @@ def test_figure_5_s_face_stands_beside_the_shares_of_all():
 def test_companions_are_those_of_one_eps():
     found = tables.companions(tables.summary(measurements(seeds=2)), 0.4)
     assert found.loc[("plain", "stage3", "fgsm"), ["mod", "mod_over_ceiling", "accuracy"]].to_list() == [0.3, 0.6, 0.0]
+
+
+def test_looks_by_network_and_attack():
+    """Of two images one is turned round at the largest eps; the mass on the background is MOD's, in the mean over two seeds."""
+    table = pd.concat([measurements(models=("plain", "small"), seeds=2, attack=a) for a in ("fgsm", "noise")])
+    rows = tables.looks(tables.summary(table), ("plain", "small"))
+    assert list(rows.columns) == ["eps", "value", "low", "high", "measure", "line"]
+    assert rows.measure.unique().tolist() == list(tables.LOOKS) and rows.line.nunique() == 4
+    part = tables.where(rows, line="plain (VGG-like), FGSM").set_index(["measure", "eps"]).value
+    assert part["inverted"].tolist() == [0, 0, 0, 0, 0.5] and part["background"].tolist() == pytest.approx(list(MOD.values()))
+    unknown = tables.looks(tables.summary(table.assign(background=np.nan)), ("plain",))
+    assert unknown.measure.unique().tolist() == ["area", "inverted"]
