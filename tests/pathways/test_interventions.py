@@ -59,9 +59,7 @@ def every(net, names, n, x):
     """All channels of each of the layers, a set a layer."""
     widths = {}
     handles = [
-        dict(net.named_modules())[name].register_forward_hook(
-            lambda _m, _a, out, name=name: widths.update({name: out.shape[1]})
-        )
+        dict(net.named_modules())[name].register_forward_hook(lambda _m, _a, out, name=name: widths.update({name: out.shape[1]}))
         for name in names
     ]
     net(x[:1])
