@@ -273,3 +273,35 @@ def test_half_precision_is_moved_in_float32(data):
     net = toy().to(torch.bfloat16)
     found = auto_projected.auto_pgd(net, x.to(torch.bfloat16), y, eps=0.02, steps=5)
     assert found.x_adv.dtype == torch.bfloat16 and steps_.check_result(x.to(torch.bfloat16), found.x_adv, 0.02, "linf") is None
+
+
+@pytest.mark.parametrize(
+    ("rises", "halved", "risen", "back"),
+    [
+        (7, False, True, True),  # condition 1: fewer than .75 of ten steps
+        (8, False, True, False),
+        (8, False, False, True),  # condition 2: the best is what it was, and so is the step
+        (8, True, False, False),  # the step was halved at the checkpoint before: it gets its chance
+        (7, True, False, True),
+    ],
+)
+def test_conditions_at_a_checkpoint(rises, halved, risen, back):
+    def begin(fresh):
+        image = torch.zeros(1, 1, 2, 2)
+        state = {"x_adv": image, "best": image + 1, "best_gradient": image + 2}
+        state |= {"f": torch.tensor([0.5]), "f_best": torch.tensor([1.0]), "f_check": torch.tensor([0.9 if risen else 1.0])}
+        return state | {"rises": torch.tensor([float(rises)]), "eta": torch.tensor([0.2]), "halved": torch.tensor([halved])}
+
+    rows = pool.Pool(1, 1, begin, torch.device("cpu"))
+    assert rows.filled()
+    rows.age = torch.tensor([11])
+    gaps = torch.zeros(20)
+    gaps[10] = 10
+    gradient = auto_projected._checked(rows, torch.full((1, 1, 2, 2), 5.0), gaps)
+    assert bool(rows["x_adv"].eq(1).all()) == back and bool(gradient.eq(2).all()) == back
+    assert rows["eta"].item() == pytest.approx(0.1 if back else 0.2) and bool(rows["halved"]) == back
+    assert rows["rises"].item() == 0 and rows["f_check"].item() == 1 and rows["f"].item() == (1.0 if back else 0.5)
+    rows.age = torch.tensor([12])  # no checkpoint: nothing happens
+    before = {name: t.clone() for name, t in rows.state.items()}
+    auto_projected._checked(rows, gradient, gaps)
+    assert all(torch.equal(rows[name], t) for name, t in before.items())

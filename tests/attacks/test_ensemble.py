@@ -6,7 +6,8 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from lib.attacks import masking, pool, projected, robustness
+from lib.attacks import ensemble as ensemble_
+from lib.attacks import losses, masking, pool, projected, robustness
 from lib.attacks import steps as steps_
 from lib.attacks.ensemble import MEMBERS, Ensemble
 from lib.data import datasets
@@ -46,6 +47,18 @@ def test_members_go_to_work_on_what_is_left(model, data):
     assert torch.equal(found.correct, stages[-1]) and (found.correct.float().mean(1).diff() <= 0).all()
     assert found.correct.sum() < alone.correct.sum()  # it finds more than two steps do
     assert torch.equal(found.correct[0], ~steps_.fooled(model(x), y))
+
+
+def test_no_member_attacks_what_has_fallen(model, data):
+    x, y = data
+    y = model(x).argmax(1)
+    held = torch.ones(len(GRID), len(x), dtype=torch.bool)
+    with hooks.frozen(model):
+        found = ensemble_.attack(pool.Subject(model, x, y), losses.margin(model(x), y), held, GRID, SMALL, 0)
+    first, second, third = (found.broken[name] for name in MEMBERS)
+    assert first.any() and not (first & second).any() and not ((first | second) & third).any()
+    left = held & ~first & ~second
+    assert found.queries[-1] <= 20 * int(left[-1].sum())
 
 
 @pytest.mark.parametrize("batch_size", [1, 7])
@@ -156,23 +169,24 @@ def test_masked_gradients_are_doubted(model, data):
 
 
 class Ditch(nn.Module):
-    """Two classes by the mean; the gradient around an image of .5 is zero up to .05 from it, and whole beyond."""
+    """Two classes by how far pixels are from grey; the gradient at a pixel is zero up to .05 from it, and whole beyond."""
 
     def forward(self, x):
-        z = x.mean((1, 2, 3)) - 0.5
-        inner = z.clamp(-0.05, 0.05).detach()
-        z = inner + (z - z.clamp(-0.05, 0.05))
-        return torch.stack([0.04 - z, z - 0.04], 1)
+        d = (x - 0.5).abs()
+        inner = d.clamp(max=0.05)
+        z = (inner.detach() + d - inner).mean((1, 2, 3)) - 0.03
+        return torch.stack([-z, z], 1)
 
 
 def test_a_larger_ball_is_probed(data):
-    x = torch.full((3, 1, 4, 4), 0.5, dtype=torch.float64)
-    y, rows = torch.zeros(3, dtype=torch.long), torch.arange(3)
-    subject = pool.Subject(Ditch(), x, y)
-    with hooks.frozen(subject.model):
-        assert masking.from_wider(subject, rows, 0.045, 0).dtype == torch.bool
-        none = masking.from_wider(pool.Subject(Far(), x.expand(-1, 3, -1, -1), y), rows, 0.1, 0)
-    assert not none.any()
+    x, _ = data
+    grey, y, rows = torch.full((5, 1, 8, 8), 0.5, dtype=torch.float64), torch.zeros(5, dtype=torch.long), torch.arange(5)
+    with hooks.frozen(Far()):
+        assert not masking.from_wider(pool.Subject(Far(), x[:5], y), rows, 0.1, 0).any()
+        assert masking.from_wider(pool.Subject(Ditch(), grey, y), rows, 0.045, 0).all()
+    options = {"eps": (0.045,), "steps": 20, "random_start": False, "second_look": 0.0}
+    found = robustness.robust_accuracy(Ditch(), grey, y, probe=5, **options)
+    assert found.correct.all() and any("a ball 2 times as large, projected back, fools 5 of 5" in w for w in found.warnings)
     assert masking.fewer_than_white_box(0, 5, "a probe") == ()
     assert "a probe fools 2 of 5 images" in masking.fewer_than_white_box(2, 5, "a probe")[0]
 
