@@ -21,6 +21,7 @@ EMPTY = "Without interval: for a seed or a draw of images the group of neurons i
 NEVER = "Without interval: for a seed or a draw of images the attack succeeds on none."
 UP, DOWN = Rule("above", 0.0), Rule("below", 0.0)
 REACH = "share of the images that are not taken for the target class as they are, which reach it"
+LITTLE = 0.02  # of successes that fail: two of a hundred
 SUCCEEDS = 0.5  # of images at the strongest attack, or else its pathways are those of failures
 AIMED = Rule("above", SUCCEEDS)
 APART = Rule("above", 0.5)
@@ -52,13 +53,13 @@ def judge(table: pd.DataFrame, p: Parameters, *, test: bool = True) -> list[Clai
         own.gate(f"reaches {arch} {pair}", "the strongest attack reaches its aim, share of images", reached, AIMED)
         first, last = thirds(path.layers)
         aimed = (f"reaches {arch} {pair}",)
-        for gates, layers, rows in (
-            ((), [], _reached(path)),
-            ((), [*first, *last], _shared(path)),
-            (aimed, [], _depth(path)),
-            (aimed, path.layers[-LAST:], _moved(path)),
-            (aimed, path.layers, _edges(path)),
-            (aimed, [], _clamped(path)),
+        for gates, note, rows in (
+            ((), "", _reached(path)),
+            ((), narrow(path, [*first, *last]), _shared(path)),
+            (aimed, "", _depth(path)),
+            (aimed, narrow(path, path.layers[-LAST:]), _moved(path)),
+            (aimed, narrow(path, path.layers), _edges(path)),
+            (aimed, floored(path), _clamped(path)),
         ):
             for id, kind, statement, compute, rule, statistic, source, measure in rows:
                 own.add(
@@ -71,7 +72,7 @@ def judge(table: pd.DataFrame, p: Parameters, *, test: bool = True) -> list[Clai
                     source=source,
                     measure=measure,
                     gates=gates,
-                    note=narrow(path, layers),
+                    note=note,
                 )
         _selection(own, path)
     for arch in p.architectures:
@@ -102,6 +103,14 @@ def narrow(path: Pathways, layers: list[str]) -> str:
     """A note where a layer has few top neurons: what one of them makes of a share. Intervals have it in them."""
     k = min((path.k[n] for n in layers), default=FEWEST)
     return "" if k >= FEWEST else f"{k} top neurons in the narrowest layer: one more or less moves its share by {1 / k:.2f}"
+
+
+def floored(path: Pathways) -> str:
+    """A note where no clamping undoes a thing, so that none could be told from another."""
+    every = (np.arange(path.scored.images(path.pair)), np.arange(path.p.seeds))
+    most = [statistic(*every) for which in CLAMPED if (statistic := path.undone(which))]
+    none = bool(most) and max(most) < LITTLE
+    return "next to no attack fails whatever is clamped: it is too strong to tell neurons apart" if none else ""
 
 
 def shared(paths: list[Pathways]) -> Statistic:

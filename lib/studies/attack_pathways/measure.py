@@ -53,16 +53,20 @@ def undone(
     pair: Pair,
     p: Parameters,
     layers: tuple[str, ...],
+    *,
+    alone: bool,
 ) -> dict[str, dict[str, np.ndarray]]:
     """By layer and column (UNDONE, TOGETHER): of each attacked image, whether it misses the target class once channels hold the
-    maps of its clean image, the mean over draws for random ones; TOGETHER, which all layers repeat, is of all layers at once.
+    maps of its clean image, the mean over draws for random ones; TOGETHER, which all layers repeat, is of all layers at once,
+    UNDONE of each layer `alone`, where that is asked for.
 
     `images` are clean and attacked ones of the source class, `scores` those of clean source and target images and of attacked
     ones. NaN where the attack had not succeeded, and where it exploits no neuron of the layer (or of any), so that there is
     nothing to clamp. Of a layer's neurons the same ones are clamped on all images, as many as are exploited; random ones are
     drawn anew for each.
 
-    Cost: for each image on which the attack has succeeded, (layers + 1) (2 + DRAWN) forward passes and one clean one.
+    Cost: for each image on which the attack has succeeded, 2 + DRAWN forward passes, as many again for each layer `alone`, and
+    three of the clean image.
     """
     clean, attacked = images
     source, _, after = scores
@@ -82,17 +86,18 @@ def undone(
             own[which][0][layer] = interventions.chosen(channels, width, count)
         for draw in own["random"]:
             draw[layer] = interventions.drawn(len(exploited), width, count, generator)
-    there = [n for n in layers if n in own["exploited"][0]]
+    there = list(own["exploited"][0])
+    by_layer = there if alone else []
     found = {n: {c: np.full(len(clean), np.nan, np.float32) for c in (*UNDONE.values(), *TOGETHER.values())} for n in layers}
     if not there or not count:
         return found
     for which, draws in own.items():
-        sets = [*draws, *({n: draw[n]} for n in there for draw in draws)]
+        sets = [*draws, *({n: draw[n]} for n in by_layer for draw in draws)]
         logits = interventions.clamped(model, attacked[won], clean[won], sets)
-        failed = (logits.argmax(2) != pair.target).float().cpu().unflatten(0, (1 + len(there), len(draws))).mean(1).numpy()
+        failed = (logits.argmax(2) != pair.target).float().cpu().unflatten(0, (1 + len(by_layer), len(draws))).mean(1).numpy()
         for layer in layers:
             found[layer][TOGETHER[which]][won.cpu()] = failed[0]
-        for layer, values in zip(there, failed[1:], strict=True):
+        for layer, values in zip(by_layer, failed[1:], strict=True):
             found[layer][UNDONE[which]][won.cpu()] = values
     return found
 
@@ -110,8 +115,8 @@ def measure_pair(
 
     Attack `source` and `target` are the clean images of either class, strength 0; `success` says whether the network decides
     for the target class. The columns AMONG are the influence among either class's own neurons, on clean source images and at
-    the largest strength of PGD and noise; UNDONE and TOGETHER what clamping makes of the largest strength of PGD (`undone`);
-    NaN elsewhere. What attacks warn of is told of `network`.
+    the largest strength of PGD and noise; TOGETHER what clamping makes of PGD, UNDONE the same of single layers at
+    its largest strength (`undone`); NaN elsewhere. What attacks warn of is told of `network`.
     """
     rows = []
     y = torch.full((len(source),), pair.target, device=source.device)
@@ -123,9 +128,8 @@ def measure_pair(
         strongest = strength == p.strengths[-1]
         asked = attack == "source" or (attack in ("pgd", "noise") and strongest)
         edges = among(model, images, layers, groups, p.stride == "released") if asked else {}
-        failed = (
-            undone(model, (source, images), (*clean.values(), found), pair, p, layers) if attack == "pgd" and strongest else {}
-        )
+        scored = (*clean.values(), found)
+        failed = undone(model, (source, images), scored, pair, p, layers, alone=strongest) if attack == "pgd" else {}
         for layer in layers:
             values = found.of[layer].cpu().numpy()
             rows.append(

@@ -46,7 +46,7 @@ class Scored:
             if attack == "pgd":
                 for which in (w for w, column in TOGETHER.items() if column in part):
                     for at, column in ((layer, UNDONE[which]), (None, TOGETHER[which])):
-                        self._undone[arch, pair, which, at] = part[column].to_numpy(np.float64).reshape(shape)[:, -1]
+                        self._undone[arch, pair, which, at] = part[column].to_numpy(np.float64).reshape(shape)
 
     def scores(self, arch: str, pair: str, attack: str, layer: str) -> np.ndarray:
         """(seeds, strengths, images, channels)."""
@@ -73,10 +73,10 @@ class Scored:
         return np.where(np.isfinite(layers).any(0), np.nan_to_num(layers).sum(0), np.nan)
 
     def undone(self, arch: str, pair: str, which: str, layer: str | None) -> np.ndarray | None:
-        """(seeds, images): whether the strongest attack fails while neurons of a layer, or of all (None), are clamped; NaN
-        where it had not succeeded or exploits none; None if not measured."""
+        """(seeds, strengths, images): whether PGD fails while neurons of a layer, or of all (None), are clamped; NaN where it
+        had not succeeded or exploits none; None if not measured."""
         found = self._undone.get((arch, pair, which, layer))
-        return None if found is None else found[:, : self.images(pair)]
+        return None if found is None else found[..., : self.images(pair)]
 
     def images(self, pair: str) -> int:
         """How many of the source class, or of the target class where those are fewer."""
@@ -160,15 +160,16 @@ class Pathways:
 
         return statistic
 
-    def undone(self, which: str, layer: str | None = None) -> Statistic | None:
-        """The share of the successes of the strongest attack that fail while the neurons (CLAMPED) of a layer, or of all layers
-        at once, hold their clean values; NaN where there is none, or nothing to clamp, and None where it was not measured."""
+    def undone(self, which: str, layer: str | None = None, strength: int = -1) -> Statistic | None:
+        """The share of the successes of PGD of a strength (by number) that fail while the neurons (CLAMPED) of a layer, or of
+        all layers at once, hold their clean values; NaN where there is none, or nothing to clamp, and None where it was not
+        measured."""
         failed = self.scored.undone(self.arch, self.pair, which, layer)
         if failed is None:
             return None
 
         def statistic(i: np.ndarray, s: np.ndarray) -> float:
-            values = failed[s][:, i]
+            values = failed[s, strength][:, i]
             known = np.isfinite(values)
             return float(values[known].mean()) if known.any() else float("nan")
 

@@ -128,6 +128,16 @@ def clamped(pathways: All) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
+def held(pathways: All) -> pd.DataFrame:
+    """Rows as of `success`: the share of PGD's successes that fail while neurons of all layers hold their clean values."""
+    return pd.DataFrame(
+        row
+        for path, which in itertools.product(pathways.values(), CLAMPED)
+        if path.undone(which)
+        for row in _curve(path, "pgd", HELD[which], functools.partial(path.undone, which, None))
+    )
+
+
 def edges(graphs: Mapping[str, Graph], attack: str, strength: int) -> pd.DataFrame:
     """Rows (graph, layer, channel, next layer, next channel, clean, attacked): influence between the neurons that are shown,
     on clean images and at one strength (by number, from 0)."""

@@ -180,7 +180,7 @@ def test_clamped_neurons_are_those_of_the_groups(table):
     moved = plan.attacked(model, clean, torch.full((len(clean),), pair.target), 1.5, name="pgd", steps=SMOKE.steps)
     scores = [neurons_.scores(model, images, layers) for images in (clean, other, moved)]
     won = (scores[2].logits.argmax(1) == pair.target) & (scores[0].logits.argmax(1) != pair.target)
-    found = measure.undone(model, (clean, moved), tuple(scores), pair, SMOKE, layers)
+    found = measure.undone(model, (clean, moved), tuple(scores), pair, SMOKE, layers, alone=True)
     part = table[(table.seed == seed) & (table.attack == "pgd") & (table.strength == 1.5) & (table.pair == SIMILAR)]
     groups = {}
     for layer in layers:
@@ -197,6 +197,9 @@ def test_clamped_neurons_are_those_of_the_groups(table):
     np.testing.assert_array_equal(found[layers[0]][plan.TOGETHER["exploited"]], fails[0])
     for layer, expected in zip(groups, fails[1:], strict=True):
         np.testing.assert_array_equal(found[layer][plan.UNDONE["exploited"]], expected)
+    short = measure.undone(model, (clean, moved), tuple(scores), pair, SMOKE, layers, alone=False)
+    np.testing.assert_array_equal(short[layers[0]][plan.TOGETHER["exploited"]], fails[0])
+    assert all(np.isnan(short[n][c]).all() for n in layers for c in plan.UNDONE.values())
     for layer in set(layers) - set(groups):
         assert np.isnan(found[layer][plan.UNDONE["random"]]).all()
 
@@ -226,12 +229,12 @@ def test_a_planted_pathway_is_undone_by_its_own_neurons_alone(monkeypatch):
     moved = clean.clone()
     moved[:15, 1] = 0.5  # of twenty images five are not moved
     scores = [neurons_.scores(net, images, ("maps",)) for images in (clean, clean, moved)]
-    found = measure.undone(net, (clean, moved), tuple(scores), plan.Pair(0, 1), p, ("maps",))["maps"]
+    found = measure.undone(net, (clean, moved), tuple(scores), plan.Pair(0, 1), p, ("maps",), alone=True)["maps"]
     for columns in (plan.UNDONE, plan.TOGETHER):
         assert found[columns["exploited"]][:15].tolist() == found[columns["excited"]][:15].tolist() == [1.0] * 15
         assert 0 < found[columns["random"]][:15].mean() < 0.25
         assert all(np.isnan(found[c][15:]).all() for c in columns.values())
-    nothing = measure.undone(net, (clean, clean), (scores[0],) * 3, plan.Pair(0, 1), p, ("maps",))["maps"]
+    nothing = measure.undone(net, (clean, clean), (scores[0],) * 3, plan.Pair(0, 1), p, ("maps",), alone=True)["maps"]
     assert all(np.isnan(values).all() for values in nothing.values())
 
 
@@ -268,6 +271,10 @@ def test_clamping_is_judged_where_it_was_measured(few_draws):
     found = {c.id: c for c in claims.judge(*clamped_table(0.3, 0.8, 0.8), test=True)}
     for id in ("exploited-carry", "exploited-carry-over-excited"):
         assert found[f"{id}/plain/{pair}"].verdict == "contradicted"
+    assert not [c for c in found.values() if "whatever is clamped" in c.note]
+    still = {c.id: c for c in claims.judge(*clamped_table(0.0, 0.0, 0.0), test=True)}
+    for id in ("exploited-carry", "exploited-carry-over-excited"):
+        assert "next to no attack fails whatever is clamped" in still[f"{id}/plain/{pair}"].note
     plain, p = synthetic()
     assert statistics.measured(plain, p)["plain", pair].undone("random") is None
     assert not [c for c in claims.judge(plain, p, test=True) if c.id.startswith("exploited-carry")]

@@ -109,7 +109,7 @@ def test_released_numbers_stand_above_ours(found):
 
 def test_clamped_neurons_by_layer_and_all_at_once(found):
     """Here the early layer exploits none; of the four successes of a pair one in two fails while the late one is clamped."""
-    assert tables.clamped(found).empty  # not measured
+    assert tables.clamped(found).empty and tables.held(found).empty  # not measured
     table = pd.DataFrame(
         {
             "arch": "plain",
@@ -129,6 +129,10 @@ def test_clamped_neurons_by_layer_and_all_at_once(found):
         )
     )
     table = pd.concat([pd.DataFrame(one) for one in table.to_dict("records")], ignore_index=True)
+    one = P.model_copy(update={"strengths": (2.0,)})
+    over = tables.held(statistics.measured(table, one))
+    assert over.what.tolist() == list(tables.HELD.values()) * len(P.pairs) and (over.strength == 2.0).all()
+    assert (over.value == 1.0).all()
     rows = tables.clamped(statistics.measured(table, P))
     assert list(rows.columns) == ["network", "pair", "what", "layer", "value", "low", "high", "n"]
     assert rows.layer.tolist() == ["early", "late", tables.AT_ONCE] * 3 * len(P.pairs)
