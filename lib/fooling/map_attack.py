@@ -87,10 +87,11 @@ class _Climb:
             found = by_name.explain(self.method, self.model, x.to(self.dtype), y, self.settings)
         return found.values.detach().to(x), found.logits.detach().to(x)
 
-    def climbed(self, z: Tensor, y: Tensor, beta: float | None, tally: "_Tally") -> Tensor:
-        """Differentiable maps, of the smooth twin unless `beta` is None."""
+    def climbed(self, z: Tensor, y: Tensor, beta: float | None, tally: "_Tally", settings: Settings | None = None) -> Tensor:
+        """Differentiable maps, of the smooth twin unless `beta` is None; `settings` other than those that are climbed."""
+        used = settings or self.climbing
         with contextlib.nullcontext() if beta is None else rectifiers.smoothed(self.model, beta) as twin:
-            maps = by_name.explain(self.method, self.model, z.to(self.dtype), y, self.climbing, create_graph=True).values
+            maps = by_name.explain(self.method, self.model, z.to(self.dtype), y, used, create_graph=True).values
         tally.rectified += 1 if twin is None else twin.seen
         return maps.to(z)
 
@@ -203,7 +204,7 @@ def _run(c: _Climb, of: _Rows, best: _Best, start: Tensor, tally: _Tally) -> tup
             if stage == 0:
                 tally.started, tally.still = tally.started + len(rows), tally.still + int((~moves).sum())
             if beta is not None and stage == len(c.betas) - 1:
-                tally.agreement.append(comparison.spearman(c.climbed(here, part.y, beta, tally).detach(), maps))
+                tally.agreement.append(comparison.spearman(c.climbed(here, part.y, beta, tally, c.settings).detach(), maps))
         trace.append(best.moved.clone())
     return best, trace
 
