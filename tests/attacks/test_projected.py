@@ -11,8 +11,8 @@ from lib.attacks import steps as steps_
 from lib.data import datasets
 from lib.measures import comparison
 from lib.networks import models
+from lib.system.flops import flops
 from tests.conftest import Breaks, same_state, state_of, toy
-from tests.flops import flops
 
 
 class Linear(nn.Module):

@@ -7,8 +7,8 @@ from torch import nn
 
 from lib.explanations import activation_maps
 from lib.networks import contract, hooks, models
+from lib.system.flops import flops
 from tests.conftest import Breaks, same_state, state_of, toy
-from tests.flops import flops
 
 LAYERS = ["act1", "conv2", "act2"]
 

@@ -10,8 +10,8 @@ from lib.explanations.explanation import Explanation
 from lib.fooling import manipulation
 from lib.measures import comparison
 from lib.networks import contract
+from lib.system.flops import flops
 from tests.conftest import Breaks, same_state, state_of, toy
-from tests.flops import flops
 
 D = torch.float64
 NAMES = tuple(METHODS)

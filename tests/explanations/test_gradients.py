@@ -9,8 +9,8 @@ from torch.utils import checkpoint
 
 from lib.explanations import gradients, guided
 from lib.networks import contract, models
+from lib.system.flops import flops
 from tests.conftest import Breaks, same_state, state_of, toy
-from tests.flops import flops
 
 
 def twin(model, x, y, of="score"):

@@ -13,9 +13,9 @@ from lib.explanations import gradients, relevance, relevance_rules
 from lib.explanations.relevance import PIXELS
 from lib.explanations.relevance_rules import AlphaBeta, Epsilon
 from lib.networks import classifier, contract, models, small
+from lib.system.flops import flops
 from tests.conftest import Breaks, same_state, state_of
 from tests.explanations.relevance_cases import OTHERS, ZERO, D, Net, Shallow, below_head, branches, check, drawn, images
-from tests.flops import flops
 
 COMPOSITES = {name: name for name in relevance_rules.COMPOSITES} | OTHERS
 

@@ -13,6 +13,7 @@ from lib.explanations import relevance, relevance_rules
 from lib.explanations.relevance import PIXELS
 from lib.explanations.relevance_rules import AlphaBeta, Composite, Epsilon, Flat, Gamma, Rule, WSquare, ZBox
 from lib.networks import classifier, models
+from lib.system.flops import flops
 from tests.conftest import Breaks
 from tests.explanations.relevance_cases import (
     ORACLES,
@@ -30,7 +31,6 @@ from tests.explanations.relevance_cases import (
     images,
     matrix,
 )
-from tests.flops import flops
 
 RULES = {
     "z": Epsilon(0),

@@ -9,8 +9,8 @@ from lib.attacks import projected
 from lib.explanations import activation_maps, gradients
 from lib.fooling import discrepancy
 from lib.networks import models
+from lib.system.flops import flops
 from tests.conftest import Breaks, same_state, state_of, toy
-from tests.flops import flops
 
 
 class Headed(nn.Module):

@@ -11,8 +11,8 @@ from lib.fooling import map_attack
 from lib.fooling.goals import GOALS
 from lib.measures import comparison
 from lib.networks import rectifiers
+from lib.system.flops import flops
 from tests.conftest import Breaks, same_state, state_of, toy
-from tests.flops import flops
 
 AT = Settings("act2", n=2, steps=3)
 INTO = AT._replace(layer="into:conv2")

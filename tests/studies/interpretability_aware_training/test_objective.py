@@ -8,10 +8,10 @@ from lib.attacks import steps as steps_
 from lib.networks import models
 from lib.studies.interpretability_aware_training import objective
 from lib.studies.interpretability_aware_training.objective import ARMS, Weights
+from lib.system.flops import flops
 from lib.training import cache
 from lib.training.config import TrainConfig
 from lib.training.objectives import Moment
-from tests.flops import flops
 from tests.fooling.test_discrepancy import Deep, Headed, twin_all, twin_cam
 
 CALM = {"eps": 0.1, "steps": 2, "step": 0.05, "begin": 0.0, "full": 0.0}
