@@ -29,6 +29,7 @@ class Parameters(parameters.Trained):
     """What the study varies; the defaults are the laptop profile."""
 
     architectures: Annotated[tuple[str, ...], Field(min_length=1)] = ("plain", "residual", "inception")
+    seeds: Annotated[int, Field(ge=1, description="networks trained for each architecture")] = 5
     eps: Annotated[tuple[Annotated[float, Field(gt=0, le=1)], ...], Field(min_length=2, description="radii, [0,1] pixels")] = (
         0.0025,
         0.005,
