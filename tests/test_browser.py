@@ -64,7 +64,7 @@ def lab(project):
                 cache.trained(config)
             content = nbformat.read(profiles.notebook_of(run), as_version=4)
             kept = [c for c in content.cells if {"parameters", "interactive"} & set(c.metadata.get("tags", []))]
-            start = f'from lib import runs\nrun = runs.start("{run}", globals())\np = run.parameters\nrun.card()'
+            start = f'from lib.runs import start\nrun = start("{run}", globals())\np = run.parameters\nrun.card()'
             kept.insert(1, nbformat.v4.new_code_cell(start))
             kept[0].source = "\n".join(f"{k} = {v!r}" for k, v in p.model_dump().items())
             if run == GRAPH:

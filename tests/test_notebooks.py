@@ -144,7 +144,8 @@ def test_a_run_leaves_its_record_tables_figures_and_claims(executed, run):
     record = files.read_json(folder / "run.json")
     assert record["profile"] == "smoke" and record["tables"] and record["seconds"] < 120
     for name, digest in record["tables"].items():
-        assert files.digest(folder / name) == digest and len(pd.read_parquet(folder / name))
+        assert files.digest(folder / name) == digest
+        assert len(pd.read_parquet(folder / name)) or name == "warnings.parquet"  # attacks may have nothing to warn of
     shown = files.read_json(figures / "figures.json")
     assert sum(f["hero"] for f in shown) == 1
     for figure in shown:

@@ -238,6 +238,8 @@ def test_committed_figures_are_whole_and_small(profile):
     older = ledger.outdated(profile)
     index = pd.read_csv(folder / "claims.csv", dtype={"study": str})
     for run in profiles.declared_runs(profile):
+        if older and not (folder / run).exists():  # a study that came later than all that is there
+            continue
         own = pd.read_csv(folder / run / "claims.csv", dtype={"study": str, "note": str})
         record = json.loads((folder / run / "run.json").read_text())
         if run in older:  # what an older version judged is shown as it is, until it is judged anew

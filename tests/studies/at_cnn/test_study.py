@@ -464,7 +464,7 @@ def test_what_must_hold_for_a_claim_is_asked(others, barred, free, why):
 def test_one_run_is_one_network_unless_other_arms_say_how_runs_vary(gains):
     by = {c.id: c for c in gains}
     assert by["fgsm-anomaly"].verdict == "one network" != by["ratio-rises"].verdict
-    assert by["own-edges/linf-4"].n == "300 images, 3 seeds"  # `over_pairs` knows that images share pairs
+    assert by["own-edges/linf-4"].n == "300 images, 5 seeds"  # `over_pairs` knows that images share pairs
 
 
 def without_underfit(table, seeds):
@@ -475,10 +475,10 @@ def without_underfit(table, seeds):
 
 def test_where_there_is_no_underfit_network_nothing_about_it_is_judged():
     """Where adversarial training costs no accuracy, Underfit is the standard network: a copy is no control."""
-    claims = claims_.judge(without_underfit(invented(0.25), [0, 1, 2]), Parameters())
+    claims = claims_.judge(without_underfit(invented(0.25), range(5)), Parameters())
     about = [c for c in claims if "underfit" in c.id]
     assert len(about) > 10 and {c.verdict for c in about} == {"not tested"}
-    assert all("Underfit exists in 0 of 3 seeds" in c.note for c in about)
+    assert all("Underfit exists in 0 of 5 seeds" in c.note for c in about)
     assert {c.id: c.verdict for c in claims}["style/linf-4"] == "supported"
     sentences.check(claims)
 
@@ -487,11 +487,11 @@ def test_underfit_is_judged_on_the_seeds_that_have_one():
     table = invented(0.25)
     by = judged(without_underfit(table, [1]))
     claim = by["style/linf-4/over-underfit"]
-    assert "300 images, 2 seeds" in claim.n and "Underfit exists in 2 of 3 seeds" in claim.note
+    assert "300 images, 4 seeds" in claim.n and "Underfit exists in 4 of 5 seeds" in claim.note
     some = table[table.seed.isin([0, 2])]
     mean = some[some.measure == "style"].groupby("arm").value.mean()
     assert claim.value == pytest.approx(mean["linf-4"] - mean["underfit"])
-    assert "3 seeds" in by["style/linf-4"].n and by["style/linf-4"].note == ""
+    assert "5 seeds" in by["style/linf-4"].n and by["style/linf-4"].note == ""
 
 
 def test_grey_images_go_all_the_way(home):
@@ -525,7 +525,7 @@ def test_kinds_and_ids(gains):
     assert by["style/linf-4/over-underfit"].kind == by["conflict/linf-4"].kind == by["robust/linf-4"].kind == "control"
     left_open = ("ratio-rises", "fgsm-anomaly", "l2-over-linf", "full-share", "shuffled-grows/linf-4", "shuffled-2/linf-4")
     assert all(by[i].kind == "open question" for i in left_open)
-    assert "1 seed (spread over seeds unknown)" in by["ratio-rises"].n and "3 seeds" in by["style/linf-4"].n
+    assert "1 seed (spread over seeds unknown)" in by["ratio-rises"].n and "5 seeds" in by["style/linf-4"].n
     assert set(verdicts(invented(0.1), test=False).values()) == {"not tested"}
 
 
