@@ -488,7 +488,7 @@ def test_underfit_is_judged_on_the_seeds_that_have_one():
     by = judged(without_underfit(table, [1]))
     claim = by["style/linf-4/over-underfit"]
     assert "300 images, 4 seeds" in claim.n and "Underfit exists in 4 of 5 seeds" in claim.note
-    some = table[table.seed.isin([0, 2])]
+    some = table[table.seed != 1]
     mean = some[some.measure == "style"].groupby("arm").value.mean()
     assert claim.value == pytest.approx(mean["linf-4"] - mean["underfit"])
     assert "5 seeds" in by["style/linf-4"].n and by["style/linf-4"].note == ""
