@@ -1,5 +1,7 @@
 """Attacks on explanations: what they must keep, what they must find, what they cost, and when they say that they are weak."""
 
+import re
+
 import pytest
 import torch
 from torch import nn
@@ -11,6 +13,7 @@ from lib.fooling import map_attack
 from lib.fooling.goals import GOALS
 from lib.measures import comparison
 from lib.networks import rectifiers
+from lib.system import paths
 from lib.system.flops import flops
 from tests.conftest import Breaks, same_state, state_of, toy
 
@@ -253,3 +256,10 @@ def test_dead_maps_do_not_count():
 def test_what_finds_nothing_steps_shorter_and_ends():
     """Half as long after each stage: after seven a step is below a 64th of the first, and five stages are saved."""
     assert spot().passes == 7
+
+
+def test_the_readmes_example_runs(model, x):
+    text = (paths.PROJECT / "README.md").read_text(encoding="utf-8").partition("## Attack an explanation")[2]
+    scope = {"model": model, "images": x}
+    exec(re.search(r"```python\n(.*?)```", text, flags=re.DOTALL)[1], scope)
+    assert scope["found"].found.any() and scope["found"].warnings == ()

@@ -5,10 +5,12 @@ Gates, chosen before any number was seen: a network that is wrong on more than .
 the standard network, at the radius at which maps are attacked.
 """
 
+from typing import Any
+
 import numpy as np
 import pandas as pd
 
-from lib.claims.claim import Claim, Rule
+from lib.claims.claim import Claim, Kind, Rule
 from lib.claims.court import OURS, QUESTION, Court
 from lib.claims.cubes import Cubes
 from lib.claims.intervals import Statistic, over
@@ -120,13 +122,14 @@ def _contrast(
     difference: np.ndarray,
     what: str,
     source: str,
-    kind: str = "claim",
+    kind: Kind = "claim",
     arms: tuple[str, ...] = ("standard",),
-    **further: object,
+    **further: Any,
 ) -> None:
+    """A claim that a difference of shares, (seed, image), is above zero; `what` says between what it is."""
     court.add(
         id,
-        kind,  # type: ignore[arg-type]
+        kind,
         statement,
         over(difference),
         UP,
@@ -135,7 +138,7 @@ def _contrast(
         measure="share",
         arms=arms,
         over=difference.shape[1],
-        **further,  # type: ignore[arg-type]
+        **further,
     )
 
 

@@ -168,7 +168,7 @@ def explorer(p: Parameters) -> Explorer:
             seen, data = looked(arch, network)
             controls["image"].options, controls["image"].value = widgets.numbers(names(arch, network)), 0
             controls["own"].size = data.images.shape[-1]
-            able = {k: v for k, v in MENU.items() if v != "cam" or _has_cam(seen)}
+            able = {k: v for k, v in MENU.items() if v != "cam" or _has_cam(seen, data.images[:1])}
             if list(controls["method"].options) != list(able.items()):
                 chosen = controls["method"].value
                 controls["method"].options = list(able.items())
@@ -189,11 +189,10 @@ def explorer(p: Parameters) -> Explorer:
     return Explorer(p, controls, render, follow, many)
 
 
-def _has_cam(seen: Looked) -> bool:
-    """Whether CAM is defined: average pooling and one linear layer end the network."""
-    x = torch.zeros(1, 3, 32, 32, device=next(seen.model.parameters()).device)
+def _has_cam(seen: Looked, x: Tensor) -> bool:
+    """Whether CAM is defined: average pooling and one linear layer end the network, which looks at x (1, C, H, W)."""
     try:
-        by_name.explain("cam", seen.model, x, 0, Settings(seen.layer, head=seen.head))
+        by_name.explain("cam", seen.model, x.to(next(seen.model.parameters()).device), 0, Settings(seen.layer, head=seen.head))
     except ValueError:
         return False
     return True

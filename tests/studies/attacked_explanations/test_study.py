@@ -254,6 +254,31 @@ def test_what_is_said_is_what_the_kernels_say(explore, p):
     assert told == pytest.approx(goals.mass_moved(b, a).item(), abs=1e-6)
 
 
-def test_the_curve_over_radii(explore):
-    view = explore.many(**explore.values | {"arch": "standard", "method": "gradcam", "eps": 4.0})
-    assert "images" in view.numbers[0].over or "images" in view.text
+def test_the_curve_over_radii(explore, p):
+    """At the present radius its number is that of the kernels, over its own images."""
+    view = explore.many(**explore.values | {"arch": "standard", "method": "gradcam", "attack": "random", "eps": 4.0})
+    model, x = plan.network(p, "standard", 0).model, plan.evaluation_set(p).images[: explorer.MANY]
+    settings, _ = plan.settings(p, "gradcam", model.stages[-1])
+    before = by_name.explain("gradcam", model, x, None, settings)
+    after = by_name.explain("gradcam", model, measure.signs(x, 4 / 255), before.logits.argmax(1), settings).values
+    wanted = goals.mass_moved(after, before.values).mean().item()
+    assert any(n.value == pytest.approx(wanted, abs=1e-6) and "4 images" in n.over for n in view.numbers)
+
+
+GREY = """
+from torch import nn
+
+def net():
+    found = nn.Sequential(nn.Conv2d(1, 4, 3, padding=1), nn.ReLU(), nn.Flatten(), nn.Linear(4 * 16 * 16, 3))
+    found.size, found.channels = 16, 1
+    return found
+"""
+
+
+def test_an_own_network_of_another_kind_loses_cam_from_the_menu(explore, tmp_path):
+    (tmp_path / "grey.py").write_text(GREY)
+    field = explore.controls["network"]
+    assert "cam" in dict(explore.controls["method"].options).values()
+    field.value = f"{tmp_path / 'grey.py'}:net"
+    offered = dict(explore.controls["method"].options).values()
+    assert "cam" not in offered and "gradient" in offered and "share of the map that moved" in explore.status.value
