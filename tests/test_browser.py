@@ -241,7 +241,7 @@ def drive_attacked(d: Driver) -> None:
     d.choose("explanation", "gradient")
     d.choose("attack", "naive attack")
     d.choose("attack", "adaptive attack")
-    d.choose("what it moves", "centre of mass, of the diagonal")
+    d.choose("goal", "centre of mass, of the diagonal")
     d.slide("image")
 
 

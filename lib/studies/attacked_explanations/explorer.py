@@ -183,7 +183,7 @@ def explorer(p: Parameters) -> Explorer:
         "own": widgets.Upload("upload an image", first.images.shape[-1]),
         "method": widgets.choice("explanation", MENU, "gradcam"),
         "attack": widgets.choice("attack", HOW, "adaptive"),
-        "goal": widgets.choice("what it moves", AIMS, "mass"),
+        "goal": widgets.choice("goal", AIMS, "mass"),
         "eps": widgets.slider("eps, of 255", RADII, 2.0),
     }
     return Explorer(p, controls, render, follow, many)

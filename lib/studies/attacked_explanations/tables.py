@@ -10,9 +10,9 @@ from lib.sanity.invariance import EDGES
 from lib.studies.attacked_explanations.plan import ATTACKS, NAMES, PHOTOGRAPHS, Parameters
 
 
-def told(wide: pd.DataFrame) -> pd.DataFrame:
-    """Numbers to three digits, a dash where there is none."""
-    return wide.map(lambda v: "–" if pd.isna(v) else f"{v:.3f}" if isinstance(v, float) else str(v))
+def told(wide: pd.DataFrame, digits: int = 3) -> pd.DataFrame:
+    """Numbers to so many digits, a dash where there is none."""
+    return wide.map(lambda v: "–" if pd.isna(v) else f"{v:.{digits}f}" if isinstance(v, float) else str(v))
 
 
 def parsed(table: pd.DataFrame) -> pd.DataFrame:
