@@ -8,6 +8,7 @@ The index of this folder, a line a name: what it is, its source, its equation. W
 * `saturation`: saturation of pixels. Zhang and Zhu 2019, arXiv:1905.09797.
 * `patch_shuffle`, `permutations`: shuffled patches. Likewise.
 * `amplitude_swap`: the phase of one image with the amplitude of another. Oppenheim and Lim 1981, doi:10.1109/PROC.1981.12022.
+* `foreground`: the object in the middle of a photograph. Grady 2006, doi:10.1109/TPAMI.2006.233.
 * `Mosaics`: two objects in one image, as active fooling asks. Heo et al. 2019, arXiv:1902.02041.
 * `open_image`, `to_tensor`, `from_tensor`, `luma`: files and uploads; grey values by ITU-R BT.601.
 * `gather`, `OwnPicture`: pictures of one's own, files or folders of them, all checked first.
@@ -19,6 +20,7 @@ from lib.data.datasets import EMBEDDED, PUBLIC, ImageFiles, ImageSet, load
 from lib.data.images import from_tensor, luma, open_image, to_tensor
 from lib.data.mosaics import Mosaics
 from lib.data.own_pictures import OwnPicture, gather
+from lib.data.segmentation import foreground
 from lib.data.shapes import CUES, SHAPES, TEXTURES, draw, texture
 from lib.data.transforms import amplitude_swap, patch_shuffle, permutations, saturation
 
@@ -36,6 +38,7 @@ __all__ = [
     "check_images",
     "check_labels",
     "draw",
+    "foreground",
     "from_tensor",
     "gather",
     "load",

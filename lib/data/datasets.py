@@ -5,7 +5,8 @@
 * `digits` (scikit-learn, 28 px), `faces` (scikit-image's LFW subset, face or not, 25 px), `shapes` and its single-cue
   and control splits `shapes-shape`, `shapes-texture`, `shapes-conflict`, `shapes-neither` (see `lib.data.shapes`): embedded;
 * `mnist`, `cifar10`, … : torchvision's, downloaded into the data root on first use;
-* `folder:NAME`: `<root>/NAME/{train,test}/<class>/*`;
+* `folder:NAME`: `<root>/NAME/{train,test}/<class>/*`; `segmented:NAME`, the same with masks of what is in the middle of each
+  photograph (`lib.data.segmentation`);
 * `photographs` (foolbox's and scikit-image's, with ImageNet's labels): embedded; `imagenet:NAME`, ImageNet's validation set
   or a part of it; both for evaluation only. `restricted:NAME`: nine groups of its classes. See `lib.data.imagenet`.
 
@@ -22,9 +23,11 @@ from PIL import Image
 from torch import Tensor
 from torch.nn import functional as F
 
-from lib.data import downloads, folders, imagenet, shapes
+from lib.data import downloads, folders, imagenet, segmentation, shapes
 from lib.data.image_sets import ImageFiles, ImageSet, Split
 from lib.data.images import luma, to_tensor
+
+FOLDERS = ("folder", "segmented", "imagenet", "restricted")  # kinds of sets that are somebody's own folder, KIND:NAME
 
 
 def has_cue_conflict(name: str) -> bool:
@@ -34,13 +37,13 @@ def has_cue_conflict(name: str) -> bool:
 
 def has_masks(name: str) -> bool:
     """Whether a data set knows where its objects are, pixel by pixel."""
-    return name.partition("-")[0] == "shapes"
+    return name.partition("-")[0] == "shapes" or name.startswith("segmented:")
 
 
 def has_split(name: str, split: Split) -> bool:
     """Whether a data set has a split: some are for evaluation alone. Raises ValueError as `folders.place` does."""
     base, _, option = name.partition(":")
-    if base in ("folder", "restricted"):
+    if base in ("folder", "segmented", "restricted"):
         return folders.has_split(option, split)
     return split == "test" or base not in ("imagenet", "photographs")
 
@@ -59,6 +62,8 @@ def load(
         raise ValueError(f"limit must be at least 1, got {limit}: an empty data set holds nothing to study")
     if base == "folder":
         loaded = folders.load(option, split, size, channels, limit)
+    elif base == "segmented":
+        loaded = _segmented(option, split, size, limit)
     elif base == "restricted":
         loaded = imagenet.restricted(option, split, size, channels)
     elif base == "imagenet":
@@ -80,7 +85,7 @@ def count(name: str, split: Split, *, size: int | None = None) -> int | None:
     So that what is missing is said before anything begins. Raises as `load` does, but not for files that are damaged.
     """
     base, option = _named(name, split)
-    if base == "folder":
+    if base in ("folder", "segmented"):
         return sum(map(len, folders.listed(option, split).values()))
     if base == "restricted":
         return imagenet.restricted_count(option, split)
@@ -97,7 +102,7 @@ def count(name: str, split: Split, *, size: int | None = None) -> int | None:
 def classes(name: str) -> tuple[str, ...] | None:
     """The classes of a data set's test images, with none decoded; None where only reading tells. Raises as `count` does."""
     base, option = _named(name, "test")
-    if base == "folder":
+    if base in ("folder", "segmented"):
         return tuple(folders.listed(option, "test"))
     if base == "restricted":
         return tuple(imagenet.RESTRICTED)
@@ -110,12 +115,22 @@ def _named(name: str, split: Split) -> tuple[str, str]:
     """The two parts of a data set's name: what kind it is, and which. Raises ValueError for an unknown one, or split."""
     if split not in ("train", "test"):
         raise ValueError(f"unknown split {split!r}; choose train or test")
-    base, _, option = name.partition(":" if name.startswith(("folder:", "imagenet:", "restricted:")) else "-")
-    if base in ("folder", "imagenet", "restricted", "shapes") or name in (*EMBEDDED, "photographs", *PUBLIC):
+    base, _, option = name.partition(":" if name.partition(":")[0] in FOLDERS else "-")
+    if base in (*FOLDERS, "shapes") or name in (*EMBEDDED, "photographs", *PUBLIC):
         return base, option
     known = [*EMBEDDED, "shapes", *(f"shapes-{c}" for c in shapes.CUES[1:]), *PUBLIC]
-    known += ["photographs", "folder:NAME", "imagenet:NAME", "restricted:NAME"]
+    known += ["photographs", *(f"{kind}:NAME" for kind in FOLDERS)]
     raise ValueError(f"unknown data set {name!r}; choose one of {', '.join(known)}")
+
+
+def _segmented(option: str, split: Split, size: int | None, limit: int | None) -> ImageSet:
+    """`folder:NAME` in colour, and where its objects are. Raises ValueError for a set too large to be held in memory."""
+    data = folders.load(option, split, size, 3, limit)
+    finer = folders.load(option, split, segmentation.SIDE, 3, limit).images
+    if isinstance(data.images, ImageFiles) or isinstance(finer, ImageFiles):
+        raise ValueError(f"segmented:{option} ({split}): {len(data)} images are more than can be held; give a limit")
+    masks = segmentation.foreground(finer, data.images.shape[-1])
+    return dataclasses.replace(data, name=f"segmented:{option}", masks=masks)
 
 
 def _fit(data: ImageSet, size: int | None, channels: int | None) -> ImageSet:

@@ -311,9 +311,12 @@ class Parameters(parameters.OnImages, parameters.Ensembled):
             if tuple(instead) != getattr(self, name):
                 boxed[name] = f"[{', '.join(instead)}]"
         settings = " ".join(f'--set "{name}={value}"' for name, value in boxed.items())
+        name = self.dataset.removeprefix("folder:")
+        folder = name != self.dataset
+        segmented = f"; so can what colours tell: --set dataset=segmented:{name}" if folder else ""
         raise ValueError(
             f"{self.dataset} has no masks of its objects, along which {', '.join(along)} step; boxes can stand for them (the "
-            f"middle two thirds, where a set has none of its own): {settings}"
+            f"middle two thirds, where a set has none of its own): {settings}{segmented}"
         )
 
     @property
