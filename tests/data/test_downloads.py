@@ -7,7 +7,7 @@ import pytest
 import torchvision
 
 from lib.data import datasets, downloads
-from lib.studies.interpretability_aware_training import released
+from lib.networks import released
 from tests.data.test_datasets import mnist
 
 

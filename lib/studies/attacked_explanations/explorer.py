@@ -139,7 +139,7 @@ def explorer(p: Parameters) -> Explorer:
             found = subjects.own(network, p.device) if network else plan.published(p)
             return Looked(found.model, found.layer, found.head, found.classes), found.data
         data = plan.evaluation_set(p)
-        model = plan.network(p, arch, 0).model
+        model = plan.model(p, arch, 0)
         return Looked(model, model.stages[-1], "head", data.classes), data
 
     def render(

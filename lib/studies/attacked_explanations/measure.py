@@ -180,7 +180,7 @@ def measure(p: Parameters, arm: str, seed: int) -> pd.DataFrame:
             sane(model, x, p, arm, seed, parts=[*learnt, subject.head], **inner),
         ]
         return pd.concat(found, ignore_index=True)
-    model, data = plan.network(p, arm, seed).model, plan.evaluation_set(p)
+    model, data = plan.model(p, arm, seed), plan.evaluation_set(p)
     where = next(model.parameters()).device
     x, y = data.images[:].to(where), data.labels.to(where)
     few, last = x[: p.sanity_images], model.stages[-1]

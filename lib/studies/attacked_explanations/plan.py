@@ -3,6 +3,9 @@
 Three networks that other studies train, by their configurations: `standard` and `adversarial` are those of study 2 (half of the
 batches attacked by PGD at the radius at which maps are attacked here), `manipulated` is that of study 4, fine-tuned so that its
 Grad-CAM maps lie on a frame. Beside them a published network on photographs, as it is.
+
+With `authors` nothing is trained: `standard` and `adversarial` are then networks that Boopathy et al. published for the data
+set (Normal and Adv), and further arms their others, trained on discrepancies of explanations. There is one network an arm.
 """
 
 import functools
@@ -13,8 +16,9 @@ from pydantic import Field, field_validator, model_validator
 from lib.data import datasets
 from lib.explanations import by_name
 from lib.explanations.by_name import METHODS, Settings
-from lib.networks import zoo
+from lib.networks import classifier, released, zoo
 from lib.studies import parameters, subjects
+from lib.system import devices, files
 from lib.training import cache
 from lib.training.config import TrainConfig
 
@@ -25,8 +29,14 @@ NAMES = {
     "standard": "standard",
     "adversarial": "adversarially trained",
     "manipulated": "manipulated",
+    "trades": "TRADES",
+    "int": "Int",
+    "int2": "Int2",
+    "int2-adv": "Int2-Adv",
     PHOTOGRAPHS: "EfficientNet-Lite0, published",
 }
+TRAINED = ("standard", "adversarial", "manipulated")  # here
+PUBLISHED = {"standard": "normal", "adversarial": "adv"} | {a: a for a in ("trades", "int", "int2", "int2-adv")}  # their names
 ATTACKS = {"random": "random signs", "naive": "naive attack", "carried": "carried over", "adaptive": "adaptive attack"}
 # CAM is left out: on these networks it is Grad-CAM but for a factor (study 0)
 EXPLAINED = ("gradcam", "gradcam++", "gradient", "gradxinput", "smoothgrad", "ig", "guided", "lrp")
@@ -37,10 +47,9 @@ class Parameters(parameters.OnImages):
     """What the study varies; the defaults are the laptop profile."""
 
     arch: Annotated[str, Field(description="a network that ends in average pooling and a linear head")] = "plain"
-    arms: Annotated[tuple[str, ...], Field(min_length=2, description="of plan.NAMES, but for the photographs")] = (
-        "standard",
-        "adversarial",
-        "manipulated",
+    authors: Annotated[bool, Field(description="nothing is trained: Boopathy et al.'s published networks of `arch`")] = False
+    arms: Annotated[tuple[str, ...], Field(min_length=2, description="of plan.TRAINED; with authors, of plan.PUBLISHED")] = (
+        TRAINED
     )
     seeds: Annotated[int, Field(ge=1, description="training runs of each arm")] = 3
     train_images: Annotated[int | None, Field(ge=1, description="None: all there are")] = 1600
@@ -88,9 +97,17 @@ class Parameters(parameters.OnImages):
 
     @model_validator(mode="after")
     def _fits(self) -> "Parameters":
-        unknown = [a for a in self.arms if a not in NAMES or a == PHOTOGRAPHS]
+        known = tuple(PUBLISHED) if self.authors else TRAINED
+        unknown = [a for a in self.arms if a not in known]
         if unknown or len(set(self.arms)) < len(self.arms) or "standard" not in self.arms:
-            raise ValueError(f"arms {self.arms}: choose of standard, adversarial, manipulated, each once, standard among them")
+            raise ValueError(f"arms {self.arms}: choose of {', '.join(known)}, each once, standard among them")
+        if self.authors:
+            there = tuple(f.arch for f in released.families(self.dataset))
+            if self.arch not in there:
+                names = ", ".join(there) or "none"
+                raise ValueError(f"authors: no network {self.arch!r} was published for {self.dataset!r}; there are {names}")
+            if self.seeds != 1:
+                raise ValueError(f"seeds = {self.seeds}: with authors there is one network an arm; set seeds=1")
         if self.sanity_images > self.images:
             raise ValueError(f"sanity_images = {self.sanity_images} is more than images = {self.images}")
         if self.photo_images == 1:
@@ -159,12 +176,21 @@ def jobs(p: Parameters) -> list[tuple[str, int]]:
 
 def networks(p: Parameters, *job: Any) -> list[TrainConfig]:
     """Every network that is trained, or those that a job asks for, the ones that others begin with first."""
-    wanted = [config_of(p, arm, seed) for arm, seed in ([job] if job else jobs(p)) if arm != PHOTOGRAPHS]
+    asked = [] if p.authors else [job] if job else jobs(p)
+    wanted = [config_of(p, arm, seed) for arm, seed in asked if arm != PHOTOGRAPHS]
     return list({c.digest: c for config in wanted for c in (*config.needs, config)}.values())
 
 
-def network(p: Parameters, arm: str, seed: int) -> cache.Trained:
-    return cache.trained(config_of(p, arm, seed), device_name=p.device)
+def family(p: Parameters) -> released.Family:
+    """What Boopathy et al. published for the data set, of the run's architecture."""
+    return next(f for f in released.families(p.dataset) if f.arch == p.arch)
+
+
+def model(p: Parameters, arm: str, seed: int = 0) -> classifier.Classifier:
+    """The network of an arm, trained here or published by Boopathy et al., on the run's device."""
+    if p.authors:
+        return released.load(family(p), PUBLISHED[arm]).to(devices.device(p.device))
+    return cache.trained(config_of(p, arm, seed), device_name=p.device).model
 
 
 def published(p: Parameters) -> subjects.Subject:
@@ -178,8 +204,9 @@ def evaluation_set(p: Parameters) -> datasets.ImageSet:
 
 
 def seen(p: Parameters, *job: Any) -> list[str]:
-    """The images that a job looks at."""
+    """The images that a job looks at, and the file of a network of Boopathy et al."""
     if job and job[0] == PHOTOGRAPHS:
         size = zoo.NETWORKS[subjects.PUBLISHED].size
         return parameters.fingerprints(datasets.load(PHOTOGRAPHS, "test", size=size, channels=3))
-    return parameters.fingerprints(evaluation_set(p))
+    own = [files.digest(released.find(family(p), PUBLISHED[job[0]]))] if p.authors and job else []
+    return parameters.fingerprints(evaluation_set(p)) + own

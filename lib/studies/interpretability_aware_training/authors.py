@@ -1,4 +1,4 @@
-"""Study 3's claims about the authors' own networks: their table, what random starts leave of it, the paper's claims on them.
+"""Study 3's claims about the authors' own networks: their tables, what random starts leave of it, the paper's claims on them.
 
 What is said of these networks is said of them alone, not of a way of training: no training is repeated. The paper's claims
 have the ids of `claims.primaries` after `published/`.
@@ -128,3 +128,21 @@ def _keeps(court: Court, arms: tuple[str, str]) -> None:
         gates=tuple(f"published-surviving-{arm}" for arm in arms),
         note=f"images that survive: {', '.join(f'{n} {counts[a]}' for a, n in zip(arms, names, strict=True))}",
     )
+
+
+def as_printed(court: Court) -> None:
+    """Whether a table of the paper comes out on the networks that it is of, on other images."""
+    for number, source in ((1, terms.TABLE_1), (2, terms.TABLE_2)):
+        if cells := statistics.beside_printed(court.cubes, court.p, number):
+            court.add(
+                f"table-{number}",
+                "control",
+                f"The paper's table {number} comes out within the sampling error of its 200 images and ours",
+                statistics.constant(sum(cell.off for cell in cells)),
+                terms.NONE,
+                difference=False,
+                over="clean",
+                statistic=f"number of {len(cells)} cells that differ by more than chance, 5 % over all cells (Bonferroni)",
+                source=source,
+                note="the paper's images are others of the same test set: the order of this copy is not known",
+            )

@@ -11,6 +11,8 @@ What must hold for them to mean anything, chosen before any number was seen:
   maps of a collapsed network do not move;
 * JPEG's attack takes from Normal half of what it has right at least: a radius that leaves it alone tells nothing.
 
+Of networks that the authors published the first two are not asked: they were trained to their end.
+
 That attacked images in the classification loss make robust is known (Madry et al. 2018): here a control of the training.
 What the paper adds is robustness without them.
 """
@@ -25,8 +27,9 @@ from lib.claims.claim import Claim, Kind, Rule
 from lib.claims.court import OURS, Court, noted
 from lib.claims.cubes import Cubes
 from lib.claims.intervals import Statistic, minus
-from lib.studies.interpretability_aware_training import authors, statistics
-from lib.studies.interpretability_aware_training.plan import Parameters, label, seeds_of
+from lib.networks import released
+from lib.studies.interpretability_aware_training import authors, plan, statistics
+from lib.studies.interpretability_aware_training.plan import Parameters, arch_of, groups, label, method_of, seeds_of
 from lib.studies.interpretability_aware_training.terms import (
     BEYOND,
     FAR,
@@ -45,6 +48,7 @@ from lib.studies.interpretability_aware_training.terms import (
     TABLE_3,
     TWO_CLASS,
     UP,
+    Whose,
     better,
     left,
     said,
@@ -65,9 +69,34 @@ def primaries(p: Parameters) -> tuple[str, ...]:
 def judge(table: pd.DataFrame, p: Parameters, *, test: bool = True) -> list[Claim]:
     """All claims from the table of measurements; of the authors' networks, where it has rows of arms `released:ARM`."""
     ours, theirs = statistics.apart(table)
-    whole = Court("03", p, Cubes.of(ours), test, seeds=functools.partial(seeds_of, p), primaries=primaries(p))
+    whole = Whose("03", p, Cubes.of(ours), test, seeds=functools.partial(seeds_of, p), primaries=primaries(p))
+    for group in groups(p):
+        _compared(_of(whole, ours, group))
+    if len(theirs):
+        authors.judge(whole.within("", cubes=Cubes.of(theirs), seeds=1, over="paper"))
+    return whole.rows
+
+
+def _of(whole: Whose, table: pd.DataFrame, group: Parameters) -> Whose:
+    """The court of one of plan.groups: of the authors' networks by their arms alone, the first of their architectures, that of
+    table 1, under the ids of the paper's claims."""
+    table = table[table.arm.isin(group.arms)]
+    if not arch_of(group.arms[0]):
+        return whole.within("", p=group, cubes=Cubes.of(table))
+    family = plan.family(group, group.arms[0])
+    arms, headline = (tuple(map(method_of, names)) for names in (group.arms, group.headline))
+    short = group.model_copy(update={"arms": arms, "headline": headline, "seeds": 1, "runs": ()})
+    first = family == released.families(group.dataset)[0]
+    cubes = Cubes.of(table.assign(arm=table.arm.astype(str).map(method_of)))
+    words = f"the authors' {family.name}"
+    return whole.within("" if first else family.arch, p=short, cubes=cubes, seeds=1, whose=words)
+
+
+def _compared(whole: Whose) -> None:
+    """All claims about arms that are compared with each other."""
+    p = whole.p
     _gates(whole)
-    court = whole.within("", gates=("clean",))
+    court = whole.within("", gates=() if whole.whose else ("clean",))
     _robust(court)
     _beyond(court)
     _clean(court)
@@ -78,9 +107,8 @@ def judge(table: pd.DataFrame, p: Parameters, *, test: bool = True) -> list[Clai
     if p.unforeseen_images:
         _jpeg(court)
         _unforeseen(court)
-    if len(theirs):
-        authors.judge(whole.within("", cubes=Cubes.of(theirs), seeds=1, over="paper"))
-    return whole.rows
+    if whole.whose:
+        authors.as_printed(court)
 
 
 # what must hold --------------------------------------------------------------------------------------------------------

@@ -220,7 +220,7 @@ def explorer(p: Parameters) -> Explorer:
 
     @functools.lru_cache(maxsize=16)
     def trained(arm: str) -> nn.Module:
-        return plan.network(p, arm, 0).model
+        return plan.model(p, arm)
 
     def photographed(arch: str, network: str) -> bool:
         return bool(network) or arch == subjects.PUBLISHED
@@ -305,8 +305,9 @@ def explorer(p: Parameters) -> Explorer:
         controls["steps"].disabled = controls["how"].value == "none"
 
     menu = {"EfficientNet-Lite0, published": subjects.PUBLISHED}
+    menu |= {f"{'published as' if plan.arch_of(a) else 'trained as'} {plan.label(a)}": a for a in p.arms}
     controls = {
-        "arch": widgets.choice("network", menu | {f"trained as {plan.label(a)}": a for a in p.arms}, subjects.PUBLISHED),
+        "arch": widgets.choice("network", menu, subjects.PUBLISHED),
         "network": widgets.OwnNetwork(lambda name: own_network(name, subjects.anew)),
         "image": widgets.numbered("image", ("",)),
         "own": widgets.Upload("upload an image", published().size),

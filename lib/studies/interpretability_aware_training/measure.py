@@ -29,10 +29,10 @@ from lib.explanations.explanation import Explanation
 from lib.fooling import discrepancy, interpretation_attack
 from lib.fooling.interpretation_attack import Form
 from lib.measures import comparison
-from lib.networks import classifier, hooks
+from lib.networks import classifier, hooks, released
 from lib.studies import parameters
-from lib.studies.interpretability_aware_training import released
-from lib.studies.interpretability_aware_training.plan import RELEASED, Parameters, evaluation_set, label, network
+from lib.studies.interpretability_aware_training import plan
+from lib.studies.interpretability_aware_training.plan import RELEASED, Parameters, evaluation_set, label
 
 
 def _constant(step: float) -> Callable[[float, int, int], float]:
@@ -202,7 +202,7 @@ def calibration_rows(
     model: classifier.Classifier, x: Tensor, y: Tensor, arm: str, seed: int, p: Parameters
 ) -> list[pd.DataFrame]:
     """Right or wrong at all radii that the attacks' authors calibrated, for Normal and Adv, seed 0: is a radius of any use?"""
-    if arm not in ("normal", "adv") or seed or not p.unforeseen_images or not p.calibration_images:
+    if plan.method_of(arm) not in ("normal", "adv") or seed or not p.unforeseen_images or not p.calibration_images:
         return []
     found = []
     for name, radii in unforeseen.CALIBRATED.items():
@@ -226,11 +226,11 @@ def measure_model(model: classifier.Classifier, arm: str, seed: int, p: Paramete
 
 
 def measure(p: Parameters, arm: str, seed: int) -> pd.DataFrame:
-    """Everything about one of the study's networks, or by the paper's protocol about one of the authors'."""
+    """Everything about one of the study's networks; by the paper's protocol about one of the authors' on MNIST's digits."""
     if arm.startswith(RELEASED):
         own = arm.removeprefix(RELEASED)
         return measure_released(own, p.pgd_steps).assign(arm=arm)
-    model, data = network(p, arm, seed).model, evaluation_set(p)
+    model, data = plan.model(p, arm, seed), evaluation_set(p)
     where = next(model.parameters()).device
     return measure_model(model, arm, seed, p, data.images[:].to(where), data.labels.to(where))
 
@@ -247,7 +247,7 @@ def measure_released(arm: str, steps: int = 200) -> pd.DataFrame:
     that and under the last iterates of 1 or 3 random starts, each with cross-entropy and with the margin), `tau` and `kept`
     of the attack on interpretability as released (k = 8), and both sides of Proposition 1.
     """
-    model = released.load_network(released.available()[arm])
+    model = released.load(released.MNIST_SMALL, arm)
     x, y = released.evaluation_images()
     found = []
     for eps in (0.0, *PAPER_EPS):

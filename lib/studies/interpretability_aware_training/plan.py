@@ -1,21 +1,23 @@
 """Study 3, interpretability-aware robust training (Boopathy et al., ICML 2020): parameters, arms, networks.
 
 The ten arms are those of `objective.ARMS`. Arms in `headline` carry the contrasts over seeds; the others are
-trained once, and their intervals say so.
+trained once, and their intervals say so. An arm with an architecture before its name, `wresnet/int2`, is the network that the
+authors published for the data set (`lib.networks.released`): one, trained by nobody here, and measured as the others are.
 """
 
 import functools
+from collections.abc import Sequence
 from typing import Annotated, Any, Literal
 
 from pydantic import Field, field_validator, model_validator
 
 from lib.attacks import unforeseen
 from lib.data import datasets
-from lib.networks import models
+from lib.networks import classifier, models, released
 from lib.studies import parameters
-from lib.studies.interpretability_aware_training import objective, released
+from lib.studies.interpretability_aware_training import objective
 from lib.studies.interpretability_aware_training.objective import ARMS
-from lib.system import files
+from lib.system import devices, files
 from lib.training import cache, config, objectives
 from lib.training.cache import Trained
 from lib.training.config import TrainConfig
@@ -33,7 +35,9 @@ class Parameters(parameters.Ensembled):
     arch: Annotated[
         str, Field(description="a network of lib.networks.models that ends in average pooling and a linear head")
     ] = "small"
-    arms: Annotated[tuple[str, ...], Field(min_length=2, description="of objective.ARMS")] = tuple(ARMS)
+    arms: Annotated[
+        tuple[str, ...], Field(min_length=2, description="of objective.ARMS; ARCHITECTURE/ARM: the authors' published network")
+    ] = tuple(ARMS)
     headline: Annotated[tuple[str, ...], Field(min_length=2, description="arms with several seeds")] = (
         "normal",
         "adv",
@@ -88,11 +92,14 @@ class Parameters(parameters.Ensembled):
     @field_validator("arms")
     @classmethod
     def _known_arms(cls, arms: tuple[str, ...]) -> tuple[str, ...]:
-        unknown = [a for a in arms if a not in ARMS]
+        unknown = [a for a in arms if method_of(a) not in ARMS]
         if unknown or len(set(arms)) < len(arms):
             raise ValueError(f"arms {', '.join(unknown) or 'named twice'}: choose of {', '.join(ARMS)}, each once")
-        if not {"normal", "adv"} <= set(arms):
-            raise ValueError("normal and adv are what the others are compared with; name both")
+        for arch in architectures(arms):
+            if not {"normal", "adv"} <= {method_of(a) for a in arms if arch_of(a) == arch}:
+                raise ValueError(
+                    f"{arch + ': ' if arch else ''}normal and adv are what the others are compared with; name both"
+                )
         return arms
 
     @field_validator("runs")
@@ -121,6 +128,11 @@ class Parameters(parameters.Ensembled):
 
     @model_validator(mode="after")
     def _fits(self) -> "Parameters":
+        published = {f.arch for f in released.families(self.dataset)}
+        for arch in architectures(self.arms):
+            if arch and arch not in published:
+                there = f"there are {', '.join(sorted(published))}" if published else "there are none"
+                raise ValueError(f"arms of {arch}: the authors' networks that were published for {self.dataset!r}; {there}")
         stray = [a for a in self.headline if a not in self.arms]
         if stray:
             raise ValueError(f"headline {stray[0]!r} is none of the arms {', '.join(self.arms)}")
@@ -155,13 +167,44 @@ class Parameters(parameters.Ensembled):
         return dict(zip(unforeseen.ATTACKS, (self.gabor_eps / 255, self.snow_eps, *self.jpeg_eps), strict=True))
 
 
+def method_of(arm: str) -> str:
+    """How an arm is trained: one of ARMS."""
+    return arm.rpartition("/")[2]
+
+
+def arch_of(arm: str) -> str:
+    """The architecture of a network that the authors published; empty for what is trained here."""
+    return arm.rpartition("/")[0]
+
+
+def architectures(arms: Sequence[str]) -> tuple[str, ...]:
+    """Those of these arms, each once; empty stands for what is trained here."""
+    return tuple(dict.fromkeys(map(arch_of, arms)))
+
+
+def groups(p: Parameters) -> list[Parameters]:
+    """The arms that are compared with each other, as parameters of their own: what is trained here, and by architecture what
+    the authors published."""
+    found = []
+    for arch in architectures(p.arms):
+        arms, headline = (tuple(a for a in names if arch_of(a) == arch) for names in (p.arms, p.headline))
+        found.append(p.model_copy(update={"arms": arms, "headline": headline} | ({"arch": arch} if arch else {})))
+    return found
+
+
+def family(p: Parameters, arm: str) -> released.Family:
+    """What the authors published for the run's data set, of the architecture of this arm."""
+    return next(f for f in released.families(p.dataset) if f.arch == arch_of(arm))
+
+
 def label(arm: str) -> str:
-    """An arm as the paper writes it."""
-    return ARMS[arm].name
+    """An arm as the paper writes it; with its architecture, where the authors published it."""
+    names = {f.arch: f.name for f in released.FAMILIES}
+    return f"{ARMS[method_of(arm)].name}, {names[arch_of(arm)]}" if arch_of(arm) else ARMS[arm].name
 
 
 def seeds_of(p: Parameters, arm: str) -> int:
-    return parameters.runs_of(p, arm)
+    return 1 if arch_of(arm) else parameters.runs_of(p, arm)
 
 
 def config_of(p: Parameters, arm: str, seed: int) -> TrainConfig:
@@ -204,24 +247,35 @@ RELEASED = "released:"  # before the names of the authors' own networks, where t
 def jobs(p: Parameters) -> list[tuple[str, int]]:
     """(arm, seed) of every network, and the authors' own where they are asked for and lie beside the data."""
     trained = [(arm, seed) for arm in p.arms for seed in range(seeds_of(p, arm))]
-    return trained + ([(f"{RELEASED}{arm}", 0) for arm in released.available()] if p.published_networks else [])
+    return trained + (
+        [(f"{RELEASED}{arm}", 0) for arm in released.available(released.MNIST_SMALL)] if p.published_networks else []
+    )
 
 
 def networks(p: Parameters, *job: Any) -> list[TrainConfig]:
     """Every network that is trained for the study, or that of one job."""
-    return [config_of(p, arm, seed) for arm, seed in ([job] if job else jobs(p)) if not arm.startswith(RELEASED)]
+    asked = [job] if job else jobs(p)
+    return [config_of(p, arm, seed) for arm, seed in asked if not (arm.startswith(RELEASED) or arch_of(arm))]
 
 
 def seen(p: Parameters, *job: Any) -> list[str]:
-    """The images that a job looks at; of the authors' networks their file."""
+    """The images that a job looks at, and the file of a network that the authors published."""
     if job and job[0].startswith(RELEASED):
-        return [files.digest(released.available()[job[0].removeprefix(RELEASED)])]
-    return parameters.fingerprints(evaluation_set(p))
+        return [files.digest(released.find(released.MNIST_SMALL, job[0].removeprefix(RELEASED)))]
+    own = [files.digest(released.find(family(p, job[0]), method_of(job[0])))] if job and arch_of(job[0]) else []
+    return parameters.fingerprints(evaluation_set(p)) + own
 
 
 def network(p: Parameters, arm: str, seed: int) -> Trained:
-    """The trained network of an arm."""
+    """The network of an arm that is trained here."""
     return cache.trained(config_of(p, arm, seed), device_name=p.device)
+
+
+def model(p: Parameters, arm: str, seed: int = 0) -> classifier.Classifier:
+    """The network of an arm, trained here or published by the authors, on the run's device."""
+    if arch_of(arm):
+        return released.load(family(p, arm), method_of(arm)).to(devices.device(p.device))
+    return network(p, arm, seed).model
 
 
 @functools.lru_cache(maxsize=2)

@@ -6,16 +6,23 @@ half the margin that the attack overcame; it applies to attacks that succeed. Fu
 the measurements of the authors' networks apart from ours, and the numbers that the paper prints.
 """
 
+import math
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
+from scipy.special import ndtri
 
 from lib.claims.cubes import Cubes
 from lib.claims.intervals import Statistic, minus, over, parts, together
 from lib.claims.measures import measure
+from lib.networks import released
 from lib.studies.interpretability_aware_training.plan import RELEASED, Parameters, label, seeds_of
 from lib.system import paths
+
+PRINTED_IMAGES = 200  # behind each cell of the paper's tables
+PRINTED_JPEG = (0.25, 8.0, 256.0)  # the radii of its table 2
 
 
 def apart(table: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:
@@ -39,6 +46,56 @@ def published(number: int, data: str) -> pd.DataFrame:
     """The same as it is printed: a row an arm, a column a radius or an attack."""
     part = printed(number, data)
     return part.pivot(index="arm", columns="column", values="value")[list(dict.fromkeys(part.column))]
+
+
+class Cell(NamedTuple):
+    """A cell of a table of the paper: what is measured here, what is printed, and whether they differ by more than chance."""
+
+    arm: str
+    column: str
+    found: float
+    printed: float
+    off: bool
+
+
+def beside_printed(cubes: Cubes, p: Parameters, number: int) -> list[Cell]:
+    """The cells of table 1 or 2 that are printed of the networks in `cubes`, whose arms go without their architecture.
+
+    Two shares of n and of 200 images differ by more than chance where |a - b| > z sqrt(q (1 - q) (1 / n + 1 / 200)), q their
+    pooled share, z of a test at 5 % over all cells (Bonferroni). Of table 2 the cells of JPEG, where attacks and radii are
+    those of the paper: Gabor noise and snow have other steps there. Empty where the paper prints none.
+    """
+    data = released.families(p.dataset)[0].data
+    try:
+        part = printed(number, data)
+    except ValueError:
+        return []
+    part = part[(part.network == p.arch) & part.arm.isin(p.arms)]
+    found = []
+    for row in part.itertuples():
+        if number == 1:
+            eps = _radius(row.column)
+            level = next((e for e in (0.0, *p.eps_grid) if abs(e - eps) < 1e-9), None)
+            measured = "plain" if eps else "clean"
+        else:
+            asked = p.targeted and p.jpeg_eps == PRINTED_JPEG and row.column.startswith("jpeg")
+            level, measured = p.unforeseen_eps[row.column] if asked else None, f"unforeseen/{row.column}"
+        if level is not None:
+            values = cubes.values[row.arm, measured, level]
+            found.append((row.arm, row.column, float(values.mean(dtype=np.float64)), row.value, values.shape[1]))
+    z = float(ndtri(1 - 0.025 / max(len(found), 1)))
+    cells = []
+    for arm, column, a, b, n in found:
+        pooled = (a * n + b * PRINTED_IMAGES) / (n + PRINTED_IMAGES)
+        chance = z * math.sqrt(pooled * (1 - pooled) * (1 / n + 1 / PRINTED_IMAGES))
+        cells.append(Cell(arm, column, a, b, abs(a - b) > chance + 1e-9))
+    return cells
+
+
+def _radius(column: str) -> float:
+    """A column of table 1 as a radius of images in [0, 1]: `8/255`, `0.3`."""
+    top, _, bottom = column.partition("/")
+    return float(top) / float(bottom or 1)
 
 
 def constant(value: float) -> Statistic:

@@ -13,14 +13,19 @@ from lib.attacks import unforeseen
 from lib.claims.cubes import Cubes
 from lib.claims.intervals import Interval
 from lib.figures.charts import cell, row
-from lib.studies.interpretability_aware_training import released, statistics
+from lib.networks import released
+from lib.studies.interpretability_aware_training import statistics
 from lib.studies.interpretability_aware_training.objective import ARMS
-from lib.studies.interpretability_aware_training.plan import Parameters, label, seeds_of
+from lib.studies.interpretability_aware_training.plan import Parameters, arch_of, label, method_of, seeds_of
 
 TERMS = {"one": "γ D1", "all": "γ D̃", "kl": "KL", "ig": "w R", "ce": "CE(x′)"}
 PGD = {"plain": "paper's PGD", "strong": "strongest"}
 ATTACKS = PGD | {"ensemble": "ensemble"}
 KINDS = ("survivors", "released", "l1", "topk", "noise", "ig")  # of Kendall's tau: attacks, and on which images
+FORMS = {  # of the attack: what a chart of it shows of KINDS, and how
+    "as released, survivors (solid) and all (dashed)": {"survivors": "-", "released": "--"},
+    "L1 form, prediction kept (solid), random signs (dotted)": {"l1": "-", "noise": ":"},
+}
 MAPS = {"l1": "CAM, L1 form", "topk": "CAM, top-k form", "noise": "CAM, random signs", "ig": "integrated gradients, L1 form"}
 SIDES = {
     "": "CAM, PGD",
@@ -46,17 +51,18 @@ def seconds(history: History, after: float = 0) -> float:
 
 
 def losses(p: Parameters, accuracies: Mapping[str, float], histories: Mapping[str, History]) -> pd.DataFrame:
-    """A row an arm: its two losses in symbols, how often it is trained, and of seed 0 what is given."""
+    """A row an arm: its two losses in symbols, how often it is trained, and of seed 0 what is given; the authors' networks have
+    no history."""
     rows = {}
     for arm in p.arms:
-        how = ARMS[arm]
+        how, history = ARMS[method_of(arm)], histories.get(arm)
         outer = [f"CE({'x′' if how.adversarial else 'x'})"] + ([TERMS[how.penalty]] if how.penalty else [])
         rows[label(arm)] = {
             "outer loss": " + ".join(outer),
             "inner objective": " + ".join(TERMS[term] for term in how.climbs) or "none",
             "seeds": seeds_of(p, arm),
             "clean accuracy (seed 0)": round(accuracies[arm], 3),
-            "seconds an epoch": round(seconds(histories[arm]), 2),
+            "seconds an epoch": round(seconds(history), 2) if history else "published",
         }
     return pd.DataFrame.from_dict(rows, orient="index")
 
@@ -146,7 +152,8 @@ def calibration(cubes: Cubes, p: Parameters) -> pd.DataFrame:
     """Rows (attack, arm, radius, value, low, high, n): accuracy of Normal and Adv, seed 0, at the radii that the attacks'
     authors calibrated."""
     found = []
-    for name, arm in itertools.product(p.unforeseen_eps, CALIBRATED):
+    arms = [a for a in p.arms if method_of(a) in CALIBRATED]
+    for name, arm in itertools.product(p.unforeseen_eps, arms):
         measure = f"calibration/{name}"
         for radius in cubes.levels(measure):
             one = cubes.interval(cubes.mean(arm, measure, radius), measure, seeds=1)
@@ -159,7 +166,8 @@ def uar(radii: pd.DataFrame) -> pd.DataFrame:
     divided by the sum of those of networks that were trained against the attack (where they are published)."""
     sums = radii.groupby(["arm", "attack"], sort=False).value.sum()
     rows = {
-        label(arm): {name: sums[arm, name] / sum(best) for name, best in unforeseen.ATA_CIFAR10.items()} for arm in CALIBRATED
+        label(arm): {name: sums[arm, name] / sum(best) for name, best in unforeseen.ATA_CIFAR10.items()}
+        for arm in dict.fromkeys(radii.arm)
     }
     return pd.DataFrame.from_dict(rows, orient="index").round(3)
 
@@ -181,16 +189,21 @@ def alike(p: Parameters, number: int) -> str:
     if number == 2:  # for CIFAR-10 alone
         return "cifar10"
     if "cifar" in p.dataset:
-        return "mnist" if number == 3 else "cifar10"  # table 3 leaves CIFAR-10 out
+        if number == 1:
+            return "cifar10"
+        # table 3 leaves CIFAR-10 out: the authors' WResnet stands beside the one that they trained on other colour images
+        return "restricted-imagenet" if arch_of(p.arms[0]) == "wresnet" else "mnist"
     return "restricted-imagenet" if p.dataset.startswith("restricted") else "mnist"
 
 
 def _beside(ours: Mapping[str, Mapping[str, str]], number: int, p: Parameters) -> pd.DataFrame:
     """Our cells, by arm and column, and the published ones to the right of them."""
     data = alike(p, number)
-    theirs = statistics.published(number, data).reindex(list(ours)).map(lambda v: "–" if np.isnan(v) else f"{v:.3f}")
+    theirs = statistics.published(number, data).reindex(map(method_of, ours)).map(lambda v: "–" if np.isnan(v) else f"{v:.3f}")
     heading = f"published, {data}, {statistics.printed(number, data).network.iloc[0]}"
-    both = pd.concat({f"ours, {p.dataset}": pd.DataFrame.from_dict(ours, orient="index"), heading: theirs}, axis=1)
+    whose = f"the authors' {p.arch}" if arch_of(p.arms[0]) else "ours"
+    found = {f"{whose}, {p.dataset}": pd.DataFrame.from_dict(ours, orient="index"), heading: theirs.set_axis(list(ours))}
+    both = pd.concat(found, axis=1)
     return both.rename(index=label)
 
 
@@ -233,6 +246,14 @@ def _mean(values: np.ndarray) -> float:
     """The mean of what is finite; NaN where nothing is."""
     finite = values[np.isfinite(values)]
     return float(finite.mean(dtype=np.float64)) if len(finite) else float("nan")
+
+
+def released_skipped(p: Parameters, theirs: pd.DataFrame) -> str:
+    """Why their own part of the report is empty; nothing where it is not."""
+    if len(theirs):
+        return ""
+    asked = "This run does not ask for them (`published_networks`)."
+    return released.missing(released.MNIST_SMALL) if p.published_networks else asked
 
 
 def released_accuracy(theirs: pd.DataFrame) -> pd.DataFrame:

@@ -7,15 +7,17 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from PIL import Image
 
 from lib.claims.rows import rows
 from lib.explanations import by_name
 from lib.figures.explorer import Explorer
 from lib.fooling import goals
-from lib.networks import contract
+from lib.networks import contract, models, released
 from lib.sanity import EDGES
 from lib.studies.attacked_explanations import claims, explorer, measure, plan, tables
 from lib.studies.attacked_explanations.plan import Parameters
+from tests.claims import sentences
 
 SMALL = {
     "seeds": 1,
@@ -35,6 +37,15 @@ SMALL = {
     "photo_images": 2,
     "photo_methods": ("gradcam",),
     "photo_steps": 2,
+}
+
+
+AUTHORS = {
+    "authors": True,
+    "dataset": "folder:cifar10",
+    "arch": "small",
+    "arms": ("standard", "adversarial", "int2"),
+    "seeds": 1,
 }
 
 
@@ -70,7 +81,7 @@ def test_the_measurement_is_whole(measured, p):
 def test_numbers_are_those_of_the_kernels(measured, p, tmp_path, monkeypatch):
     """Random signs, recomputed image by image from their own seeds."""
     monkeypatch.setenv("STUDY_HOME", str(tmp_path))
-    model, data = plan.network(p, "standard", 0).model, plan.evaluation_set(p)
+    model, data = plan.model(p, "standard", 0), plan.evaluation_set(p)
     x, eps = data.images[:], p.headline / 255
     for method in ("gradcam", "gradient"):
         settings, _ = plan.settings(p, method, model.stages[-1])
@@ -196,6 +207,14 @@ def test_tables_are_means_over_seeds_and_images(several):
         ({"arms": ("adversarial", "manipulated")}, "standard among them"),
         ({"arch": "residual"}, "leave it out for arch = 'residual'"),
         ({"photo_images": 1}, "two photographs at least"),
+        ({"arms": ("standard", "int2")}, "choose of standard, adversarial, manipulated"),
+        (
+            {"authors": True, "arms": ("standard", "manipulated")},
+            "choose of standard, adversarial, trades, int, int2, int2-adv",
+        ),
+        ({"authors": True, "arms": ("standard", "int")}, "no network 'plain' was published for 'shapes'; there are none"),
+        (AUTHORS | {"arch": "plain"}, "no network 'plain' was published for 'folder:cifar10'; there are wresnet, small"),
+        (AUTHORS | {"seeds": 3}, "seeds = 3: with authors there is one network an arm"),
         ({"sanity_images": 20}, "more than images"),
         ({"methods": ("gradcam", "gradcam")}, "each explanation once"),
     ],
@@ -243,7 +262,7 @@ def test_each_control_changes_the_picture(explore, control, value):
 
 
 def test_what_is_said_is_what_the_kernels_say(explore, p):
-    model, data = plan.network(p, "standard", 0).model, plan.evaluation_set(p)
+    model, data = plan.model(p, "standard", 0), plan.evaluation_set(p)
     view = explore.render("standard", "", 2, None, "gradient", "random", "mass", 4.0)
     x = data.images[2:3]
     settings, _ = plan.settings(p, "gradient", model.stages[-1])
@@ -257,7 +276,7 @@ def test_what_is_said_is_what_the_kernels_say(explore, p):
 def test_the_curve_over_radii(explore, p):
     """At the present radius its number is that of the kernels, over its own images."""
     view = explore.many(**explore.values | {"arch": "standard", "method": "gradcam", "attack": "random", "eps": 4.0})
-    model, x = plan.network(p, "standard", 0).model, plan.evaluation_set(p).images[: explorer.MANY]
+    model, x = plan.model(p, "standard", 0), plan.evaluation_set(p).images[: explorer.MANY]
     settings, _ = plan.settings(p, "gradcam", model.stages[-1])
     before = by_name.explain("gradcam", model, x, None, settings)
     after = by_name.explain("gradcam", model, measure.signs(x, 4 / 255), before.logits.argmax(1), settings).values
@@ -283,3 +302,51 @@ def test_an_own_network_of_another_kind_loses_cam_from_the_menu(explore, tmp_pat
     field.value = f"{tmp_path / 'grey.py'}:net"
     offered = dict(explore.controls["method"].options).values()
     assert "cam" not in offered and "gradient" in offered and "share of the map that moved" in explore.status.value
+
+
+# networks that Boopathy et al. published --------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def theirs(tmp_path, monkeypatch):
+    """Pictures of noise laid out as the data set is, and an Int2 in the authors' layout: parameters, and the network."""
+    monkeypatch.setenv("STUDY_DATA", str(tmp_path))
+    for i in range(10):
+        folder = tmp_path / "cifar10" / "test" / f"class{i}"
+        folder.mkdir(parents=True)
+        Image.fromarray(np.random.default_rng(i).integers(0, 255, (32, 32, 3), np.uint8)).save(folder / "0.png")
+    plan.evaluation_set.cache_clear()
+    released.folder().mkdir()
+    model = models.create("small", classes=10, channels=3, seed=3).eval()
+    state = {k.replace("head", "linear"): v.numpy() for k, v in model.net.state_dict().items()}
+    np.savez(released.folder() / "cifar_small_int2.npz", **state)
+    yield Parameters(**SMALL | AUTHORS | {"methods": ("gradcam", "gradient"), "eps": (4.0,), "photo_images": 0}), model
+    plan.evaluation_set.cache_clear()
+
+
+def test_published_networks_are_measured_and_nobody_trains_them(theirs):
+    p, model = theirs
+    assert plan.jobs(p) == [(arm, 0) for arm in p.arms] and plan.networks(p) == plan.networks(p, "int2", 0) == []
+    x = plan.evaluation_set(p).images[:]
+    assert torch.equal(plan.model(p, "int2")(x), model(x))
+    assert plan.seen(p, "int2", 0)[:-1] == plan.seen(p)
+    with pytest.raises(FileNotFoundError, match=r"no network 'adv' of Small on cifar10 .*there are int2"):
+        plan.seen(p, "adversarial", 0)
+    table = measure.measure(p, "int2", 0)
+    assert set(table.arm) == {"int2"} and (table.seed == 0).all()
+    names = set(table.measure.astype(str))
+    assert {"gradient/adaptive", "gradient/carried", "hide/two", "robust", "gradcam/randomised"} <= names
+    assert list(tables.moved(table, p, "int2").index) == ["Grad-CAM", "gradient"]
+
+
+def test_what_runs_would_decide_is_one_network_s(several):
+    """What is said of one network is decided by images; what compares ways of training is not."""
+    p = several.model_copy(update=AUTHORS)
+    found = {c.id: c for c in claims.judge(planted(p, as_published), p)}
+    assert {c.id for c in found.values() if c.kind == "primary"} == set(claims.primaries(p))
+    assert found["robust-training-holds"].verdict == found["holds/gradient/int2"].verdict == "one network"
+    assert found["robust-training-holds"].kind == "primary" and found["holds/gradient/int2"].kind == "open question"
+    for id in ("fragile", "smoothing-holds", "adaptive-over-naive/gradient/int2", "depends-on-weights/gradcam/standard"):
+        assert found[id].verdict == "supported" and found[id].statement.endswith("(Small of Boopathy et al.)"), id
+    assert "Boopathy" not in found["adaptive-over-random/gradcam/photographs"].statement
+    sentences.check(list(found.values()))

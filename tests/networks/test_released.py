@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 import torch
 
-from lib.networks import models
-from lib.studies.interpretability_aware_training import released
+from lib.networks import models, released
+from lib.networks.released import CIFAR_SMALL, CIFAR_WRESNET, MNIST_SMALL
 
 OLD, NEW = b"numpy.core.multiarray", b"numpy._core.multiarray"
 
@@ -69,7 +69,7 @@ def npz(root, content, name="net.npz"):
 
 
 def test_plain_arrays_are_the_network_that_wrote_them(root, network, x):
-    found = released.load_network(npz(root, arrays(network)))
+    found = released.load_network(npz(root, arrays(network)), MNIST_SMALL)
     assert torch.equal(found(x), network(x)) and found(x).std() > 0.01
     assert not any(m.training for m in found.modules()) and found.classes == 10
     assert all(p.dtype == torch.float32 and p.requires_grad for p in found.parameters())
@@ -77,7 +77,7 @@ def test_plain_arrays_are_the_network_that_wrote_them(root, network, x):
 
 @pytest.mark.parametrize("protocol", [0, 1, 2, 3, 4])
 def test_the_authors_pickles_are_the_network_that_wrote_them(root, network, x, protocol):
-    found = released.load_network(written(root, pickle.dumps(layers(network), protocol)))
+    found = released.load_network(written(root, pickle.dumps(layers(network), protocol)), MNIST_SMALL)
     assert torch.equal(found(x), network(x)) and not found.training
 
 
@@ -87,7 +87,7 @@ def test_older_numpys_called_their_module_otherwise(root, network, x, protocol):
     for spelling in (OLD, NEW):  # up to protocol 3 names end in a new line, so one can stand for the other
         spelled = content.replace(NEW, spelling)
         assert spelling in spelled and (OLD in spelled) != (NEW in spelled)
-        assert torch.equal(released.load_network(written(root, spelled))(x), network(x))
+        assert torch.equal(released.load_network(written(root, spelled), MNIST_SMALL)(x), network(x))
 
 
 def test_older_numpys_in_protocol_4(root, network, x):
@@ -104,15 +104,15 @@ def test_older_numpys_in_protocol_4(root, network, x):
     content = stream.getvalue()
     old = content.replace(b"\x8c" + bytes([len(NEW)]) + NEW, b"\x8c" + bytes([len(OLD)]) + OLD)
     assert old != content and NEW not in old
-    assert torch.equal(released.load_network(written(root, old))(x), network(x))
+    assert torch.equal(released.load_network(written(root, old), MNIST_SMALL)(x), network(x))
 
 
 @pytest.mark.parametrize("change", [lambda a: a.astype(np.float64), lambda a: a.astype(">f4"), np.asfortranarray])
 def test_other_layouts_of_the_same_numbers(root, network, x, change):
     spelled = [[change(a) for a in layer] for layer in layers(network)]
-    assert torch.equal(released.load_network(written(root, spelled))(x), network(x))
+    assert torch.equal(released.load_network(written(root, spelled), MNIST_SMALL)(x), network(x))
     spelled = {name: change(a) for name, a in arrays(network).items()}
-    assert torch.equal(released.load_network(npz(root, spelled))(x), network(x))
+    assert torch.equal(released.load_network(npz(root, spelled), MNIST_SMALL)(x), network(x))
 
 
 def test_tuples_and_repeated_arrays_are_read_too(root, network):
@@ -159,7 +159,7 @@ def test_nothing_but_arrays_is_called(root, network, name):
         for protocol in (0, 2, 4):
             path = written(root, pickle.dumps(content, protocol))
             with pytest.raises(ValueError, match=rf"^{path} is not a published.*it asks for .*only numpy arrays are admitted"):
-                released.load_network(path)
+                released.load_network(path, MNIST_SMALL)
             assert not sentinel.exists()
 
 
@@ -193,7 +193,7 @@ def test_the_calls_above_would_leave_a_trace(tmp_path):
 def test_pickles_by_hand_are_refused(root, content, message):
     path = written(root, content)
     with pytest.raises(ValueError, match=rf"^{path} .*{message}"):
-        released.load_network(path)
+        released.load_network(path, MNIST_SMALL)
 
 
 @pytest.mark.parametrize(
@@ -214,7 +214,7 @@ def test_pickles_by_hand_are_refused(root, content, message):
 def test_other_contents_are_refused(root, found, held):
     path = written(root, found)
     with pytest.raises(ValueError, match=rf"^{path} .*it holds {held}, expected lists of floating-point arrays"):
-        released.load_network(path)
+        released.load_network(path, MNIST_SMALL)
     with pytest.raises(ValueError, match=f"it holds {held}"):
         released.unpickle(path.read_bytes())
 
@@ -223,7 +223,7 @@ def test_other_contents_are_refused(root, found, held):
 def test_half_a_file_is_refused(root, network, part):
     path = written(root, pickle.dumps(layers(network), 2)[:part])
     with pytest.raises(ValueError, match=rf"^{path} is not a published network of the architecture Small"):
-        released.load_network(path)
+        released.load_network(path, MNIST_SMALL)
 
 
 @pytest.mark.parametrize(
@@ -249,13 +249,13 @@ def test_half_a_file_is_refused(root, network, part):
 def test_pickles_of_other_shapes_are_refused(root, network, spoil, message):
     path = written(root, spoil(layers(network)))
     with pytest.raises(ValueError, match=rf"(?s)^{path} is not a published network.*{message}"):
-        released.load_network(path)
+        released.load_network(path, MNIST_SMALL)
 
 
 @pytest.mark.parametrize(
     ("spoil", "message"),
     [
-        (lambda a: {k: v for k, v in a.items() if k != "linear.weight"}, "linear.weight"),
+        (lambda a: {k: v for k, v in a.items() if k != "linear.weight"}, "Missing key.*head.weight"),
         (lambda a: {k: v for k, v in a.items() if k != "conv2.bias"}, "Missing key.*conv2.bias"),
         (lambda a: a | {"linear.bias": np.zeros(10)}, "Unexpected key.*linear.bias"),
         (lambda a: a | {"conv1.weight": np.zeros((16, 3, 4, 4))}, "size mismatch for conv1.weight"),
@@ -267,20 +267,20 @@ def test_pickles_of_other_shapes_are_refused(root, network, spoil, message):
 def test_arrays_of_other_names_and_shapes_are_refused(root, network, spoil, message):
     path = npz(root, spoil(arrays(network)))
     with pytest.raises(ValueError, match=rf"(?s)^{path} is not a published network.*{message}"):
-        released.load_network(path)
+        released.load_network(path, MNIST_SMALL)
 
 
 @pytest.mark.parametrize("name", ["net.npz", "net.pkl"])
 def test_a_missing_file_is_named(root, name):
     with pytest.raises(ValueError, match=rf"{root / name} is not a published network.*No such file"):
-        released.load_network(root / name)
+        released.load_network(root / name, MNIST_SMALL)
 
 
 def test_a_pickle_called_npz_does_not_run(root):
     sentinel = root / "ran"
     path = written(root, calls(sentinel)["system"], "net.npz")
     with pytest.raises(ValueError, match=rf"^{path} is not a published network"):
-        released.load_network(path)
+        released.load_network(path, MNIST_SMALL)
     assert not sentinel.exists()
 
 
@@ -302,7 +302,7 @@ def test_other_damage_is_refused_by_name(root, network, kind):
     }[kind]
     path = written(root, content, name)
     with pytest.raises(ValueError, match=rf"^{path} is not a published network"):
-        released.load_network(path)
+        released.load_network(path, MNIST_SMALL)
 
 
 def test_a_pickle_leaves_nothing_behind(monkeypatch):
@@ -315,10 +315,10 @@ def test_a_pickle_leaves_nothing_behind(monkeypatch):
 
 
 def test_nothing_there_says_where_and_what(root):
-    assert released.available() == {}
+    assert released.available(MNIST_SMALL) == {}
     (root / "released_nets").rmdir()
-    assert released.available() == {}
-    message = released.missing()
+    assert released.available(MNIST_SMALL) == {}
+    message = released.missing(MNIST_SMALL)
     assert str(root / "released_nets") in message and "mnist_small_<name>.npz" in message
     assert "github.com/AkhilanB/Proper-Interpretability" in message
 
@@ -335,7 +335,7 @@ def test_names_are_the_authors(root):
     ours = ("normal", "adv", "trades", "ig-norm", "ig-norm-sum", "int-one-class", "int", "int-adv", "int2", "int2-adv")
     for name in theirs:
         (nets / f"mnist_small_{name}.npz").touch()
-    assert released.available() == {a: nets / f"mnist_small_{n}.npz" for a, n in zip(ours, theirs, strict=True)}
+    assert released.available(MNIST_SMALL) == {a: nets / f"mnist_small_{n}.npz" for a, n in zip(ours, theirs, strict=True)}
 
 
 def test_arrays_come_before_pickles_and_pickles_from_either_folder(root):
@@ -351,13 +351,13 @@ def test_arrays_come_before_pickles_and_pickles_from_either_folder(root):
         "mnist_smallgap_intig_100.pkl",
     ):
         (nets / "networks" / other).touch()
-    found = released.available()
+    found = released.available(MNIST_SMALL)
     assert found == {
         "adv": nets / "networks" / "mnist_smallgap_adv_100.pkl",
         "int-one-class": nets / "mnist_smallgap_intone_100.pkl",
     }
     (nets / "mnist_small_adv.npz").touch()
-    assert released.available()["adv"] == nets / "mnist_small_adv.npz"
+    assert released.available(MNIST_SMALL)["adv"] == nets / "mnist_small_adv.npz"
 
 
 def test_what_is_available_loads(root, network, x):
@@ -365,10 +365,75 @@ def test_what_is_available_loads(root, network, x):
     (nets / "networks").mkdir()
     npz(nets, arrays(network), "mnist_small_int2adv.npz")
     written(nets / "networks", layers(network), "mnist_smallgap_igsum_100.pkl")
-    found = released.available()
+    found = released.available(MNIST_SMALL)
     assert set(found) == {"int2-adv", "ig-norm-sum"}
     for path in found.values():
-        assert torch.equal(released.load_network(path)(x), network(x))
+        assert torch.equal(released.load_network(path, MNIST_SMALL)(x), network(x))
+
+
+# CIFAR-10 ---------------------------------------------------------------------------------------------------------------
+
+
+def of_cifar(family, seed=3):
+    """A network of a family with biases, its arrays as a .npz has them, and as the authors' list of layers."""
+    net = models.create(family.arch, classes=10, channels=3, seed=seed).eval()
+    order = [f"stage{i}.{j}.conv{k}" for i in (1, 2, 3) for j in range(5) for k in (1, 2)]
+    order = ["stem", *order] if family is CIFAR_WRESNET else ["conv1", "conv2", "conv3"]
+    own = dict(net.net.named_parameters())
+    with torch.no_grad():
+        for i, name in enumerate(order):
+            own[f"{name}.bias"].uniform_(-0.5, 0.5, generator=torch.Generator().manual_seed(i))
+    spelled = {
+        f"conv{i}.{kind}": own[f"{name}.{kind}"].detach().numpy()
+        for i, name in enumerate(order, 1)
+        for kind in ("weight", "bias")
+    }
+    spelled["linear.weight"] = own["head.weight"].detach().numpy()
+    theirs = [[spelled[f"conv{i}.weight"].transpose(2, 3, 1, 0), spelled[f"conv{i}.bias"]] for i in range(1, len(order) + 1)]
+    return net, spelled, [*theirs, [spelled["linear.weight"].T[None, None]]]
+
+
+@pytest.mark.parametrize("family", [CIFAR_WRESNET, CIFAR_SMALL], ids=lambda f: f.arch)
+def test_cifar_s_networks_in_both_layouts(root, family):
+    """The stem, then both convolutions of each block in order: any other order gives other logits, or other shapes."""
+    net, spelled, theirs = of_cifar(family)
+    x = torch.rand(3, 3, 32, 32, generator=torch.Generator().manual_seed(1))
+    expected = net(x)
+    (root / "released_nets" / "networks").mkdir()
+    plain = npz(root, spelled, f"released_nets/{family.prefix}_int2.npz")
+    written(root, theirs, f"released_nets/networks/{family.theirs}_intadv_200.pkl")
+    written(root, theirs, f"released_nets/networks/{family.theirs}_adv_100.pkl")  # of another number of epochs
+    assert released.available(family) == {
+        "int-adv": root / "released_nets" / "networks" / f"{family.theirs}_intadv_200.pkl",
+        "int2": plain,
+    }
+    for arm in ("int2", "int-adv"):
+        found = released.load(family, arm)
+        assert torch.equal(found(x), expected) and not found.training and expected.std() > 0.01
+    with pytest.raises(FileNotFoundError, match=f"no network 'adv' of {family.name} on cifar10 .*there are int-adv, int2"):
+        released.load(family, "adv")
+
+
+def test_a_network_of_another_family_is_refused(root):
+    (_, wide, pickled), (_, small, few) = of_cifar(CIFAR_WRESNET), of_cifar(CIFAR_SMALL)
+    for family, content in ((CIFAR_SMALL, wide), (CIFAR_WRESNET, small), (MNIST_SMALL, small)):
+        path = npz(root, content)
+        with pytest.raises(ValueError, match=rf"(?s)^{path} is not a published network of the architecture {family.name}: "):
+            released.load_network(path, family)
+    for family, content, told in (
+        (CIFAR_SMALL, pickled, "32 layers; Small has 3"),
+        (CIFAR_WRESNET, few, "4 layers; WResnet has 31"),
+    ):
+        path = written(root, content)
+        with pytest.raises(ValueError, match=rf"^{path} is not a published network .*it has {told} convolutions"):
+            released.load_network(path, family)
+
+
+def test_families_of_a_data_set(root):
+    assert released.families("mnist") == (MNIST_SMALL,) and released.families("digits") == ()
+    assert released.families("folder:cifar10") == released.families("cifar10") == (CIFAR_WRESNET, CIFAR_SMALL)
+    with pytest.raises(FileNotFoundError, match=r"no network 'int' of WResnet on cifar10 .*cifar_wresnet_<name>.npz"):
+        released.load(CIFAR_WRESNET, "int")
 
 
 # the images -------------------------------------------------------------------------------------------------------------

@@ -1,19 +1,22 @@
-"""The networks that Boopathy et al. published: `Small` for MNIST, as plain arrays or as the authors' own pickles.
+"""The networks that Boopathy et al. 2020 (arXiv:2006.14748) published, as plain arrays or as the authors' own pickles.
 
-They are looked for below `<root>/released_nets` (the root is `data/datasets`, or STUDY_DATA). Either files
-`mnist_small_<name>.npz` (the authors' names, as in `NAMES`) with arrays `conv1.weight` (out, in, height, width), `conv1.bias`,
-… `linear.weight` (classes, channels). Or a copy of the authors' repository (github.com/AkhilanB/Proper-Interpretability),
-whose `networks/mnist_smallgap_<name>_100.pkl` are read by an unpickler that admits numpy arrays and nothing else.
+A `Family` is what they trained on one data set with one architecture, a network an arm. The files are looked for below
+`<root>/released_nets` (the root is `data/datasets`, or STUDY_DATA). Either `<data>_<architecture>_<name>.npz` (`cifar` for
+CIFAR-10; the authors' names, as in `NAMES`) with arrays `conv1.weight` (out, in, height, width), `conv1.bias`, … in the order
+of the convolutions (WResnet: the stem, then both of each block) and `linear.weight` (classes, channels). Or a copy of the
+authors' repository (github.com/AkhilanB/Proper-Interpretability), whose `networks/<data>_<theirs>_<name>_<epochs>.pkl` are read
+by an unpickler that admits numpy arrays and nothing else. All of them take pixels in [0, 1] as they are.
 """
 
 import io
 import pickle
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from lib.data import downloads
 from lib.networks import classifier, models
@@ -32,31 +35,55 @@ NAMES = {
     "int2": "int2",
     "int2-adv": "int2adv",
 }
-LAYERS = ("conv1", "conv2", "conv3")
-EVALUATED = 200  # test images, drawn with numpy's seed 99
+EVALUATED = 200  # MNIST's test images, drawn with numpy's seed 99
+
+
+@dataclass(frozen=True)
+class Family:
+    """What the authors trained on one data set with one architecture: the names of both, epochs, and channels of images."""
+
+    data: str
+    arch: str  # of lib.networks.models
+    name: str  # as the paper writes the architecture
+    prefix: str  # of files of plain arrays
+    theirs: str  # of the authors' pickles
+    epochs: int
+    channels: int
+
+
+MNIST_SMALL = Family("mnist", "small", "Small", "mnist_small", "mnist_smallgap", 100, 1)
+CIFAR_WRESNET = Family("cifar10", "wresnet", "WResnet", "cifar_wresnet", "cifar_wresnet", 200, 3)
+CIFAR_SMALL = Family("cifar10", "small", "Small", "cifar_small", "cifar_smallgap", 200, 3)
+FAMILIES = (MNIST_SMALL, CIFAR_WRESNET, CIFAR_SMALL)  # of each data set first what the paper's table 1 has
+
+
+def families(dataset: str) -> tuple[Family, ...]:
+    """Those of a data set, `folder:cifar10` as `cifar10`; none where the authors published nothing."""
+    return tuple(f for f in FAMILIES if f.data == dataset.rpartition(":")[2])
 
 
 def folder() -> Path:
     return paths.datasets() / "released_nets"
 
 
-def available() -> dict[str, Path]:
+def available(family: Family) -> dict[str, Path]:
     """The file of each arm that is there; plain arrays before pickles."""
     found = {}
     for arm, name in NAMES.items():
-        plain = folder() / f"mnist_small_{name}.npz"
-        own = [folder() / part / f"mnist_smallgap_{name}_100.pkl" for part in (".", "networks")]
+        plain = folder() / f"{family.prefix}_{name}.npz"
+        own = [folder() / part / f"{family.theirs}_{name}_{family.epochs}.pkl" for part in (".", "networks")]
         there = [p for p in (plain, *own) if p.exists()]
         if there:
             found[arm] = there[0]
     return found
 
 
-def missing() -> str:
-    """What to say where none is there."""
+def missing(*of: Family) -> str:
+    """What to say where none of these families is there."""
+    files = " or ".join(f"{family.prefix}_<name>.npz" for family in of)
     return (
         f"no published networks below {folder()}: this part is skipped. Copy {NAMES['adv']!r} and the others there as "
-        "mnist_small_<name>.npz, or the folder `networks` of github.com/AkhilanB/Proper-Interpretability."
+        f"{files}, or the folder `networks` of github.com/AkhilanB/Proper-Interpretability."
     )
 
 
@@ -101,34 +128,52 @@ def unpickle(content: bytes) -> list[Any]:
     return found
 
 
-def _state(path: Path) -> dict[str, np.ndarray]:
+def _state(path: Path, family: Family, convolutions: list[str]) -> dict[str, np.ndarray]:
+    """The arrays of a file by the names that the network has for them."""
     if path.suffix == ".npz":
         with np.load(io.BytesIO(path.read_bytes()), allow_pickle=False) as stored:
             state = dict(stored)
-        state["head.weight"] = state.pop("linear.weight")
-        return state
+        named = {f"conv{i}.{kind}": f"{name}.{kind}" for i, name in enumerate(convolutions, 1) for kind in ("weight", "bias")}
+        named["linear.weight"] = "head.weight"
+        return {named.get(key, key): value for key, value in state.items()}
     layers = unpickle(path.read_bytes())
-    if len(layers) != len(LAYERS) + 1:
-        raise ValueError(f"it has {len(layers)} layers; Small has {len(LAYERS)} convolutions and a linear layer")
+    if len(layers) != len(convolutions) + 1:
+        raise ValueError(f"it has {len(layers)} layers; {family.name} has {len(convolutions)} convolutions and a linear layer")
     if len(layers[-1]) != 1 or layers[-1][0].shape[:2] != (1, 1):
         raise ValueError("its last layer is no 1 x 1 map of channels to classes without a bias")
     state = {"head.weight": layers[-1][0][0, 0].T}
-    for name, (weight, bias) in zip(LAYERS, layers[:-1], strict=True):
+    for name, (weight, bias) in zip(convolutions, layers[:-1], strict=True):
         state |= {f"{name}.weight": weight.transpose(3, 2, 0, 1), f"{name}.bias": bias}
     return state
 
 
-def load_network(path: Path) -> classifier.Classifier:
+def load_network(path: Path, family: Family) -> classifier.Classifier:
     """One published network in evaluation mode. Raises ValueError that names the file where it does not fit."""
-    model = models.create("small", classes=10, channels=1)
+    model = models.create(family.arch, classes=10, channels=family.channels)
+    convolutions = [name for name, layer in model.net.named_modules() if isinstance(layer, nn.Conv2d)]
     try:
-        tensors = {k: torch.from_numpy(np.ascontiguousarray(v, np.float32)) for k, v in _state(path).items()}
+        state = _state(path, family, convolutions)
+        tensors = {k: torch.from_numpy(np.ascontiguousarray(v, np.float32)) for k, v in state.items()}
         if not all(t.isfinite().all() for t in tensors.values()):
             raise ValueError("its weights are not all finite")
         model.net.load_state_dict(tensors)
     except Exception as error:  # zip archives, pickles and state dictionaries each raise what their parsers meet
-        raise ValueError(f"{path} is not a published network of the architecture Small: {error}") from error
+        raise ValueError(f"{path} is not a published network of the architecture {family.name}: {error}") from error
     return model.eval()
+
+
+def find(family: Family, arm: str) -> Path:
+    """The file of an arm. Raises FileNotFoundError where it is not there, in words."""
+    there = available(family)
+    if arm not in there:
+        known = f"there are {', '.join(there)}" if there else missing(family)
+        raise FileNotFoundError(f"no network {arm!r} of {family.name} on {family.data} below {folder()}; {known}")
+    return there[arm]
+
+
+def load(family: Family, arm: str) -> classifier.Classifier:
+    """The network of an arm in evaluation mode. Raises FileNotFoundError as `find` and ValueError as `load_network`."""
+    return load_network(find(family, arm), family)
 
 
 def evaluation_images() -> tuple[Tensor, Tensor]:
