@@ -170,8 +170,8 @@ def test_ones_own_changes_to_a_profile_run(home):
     ("run", "profile", "own", "meant"),
     [
         ("01-attention-shift", "laptop", {"profile": "smoke"}, "`python -m lib run 01-attention-shift --profile smoke`"),
-        ("02-at-cnn", "datasets", {"variant": "flowers17"}, "`python -m lib run 02-at-cnn.flowers17 --profile datasets`"),
-        ("02-at-cnn.flowers17", "datasets", {"variant": ""}, "`python -m lib run 02-at-cnn --profile datasets`"),
+        ("02-at-cnn", "datasets", {"variant": "cifar10"}, "`python -m lib run 02-at-cnn.cifar10 --profile datasets`"),
+        ("02-at-cnn.cifar10", "datasets", {"variant": ""}, "`python -m lib run 02-at-cnn --profile datasets`"),
     ],
 )
 def test_a_profile_is_no_parameter_among_others(run, profile, own, meant):

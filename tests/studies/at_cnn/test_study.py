@@ -14,7 +14,7 @@ from lib.measures import appearance, comparison
 from lib.networks import models
 from lib.runs import profiles
 from lib.studies.at_cnn import claims as claims_
-from lib.studies.at_cnn import explorer, plan, statistics
+from lib.studies.at_cnn import explorer, plan, statistics, tables
 from lib.studies.at_cnn import measure as measure_
 from lib.studies.at_cnn.plan import Parameters
 from lib.training import cache, loop, objectives
@@ -95,6 +95,22 @@ def test_the_paper_profile_is_the_released_code():
     assert (linf.epochs, plan.config_of(p, "standard", 0).epochs) == (20, 10)
     rates = [loop.learning_rate(linf, (e + 0.5) / 20) for e in range(20)]
     np.testing.assert_allclose(rates, [0.01] * 10 + [0.001] * 6 + [0.0001] * 4)
+
+
+def test_the_datasets_profile_is_the_paper_in_kind():
+    """A published network, fine-tuned as the released code does at the size of this copy of Flower-17."""
+    p, paper = (profiles.parameters("02-at-cnn", name) for name in ("datasets", "paper"))
+    standard, linf, l2, fgsm = (plan.config_of(p, arm, 2) for arm in ("standard", "linf-4", "l2-4.57", "fgsm-4"))
+    for config in (standard, linf, l2, fgsm):
+        assert (config.arch, config.weights, config.size, config.seed) == ("efficientnet-lite0", "imagenet", 128, 2)
+        theirs = plan.config_of(paper, "linf-8", 0)
+        assert all(getattr(config, n) == getattr(theirs, n) for n in ("lr", "schedule", "momentum", "weight_decay", "augment"))
+        assert config.shift / config.size == pytest.approx(theirs.shift / 256)
+    assert linf.options == {"eps": 4 / 255, "share": 0.5, "warmup": 0.0, "steps": 3, "random_start": True}
+    assert l2.options == linf.options | {"eps": 4.57, "norm": "l2"}
+    np.testing.assert_allclose(4.57 / 128, 8 / 224, rtol=1e-3)  # its root mean square a pixel
+    assert tables.counterpart(p, "l2-4.57", ["l2-12", "l2-8"]) == "l2-8"
+    assert (standard.epochs, linf.epochs, fgsm.epochs) == (8, 10, 10) and fgsm.options["steps"] == 1
 
 
 def moment(batch, progress=1.0, batches=6):
