@@ -347,8 +347,7 @@ def explorer(p: Parameters) -> Explorer:
         if name in ("arch", "network"):
             photographs = photographed(arch, network)
             fit_images(controls, data_of(arch, network), photographs, len(paintings(data_of(arch, network), arch, network)))
-            # EfficientNet-Lite0 cuts its activations above too, so guided backpropagation is not defined there
-            methods = [m for m in measure.METHODS if not (photographs and m == "guided")]
+            methods = measure.methods(subjects.PUBLISHED if photographs else p.arch)
             widgets.offer(controls["method"], list(by_name.METHODS.menu(*methods).items()))
         for slider in ("p_level", "k", "style", "alpha"):
             controls[slider].disabled = slider not in CHANGES[controls["how"].value][1]
@@ -384,7 +383,7 @@ def explorer(p: Parameters) -> Explorer:
         "style": widgets.integer("style", 0, STYLES - 1),
         "alpha": widgets.slider("strength α", grids["alpha"], p.alpha),
         "eps": widgets.slider("PGD eps, L∞", (0.0,), 0.0),
-        "method": widgets.choice("explain by", by_name.METHODS.menu(*measure.METHODS), "smoothgrad"),
+        "method": widgets.choice("explain by", by_name.METHODS.menu(*measure.methods(p.arch)), "smoothgrad"),
     }
     fit("arch", controls)
     return Explorer(p, controls, render, fit, many, seek)

@@ -133,6 +133,12 @@ def robustness_rows(model: Classifier, arm: str, seed: int, p: Parameters) -> li
 
 
 METHODS = by_name.METHODS.labels("smoothgrad", "gradient", "ig", "guided")
+CUT_ABOVE = "efficientnet-lite"  # networks of this name have ReLU6 alone: guided backpropagation is not defined there
+
+
+def methods(arch: str) -> dict[str, str]:
+    """The kinds of maps that networks of this name have, and what they are called."""
+    return {m: name for m, name in METHODS.items() if m != "guided" or not arch.startswith(CUT_ABOVE)}
 
 
 def settings(p: Parameters, seed: int = 0) -> by_name.Settings:
@@ -142,12 +148,12 @@ def settings(p: Parameters, seed: int = 0) -> by_name.Settings:
 
 
 def saliency_rows(model: Classifier, arm: str, seed: int, p: Parameters) -> list[pd.DataFrame]:
-    """What the maps of every method look like: `lib.measures.appearance`, and the share inside the object."""
+    """What the maps of every method that is defined look like: `lib.measures.appearance`, and the share inside the object."""
     part, where, found = evaluation_set(p).head(p.saliency_images), next(model.parameters()).device, []
-    magnitudes: dict[str, list[Tensor]] = {method: [] for method in METHODS}
+    magnitudes: dict[str, list[Tensor]] = {method: [] for method in methods(p.arch)}
     for ids in batches(len(part), p.size, pixels=60_000):
         x, y = part.images[ids].to(where), part.labels[ids].to(where)
-        for method in METHODS:
+        for method in magnitudes:
             # noise is drawn anew for each batch of images, and is the same for every network
             values = by_name.raw(method, model, x, y, settings(p, int(ids[0]))).values
             shown, magnitude = appearance.sensitivity(values), values.abs().sum(1)

@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 
 from lib.claims.intervals import Statistic
-from lib.studies.at_cnn.measure import METHODS, View
+from lib.studies.at_cnn.measure import View, methods
 from lib.studies.at_cnn.plan import EDGES, Parameters, label, seeds_of
 from lib.studies.at_cnn.statistics import Cubes
 from lib.system import paths
@@ -112,7 +112,7 @@ def agreement(cubes: Cubes, p: Parameters) -> pd.DataFrame:
         own, other = (whole_map(cubes, arm, f"{method}/{edges}") for edges in ("edges", "edges-other"))
         return f"{own:.2f} ({other:.2f})"
 
-    columns = {name: [cell(arm, method) for arm in p.arms] for method, name in METHODS.items()}
+    columns = {name: [cell(arm, method) for arm in p.arms] for method, name in methods(p.arch).items()}
     return pd.DataFrame(columns, index=[label(a) for a in p.arms])
 
 

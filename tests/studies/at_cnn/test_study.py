@@ -10,6 +10,7 @@ import torch
 
 from lib.attacks import projected
 from lib.data import datasets, transforms
+from lib.explanations import by_name
 from lib.measures import appearance, comparison
 from lib.networks import models
 from lib.runs import profiles
@@ -229,6 +230,18 @@ def test_the_other_image_does_not_depend_on_batches(measured, monkeypatch):
     for name in ("gradient/edges", "gradient/edges-other", "guided/edges-other", "alignment"):
         np.testing.assert_allclose(values(single, name), values(table, name), rtol=1e-3, atol=1e-4)
     assert not np.allclose(values(single, "gradient/edges"), values(single, "gradient/edges-other"))
+
+
+@pytest.mark.parametrize("arch", ["plain", "residual", "resnet18", "efficientnet-lite0", "efficientnet-lite2"])
+def test_every_method_of_a_network_is_defined_there(arch):
+    model = models.create(arch, classes=3).eval()
+    x, y = torch.rand(1, 3, 32, 32, generator=torch.Generator().manual_seed(0)), torch.tensor([1])
+    settings = measure_.settings(SMOKE)
+    for method in measure_.methods(arch):
+        assert by_name.raw(method, model, x, y, settings).values.isfinite().all()
+    for method in measure_.METHODS.keys() - measure_.methods(arch).keys():
+        with pytest.raises(ValueError, match="no ReLU ran"):
+            by_name.raw(method, model, x, y, settings)
 
 
 def test_views_do_not_depend_on_batches(small_home):
