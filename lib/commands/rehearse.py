@@ -1,4 +1,4 @@
-"""`python -m lib rehearse 02-at-cnn`: a `paper` run from beginning to end on miniatures of its data sets; all runs unless named.
+"""`python -m lib rehearse 02-at-cnn`: a `paper` run from beginning to end on miniatures of its data sets; all unless named.
 
 It ends with a table: seconds, peak memory, what was reduced to what. Nothing lands in the checkout's data or figures.
 """

@@ -5,7 +5,8 @@
 * `digits` (scikit-learn, 28 px), `faces` (scikit-image's LFW subset, face or not, 25 px), `shapes` and its single-cue
   and control splits `shapes-shape`, `shapes-texture`, `shapes-conflict`, `shapes-neither` (see `lib.data.shapes`): embedded;
 * `mnist`, `cifar10`, … : torchvision's, downloaded into the data root on first use;
-* `tiny-imagenet`: as its archive is unpacked (see `lib.data.tiny_imagenet`); `folder:NAME`: `<root>/NAME/{train,test}/<class>/*`;
+* `tiny-imagenet`: as its archive is unpacked, see `lib.data.tiny_imagenet`;
+* `folder:NAME`: `<root>/NAME/{train,test}/<class>/*`;
 * `photographs` (foolbox's and scikit-image's, with ImageNet's labels): embedded; `imagenet:NAME`, ImageNet's validation set
   or a part of it; both for evaluation only. `restricted:NAME`: nine groups of its classes. See `lib.data.imagenet`.
 

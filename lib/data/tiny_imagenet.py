@@ -60,7 +60,9 @@ def rows(split: Split) -> list[Row]:
                 left, top, right, bottom = map(int, box)
                 found.append((root / "val" / "images" / name, wnid, (left, top, right, bottom)))
     except ValueError as error:
-        raise ValueError(f"data set '{NAME}' ({split}): a line of its annotations is damaged ({error}); unpack it again") from error
+        raise ValueError(
+            f"data set '{NAME}' ({split}): a damaged line of its annotations ({error}); unpack it again"
+        ) from error
     return found
 
 

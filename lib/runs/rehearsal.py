@@ -190,7 +190,11 @@ class Stage:
             except ValueError as error:
                 raise ValueError(f"{run}: {error}") from error
         startup = self.folder / "ipython" / "profile_default" / "startup" / "00-miniatures.py"
-        lines = ["import pathlib", "from lib.data import miniatures", f"_trusted = miniatures.trusted(pathlib.Path({str(self.data)!r}))"]
+        lines = [
+            "import pathlib",
+            "from lib.data import miniatures",
+            f"_trusted = miniatures.trusted(pathlib.Path({str(self.data)!r}))",
+        ]
         files.write_bytes(startup, "\n".join([*lines, "_trusted.__enter__()", ""]).encode())
         weights = self.folder / "torch" / "hub" / "checkpoints"
         return [n for n in published_of(p) if self._weights(n, weights)]
