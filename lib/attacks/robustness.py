@@ -36,6 +36,7 @@ from lib.attacks.steps import (
 from lib.data import checks
 from lib.data.checks import Labels
 from lib.networks import contract, hooks
+from lib.system import devices
 
 # (eps, steps, i) -> length of step i
 Step = Callable[[float, int, int], float]
@@ -147,7 +148,7 @@ def robust_accuracy(
     second_look: float = 0.1,
     ensemble: bool | Ensemble = False,
     probe: int = 0,
-    batch_size: int = 128,
+    batch_size: int | None = None,
     generator: torch.Generator | None = None,
 ) -> RobustAccuracy:
     """Accuracy under PGD for every eps: a row counts as broken as soon as any iterate of any run fools the model.
@@ -163,7 +164,8 @@ def robust_accuracy(
     as they would be without, `after["pgd"]`. `probe`: at each radius, as many of the rows that are left in the end are probed
     for masked gradients (`masking.probed`); that adds doubts, and changes no number.
 
-    Memory depends on `batch_size`, not on N. Randomness is keyed by (image, run), so batching does not change the result.
+    Memory depends on `batch_size` (default: 128, fewer large images), not on N. Randomness is keyed by (image, run), so
+    batching does not change the result.
     Raises ValueError for bad input, RuntimeError where an attack breaks its own bounds.
     """
     given = radii(eps)
@@ -172,6 +174,7 @@ def robust_accuracy(
     for e in given:
         x = check_ball(x, e, norm)
     y = checks.as_labels(y, x)
+    batch_size = devices.images_at_once(max(x.shape[2:]), 128) if batch_size is None else batch_size
     grid = sorted({float(e) for e in given})
     if steps < 1 or restarts < 1 or not losses or batch_size < 1:
         raise ValueError(f"steps={steps}, restarts={restarts}, losses={len(losses)}, batch_size={batch_size}: 1 at least")

@@ -12,7 +12,8 @@ Each optimises a latent v of its own, from which the attacked image is drawn dif
 As published, the loss is the cross-entropy towards a random wrong class, which suits 1,000 classes more than ten; without
 `targets` the attack is untargeted and climbs the cross-entropy at y. Success is a wrong prediction either way. All take
 colour images; `InColour` lets a network of grey images see them. Images of half precision are drawn in float32 and rounded
-where the model sees them, and under `torch.autocast` the model alone runs in it.
+where the model sees them, and under `torch.autocast` the model alone runs in it. Memory is that of a pass of `batch_size`
+images (default: 256, fewer large ones); all that is random is drawn for all images at once, so that batches change nothing.
 """
 
 import math
@@ -30,6 +31,7 @@ from lib.attacks.steps import AttackResult, check_input, fooled, logits_of, proj
 from lib.data import checks, images
 from lib.data.checks import Labels
 from lib.networks import contract, hooks, reach
+from lib.system import devices
 
 # deviation: the step of Gabor and snow is the construction's own, as Kang et al. published it; Boopathy et al. 2020 took eps /
 # sqrt(200).
@@ -62,18 +64,50 @@ class InColour(nn.Module):
         return self.grey(images.luma(x))
 
 
-Drawn = Callable[[Tensor, int], Tensor]  # (latent, iteration) -> images in [0, 1]
-Update = Callable[[Tensor, Tensor, int], Tensor]  # (latent, ascent gradient, iteration) -> latent
+Drawn = Callable[[Tensor, slice], Tensor]  # (latent, which images it is of) -> these images in [0, 1]
+Update = Callable[[Tensor, Tensor, int, slice], Tensor]  # (latent, ascent gradient, iteration, which images) -> latent
 
 
 def _optimise(
-    model: nn.Module, x: Tensor, y: Tensor, latent: Tensor, draw: Drawn, update: Update, steps: int, targets: Tensor | None
+    model: nn.Module,
+    x: Tensor,
+    y: Tensor,
+    latent: Tensor,
+    draw: Drawn,
+    update: Update,
+    steps: int,
+    targets: Tensor | None,
+    batch_size: int | None,
 ) -> AttackResult:
-    """`steps` updates of the latent, and the image that the last one draws, in the type of x."""
+    """`steps` updates of the latent, and the image that the last one draws, in the type of x; some images at a time."""
+    rows = devices.images_at_once(max(x.shape[2:]), 256) if batch_size is None else batch_size
+    if rows < 1:
+        raise ValueError(f"batch_size={batch_size}: one image at least")
+    parts = []
+    for first in range(0, len(x), rows):
+        part = slice(first, first + rows)
+        goal = None if targets is None else targets[part]
+        parts.append(_optimise_part(model, x[part], y[part], latent[part], draw, update, steps, goal, part))
+    found = zip(*((p.x_adv, p.success, p.loss, p.logits) for p in parts), strict=True)
+    return AttackResult(*map(torch.cat, found))
 
-    def drawing(v: Tensor, i: int) -> Tensor:
+
+def _optimise_part(
+    model: nn.Module,
+    x: Tensor,
+    y: Tensor,
+    latent: Tensor,
+    draw: Drawn,
+    update: Update,
+    steps: int,
+    targets: Tensor | None,
+    part: slice,
+) -> AttackResult:
+    """`_optimise` of the images `part`, which travel together."""
+
+    def drawing(v: Tensor) -> Tensor:
         with hooks.outside_autocast(v):
-            return draw(v, i).to(x)
+            return draw(v, part).to(x)
 
     # deviation: untargeted unless `targets` are given; Kang et al. drive every image towards a random wrong class.
     goal, sign = (y, 1.0) if targets is None else (targets, -1.0)
@@ -81,16 +115,16 @@ def _optimise(
         for i in range(steps):
             v = latent.detach().requires_grad_()
             with torch.enable_grad():
-                drawn = drawing(v, i)
+                drawn = drawing(v)
                 logits = logits_of(model, drawn)
                 if i == 0:
                     contract.check_logits(model, logits)
                     for labels in (y, goal):
                         checks.check_labels(labels, logits.shape[1], len(y))
                 gradient = reach.image_gradient(model, losses.cross_entropy(logits, goal).sum(), v, image=drawn)
-            latent = update(v.detach(), sign * gradient, i)
+            latent = update(v.detach(), sign * gradient, i, part)
         with torch.no_grad():
-            x_adv = drawing(latent, steps)
+            x_adv = drawing(latent)
             logits = logits_of(model, x_adv)
     if not torch.isfinite(x_adv).all() or x_adv.amin() < 0 or x_adv.amax() > 1:
         raise RuntimeError("the attack drew values that are not finite or outside [0, 1]")
@@ -179,6 +213,7 @@ def gabor(
     steps: int = 200,
     step: float = FIXED_STEP,
     targets: Labels | None = None,
+    batch_size: int | None = None,
     generator: torch.Generator | None = None,
 ) -> AttackResult:
     """Gabor noise: x' = clip(x + eps n(v)), n in [0, 1]; sign steps in v, kept sparse and in [-1, 1].
@@ -194,15 +229,15 @@ def gabor(
     latent = (2 * random.uniform(*shape) - 1) * mask
     clean = wide(x)
 
-    def draw(v: Tensor, i: int) -> Tensor:
-        return (clean + eps * gabor_noise(v, kernels)).clamp(0, 1)
+    def draw(v: Tensor, part: slice) -> Tensor:
+        return (clean[part] + eps * gabor_noise(v, kernels[part])).clamp(0, 1)
 
-    def update(v: Tensor, up: Tensor, i: int) -> Tensor:
+    def update(v: Tensor, up: Tensor, i: int, part: slice) -> Tensor:
         # deviation: pixels outside the mask stay zero, as in the paper; in the code of Kang et al. the mask is inverted and
         # they move.
-        return (v + step * up.sign()).clamp(-1, 1) * mask
+        return (v + step * up.sign()).clamp(-1, 1) * mask[part]
 
-    return _optimise(model, x, y, latent, draw, update, steps, targets)
+    return _optimise(model, x, y, latent, draw, update, steps, targets, batch_size)
 
 
 SNOW_SIDE, SNOW_BUDGET, SNOW_GRIDS = 13, 0.2, 7
@@ -270,6 +305,7 @@ def snow(
     steps: int = 200,
     step: float = FIXED_STEP,
     targets: Labels | None = None,
+    batch_size: int | None = None,
     generator: torch.Generator | None = None,
 ) -> AttackResult:
     """Snow: x' = clip(whitened(x) + eps s(v)); sign steps in the flakes, kept in (0, 1] and within their budget.
@@ -283,14 +319,14 @@ def snow(
         sky, kernels = whitened(wide(x)), snow_kernels(random)
     latent = torch.exp(-random.uniform(len(x), SNOW_GRIDS, -(-size[0] // 4), -(-size[1] // 4)) / SNOW_BUDGET)
 
-    def draw(v: Tensor, i: int) -> Tensor:
-        return (sky + eps * snowflakes(v, kernels, size)).clamp(0, 1)
+    def draw(v: Tensor, part: slice) -> Tensor:
+        return (sky[part] + eps * snowflakes(v, kernels, size)).clamp(0, 1)
 
-    def update(v: Tensor, up: Tensor, i: int) -> Tensor:
+    def update(v: Tensor, up: Tensor, i: int, part: slice) -> Tensor:
         v = (v + step * up.sign()).clamp(1e-9, 1)
         return within_budget(v) if i < steps - 1 else v  # the last step is not cut, as published
 
-    return _optimise(model, x, y, latent, draw, update, steps, targets)
+    return _optimise(model, x, y, latent, draw, update, steps, targets, batch_size)
 
 
 def l1_vertex(up: Float[Tensor, "n d"], eps: float, box: float) -> Float[Tensor, "n d"]:
@@ -311,6 +347,7 @@ def jpeg_attack(
     norm: Literal["linf", "l2", "l1"] = "linf",
     steps: int = 200,
     targets: Labels | None = None,
+    batch_size: int | None = None,
     generator: torch.Generator | None = None,
 ) -> AttackResult:
     """JPEG: coefficients move by v / 2 quantisation steps, ||v|| <= eps (`CALIBRATED`); under L2 and L1, |v| <= 2 too.
@@ -337,13 +374,14 @@ def jpeg_attack(
         latent = eps * sign * magnitude[:, :-1] / magnitude.sum(1, keepdim=True)
         latent = latent.clamp(-COEFFICIENT_BOX, COEFFICIENT_BOX)
 
-    def draw(v: Tensor, i: int) -> Tensor:
+    def draw(v: Tensor, part: slice) -> Tensor:
         # deviation: v moves the coefficients by v / 2 in every pass; the first pass of the code of Kang et al. moves them by
         # eps v / 2.
-        moved = (q + d / 2 for q, d in zip(clean, clean.like(v), strict=True))
+        own = jpeg.Coefficients(*(q[part] for q in clean))
+        moved = (q + d / 2 for q, d in zip(own, own.like(v), strict=True))
         return jpeg.decode(jpeg.Coefficients(*moved), size)
 
-    def update(v: Tensor, up: Tensor, i: int) -> Tensor:
+    def update(v: Tensor, up: Tensor, i: int, part: slice) -> Tensor:
         if norm == "linf":
             return (v + step * up.sign()).clamp(-eps, eps)
         if norm == "l2":
@@ -353,7 +391,7 @@ def jpeg_attack(
         # leave it.
         return v + (l1_vertex(up, eps, COEFFICIENT_BOX) - v) / (i + 1)
 
-    return _optimise(model, x, y, latent, draw, update, steps, targets)
+    return _optimise(model, x, y, latent, draw, update, steps, targets, batch_size)
 
 
 ATTACKS = ("gabor", "snow", "jpeg-linf", "jpeg-l2", "jpeg-l1")

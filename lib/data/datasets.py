@@ -5,6 +5,7 @@
 * `digits` (scikit-learn, 28 px), `faces` (scikit-image's LFW subset, face or not, 25 px), `shapes` and its single-cue
   and control splits `shapes-shape`, `shapes-texture`, `shapes-conflict`, `shapes-neither` (see `lib.data.shapes`): embedded;
 * `mnist`, `cifar10`, … : torchvision's, downloaded into the data root on first use;
+* `tiny-imagenet`: as its archive is unpacked, see `lib.data.tiny_imagenet`;
 * `folder:NAME`: `<root>/NAME/{train,test}/<class>/*`; `segmented:NAME`, the same with masks of what is in the middle of each
   photograph (`lib.data.segmentation`);
 * `photographs` (foolbox's and scikit-image's, with ImageNet's labels): embedded; `imagenet:NAME`, ImageNet's validation set
@@ -15,6 +16,7 @@ The root is `data/datasets`, or the folder that STUDY_DATA names.
 
 import dataclasses
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -23,7 +25,7 @@ from PIL import Image
 from torch import Tensor
 from torch.nn import functional as F
 
-from lib.data import downloads, folders, imagenet, segmentation, shapes
+from lib.data import downloads, folders, imagenet, segmentation, shapes, tiny_imagenet
 from lib.data.image_sets import ImageFiles, ImageSet, Split
 from lib.data.images import luma, to_tensor
 
@@ -70,6 +72,10 @@ def load(
         loaded = imagenet.validation(option, split, size, channels, limit)
     elif name == "photographs":
         loaded = imagenet.photographs(split, size, channels)
+    elif name == tiny_imagenet.NAME:
+        loaded = tiny_imagenet.load(split, size, channels, limit)
+    elif name == "caltech256":
+        loaded = _caltech256(split, size, channels, limit)
     elif base == "shapes":
         loaded = _shapes(name, option, split, size or 32, limit)
     elif name in EMBEDDED:
@@ -94,6 +100,8 @@ def count(name: str, split: Split, *, size: int | None = None) -> int | None:
     if base == "shapes":
         shapes.check(option or "both", split, size or 32)
         return SHAPES_COUNT[split]
+    if name == tiny_imagenet.NAME:
+        return tiny_imagenet.count(split)
     if name == "photographs":
         imagenet.evaluation_only(name, split)
     return len(EMBEDDED[name](split)) if name in EMBEDDED else None
@@ -108,6 +116,8 @@ def classes(name: str) -> tuple[str, ...] | None:
         return tuple(imagenet.RESTRICTED)
     if base == "shapes":
         return _shapes_classes(option or "both")
+    if name == tiny_imagenet.NAME:
+        return tiny_imagenet.classes()
     return EMBEDDED[name]("test").classes if name in EMBEDDED else None
 
 
@@ -116,10 +126,10 @@ def _named(name: str, split: Split) -> tuple[str, str]:
     if split not in ("train", "test"):
         raise ValueError(f"unknown split {split!r}; choose train or test")
     base, _, option = name.partition(":" if name.partition(":")[0] in FOLDERS else "-")
-    if base in (*FOLDERS, "shapes") or name in (*EMBEDDED, "photographs", *PUBLIC):
+    if base in (*FOLDERS, "shapes") or name in (*EMBEDDED, *ALONE, *PUBLIC):
         return base, option
-    known = [*EMBEDDED, "shapes", *(f"shapes-{c}" for c in shapes.CUES[1:]), *PUBLIC]
-    known += ["photographs", *(f"{kind}:NAME" for kind in FOLDERS)]
+    known = [*EMBEDDED, "shapes", *(f"shapes-{c}" for c in shapes.CUES[1:]), *PUBLIC, *ALONE]
+    known += [f"{kind}:NAME" for kind in FOLDERS]
     raise ValueError(f"unknown data set {name!r}; choose one of {', '.join(known)}")
 
 
@@ -200,6 +210,7 @@ def _shapes_classes(cue: str) -> tuple[str, ...]:
     return {"both": both, "texture": tuple(shapes.TEXTURES)}.get(cue, tuple(shapes.SHAPES))
 
 
+ALONE = ("photographs", tiny_imagenet.NAME)  # names of one data set each, read by a module of its own
 EMBEDDED: dict[str, Callable[[Split], ImageSet]] = {"digits": _digits, "faces": _faces}
 
 # torchvision class, options by split, default size (None: the images are square and of one size already)
@@ -221,10 +232,27 @@ def _public(name: str, split: Split, size: int | None) -> ImageSet:
     kind, options, default_size = PUBLIC[name]
     arrays, labels, classes = downloads.read(name, kind, lambda source: _decode(source, size or default_size), **options[split])
     data = ImageSet(name, split, arrays, labels, classes)
-    if name == "caltech256":
-        return data.select(torch.from_numpy(_stratified(labels.numpy(), 0.8, split)))
     order = np.random.default_rng(0).permutation(len(labels))  # so that `head` is a fair sample
     return data.select(torch.from_numpy(order))
+
+
+def _caltech256(split: Split, size: int | None, channels: int | None, limit: int | None) -> ImageSet:
+    """torchvision's Caltech256, of which only the images that are asked for are decoded, or none where they stay on disk.
+
+    Some of its images are grey; all are read in colour unless `channels` says otherwise.
+    """
+    kind, options, default_size = PUBLIC["caltech256"]
+    found, labels, classes = downloads.read("caltech256", kind, _caltech256_files, **options[split])
+    index = torch.from_numpy(_stratified(labels.numpy(), 0.8, split))[:limit]
+    images = ImageFiles([found[i] for i in index.tolist()], size or default_size or 64, channels or 3)
+    return ImageSet("caltech256", split, images.held(), labels[index], classes)
+
+
+def _caltech256_files(source: Any) -> tuple[list[Path], Tensor, tuple[str, ...]]:
+    """The files that torchvision's data set would open, one after the other, with labels and the names of classes."""
+    root, categories = Path(source.root) / "256_ObjectCategories", source.categories
+    named = zip(source.y, source.index, strict=True)  # folder y holds y + 1 and the image's number, as torchvision reads it
+    return [root / categories[y] / f"{y + 1:03d}_{i:04d}.jpg" for y, i in named], torch.tensor(source.y), tuple(categories)
 
 
 def _decode(source: Any, size: int | None) -> tuple[Tensor, Tensor, tuple[str, ...]]:

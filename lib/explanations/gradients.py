@@ -28,6 +28,7 @@ from lib.explanations.explanation import Explanation
 from lib.networks import contract, hooks, layouts, reach
 from lib.networks.contract import Targets
 from lib.networks.layouts import Layout
+from lib.system import devices
 
 Of = Literal["score", "loss"]
 Rule = Literal["midpoint", "right", "gausslegendre"]
@@ -145,17 +146,21 @@ def layer_gradient(
 def _clean(model: nn.Module, x: Tensor, targets: Targets, batch_size: int | None = None) -> tuple[Tensor, Tensor]:
     """Logits of the images as they are, and the class that is explained."""
     with torch.no_grad():
-        logits = torch.cat([contract.logits_of(model, part) for part in x.split(batch_size or len(x))])
+        logits = torch.cat([contract.logits_of(model, part) for part in x.split(_rows_of(x, batch_size))])
     return logits, _chosen(model, targets)(logits)
 
 
-def _passes(model: nn.Module, points: Iterator[Tensor], classes: Tensor, of: Of, batch_size: int | None) -> Iterator[Tensor]:
-    """The gradient at each of many points (N, C, H, W), in passes of about `batch_size` rows; order is kept.
+def _rows_of(x: Tensor, batch_size: int | None) -> int:
+    """Rows of a pass: as asked for, or N, ROWS at least; but no more large images than fit in memory."""
+    return batch_size or devices.images_at_once(max(x.shape[2:]), max(ROWS, len(x)))
+
+
+def _passes(model: nn.Module, points: Iterator[Tensor], classes: Tensor, of: Of, rows: int) -> Iterator[Tensor]:
+    """The gradient at each of many points (N, C, H, W), in passes of about `rows` rows; order is kept.
 
     Few images: several points share a pass. Many: a point takes several passes. Either way no pass is larger.
     """
     n = len(classes)
-    rows = batch_size or max(ROWS, n)
     together = max(1, rows // n)
     pending: list[Tensor] = []
 
@@ -189,9 +194,9 @@ def smoothgrad(
 
     The noise is not clipped to [0, 1]: its variance is what it says. An image without contrast gets none, and its gradient
     is returned. The cost is n forward-and-input-backward passes and one forward pass; memory that of one pass of
-    `batch_size` rows (default: N, or 32 where N is smaller), whatever n is. Noise is drawn copy by copy for all images,
-    from `generator` or a fresh one seeded with 0, so batching does not change it. With `create_graph` the values are
-    differentiable with respect to the parameters and `x`, the noise being constant; memory then grows with `n`.
+    `batch_size` rows (default: N, or 32 where N is smaller, and fewer large images), whatever n is. Noise is drawn copy by copy
+    for all images, from `generator` or a fresh one seeded with 0, so batching does not change it. With `create_graph` the
+    values are differentiable with respect to the parameters and `x`, the noise being constant; memory then grows with `n`.
 
     Raises ValueError as `gradient` does, and for n < 1 or spread < 0.
     """
@@ -219,7 +224,7 @@ def smoothgrad(
         logits, classes = _clean(model, x, targets, batch_size)
         noisy = (x + noise for noise in noises)
         total = torch.zeros_like(x)
-        for found in _passes(model, noisy, classes, of, batch_size):
+        for found in _passes(model, noisy, classes, of, _rows_of(x, batch_size)):
             total += found
     return Explanation(total / n, logits)
 
@@ -276,7 +281,7 @@ def integrated_gradients(
         logits, classes = _clean(model, x, targets, batch_size)
         points = (origin + a * (x - origin) for a in places)
         total = torch.zeros_like(x)
-        for w, found in zip(weights, _passes(model, points, classes, of, batch_size), strict=True):
+        for w, found in zip(weights, _passes(model, points, classes, of, _rows_of(x, batch_size)), strict=True):
             total += w * found
     return Explanation((x - origin) * total, logits)
 

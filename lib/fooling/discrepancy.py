@@ -34,6 +34,7 @@ from lib.explanations import activation_maps, by_name
 from lib.explanations.by_name import Settings
 from lib.explanations.explanation import Explanation
 from lib.networks import contract, hooks
+from lib.system import devices
 
 # (model, x, classes (N, K)) -> Explanation
 Interpreter = Callable[[nn.Module, Float[Tensor, "n c h w"], Int[Tensor, "n k"]], Explanation]
@@ -110,9 +111,16 @@ class Bound(NamedTuple):
 def proposition(
     model: nn.Module, x: Float[Tensor, "n c h w"], x_adv: Float[Tensor, "n c h w"], y: Labels, interpreter: Interpreter = cam
 ) -> Bound:
-    """Both sides of Proposition 1, for the strongest wrong class of each attacked image."""
+    """Both sides of Proposition 1, for the strongest wrong class of each attacked image; large images some at a time."""
     x, x_adv = checks.check_images(x), checks.check_images(x_adv, "attacked images")
     y = checks.as_labels(y, x)
+    rows = devices.images_at_once(max(x.shape[2:]), len(x), graph=False)
+    parts = zip(x.split(rows), x_adv.split(rows), y.split(rows), strict=True)
+    found = [_proposition(model, *part, interpreter) for part in parts]
+    return Bound(*(torch.cat(values) for values in zip(*found, strict=True)))
+
+
+def _proposition(model: nn.Module, x: Tensor, x_adv: Tensor, y: Tensor, interpreter: Interpreter) -> Bound:
     with hooks.frozen(model):
         attacked = contract.logits_of(model, x_adv)
         checks.check_labels(y, attacked.shape[1], len(x))

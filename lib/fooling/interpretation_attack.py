@@ -11,6 +11,7 @@ last iterate and leave out the images whose prediction changed. That compares fe
 x itself is one.
 """
 
+import dataclasses
 import functools
 from dataclasses import dataclass
 from typing import Literal
@@ -26,6 +27,7 @@ from lib.data import checks
 from lib.data.checks import Labels
 from lib.explanations.activation_maps import all_cams
 from lib.networks import hooks, reach
+from lib.system import devices
 
 Form = Literal["l1", "topk"]
 LABELS: dict[Form, str] = {"l1": "AAI, L1 form (map)", "topk": "AAI, top-k form (map)"}
@@ -66,13 +68,16 @@ def aai(
     steps: int = 200,
     step: float = 0.01,
     keep: bool = True,
+    batch_size: int | None = None,
     generator: torch.Generator | None = None,
 ) -> Shifted:
     """Move the CAM of class y within ||x' - x||_inf <= eps; see the module's docstring.
 
     `hinge` is lambda, and holds for both forms (0 for `topk` as released); for an image that is wrong as it is, it holds on to
     the class that was predicted rather than y; k is the number of top positions. Cost: `steps`
-    forward-and-input-backward passes and two forward passes. Raises ValueError for bad input, k larger than the map, and
+    forward-and-input-backward passes and two forward passes. Memory is that of a pass of `batch_size` images (default: 256,
+    fewer large ones); starts are drawn for all images at once, so that batches change nothing. Raises ValueError for bad
+    input, k larger than the map, and
     networks without a linear head after average pooling.
     """
     x, y = check_input(x, y, eps)
@@ -83,6 +88,32 @@ def aai(
     check_radius(step, "linf", x[0].numel(), "step")
     generator = generator or torch.Generator().manual_seed(0)
     x, dtype = wide(x.detach()), x.dtype
+    rows = devices.images_at_once(max(x.shape[2:]), 256) if batch_size is None else batch_size
+    if rows < 1:
+        raise ValueError(f"batch_size={batch_size}: one image at least")
+    starts = (x + random_point(x, eps, "linf", generator)).clamp(0, 1)
+    climb = functools.partial(_climb, model, eps=eps, form=form, k=k, hinge=hinge, steps=steps, step=step, dtype=dtype)
+    parts = zip(x.split(rows), y.split(rows), starts.split(rows), strict=True)
+    found = [climb(*part, keep=keep) for part in parts]
+    return Shifted(*(torch.cat([getattr(part, f.name) for part in found]) for f in dataclasses.fields(Shifted)))
+
+
+def _climb(
+    model: nn.Module,
+    x: Tensor,
+    y: Tensor,
+    x_adv: Tensor,
+    *,
+    eps: float,
+    form: Form,
+    k: int,
+    hinge: float,
+    steps: int,
+    step: float,
+    dtype: torch.dtype,
+    keep: bool,
+) -> Shifted:
+    """`aai` of images that travel together, from the points `x_adv`."""
     with hooks.frozen(model):
         with torch.no_grad():
             maps, logits = all_cams(model, x.to(dtype))
@@ -93,7 +124,6 @@ def aai(
         if not 1 <= k <= positions:
             raise ValueError(f"k={k}: the map has {positions} positions; choose 1 to {positions}")
         top = before.flatten(1).topk(k, dim=1).indices
-        x_adv = (x + random_point(x, eps, "linf", generator)).clamp(0, 1)
         best, best_after = x.clone(), before.clone()
         farthest = _moved(form, before, before, top)
         kept, after = torch.ones_like(y, dtype=torch.bool), before

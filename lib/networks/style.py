@@ -1,6 +1,7 @@
 """Style transfer by adaptive instance normalisation (Huang and Belongie, ICCV 2017): encoder, decoder, distance of styles."""
 
-from collections.abc import Sequence
+import itertools
+from collections.abc import Iterator, Sequence
 from typing import Literal
 
 import torch
@@ -10,6 +11,7 @@ from torch import Tensor, nn
 from lib.data import checks
 from lib.data.images import luma
 from lib.networks import hooks, zoo
+from lib.system import devices
 
 EPSILON = 1e-5  # under the root of the variance, as in the released code
 
@@ -129,11 +131,20 @@ def stylize(
             raise ValueError(
                 f"{what} have {given.shape[-2]} x {given.shape[-1]} pixels; both must be multiples of {model.multiple}"
             )
+    found = []
     with hooks.frozen(model):
-        content = model.encoder(x.expand(-1, 3, -1, -1))[-1]
-        target = adain(content, model.encoder(style.expand(-1, 3, -1, -1))[-1])
-        painted = model.decoder(alpha * target + (1 - alpha) * content).clamp(0, 1)
+        for own, lent in _parts(x, style):
+            content = model.encoder(own.expand(-1, 3, -1, -1))[-1]
+            target = adain(content, model.encoder(lent.expand(-1, 3, -1, -1))[-1])
+            found.append(model.decoder(alpha * target + (1 - alpha) * content).clamp(0, 1))
+    painted = torch.cat(found)
     return luma(painted) if x.shape[1] == 1 else painted
+
+
+def _parts(x: Tensor, style: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
+    """Images and the styles of the same rows (or the only style), some at a time where they are large."""
+    many = devices.images_at_once(max(x.shape[2:]), len(x), graph=False)
+    return zip(x.split(many), itertools.repeat(style) if len(style) == 1 else style.split(many), strict=False)
 
 
 @torch.no_grad()
@@ -147,7 +158,11 @@ def style_distance(model: StyleNet, x: Float[Tensor, "n c h w"], style: Float[Te
     if x.shape[1] == 1 and style.shape[1] == 3:
         style = luma(style)
     with hooks.frozen(model):
-        mine, theirs = model.encoder(x.expand(-1, 3, -1, -1)), model.encoder(style.expand(-1, 3, -1, -1))
+        return torch.cat([_distance(model, *part) for part in _parts(x, style)])
+
+
+def _distance(model: StyleNet, x: Tensor, style: Tensor) -> Tensor:
+    mine, theirs = model.encoder(x.expand(-1, 3, -1, -1)), model.encoder(style.expand(-1, 3, -1, -1))
     parts = []
     for a, b in zip(mine, theirs, strict=True):
         (m, d), (to_m, to_d) = statistics(a), statistics(b)

@@ -80,6 +80,34 @@ def _kept(weights: Any) -> str:
     return f"{torch.hub.get_dir()}/checkpoints/{weights.url.rsplit('/', 1)[-1]}"
 
 
+def kept(arch: str) -> Path:
+    """Where the published weights of a network of NETWORKS lie once they were downloaded, or will lie."""
+    if arch == "xception":
+        import timm  # here, since it takes seconds
+
+        url = timm.get_pretrained_cfg("legacy_xception").url
+        return Path(torch.hub.get_dir()) / "checkpoints" / url.rsplit("/", 1)[-1]
+    import torchvision  # here, since it takes a second that most processes need not wait
+
+    return Path(_kept(torchvision.models.get_model_weights(arch).IMAGENET1K_V1))
+
+
+def save_random(arch: str, file: str) -> None:
+    """Random weights of a network of NETWORKS, drawn from seed 0, as a file that takes the place of the published ones: for
+    rehearsals."""
+    torch.manual_seed(0)
+    if arch == "xception":
+        import timm  # here, since it takes seconds
+
+        net = timm.create_model("legacy_xception", pretrained=False)
+    else:
+        import torchvision  # here, since it takes a second that most processes need not wait
+
+        options = {"init_weights": True} if arch in _AUXILIARY else {}
+        net = torchvision.models.get_model(arch, weights=None, **options)
+    torch.save(net.state_dict(), file)
+
+
 class Published(NamedTuple):
     """A network as it was published: its classes by name, and how the images were made that it was published for."""
 

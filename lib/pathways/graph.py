@@ -124,7 +124,7 @@ def build(
     for attack, make in attacks.items():
         moved[attack], success[attack], rows = [], [], []
         for strength in strengths:
-            parts = zip(source.split(neurons.BATCH), y.split(neurons.BATCH), strict=True)
+            parts = zip(source.split(neurons.rows_of(source)), y.split(neurons.rows_of(source)), strict=True)
             images = torch.cat([make(model, a, b, strength) for a, b in parts])
             # deviation: the same images at every strength; Bluff keeps, at each, those whose attack succeeds, so that its sets
             # differ.

@@ -21,7 +21,7 @@ from torch.nn import functional as F
 from lib.data import checks
 from lib.networks import contract, hooks, reach, tape
 from lib.networks.tape import Step, Tape
-from lib.pathways.neurons import BATCH, median
+from lib.pathways.neurons import median, rows_of
 
 # Operations that leave channels where they are.
 _CHANNELWISE = {
@@ -288,7 +288,7 @@ def influence(
     shown: dict[str, Sequence[int]] | None = None,
     *,
     released: bool = False,
-    batch_size: int = BATCH,
+    batch_size: int | None = None,
 ) -> list[Float[Tensor, "_ _"]]:
     """Influence between consecutive layers, one matrix (channels shown below, channels shown above) a pair of layers.
 
@@ -309,7 +309,7 @@ def influence(
     hops: list[dict[_Hop, list[Tensor]]] = [{} for _ in layers[1:]]
     own: list[list[Tensor]] = [[] for _ in layers[1:]]
     with hooks.frozen(model):
-        for part in x.split(batch_size):
+        for part in x.split(batch_size or rows_of(x)):
             record = Tape()
             record.know(part)
             with record.naming(model), hooks.capture(model, layers, cut=False, seeing=record.want) as seen, record:

@@ -32,7 +32,7 @@ def clamped(
     clean: Float[Tensor, "n c h w"],
     sets: Sequence[Channels],
     *,
-    batch_size: int = neurons.BATCH,
+    batch_size: int | None = None,
 ) -> Float[Tensor, "sets n classes"]:
     """Logits of images `x` while the channels of each set, by layer and image, hold the maps of the images `clean`.
 
@@ -48,7 +48,7 @@ def clamped(
     layers = list(dict.fromkeys(n for one in sets for n in one))
     found: list[list[Tensor]] = [[] for _ in sets]
     with hooks.frozen(model):
-        for part in torch.arange(len(x), device=x.device).split(batch_size):
+        for part in torch.arange(len(x), device=x.device).split(batch_size or neurons.rows_of(x)):
             with hooks.capture(model, layers, cut=False) as own:
                 contract.check_logits(model, contract.logits_of(model, clean[part]))
             for logits, one in zip(found, sets, strict=True):

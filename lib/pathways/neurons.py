@@ -19,10 +19,16 @@ from torch import Tensor, nn
 from lib.data import checks
 from lib.measures import comparison
 from lib.networks import contract, hooks
+from lib.system import devices
 
 Change = Literal["activated", "changed", "excited", "inhibited"]
 CHANGES: tuple[Change, ...] = ("activated", "changed", "excited", "inhibited")
 BATCH = 50
+
+
+def rows_of(x: Float[Tensor, "n c h w"]) -> int:
+    """How many of the images pass together: BATCH, or fewer where they are large."""
+    return devices.images_at_once(max(x.shape[2:]), BATCH)
 
 
 @dataclass(frozen=True)
@@ -34,8 +40,8 @@ class Scores:
 
 
 @torch.no_grad()
-def scores(model: nn.Module, x: Float[Tensor, "n c h w"], layers: Sequence[str], *, batch_size: int = BATCH) -> Scores:
-    """Scores of every channel of the layers: one forward pass.
+def scores(model: nn.Module, x: Float[Tensor, "n c h w"], layers: Sequence[str], *, batch_size: int | None = None) -> Scores:
+    """Scores of every channel of the layers: one forward pass, in batches as `rows_of` says unless told otherwise.
 
     Raises ValueError for images outside [0, 1], no layer, and a layer that is unknown, does not run, or puts out no maps.
     """
@@ -45,7 +51,7 @@ def scores(model: nn.Module, x: Float[Tensor, "n c h w"], layers: Sequence[str],
     found: list[dict[str, Tensor]] = []
     logits = []
     with hooks.frozen(model):
-        for part in x.split(batch_size):
+        for part in x.split(batch_size or rows_of(x)):
             with hooks.capture(model, layers, cut=False) as seen:
                 logits.append(contract.logits_of(model, part))
             contract.check_logits(model, logits[-1])

@@ -28,3 +28,12 @@ def threads(n: int) -> Iterator[None]:
 def one_thread_on_cpu(name: str = "auto") -> contextlib.AbstractContextManager[None]:
     """One torch thread where the named device is the CPU, so that jobs share its cores and numbers do not depend on them."""
     return threads(1 if device(name).type == "cpu" else torch.get_num_threads())
+
+
+PIXELS_WITH_GRAPH, PIXELS_WITHOUT = 8 * 224**2, 32 * 224**2  # of a batch: two GiB at most, by VGG-19 or ResNet-101
+
+
+def images_at_once(size: int, most: int, *, graph: bool = True) -> int:
+    """How many square images of `size` pixels a side pass a network together: `most`, or fewer where they are large, so that
+    memory does not grow with their size. Passes that keep no `graph` for a backward pass take four times as many."""
+    return max(1, min(most, (PIXELS_WITH_GRAPH if graph else PIXELS_WITHOUT) // size**2))

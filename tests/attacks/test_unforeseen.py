@@ -17,6 +17,7 @@ from torch.nn import functional as F
 from lib.attacks import by_name, jpeg, unforeseen
 from lib.attacks import losses as losses_
 from lib.data import images
+from lib.system import devices
 from tests.conftest import Breaks, Toy, same_state, state_of, toy
 
 
@@ -818,3 +819,27 @@ def test_a_result_that_is_not_finite_is_caught(model, x, y, monkeypatch):
     monkeypatch.setattr(unforeseen, "gabor_noise", breaks_at_the_end)
     with pytest.raises(RuntimeError, match=r"not finite or outside \[0, 1\]"):
         unforeseen.gabor(model, x, y, eps=0.1, steps=2)
+
+
+@pytest.mark.parametrize("name", unforeseen.ATTACKS)
+@pytest.mark.parametrize("targeted", [False, True])
+def test_batches_change_nothing(name, targeted, model):
+    """All that is random is drawn for all images before they are parted."""
+    x, y = pictures(5), torch.tensor([0, 1, 2, 3, 0])
+    targets = (y + 1) % 4 if targeted else None
+    kernel, _, norm = name.partition("-")
+    run = {"gabor": unforeseen.gabor, "snow": unforeseen.snow, "jpeg": unforeseen.jpeg_attack}[kernel]
+    given = {"eps": 0.5, "steps": 3, "targets": targets} | ({"norm": norm} if norm else {})
+    whole, parts = (run(model, x, y, batch_size=b, **given) for b in (5, 2))
+    assert torch.equal(parts.success, whole.success) and len(parts.x_adv) == 5
+    for name_ in ("x_adv", "loss", "logits"):
+        torch.testing.assert_close(getattr(parts, name_), getattr(whole, name_), rtol=1e-12, atol=1e-12)
+
+
+def test_large_images_travel_in_small_batches(model, monkeypatch):
+    """Unless told otherwise, memory depends on no number of images: the network never sees more rows than fit."""
+    monkeypatch.setattr(devices, "PIXELS_WITH_GRAPH", 2 * 16**2)
+    seen, forward = [], model.forward
+    monkeypatch.setattr(model, "forward", lambda z: (seen.append(len(z)), forward(z))[1])
+    attack("gabor", model, pictures(5), torch.zeros(5, dtype=torch.long), eps=0.5, steps=1)
+    assert max(seen) == 2 and sum(seen) == 10

@@ -9,6 +9,7 @@ from lib.attacks import projected
 from lib.explanations import activation_maps, gradients
 from lib.fooling import discrepancy
 from lib.networks import models
+from lib.system import devices
 from lib.system.flops import flops
 from tests.conftest import Breaks, same_state, state_of, toy
 
@@ -247,3 +248,14 @@ def test_what_is_not_a_cam_network_is_refused(x, y):
         discrepancy.cam(Headed(), x, y)
     with pytest.raises(ValueError, match="attacked images range"):
         discrepancy.proposition(Headed(), x, x + 2, y)
+
+
+def test_batches_change_nothing_in_the_proposition(x, y, monkeypatch):
+    model, moved = Headed(), (x + 0.1).clamp(0, 1)
+    whole = discrepancy.proposition(model, x, moved, y)
+    monkeypatch.setattr(devices, "PIXELS_WITHOUT", 4 * 8**2)
+    seen, forward = [], model.net.forward
+    monkeypatch.setattr(model.net, "forward", lambda z: (seen.append(len(z)), forward(z))[1])
+    for one, other in zip(whole, discrepancy.proposition(model, x, moved, y), strict=True):
+        torch.testing.assert_close(other, one, rtol=1e-12, atol=1e-12)
+    assert max(seen) == 4

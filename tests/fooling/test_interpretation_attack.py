@@ -9,6 +9,7 @@ from lib.explanations import activation_maps
 from lib.fooling import interpretation_attack
 from lib.fooling.interpretation_attack import aai
 from lib.measures import comparison
+from lib.system import devices
 from tests.conftest import same_state, state_of
 from tests.fooling.test_discrepancy import Headed
 
@@ -129,3 +130,25 @@ def test_labels_and_images_are_checked(headed, x, y):
         aai(headed, x, y + 3, eps=0.1)
     with pytest.raises(ValueError, match="images range over"):
         aai(headed, x * 255, y, eps=0.1)
+
+
+@pytest.mark.parametrize("form", ["l1", "topk"])
+@pytest.mark.parametrize("keep", [True, False])
+def test_batches_change_nothing(form, keep, headed, x, y):
+    whole, parts = (aai(headed, x, y, eps=0.1, form=form, k=3, steps=4, step=0.03, keep=keep, batch_size=b) for b in (6, 4))
+    for name in ("x_adv", "before", "after"):
+        torch.testing.assert_close(getattr(parts, name), getattr(whole, name), rtol=1e-12, atol=1e-12)
+    assert torch.equal(parts.kept, whole.kept)
+
+
+def test_a_batch_of_none_is_refused(headed, x, y):
+    with pytest.raises(ValueError, match="batch_size=0: one image at least"):
+        aai(headed, x, y, eps=0.1, steps=1, batch_size=0)
+
+
+def test_large_images_travel_in_small_batches(headed, x, y, monkeypatch):
+    monkeypatch.setattr(devices, "PIXELS_WITH_GRAPH", 2 * 8**2)
+    seen, forward = [], headed.net.forward
+    monkeypatch.setattr(headed.net, "forward", lambda z: (seen.append(len(z)), forward(z))[1])
+    aai(headed, x, y, eps=0.1, k=3, steps=1)
+    assert max(seen) == 2

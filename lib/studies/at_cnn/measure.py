@@ -18,6 +18,7 @@ from torch import Tensor
 from lib.attacks import robustness
 from lib.claims.rows import rows
 from lib.data import datasets, styles, transforms
+from lib.data.image_sets import ImageFiles
 from lib.data.images import luma
 from lib.explanations import by_name, gradients
 from lib.measures import appearance, comparison
@@ -193,12 +194,13 @@ def measure(p: Parameters, arm: str, seed: int) -> pd.DataFrame:
     return pd.concat([*parts, *saliency_rows(model, arm, seed, p)], ignore_index=True)
 
 
-def edge_features(x: Tensor) -> np.ndarray:
+def edge_features(x: Tensor | ImageFiles) -> np.ndarray:
     """Histograms of oriented gradients (Dalal and Triggs 2005) of the grey images: edges and nothing else."""
     from skimage.feature import hog
 
     cell = max(4, x.shape[-1] // 8)
-    return np.stack([hog(image, pixels_per_cell=(cell, cell), cells_per_block=(2, 2)) for image in x.mean(1).numpy()])
+    grey = (x[i].mean(0).numpy() for i in range(len(x)))  # images that stay on disk are opened one by one
+    return np.stack([hog(image, pixels_per_cell=(cell, cell), cells_per_block=(2, 2)) for image in grey])
 
 
 def measure_style(p: Parameters) -> pd.DataFrame:
@@ -211,7 +213,7 @@ def measure_style(p: Parameters) -> pd.DataFrame:
     from sklearn.svm import LinearSVC
 
     train = edges_set(p)
-    classifier = LinearSVC(C=0.1, random_state=0).fit(edge_features(train.images[:]), train.labels.numpy())
+    classifier = LinearSVC(C=0.1, random_state=0).fit(edge_features(train.images), train.labels.numpy())
     where, found = next(painter(p).parameters()).device, []
     for ids, shown in prepared(p):
         seen = {v.kind: v for v in shown if v.kind in ("clean", "style")}

@@ -16,6 +16,7 @@ from lib.measures import comparison
 from lib.measures.similarity import ssim
 from lib.networks import classifier
 from lib.studies.attention_shift.plan import ATTACKS, TARGETS, Parameters, attacker_of, evaluation_set, network
+from lib.system import devices
 
 
 def shown(maps: Tensor, size: int) -> Tensor:
@@ -154,7 +155,8 @@ def psnr(p: Parameters, model: classifier.Classifier, images: int = 300, batch_s
 
 
 def measure(p: Parameters, arch: str, seed: int, batch_size: int = 60) -> pd.DataFrame:
-    """The measurement of one trained network, in batches of about one size."""
+    """The measurement of one trained network, in batches of about one size; smaller ones of large images."""
+    batch_size = max(2, devices.images_at_once(p.size, batch_size))
     model, data = network(p, arch, seed).model, evaluation_set(p)
     other = network(p, *attacker_of(p, seed)).model if p.black_box else None
     where = next(model.parameters()).device

@@ -24,6 +24,7 @@ from lib.studies.grad_cam.plan import (
     published_network,
     two_objects,
 )
+from lib.system import devices
 from lib.training import evaluate
 
 
@@ -118,11 +119,13 @@ def measure(p: Parameters, arch: str, seed: int) -> pd.DataFrame:
     where = next(model.parameters()).device
     found = _Found(arch, seed)
     keep = found.keep
-    for part in torch.arange(len(data)).split(BATCH):
+    rows = devices.images_at_once(p.size, BATCH)
+    for part in torch.arange(len(data)).split(rows):
         mask = None if data.masks is None else data.masks[part].to(where)
         _single(model, p, arch, seed, data.images[part].to(where), data.labels[part].to(where), mask, int(part[0]), keep)
     pair = two_objects(p)
-    for images, on_first in zip(pair.images.split(BATCH // 4), pair.first.split(BATCH // 4), strict=True):
+    rows = devices.images_at_once(pair.images.shape[-1], BATCH // 4)
+    for images, on_first in zip(pair.images.split(rows), pair.first.split(rows), strict=True):
         _two_objects(model, p, images.to(where), on_first.to(where), keep)
     if datasets.has_cue_conflict(p.dataset):
         conflict = evaluation_set(p, f"{p.dataset}-conflict")

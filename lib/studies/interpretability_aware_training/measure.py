@@ -33,6 +33,7 @@ from lib.networks import classifier, hooks, released
 from lib.studies import parameters
 from lib.studies.interpretability_aware_training import plan
 from lib.studies.interpretability_aware_training.plan import RELEASED, Parameters, evaluation_set, label
+from lib.system import devices
 
 
 def _constant(step: float) -> Callable[[float, int, int], float]:
@@ -91,6 +92,13 @@ def accuracy_rows(model: classifier.Classifier, x: Tensor, y: Tensor, arm: str, 
     return [*found, rows(arm, seed, "warned", 0, torch.full((len(x),), float(zero)))]
 
 
+@torch.no_grad()
+def in_batches(what: Callable[..., Tensor], *given: Tensor) -> Tensor:
+    """A function of images, and of what goes with each, of all of them: large images some at a time, without a graph."""
+    many = devices.images_at_once(given[0].shape[-1], len(given[0]), graph=False)
+    return torch.cat([what(*part) for part in zip(*(g.split(many) for g in given), strict=True)])
+
+
 def aai_rows(model: classifier.Classifier, x: Tensor, y: Tensor, arm: str, seed: int, p: Parameters) -> list[pd.DataFrame]:
     """Attacks on the explanation, and random signs of the same size."""
     found = []
@@ -116,9 +124,7 @@ def aai_rows(model: classifier.Classifier, x: Tensor, y: Tensor, arm: str, seed:
             if name == "released":
                 found += _bound(discrepancy.proposition(model, x, moved.x_adv, y), arm, seed, "-aai", eps)
         noise = single_step.step_along(x, single_step.random_sign(x, torch.Generator().manual_seed(0)), eps)
-        with torch.no_grad():
-            classes = y[:, None]
-            before, after = (discrepancy.cam(model, z, classes).values[:, 0] for z in (x, noise))
+        before, after = (in_batches(lambda a, b: discrepancy.cam(model, a, b[:, None]).values[:, 0], z, y) for z in (x, noise))
         found.append(rows(arm, seed, "tau/noise", eps, comparison.kendall(before, after)))
     return found
 
@@ -134,7 +140,10 @@ def bound_rows(model: classifier.Classifier, x: Tensor, y: Tensor, arm: str, see
     """Both sides of Proposition 1 on PGD's images at every radius, for CAM, and for integrated gradients on some."""
     found = []
     for eps in p.eps_grid:
-        x_adv = projected.pgd(model, x, y, eps=eps, steps=20, judge=False).x_adv
+        given = {"eps": eps, "steps": 20, "judge": False, "generator": torch.Generator().manual_seed(0)}  # one stream of starts
+        many = devices.images_at_once(x.shape[-1], len(x))
+        parts = zip(x.split(many), y.split(many), strict=True)
+        x_adv = torch.cat([projected.pgd(model, a, b, **given).x_adv for a, b in parts])
         found += _bound(discrepancy.proposition(model, x, x_adv, y), arm, seed, "", eps)
         if eps == p.eps:
             part = slice(0, p.ig_images)
@@ -183,10 +192,10 @@ def unforeseen_rows(
     if not p.unforeseen_images:
         return []
     network_, shown = in_colour(model, x)
-    with hooks.frozen(model), torch.no_grad():
-        logits = network_(shown)
-        coded = network_(jpeg.decode(jpeg.encode(shown), tuple(shown.shape[2:])))
-        sky = network_(unforeseen.whitened(shown))
+    with hooks.frozen(model):
+        logits = in_batches(network_, shown)
+        coded = in_batches(lambda z: network_(jpeg.decode(jpeg.encode(z), tuple(z.shape[2:]))), shown)
+        sky = in_batches(lambda z: network_(unforeseen.whitened(z)), shown)
     found = [
         rows(arm, seed, name, 0, answer.argmax(1) == y)
         for name, answer in (("unforeseen/none", logits), ("unforeseen/codec", coded), ("unforeseen/sky", sky))

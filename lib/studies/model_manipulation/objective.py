@@ -21,6 +21,7 @@ from lib.explanations import by_name
 from lib.explanations.by_name import Settings
 from lib.fooling import manipulation
 from lib.networks import hooks
+from lib.system import devices
 from lib.training.objectives import Moment
 
 
@@ -43,9 +44,10 @@ def _pairs(
     device = next(teacher.parameters()).device
     shown = mosaics(data, pair, n, tile=tile, again=again).images.to(device)
     classes = torch.tensor([pair], device=device).expand(len(shown), 2)
+    many = devices.images_at_once(size, 64)
     maps = [
         by_name.explain(interpreter, teacher, x, y, settings).values
-        for x, y in zip(shown.split(64), classes.split(64), strict=True)
+        for x, y in zip(shown.split(many), classes.split(many), strict=True)
     ]
     return shown, torch.cat(maps)
 
