@@ -45,6 +45,7 @@ def judge(table: pd.DataFrame, p: Parameters, *, test: bool = True) -> list[Clai
     """Every claim, for every network and pair."""
     pathways = statistics.measured(table, p)
     court = Court("06", p, test=test, seeds=p.seeds, draws=DRAWS, unknown=EMPTY, primaries=primaries(p))
+    alone = {"trained": not p.published}  # what is said of a published network speaks of it alone, over images
     for (arch, pair), path in pathways.items():
         about = f" ({arch}, {pair.replace('>', ' → ')})."
         court.gate(f"apart {arch} {pair}", APARTLY, path.apart(), APART)
@@ -73,8 +74,9 @@ def judge(table: pd.DataFrame, p: Parameters, *, test: bool = True) -> list[Clai
                     measure=measure,
                     gates=gates,
                     note=note,
+                    **alone,
                 )
-        _selection(own, path)
+        _selection(own, path, alone)
     for arch in p.architectures:
         alike, other = ([pathways[arch, pair] for pair in pairs] for pairs in (p.similar, p.dissimilar))
         known = tuple(f"apart {arch} {path.pair}" for path in (*alike, *other))
@@ -90,6 +92,7 @@ def judge(table: pd.DataFrame, p: Parameters, *, test: bool = True) -> list[Clai
             measure="share",
             over=min(path.scored.images(path.pair) for path in (*alike, *other)),
             note=noted("The interval is over images and seeds, not over pairs of classes", narrow(alike[0], alike[0].layers)),
+            **alone,
         )
     return court.rows
 
@@ -288,7 +291,7 @@ def _moved(path: Pathways) -> list[Row]:
     return rows
 
 
-def _selection(court: Court, path: Pathways) -> None:
+def _selection(court: Court, path: Pathways, alone: dict[str, bool]) -> None:
     """What looking at successes alone, as the original does, makes of it; where one strength has a few for each seed."""
     weakest = path.first_success("pgd")
     if weakest is None:
@@ -309,6 +312,7 @@ def _selection(court: Court, path: Pathways) -> None:
         measure="share",
         note=noted(f"{few} successes of all seeds", narrow(path, path.layers)),
         unknown=NEVER,
+        **alone,
     )
     court.add(
         "selection-falls",
@@ -321,4 +325,5 @@ def _selection(court: Court, path: Pathways) -> None:
         measure="share",
         note=narrow(path, path.layers),
         unknown=NEVER,
+        **alone,
     )

@@ -38,7 +38,7 @@ ATTACKS = ("fgsm", "noise")
 TARGETS = ("pred", "true")
 COMPARED = ("plain", "residual", "inception")  # one of each family that the paper compares
 # pixels of the images that one job measures, and how many jobs a network has at most: what an interruption costs
-A_JOB, MOST_JOBS = 30 * 224**2, 10
+A_JOB, MOST_JOBS = 30 * 224**2, 5
 
 
 class Parameters(parameters.Trained):
