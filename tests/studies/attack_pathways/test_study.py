@@ -643,6 +643,22 @@ def test_the_picture_shows_every_neuron(graph):
     assert len(letters) == sum(len(layer.groups.shown) for layer in graph.layers)
 
 
+def test_the_first_neuron_of_every_group_is_shown_with_its_card(graph):
+    fig = still_picture.examples(graph)
+    plt.close(fig)
+    shown = [ax for ax in fig.axes if ax.images]
+    expected = []
+    for layer in reversed(graph.layers):
+        ever = [c for at in layer.groups.exploited for c in at]
+        expected += [(layer.name, g[0]) for g in (layer.groups.original, layer.groups.both, layer.groups.target, ever) if g]
+    assert [ax.get_title() for ax in shown] == [f"neuron {c}" for _, c in expected]
+    for ax, (name, channel) in zip(shown, expected, strict=True):
+        np.testing.assert_array_equal(ax.images[0].get_array(), np.asarray(graph.cards[name][channel]))
+    assert {t.get_text() for t in fig.texts} == {"original", "both", "target", "exploited by attack"}
+    with pytest.raises(ValueError, match="no pictures of neurons"):
+        still_picture.examples(dataclasses.replace(graph, cards={name: {} for name in graph.cards}))
+
+
 def test_what_a_graph_costs():
     """Counted in passes of single images, since seconds are a machine's: for each strength the attack's own, one that gives
     the scores and one that gives influence; two for each clean set but the target's, which has one."""
