@@ -6,6 +6,8 @@ classes apart by more than half of what could be (0: by chance, 1: always), or O
 said of the attack's effect asks that it reaches its aim on more than half of the images.
 """
 
+from typing import Any
+
 import numpy as np
 import pandas as pd
 
@@ -45,7 +47,6 @@ def judge(table: pd.DataFrame, p: Parameters, *, test: bool = True) -> list[Clai
     """Every claim, for every network and pair."""
     pathways = statistics.measured(table, p)
     court = Court("06", p, test=test, seeds=p.seeds, draws=DRAWS, unknown=EMPTY, primaries=primaries(p))
-    alone = {"trained": not p.published}  # what is said of a published network speaks of it alone, over images
     for (arch, pair), path in pathways.items():
         about = f" ({arch}, {pair.replace('>', ' → ')})."
         court.gate(f"apart {arch} {pair}", APARTLY, path.apart(), APART)
@@ -74,11 +75,12 @@ def judge(table: pd.DataFrame, p: Parameters, *, test: bool = True) -> list[Clai
                     measure=measure,
                     gates=gates,
                     note=note,
-                    **alone,
+                    **alone(p, path.scored.images(pair)),
                 )
-        _selection(own, path, alone)
+        _selection(own, path)
     for arch in p.architectures:
         alike, other = ([pathways[arch, pair] for pair in pairs] for pairs in (p.similar, p.dissimilar))
+        fewest = min(path.scored.images(path.pair) for path in (*alike, *other))
         known = tuple(f"apart {arch} {path.pair}" for path in (*alike, *other))
         court.within(arch, f" ({arch}).", gates=known).add(
             "similar-share-more",
@@ -90,11 +92,16 @@ def judge(table: pd.DataFrame, p: Parameters, *, test: bool = True) -> list[Clai
             "alike minus pairs that do not",
             source=SPEC,
             measure="share",
-            over=min(path.scored.images(path.pair) for path in (*alike, *other)),
+            over=fewest,
             note=noted("The interval is over images and seeds, not over pairs of classes", narrow(alike[0], alike[0].layers)),
-            **alone,
+            **alone(p, fewest),
         )
     return court.rows
+
+
+def alone(p: Parameters, images: int) -> dict[str, Any]:
+    """What a claim is told of a published network: that it speaks of this one alone, over so many images."""
+    return {"trained": False, "n": f"{images} images, one network as it was published"} if p.published else {}
 
 
 def told(pairs: tuple[str, ...]) -> str:
@@ -291,7 +298,7 @@ def _moved(path: Pathways) -> list[Row]:
     return rows
 
 
-def _selection(court: Court, path: Pathways, alone: dict[str, bool]) -> None:
+def _selection(court: Court, path: Pathways) -> None:
     """What looking at successes alone, as the original does, makes of it; where one strength has a few for each seed."""
     weakest = path.first_success("pgd")
     if weakest is None:
@@ -312,7 +319,7 @@ def _selection(court: Court, path: Pathways, alone: dict[str, bool]) -> None:
         measure="share",
         note=noted(f"{few} successes of all seeds", narrow(path, path.layers)),
         unknown=NEVER,
-        **alone,
+        **alone(path.p, path.scored.images(path.pair)),
     )
     court.add(
         "selection-falls",
@@ -325,5 +332,5 @@ def _selection(court: Court, path: Pathways, alone: dict[str, bool]) -> None:
         measure="share",
         note=narrow(path, path.layers),
         unknown=NEVER,
-        **alone,
+        **alone(path.p, path.scored.images(path.pair)),
     )

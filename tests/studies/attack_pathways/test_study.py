@@ -132,6 +132,8 @@ def test_what_is_said_of_a_published_network_is_said_of_it_over_images(few_draws
     published = {c.id: c.verdict for c in claims.judge(table, p.model_copy(update={"epochs": 0}), test=True)}
     assert "one network" in trained.values() and "one network" not in published.values()
     assert published[f"target-excited/plain/{p.pairs[0]}"] == "supported"
+    rows = claims.judge(table, p.model_copy(update={"epochs": 0}), test=True)
+    assert {c.n for c in rows} == {"40 images, one network as it was published"}
 
 
 @pytest.mark.parametrize(
