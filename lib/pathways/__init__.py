@@ -17,7 +17,7 @@ numbered equations that are cited here; the quantities have names.
 * `card`, `card_uri`: both in one picture.
 * `placed`, `shares`, `GROUPS`: where neurons stand.
 * `page`, `framed`, `beside`: the graph to explore, as a page, within a notebook and within a report.
-* `specification`, `tables`, `contents`, `still`: what a page draws, and the graph as a figure.
+* `specification`, `tables`, `contents`, `still`, `examples`: what a page draws, the graph as a figure, and some of its neurons.
 * `packed`, `unpacked`: a graph as bytes, to be kept.
 """
 
@@ -30,7 +30,7 @@ from lib.pathways.interventions import chosen, clamped, drawn, most_excited
 from lib.pathways.layout import GROUPS, placed, shares
 from lib.pathways.neurons import CHANGES, Groups, Scores, change, groups, median, percentile, scores, top, vulnerability
 from lib.pathways.pages import beside, contents, framed, page
-from lib.pathways.still_picture import still
+from lib.pathways.still_picture import examples, still
 from lib.pathways.stored import packed, unpacked
 
 __all__ = [
@@ -52,6 +52,7 @@ __all__ = [
     "contents",
     "cut",
     "drawn",
+    "examples",
     "framed",
     "groups",
     "influence",

@@ -56,3 +56,39 @@ def still(graph: Graph, attack: str, strength: int, *, neurons: float = 0.3, edg
     for side in ("left", "bottom"):
         ax.spines[side].set_visible(False)
     return fig
+
+
+def examples(graph: Graph) -> Figure:
+    """By layer (the last on top) and group, the first neuron with its number and its card: what excites it most.
+
+    The first of a group is its most activated one, of the exploited ones that of the weakest strength. Raises ValueError for a
+    graph without cards.
+    """
+    if not any(graph.cards.values()):
+        raise ValueError("this graph has no pictures of neurons; build it with patches or features above 0")
+    widest = max(card.width / card.height for of_layer in graph.cards.values() for card in of_layer.values())
+    size = (len(GROUPS) * 0.7 * widest + 1.0, 0.9 * len(graph.layers) + 0.4)
+    fig, axes = plt.subplots(len(graph.layers), len(GROUPS), figsize=size, squeeze=False)
+    for line, layer in zip(axes, reversed(graph.layers), strict=True):
+        groups = layer.groups
+        first = (groups.original, groups.both, groups.target, groups.exploited_ever)
+        for ax, channels in zip(line, first, strict=True):
+            ax.axis("off")
+            if channels and channels[0] in graph.cards[layer.name]:
+                ax.imshow(graph.cards[layer.name][channels[0]], interpolation="lanczos")
+                ax.set_title(f"neuron {channels[0]}", fontsize=7, pad=2)
+        line[0].annotate(
+            layer.name, (0, 0.5), xytext=(-6, 0), xycoords="axes fraction", textcoords="offset points", ha="right", va="center"
+        )
+    for i, (name, colour) in enumerate(GROUPS.values()):
+        place = axes[0, i].get_position()
+        fig.text(
+            place.x0 + place.width / 2,
+            0.97,
+            name,
+            ha="center",
+            va="center",
+            fontweight="bold",
+            bbox={"color": colour, "alpha": 0.5, "pad": 2},
+        )
+    return fig

@@ -24,6 +24,7 @@ NAMES = {
     "flowers17": "Flower-17",
     "flowers102": "Flower-102",
     "orl_faces": "ORL faces",
+    "imagenet1k_sample": "ImageNet photographs",
 }
 DIFFER = {  # parameters that tell two runs apart, in words
     "arch": "network",

@@ -44,12 +44,12 @@ def jobs(configs: Iterable[TrainConfig], together: int = 1) -> dict[str, list[Tr
 def measurements(run: str, profile: str, together: int = 1) -> dict[str, list[tuple[Any, ...]]]:
     """The jobs of a run that one process measures, by its name: neighbours, alike in number, `together` at most.
 
-    What asks no trained network has a process of its own, since it can begin at once.
+    What asks no network that must be trained has a process of its own, since it can begin at once.
     """
     p = profiles.parameters(run, profile)
     plan = profiles.part(run, "plan")
     found = plan.jobs(p)
-    parts = [[job] for job in found if not plan.networks(p, *job)]
+    parts = [[job] for job in found if not any(c.epochs for c in plan.networks(p, *job))]
     waiting = [job for job in found if [job] not in parts]
     count = -(-len(waiting) // max(1, together))
     ends = [i * len(waiting) // count for i in range(count + 1)] if waiting else []

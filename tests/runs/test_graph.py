@@ -16,6 +16,12 @@ def test_what_asks_no_trained_network_has_a_process_of_its_own(together):
     assert max(map(len, parts[1:])) - min(map(len, parts[1:])) <= 1
 
 
+@pytest.mark.parametrize("run", ["01-attention-shift.photographs", "06-attack-pathways.photographs"])
+def test_nothing_waits_for_a_published_network(run):
+    jobs = profiles.part(run, "plan").jobs(profiles.parameters(run, "datasets"))
+    assert list(graph.measurements(run, "datasets", 8).values()) == [[job] for job in jobs] and len(jobs) >= 5
+
+
 @pytest.mark.parametrize("run", profiles.declared_runs("laptop"))
 def test_every_job_is_measured_once(run):
     plan, p = profiles.part(run, "plan"), profiles.parameters(run, "laptop")

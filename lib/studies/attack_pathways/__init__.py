@@ -13,6 +13,7 @@ influence between layers                            -                           
 most activated, changed, excited, inhibited         -                                 pathways.neurons.change
 neurons clamped to their clean maps (2106.02997)    m a(x) + (1 - m) a(x')            pathways.interventions.clamped
 vulnerability (in the code alone)                   -                                 pathways.neurons.vulnerability
+logit of a group of classes                         log sum_c exp z_c                 data.imagenet_groups.by_group
 targeted PGD (arXiv:1706.06083), L2                 x'                                attacks.projected.pgd
 feature visualisation (doi:10.23915/distill.00007)  -                                 pathways.features.features
 patches that excite a neuron                        -                                 pathways.features.patches

@@ -6,6 +6,8 @@ classes apart by more than half of what could be (0: by chance, 1: always), or O
 said of the attack's effect asks that it reaches its aim on more than half of the images.
 """
 
+from typing import Any
+
 import numpy as np
 import pandas as pd
 
@@ -73,10 +75,12 @@ def judge(table: pd.DataFrame, p: Parameters, *, test: bool = True) -> list[Clai
                     measure=measure,
                     gates=gates,
                     note=note,
+                    **alone(p, path.scored.images(pair)),
                 )
         _selection(own, path)
     for arch in p.architectures:
         alike, other = ([pathways[arch, pair] for pair in pairs] for pairs in (p.similar, p.dissimilar))
+        fewest = min(path.scored.images(path.pair) for path in (*alike, *other))
         known = tuple(f"apart {arch} {path.pair}" for path in (*alike, *other))
         court.within(arch, f" ({arch}).", gates=known).add(
             "similar-share-more",
@@ -88,10 +92,16 @@ def judge(table: pd.DataFrame, p: Parameters, *, test: bool = True) -> list[Clai
             "alike minus pairs that do not",
             source=SPEC,
             measure="share",
-            over=min(path.scored.images(path.pair) for path in (*alike, *other)),
+            over=fewest,
             note=noted("The interval is over images and seeds, not over pairs of classes", narrow(alike[0], alike[0].layers)),
+            **alone(p, fewest),
         )
     return court.rows
+
+
+def alone(p: Parameters, images: int) -> dict[str, Any]:
+    """What a claim is told of a published network: that it speaks of this one alone, over so many images."""
+    return {"trained": False, "n": f"{images} images, one network as it was published"} if p.published else {}
 
 
 def told(pairs: tuple[str, ...]) -> str:
@@ -309,6 +319,7 @@ def _selection(court: Court, path: Pathways) -> None:
         measure="share",
         note=noted(f"{few} successes of all seeds", narrow(path, path.layers)),
         unknown=NEVER,
+        **alone(path.p, path.scored.images(path.pair)),
     )
     court.add(
         "selection-falls",
@@ -321,4 +332,5 @@ def _selection(court: Court, path: Pathways) -> None:
         measure="share",
         note=narrow(path, path.layers),
         unknown=NEVER,
+        **alone(path.p, path.scored.images(path.pair)),
     )

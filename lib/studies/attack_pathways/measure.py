@@ -159,18 +159,18 @@ def measure_pair(
     return pd.concat(rows, ignore_index=True)
 
 
-def measure(p: Parameters, arch: str, seed: int, number: int | None = None) -> pd.DataFrame:
-    """All pairs of one network; or the graph of the pair of a number, which is one row."""
-    if number is not None:
+def measure(p: Parameters, arch: str, seed: int, number: int | None = None, what: str = plan.GRAPH) -> pd.DataFrame:
+    """All pairs of one network; or of the pair of a number its SCORES, or its graph, which is one row."""
+    if number is not None and what == plan.GRAPH:
         pair = plan.PHOTOGRAPHED if arch == plan.PHOTOGRAPHS else p.pairs[number]
         return traced.row(traced.of_pair(p, arch, pair)).assign(arch=arch, seed=seed, pair=pair)
     model, data = plan.network(p, arch, seed).model, plan.evaluation_set(p)
     where = next(model.parameters()).device
     layers = plan.layers_of(model, p.layers)
     parts = []
-    for pair in p.pairs:
+    for pair in p.pairs if number is None else p.pairs[number : number + 1]:
         classes = plan.pair_of(pair, data.classes)
-        source, target = (plan.of_class(data, c, p.images).to(where) for c in classes)
-        network = f"{arch}, seed {seed}, {pair}"
+        source, target = (plan.shown(p, model, data, c).to(where) for c in classes)
+        network = f"{arch}, {pair}" if p.published else f"{arch}, seed {seed}, {pair}"
         parts.append(measure_pair(model, source, target, classes, p, layers, network).assign(pair=pair))
     return pd.concat(parts, ignore_index=True).assign(arch=arch, seed=seed)

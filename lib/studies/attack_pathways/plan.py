@@ -10,20 +10,27 @@ of the gradient, with the L2 size of the strength (the original's is not publish
 direction of the same L2 size.
 
 Beside the networks that are trained for it, the graph of a published one is traced from one photograph to another.
+
+A published network may also be the study's own (no epochs), on photographs of which there is one a class: classes are then
+`grouped` (`lib.data.imagenet_groups`), and a pair is of two groups. The network decides for the group whose classes have the
+largest probability together, the attack aims at that of the whole target group, and images are the photographs of a group that
+the network takes for it.
 """
 
+import dataclasses
 import functools
 from typing import Annotated, Any, Literal, NamedTuple
 
+import torch
 from pydantic import Field, field_validator, model_validator
 from torch import Tensor, nn
 
 from lib.attacks import by_name
 from lib.attacks.steps import AttackResult
-from lib.data import datasets
-from lib.networks import classifier, hooks, zoo
+from lib.data import datasets, imagenet_groups
+from lib.networks import classifier, folding, hooks, zoo
 from lib.studies import parameters, subjects
-from lib.training import cache
+from lib.training import cache, evaluate
 from lib.training.config import TrainConfig
 
 TITLE = "Attack pathways"
@@ -38,6 +45,8 @@ UNDONE = {which: f"undone_{which}" for which in CLAMPED}
 TOGETHER = {which: f"undone_together_{which}" for which in CLAMPED}
 DRAWN = 4  # times that channels are drawn at random, each time others for each image
 GRAPH = "graph"  # in the place of an attack: the row that holds a graph
+SCORES = "scores"  # what a job measures of one pair, where it does not trace the graph
+LOOKED_AT = 10  # photographs that are shown to a network together
 SHOWN = ("pgd", "fgsm")  # attacks of the graphs
 PHOTOGRAPHS = "photographs"  # in the place of an architecture: a published network, and the embedded photographs
 PHOTOGRAPHED = "dalmatian>tiger cat"
@@ -59,6 +68,7 @@ class Parameters(parameters.Trained):
     layers: Annotated[
         tuple[str, ...], Field(description="convolutional layers by name, in order; none: the blocks of the network")
     ] = ()
+    grouped: Annotated[bool, Field(description="classes are groups of ImageNet's, see lib.data.imagenet_groups")] = False
     similar: Annotated[tuple[str, ...], Field(min_length=1, description="pairs SOURCE>TARGET that look alike")] = (
         "square/grass>cross/lawn",
     )
@@ -84,7 +94,7 @@ class Parameters(parameters.Trained):
     most: Annotated[int, Field(ge=1, description="top neurons of a layer, at most")] = 10
     exploited: Annotated[int, Field(ge=1, description="neurons exploited by an attack of one strength, at most")] = 5
     stride: Annotated[Literal["own", "released"], Field(description="how influence convolves; see lib.pathways")] = "own"
-    features: Annotated[int, Field(ge=1, description="steps of activation maximisation")] = 64
+    features: Annotated[int, Field(ge=0, description="steps of activation maximisation; 0: patches alone")] = 64
     patches: Annotated[int, Field(ge=1, description="images that excite a neuron most, shown of each")] = 4
 
     @field_validator("strengths")
@@ -107,7 +117,18 @@ class Parameters(parameters.Trained):
     def _fits(self) -> "Parameters":
         if self.layers and len(self.architectures) > 1:
             raise ValueError("layers are those of one network; name one architecture, or leave layers empty")
+        if self.grouped and self.epochs:
+            raise ValueError(
+                f"grouped with epochs = {self.epochs}: groups are of ImageNet's classes; use epochs: 0, as published"
+            )
+        if self.published and self.seeds > 1:
+            raise ValueError(f"seeds = {self.seeds}: a published network (epochs: 0) is one network; use seeds: 1")
         return self
+
+    @property
+    def published(self) -> bool:
+        """Whether the networks are those that somebody published, as they are."""
+        return self.epochs == 0
 
     @property
     def pairs(self) -> tuple[str, ...]:
@@ -116,9 +137,12 @@ class Parameters(parameters.Trained):
 
 def jobs(p: Parameters) -> list[tuple[Any, ...]]:
     """(architecture, seed) of every network; (architecture, seed, pair by number) of every graph, the photographs' first, since
-    it waits for nothing."""
+    it waits for nothing. Of a published network, whose images are large, each pair is a job of its own."""
     graphs = [(arch, 0, i) for arch in p.architectures for i in range(len(p.pairs))]
-    return [(PHOTOGRAPHS, 0, 0), *parameters.by_architecture(p), *graphs]
+    found: list[tuple[Any, ...]] = parameters.by_architecture(p)
+    if p.published:
+        found = [(*one, SCORES) for one in graphs]
+    return [(PHOTOGRAPHS, 0, 0), *found, *graphs]
 
 
 def networks(p: Parameters, *job: Any) -> list[TrainConfig]:
@@ -128,7 +152,19 @@ def networks(p: Parameters, *job: Any) -> list[TrainConfig]:
 
 
 def network(p: Parameters, arch: str, seed: int) -> cache.Trained:
-    return cache.trained(*networks(p, arch, seed), device_name=p.device)
+    """One of the study's networks; where classes are grouped, with its normalisations folded and a logit a group."""
+    found = cache.trained(*networks(p, arch, seed), device_name=p.device)
+    return dataclasses.replace(found, model=in_groups(found.model, evaluation_set(p).images[:2])) if p.grouped else found
+
+
+def in_groups(model: classifier.Classifier, x: Tensor) -> classifier.Classifier:
+    """A network of ImageNet's classes as one of groups, laid out for speed; what it computes is looked at on the images x."""
+    own = folding.folded(model, x.to(next(model.parameters()).device))
+    assert isinstance(own, classifier.Classifier)
+    scale = {"mean": own.mean.flatten().tolist(), "std": own.std.flatten().tolist()}
+    names = imagenet_groups.NAMES
+    found = classifier.adapt(own.net, output=imagenet_groups.by_group, stages=own.stages, classes=len(names), **scale)
+    return found.to(memory_format=torch.channels_last)
 
 
 def seen(p: Parameters, *job: Any) -> list[str]:
@@ -197,6 +233,22 @@ def of_class(data: datasets.ImageSet, index: int, n: int) -> Tensor:
     return data.images[found]
 
 
+def shown(p: Parameters, model: nn.Module, data: datasets.ImageSet, index: int) -> Tensor:
+    """The first images of a class that a network is looked at with; of a group, those that it takes for the group.
+
+    Raises ValueError where there are none.
+    """
+    if not p.grouped:
+        return of_class(data, index, p.images)
+    every = of_class(data, index, len(data))
+    right = evaluate.predictions(model, every, LOOKED_AT) == index
+    if not right.any():
+        raise ValueError(f"the network takes no photograph of {data.classes[index]!r} for it; choose another pair")
+    return every[right][: p.images]
+
+
 @functools.lru_cache(maxsize=2)
 def evaluation_set(p: Parameters) -> datasets.ImageSet:
-    return datasets.load(p.dataset, "test", size=p.size, channels=p.channels)
+    """The test images, in groups where classes are grouped."""
+    found = datasets.load(p.dataset, "test", size=p.size, channels=p.channels)
+    return imagenet_groups.grouped(found) if p.grouped else found

@@ -94,11 +94,11 @@ def between(
         own = class_number(found.data.classes, source, "class" if network in p.architectures else "photograph")
         if found.labelled and own == number:
             raise ValueError(f"“from” and “to” are both {target}; choose another class for one of them")
-        images, name, given = plan.of_class(found.data, own, p.images), source, repr(source)
+        images, name, given = _shown(p, network, found, own), source, repr(source)
     else:
         images, name = (source, MINE) if isinstance(source, Tensor) else (opened(found, source), MINE)
         given = "[Path('mine.jpg')]" if isinstance(source, Tensor) else repr([Path(f) for f in source])
-    known = found.data.images[(found.data.labels == number).nonzero()[: p.images, 0]] if found.labelled else ()
+    known = _shown(p, network, found, number) if found.labelled and (found.data.labels == number).any() else ()
     where = next(found.model.parameters()).device
     title = f"{found.title}: {name} → {found.classes[number]}"
     return build(
@@ -122,6 +122,13 @@ def between(
         code=code(p, network, given, found.classes[number], attacks, layers),
         progress=progress,
     )
+
+
+def _shown(p: Parameters, network: str, found: Subject, number: int) -> Tensor:
+    """Images of a class: of the study's networks those that the study measures, else the first photographs of it."""
+    if network in p.architectures:
+        return plan.shown(p, found.model, found.data, number)
+    return plan.of_class(found.data, number, p.images)
 
 
 def of_pair(p: Parameters, arch: str, pair: str, *, seed: int = 0, attacks: Sequence[str] = plan.SHOWN) -> Graph:

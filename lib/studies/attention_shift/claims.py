@@ -4,20 +4,24 @@ Gates, chosen before any number was seen. A network that is wrong on every other
 shift from what it ought to look at: each must be right on more than .6 of them (by chance .1 on ten classes, .025 on 40). An
 attack that changes next to no decision is none, and without flips there is nothing to compare: FGSM at the largest eps must
 change more than .2 of the decisions. What compares architectures asks this of their mean, since one that resists would
-otherwise bar the claim that it does.
+otherwise bar the claim that it does. The paper sets deep networks against wide ones, so that comparison asks for networks of
+`compared.FAMILIES` families at least: a few of one family say nothing of it.
+
+What is said of published networks speaks of these networks alone, and its interval is over images.
 """
 
-from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any
 
 import numpy as np
 import pandas as pd
 from scipy.stats import rankdata
 
-from lib.claims.claim import Claim, Kind, Rule
+from lib.claims.claim import Claim, Rule
 from lib.claims.court import OURS, QUESTION, Court
-from lib.claims.intervals import Statistic, minus, over_pairs
-from lib.studies.attention_shift.plan import FAMILY, Parameters
+from lib.claims.intervals import Statistic, minus
+from lib.studies.attention_shift import compared
+from lib.studies.attention_shift.compared import SOURCE, Row
+from lib.studies.attention_shift.plan import COMPARED, FAMILY, Parameters
 from lib.studies.attention_shift.statistics import (
     Cube,
     by_eps,
@@ -31,26 +35,8 @@ from lib.studies.attention_shift.statistics import (
     pooled,
 )
 
-SOURCE = "Chakraborty et al. 2022"
 FACES = ("folder:orl_faces", "folder:vggface2")  # a class is a person, whose pictures stand and fall together
 RIGHT, ATTACKED = 0.6, 0.2  # see above
-UP = Rule("above", 0.0)
-
-
-class Row(NamedTuple):
-    """A claim in words, and its statistic: a difference of two values of `measure`, over a `grid` where it is an extreme."""
-
-    id: str
-    kind: Kind
-    statement: str
-    compute: Statistic
-    statistic: str
-    source: str
-    measure: str = "NISSIM"
-    rule: Rule = UP
-    difference: bool = True
-    grid: bool = False
-    note: str = ""
 
 
 def primaries(p: Parameters) -> tuple[str, ...]:
@@ -88,18 +74,25 @@ def judge(table: pd.DataFrame, p: Parameters, *, test: bool = True) -> list[Clai
         extreme=True,
     )
     shifts = {m: _shift(table, m) for m in p.architectures}
+    by = ", attacked with another network's gradient" if p.black_box else ""
     for m, rows in shifts.items():
-        _add(court.within(m, f", in the {named(m)} network", gates=(f"right/{m}", f"attacked/{m}")), rows)
-    every = court.within("", ", mean of the architectures", gates=("right", "attacked"))
+        _add(court.within(m, f", in the {named(m)} network{by}", gates=(f"right/{m}", f"attacked/{m}")), rows)
+    told = ", ".join(named(m) for m in p.architectures)
+    about = f", mean of the published networks {told}" if p.published else ", mean of the architectures"
+    every = court.within("", about + by, gates=("right", "attacked"))
     for id in ("mod-rises", "region-moves"):
         each = [row for rows in shifts.values() for row in rows if row.id == id]
         whole = each[0]._replace(compute=mean_of([row.compute for row in each]))
         _add(every, [whole], pool=f"{id}, all architectures")  # a mean of networks varies less than one: nothing is shared
     for row in [*_looks(table, p), *_within(table, p)]:
         _add(every, [row], pool=row.id)
-    _failure(court.within("", gates=("right", "attacked")), table)
-    if {"plain", "residual", "inception"} <= set(p.architectures):
-        _architectures(court.within("", gates=("right", "attacked")), table)
+    about = f", in the published networks {told}" if p.published else ""
+    _failure(court.within("", about + by, gates=("right", "attacked")), table)
+    if set(COMPARED) <= set(p.architectures):
+        for row in compared.rows(table):
+            _add(court.within("", gates=("right", "attacked")), [row], pool=row.id)
+    elif compared.families(p.architectures) < compared.FAMILIES:
+        compared.absent(court)
     return court.rows
 
 
@@ -116,9 +109,8 @@ def _gates(court: Court, table: pd.DataFrame) -> None:
     known, enough = Rule("above", RIGHT), Rule("above", ATTACKED)
     at = f"share of decisions that FGSM changes at eps {table.eps.max():g}"
     for m in court.p.architectures:
-        court.gate(
-            f"right/{m}", f"share of clean images that the {named(m)} network of the worst seed gets right", right[m], known
-        )
+        worst = "" if court.p.published else " of the worst seed"
+        court.gate(f"right/{m}", f"share of clean images that the {named(m)} network{worst} gets right", right[m], known)
         court.gate(f"attacked/{m}", f"{at}, {named(m)} network", changed[m], enough)
     court.gate("right", "share of clean images that the worst network gets right", min(right.values()), known)
     court.gate("attacked", f"{at}, mean of the networks", float(np.mean(list(changed.values()))), enough)
@@ -127,8 +119,15 @@ def _gates(court: Court, table: pd.DataFrame) -> None:
 def _add(court: Court, rows: list[Row], pool: str = "") -> None:
     for row in rows:
         told = {"statistic": row.statistic, "source": row.source, "measure": row.measure, "note": row.note}
-        told |= {"difference": row.difference, "extreme": row.grid}
+        told |= {"difference": row.difference, "extreme": row.grid} | alone(court)
         court.add(row.id, row.kind, row.statement, row.compute, row.rule, pool=pool, **told)
+
+
+def alone(court: Court) -> dict[str, Any]:
+    """What a claim is told of published networks: that it speaks of these alone, over images."""
+    if not court.p.published:
+        return {}
+    return {"trained": False, "n": f"{court.over} images, one network as it was published each"}
 
 
 def _shift(table: pd.DataFrame, m: str) -> list[Row]:
@@ -329,6 +328,7 @@ def _failure(court: Court, table: pd.DataFrame) -> None:
         source=f"{SOURCE}, claim 3; the threshold is ours",
         measure="correlation",
         difference=False,
+        **alone(court),
         note="both rise with eps, which alone makes them correlate",
     )
     flips = "Under one and the same attack, maps of images whose decision flips move more than those of the others"
@@ -364,86 +364,3 @@ def _failure(court: Court, table: pd.DataFrame) -> None:
     ]
     for row in rows:
         _add(court, [row], pool=row.id)  # of the same networks: not one statistic of two arms
-
-
-def _architectures(court: Court, table: pd.DataFrame) -> None:
-    """Claims 4 and 5, from one training run an architecture in the paper."""
-    nissim, between = (cube(table, c) for c in ("nissim", "nissim_ceiling"))
-    ceiling = {m: over_pairs(values[:, 0]) for m, values in between.items()}  # it is of clean maps, the same at every eps
-    pred, truth = (cube(table, c) for c in ("pred_adv", "true"))
-    correct = {m: pred[m] == truth[m] for m in pred}
-
-    def mean_mod(m: str, i: np.ndarray, s: np.ndarray) -> float:
-        return float(by_eps(nissim[m], i, s)[1:].mean())
-
-    def over_ceiling(m: str, i: np.ndarray, s: np.ndarray) -> float:
-        most = ceiling[m](i, s)
-        return mean_mod(m, i, s) / most if most > 0 else float("nan")  # all maps are empty
-
-    def vid(m: str, i: np.ndarray, s: np.ndarray) -> float:
-        return float(by_eps(nissim[m], i, s)[1:].std())
-
-    def least_of_others(what: Callable[[str, np.ndarray, np.ndarray], float]) -> Statistic:
-        return lambda i, s: min(what(m, i, s) for m in ("residual", "inception")) - what("plain", i, s)
-
-    def at_mod(m: str, mods: np.ndarray, i: np.ndarray, s: np.ndarray) -> np.ndarray:
-        """Accuracy where MOD has risen to `mods`, along the curve from eps 0 to the eps of its largest MOD."""
-        shift, right = by_eps(nissim[m], i, s), by_eps(correct[m], i, s)
-        top = int(shift.argmax()) + 1
-        return np.interp(mods, np.maximum.accumulate(shift[:top]), right[:top])
-
-    def deep_less_wide(i: np.ndarray, s: np.ndarray) -> float:
-        reach = min(by_eps(a, i, s).max() for a in nissim.values())
-        mods = np.linspace(0, reach, 21)[1:]
-        deep = (at_mod("plain", mods, i, s) + at_mod("residual", mods, i, s)) / 2
-        return float((deep - at_mod("inception", mods, i, s)).mean())
-
-    smaller = "smaller of the residual and the inception network's - plain network's"
-    note = "architecture and sparsity decide this; the paper had one training run an architecture"
-    rows: list[Row] = [
-        Row(
-            "deep-keeps-more",
-            "open question",
-            "Where maps have moved equally far, deep networks (plain, residual) keep more accuracy than a wide one (inception)",
-            deep_less_wide,
-            "accuracy at equal MOD, mean over MOD up to the largest that all reach, deep - wide",
-            f"{SOURCE}, claim 4",
-            measure="accuracy",
-            note=note,
-        ),
-        Row(
-            "plain-most-stable",
-            "open question",
-            "The plain (VGG-like) network's maps move less than the residual and the inception network's",
-            least_of_others(mean_mod),
-            f"MOD, mean over eps: {smaller}",
-            f"{SOURCE}, claim 5",
-            grid=True,
-            note=note,
-        ),
-        Row(
-            "plain-most-stable/ceiling",
-            "open question",
-            "The plain (VGG-like) network's maps move less than the others', each as a share of how far maps of different "
-            "images are apart",
-            least_of_others(over_ceiling),
-            f"MOD over MOD between clean maps of different images, mean over eps: {smaller}",
-            OURS,
-            measure="ratio",
-            grid=True,
-            note=note,
-        ),
-        Row(
-            "vid-plain-smallest",
-            "open question",
-            "The plain (VGG-like) network's shift depends least on eps: its VID, the spread of MOD over eps, is smallest",
-            least_of_others(vid),
-            f"VID (standard deviation over eps of MOD): {smaller}",
-            f"{SOURCE}, claim 5",
-            measure="VID",
-            grid=True,
-            note=note,
-        ),
-    ]
-    for row in rows:
-        _add(court, [row], pool=row.id)

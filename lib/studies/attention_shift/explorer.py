@@ -231,7 +231,8 @@ def explorer(p: Parameters) -> Explorer:
         fitting(name, controls)
 
     first = published().data
-    menu = {"EfficientNet-Lite0, published": subjects.PUBLISHED} | {FAMILY.get(a, a): a for a in p.architectures}
+    menu = {"EfficientNet-Lite0, published": subjects.PUBLISHED}
+    menu |= {FAMILY.get(a, a): a for a in p.architectures if a != subjects.PUBLISHED}
     controls = {
         "arch": widgets.choice("network", menu, subjects.PUBLISHED),
         "network": widgets.OwnNetwork(lambda name: subjects.anew(name, p.device)),

@@ -15,8 +15,11 @@ from lib.explanations import activation_maps
 from lib.measures import comparison
 from lib.measures.similarity import ssim
 from lib.networks import classifier
+from lib.studies.attention_shift import plan
 from lib.studies.attention_shift.plan import ATTACKS, TARGETS, Parameters, attacker_of, evaluation_set, network
 from lib.system import devices
+
+BATCH = 60  # small images that are measured together: the maps of all pairs of them are compared
 
 
 def shown(maps: Tensor, size: int) -> Tensor:
@@ -101,11 +104,12 @@ def measure_images(
 
     clean = explain(x)
     clean_pred = clean.logits.argmax(1)
+    still = explain(single_step.step_along(x, direction, 0.0))  # at eps 0 attacks are one
     rows: list[dict[str, Any]] = []
     reached: list[Tensor] = []
     for attack in ATTACKS:
         for e in (0.0, *eps):
-            attacked = explain(single_step.step_along(x, directions[attack], e))
+            attacked = explain(single_step.step_along(x, directions[attack], e)) if e else still
             pred = attacked.logits.argmax(1)
             if attack == "fgsm":
                 reached.append(pred)
@@ -142,11 +146,11 @@ def _generator(seed: int, image: int) -> torch.Generator:
     return torch.Generator().manual_seed(seed * 1_000_003 + image)
 
 
-def psnr(p: Parameters, model: classifier.Classifier, images: int = 300, batch_size: int = 50) -> dict[float, float]:
+def psnr(p: Parameters, model: classifier.Classifier, images: int = 300) -> dict[float, float]:
     """By eps, the PSNR in dB of images that FGSM has moved, mean over the first ones."""
     data, where = evaluation_set(p).head(images), next(model.parameters()).device
     found: dict[float, list[Tensor]] = {e: [] for e in p.eps}
-    for index in torch.arange(len(data)).split(batch_size):
+    for index in torch.arange(len(data)).split(batch(p)):
         x, y = data.images[index].to(where), data.labels[index].to(where)
         direction, _ = single_step.fgsm_direction(model, x, y)
         for e, values in found.items():
@@ -154,14 +158,19 @@ def psnr(p: Parameters, model: classifier.Classifier, images: int = 300, batch_s
     return {e: float(torch.cat(values).mean()) for e, values in found.items()}
 
 
-def measure(p: Parameters, arch: str, seed: int, batch_size: int = 60) -> pd.DataFrame:
-    """The measurement of one trained network, in batches of about one size; smaller ones of large images."""
-    batch_size = max(2, devices.images_at_once(p.size, batch_size))
+def batch(p: Parameters) -> int:
+    """How many images are looked at together."""
+    return max(2, devices.images_at_once(p.size, BATCH))
+
+
+def measure(p: Parameters, arch: str, seed: int, part: int = 0) -> pd.DataFrame:
+    """The measurement of one network on a part of the images, in batches of about one size."""
     model, data = network(p, arch, seed).model, evaluation_set(p)
-    other = network(p, *attacker_of(p, seed)).model if p.black_box else None
+    other = network(p, *attacker_of(p, arch, seed)).model if p.black_box else None
     where = next(model.parameters()).device
-    parts = []
-    for index in torch.arange(len(data)).tensor_split(-(-len(data) // batch_size)):
+    found = []
+    chosen = torch.arange(len(data)).tensor_split(plan.parts(p))[part]
+    for index in chosen.tensor_split(-(-len(chosen) // batch(p))):
         x, y = data.images[index].to(where), data.labels[index].to(where)
         masks = None if data.masks is None else data.masks[index].to(where)
         about = {
@@ -169,10 +178,10 @@ def measure(p: Parameters, arch: str, seed: int, batch_size: int = 60) -> pd.Dat
             "masks": masks,
             "attacker": other,
             "first_image": int(index[0]),
-            "network": f"{arch}, seed {seed}",
+            "network": arch if p.published else f"{arch}, seed {seed}",
         }
-        parts.append(measure_images(model, x, y, eps=p.eps, **about))
-    table = pd.concat(parts, ignore_index=True)
+        found.append(measure_images(model, x, y, eps=p.eps, **about))
+    table = pd.concat(found, ignore_index=True)
     table.insert(0, "model", arch)
     table.insert(1, "seed", seed)
     return table.astype(dict.fromkeys(("model", "layer", "attack", "target_mode"), "category"))

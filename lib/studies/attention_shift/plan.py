@@ -5,30 +5,46 @@ control. The paper does not say whether its example attacks each network with it
 one network's; with `black_box` the direction is that of another network. Each map of an attacked image is compared with the map
 of its clean image, at every stage, for two choices of the class that is explained: `pred`, the class the network decides for
 (before and after), and `true`, the label in both.
+
+With no epochs of training the networks are published ones as they are, one of each architecture, all of them on images of one
+size: a perturbation that one network makes must fit the others.
 """
 
+import dataclasses
 import functools
 from typing import Annotated, Any, Literal
 
+import torch
 from pydantic import Field, model_validator
 
 from lib.data import datasets
+from lib.networks import folding
 from lib.studies import parameters
 from lib.training import cache
 from lib.training.config import TrainConfig
 
 TITLE = "Attention shift"
 PAPER_EPS = (0.01, 0.05, 0.075, 0.1)
-FAMILY = {"plain": "plain (VGG-like)", "residual": "deep (residual)", "inception": "wide (multi-branch)"}
+FAMILY = {
+    "plain": "plain (VGG-like)",
+    "residual": "deep (residual)",
+    "inception": "wide (multi-branch)",
+    "efficientnet-lite0": "EfficientNet-Lite0",
+    "efficientnet-lite1": "EfficientNet-Lite1",
+    "efficientnet-lite2": "EfficientNet-Lite2",
+}
 # FGSM and noise share their grid; `class` compares clean maps of two classes, without any attack.
 ATTACKS = ("fgsm", "noise")
 TARGETS = ("pred", "true")
+COMPARED = ("plain", "residual", "inception")  # one of each family that the paper compares
+# pixels of the images that one job measures, and how many jobs a network has at most: what an interruption costs
+A_JOB, MOST_JOBS = 30 * 224**2, 5
 
 
 class Parameters(parameters.Trained):
     """What the study varies; the defaults are the laptop profile."""
 
-    architectures: Annotated[tuple[str, ...], Field(min_length=1)] = ("plain", "residual", "inception")
+    architectures: Annotated[tuple[str, ...], Field(min_length=1)] = COMPARED
     seeds: Annotated[int, Field(ge=1, description="networks trained for each architecture")] = 5
     eps: Annotated[tuple[Annotated[float, Field(gt=0, le=1)], ...], Field(min_length=2, description="radii, [0,1] pixels")] = (
         0.0025,
@@ -48,30 +64,57 @@ class Parameters(parameters.Trained):
     def _another_network(self) -> "Parameters":
         if self.black_box and self.black_box not in self.architectures:
             raise ValueError(f"black_box {self.black_box!r}: none of the architectures {', '.join(self.architectures)}")
-        if self.black_box and self.seeds < 2:
+        if self.published and self.seeds > 1:
+            raise ValueError(f"seeds = {self.seeds}: a published network (epochs: 0) is one network; use seeds: 1")
+        if self.black_box and self.published and len(self.architectures) < 2:
+            raise ValueError("black_box takes the gradient of another published network; name two architectures at least")
+        if self.black_box and not self.published and self.seeds < 2:
             raise ValueError("black_box takes the gradient of a network of another seed; train two seeds at least")
         return self
 
+    @property
+    def published(self) -> bool:
+        """Whether the networks are those that somebody published, as they are."""
+        return self.epochs == 0
 
-def jobs(p: Parameters) -> list[tuple[str, int]]:
-    """(architecture, seed) of every network."""
-    return parameters.by_architecture(p)
+
+def jobs(p: Parameters) -> list[tuple[str, int, int]]:
+    """(architecture, seed, part of the images) of every measurement; large networks and small ones in turn."""
+    return [(*one, part) for part in range(parts(p)) for one in parameters.by_architecture(p)]
+
+
+def parts(p: Parameters) -> int:
+    """In how many jobs the images are measured: one where they are small or few."""
+    return min(MOST_JOBS, -(-p.images * p.size**2 // A_JOB))
 
 
 def networks(p: Parameters, *job: Any) -> list[TrainConfig]:
     """Every network the study needs, or those of one job: its own, and where another's gradient attacks it, that one."""
-    wanted = jobs(p) if not job else [job, attacker_of(p, job[1])] if p.black_box else [job]
+    own = job[:2]
+    wanted = parameters.by_architecture(p) if not job else [own, attacker_of(p, *own)] if p.black_box else [own]
     return [p.train_config(*one) for one in wanted]
 
 
 def network(p: Parameters, arch: str, seed: int) -> cache.Trained:
-    return cache.trained(p.train_config(arch, seed), device_name=p.device)
+    """A trained network; a published one with its normalisations folded into its convolutions, and laid out for speed."""
+    found = cache.trained(p.train_config(arch, seed), device_name=p.device)
+    if not p.published:
+        return found
+    x = evaluation_set(p).images[:2].to(next(found.model.parameters()).device)
+    return dataclasses.replace(found, model=folding.folded(found.model, x).to(memory_format=torch.channels_last))
 
 
-def attacker_of(p: Parameters, seed: int) -> tuple[str, int]:
-    """(architecture, seed) of the network whose gradient attacks those of a seed in the black-box reading: of the next seed, so
-    that it is another network also where the architecture is the same."""
-    return p.black_box, (seed + 1) % p.seeds
+def attacker_of(p: Parameters, arch: str, seed: int) -> tuple[str, int]:
+    """(architecture, seed) of the network whose gradient attacks another in the black-box reading.
+
+    Of trained networks it is that of the next seed, so that it is another network also where the architecture is the same.
+    There is one published network of an architecture: it attacks all others, and the next of the architectures attacks it.
+    """
+    if not p.published:
+        return p.black_box, (seed + 1) % p.seeds
+    if arch != p.black_box:
+        return p.black_box, seed
+    return p.architectures[(p.architectures.index(arch) + 1) % len(p.architectures)], seed
 
 
 def seen(p: Parameters, *job: Any) -> list[str]:

@@ -10,6 +10,7 @@ import pandas as pd
 import pytest
 import torch
 
+from lib.data import datasets, imagenet_groups
 from lib.networks import models
 from lib.pathways import graph as graph_
 from lib.pathways import influences, interventions, layout, still_picture
@@ -54,11 +55,85 @@ def graph(home):
         ({"strengths": (1.0, 0.5)}, "ascending order"),
         ({"layers": ("stage1",)}, "those of one network"),
         ({"share": 1.5}, "less than or equal to 1"),
+        ({"grouped": True}, "groups are of ImageNet's classes; use epochs: 0"),
+        ({"epochs": 0}, "a published network .* is one network; use seeds: 1"),
     ],
 )
 def test_bad_parameters(given, message):
     with pytest.raises(ValueError, match=message):
         Parameters(**given)
+
+
+GROUPED = Parameters(
+    architectures=("efficientnet-lite0",),
+    epochs=0,
+    seeds=1,
+    weights="imagenet",
+    dataset="photographs",
+    size=64,
+    grouped=True,
+    similar=("dogs>birds",),
+    dissimilar=("birds>vehicles",),
+    images=8,
+)
+
+
+def test_a_network_of_groups_has_the_probabilities_of_their_classes():
+    data = datasets.load("photographs", "test", size=64, limit=3)
+    whole = models.create("efficientnet-lite0", classes=1000, weights="imagenet").eval()
+    found = plan.in_groups(whole, data.images)
+    with torch.no_grad():
+        each, sums = whole(data.images).softmax(1), found(data.images).softmax(1)
+    for name, classes, own in zip(imagenet_groups.NAMES, imagenet_groups.members(), sums.T, strict=True):
+        torch.testing.assert_close(own, each[:, list(classes)].sum(1), rtol=1e-3, atol=1e-5, msg=name)
+    layers = ("blocks.1", "blocks.6")
+    a, b = (neurons_.scores(m, data.images, layers).of for m in (whole, found))
+    for layer in layers:  # the neurons are those of the network as it was published
+        torch.testing.assert_close(a[layer], b[layer], rtol=1e-3, atol=1e-3)
+    assert plan.layers_of(found, layers) == layers and found.classes == len(imagenet_groups.NAMES)
+
+
+def test_a_group_is_seen_in_the_photographs_that_the_network_takes_for_it():
+    plan.evaluation_set.cache_clear()
+    data = plan.evaluation_set(GROUPED)
+    birds = imagenet_groups.NAMES.index("birds")
+    every = plan.of_class(data, birds, 100)
+
+    class Bright(torch.nn.Module):
+        def forward(self, x):  # takes the brighter half of the birds for birds, all else for dogs
+            bright = x.mean((1, 2, 3)) >= every.mean((1, 2, 3)).median()
+            return torch.nn.functional.one_hot(torch.where(bright, birds, 0), len(imagenet_groups.NAMES)).float()
+
+    kept = every.mean((1, 2, 3)) >= every.mean((1, 2, 3)).median()
+    net = torch.nn.Sequential(Bright(), torch.nn.Identity())
+    net.register_parameter("where", torch.nn.Parameter(torch.zeros(1)))
+    torch.testing.assert_close(plan.shown(GROUPED, net, data, birds), every[kept])
+    assert 0 < kept.sum() < len(every) and len(plan.shown(GROUPED.model_copy(update={"images": 1}), net, data, birds)) == 1
+    with pytest.raises(ValueError, match="takes no photograph of 'vehicles' for it"):
+        plan.shown(GROUPED, net, dataclasses.replace(data, images=data.images * 0), imagenet_groups.NAMES.index("vehicles"))
+    assert plan.jobs(GROUPED)[1:] == [
+        ("efficientnet-lite0", 0, 0, "scores"),
+        ("efficientnet-lite0", 0, 1, "scores"),
+        ("efficientnet-lite0", 0, 0),
+        ("efficientnet-lite0", 0, 1),
+    ]
+
+
+def test_the_scores_of_one_pair_are_those_among_all_pairs(table):
+    whole = table[(table.seed == 0) & (table.pair == SMOKE.pairs[1])].reset_index(drop=True)
+    own = measure.measure(SMOKE, "plain", 0, 1, plan.SCORES)
+    pd.testing.assert_frame_equal(own.drop(columns="scores"), whole.drop(columns="scores"), check_like=True)
+    np.testing.assert_array_equal(np.stack(own.scores.tolist()[:9]), np.stack(whole.scores.tolist()[:9]))
+
+
+def test_what_is_said_of_a_published_network_is_said_of_it_over_images(few_draws):
+    table, p = synthetic(seeds=1)
+    trained = {c.id: c.verdict for c in claims.judge(table, p, test=True)}
+    published = {c.id: c.verdict for c in claims.judge(table, p.model_copy(update={"epochs": 0}), test=True)}
+    assert "one network" in trained.values() and "one network" not in published.values()
+    assert published[f"target-excited/plain/{p.pairs[0]}"] == "supported"
+    rows = claims.judge(table, p.model_copy(update={"epochs": 0}), test=True)
+    assert {c.n for c in rows} == {"40 images, one network as it was published"}
 
 
 @pytest.mark.parametrize(
@@ -568,6 +643,22 @@ def test_the_picture_shows_every_neuron(graph):
     (ax,) = fig.axes
     letters = [t.get_text() for t in ax.texts if len(t.get_text()) == 1]
     assert len(letters) == sum(len(layer.groups.shown) for layer in graph.layers)
+
+
+def test_the_first_neuron_of_every_group_is_shown_with_its_card(graph):
+    fig = still_picture.examples(graph)
+    plt.close(fig)
+    shown = [ax for ax in fig.axes if ax.images]
+    expected = []
+    for layer in reversed(graph.layers):
+        ever = [c for at in layer.groups.exploited for c in at]
+        expected += [(layer.name, g[0]) for g in (layer.groups.original, layer.groups.both, layer.groups.target, ever) if g]
+    assert [ax.get_title() for ax in shown] == [f"neuron {c}" for _, c in expected]
+    for ax, (name, channel) in zip(shown, expected, strict=True):
+        np.testing.assert_array_equal(ax.images[0].get_array(), np.asarray(graph.cards[name][channel]))
+    assert {t.get_text() for t in fig.texts} == {"original", "both", "target", "exploited by attack"}
+    with pytest.raises(ValueError, match="no pictures of neurons"):
+        still_picture.examples(dataclasses.replace(graph, cards={name: {} for name in graph.cards}))
 
 
 def test_what_a_graph_costs():

@@ -13,7 +13,7 @@ from lib.claims import intervals
 from lib.data import datasets
 from lib.explanations import activation_maps
 from lib.networks import models
-from lib.studies.attention_shift import claims, plan, statistics
+from lib.studies.attention_shift import claims, compared, plan, statistics
 from lib.studies.attention_shift import measure as measure_
 from lib.studies.attention_shift.measure import measure_images
 from lib.studies.attention_shift.plan import Parameters
@@ -152,12 +152,62 @@ def test_the_network_of_another_seed_attacks():
     p = Parameters(black_box="residual", seeds=3)
     own, other = plan.networks(p, "plain", 2)
     assert (own.arch, own.seed, other.arch, other.seed) == ("plain", 2, "residual", 0)
-    assert plan.attacker_of(p, 0) == ("residual", 1)  # also of the residual network of seed 0
+    assert plan.attacker_of(p, "residual", 0) == ("residual", 1)  # also of the residual network of seed 0
     assert len(plan.networks(p)) == 9 and len(plan.networks(Parameters(), "plain", 2)) == 1
     with pytest.raises(ValueError, match="none of the architectures plain, residual, inception"):
         Parameters(black_box="vgg16")
     with pytest.raises(ValueError, match="train two seeds at least"):
         Parameters(black_box="plain", seeds=1)
+
+
+LITE = ("efficientnet-lite0", "efficientnet-lite1", "efficientnet-lite2")
+PUBLISHED = {"architectures": LITE, "epochs": 0, "seeds": 1, "weights": "imagenet"}
+
+
+def test_a_published_network_is_attacked_by_another_published_one():
+    p = Parameters(black_box=LITE[1], **PUBLISHED)
+    assert [plan.attacker_of(p, arch, 0) for arch in LITE] == [(LITE[1], 0), (LITE[2], 0), (LITE[1], 0)]
+    last = Parameters(black_box=LITE[2], **PUBLISHED)
+    assert plan.attacker_of(last, LITE[2], 0) == (LITE[0], 0)
+    own, other = plan.networks(p, LITE[0], 0, 0)
+    assert (own.arch, other.arch, own.epochs, len(plan.networks(p))) == (LITE[0], LITE[1], 0, 3)
+    with pytest.raises(ValueError, match="name two architectures at least"):
+        Parameters(black_box=LITE[0], **PUBLISHED | {"architectures": LITE[:1]})
+    with pytest.raises(ValueError, match=r"a published network .* is one network; use seeds: 1"):
+        Parameters(**PUBLISHED | {"seeds": 2})
+
+
+def test_a_published_network_is_measured_folded_and_computes_what_it_did(monkeypatch, tmp_path):
+    monkeypatch.setattr(plan.cache.paths, "models", lambda: tmp_path)
+    p = Parameters(**PUBLISHED | {"architectures": LITE[:1]}, dataset="photographs", size=64, images=8)
+    model, x = plan.network(p, LITE[0], 0).model, plan.evaluation_set(p).images[:3]
+    whole = models.create(LITE[0], classes=1000, weights="imagenet").eval()
+    with torch.no_grad():
+        torch.testing.assert_close(model(x), whole(x), rtol=1e-3, atol=1e-3)
+    assert not any(isinstance(m, torch.nn.BatchNorm2d) for m in model.modules()) and model.stages == whole.stages
+    found = activation_maps.gradcams(model, x, 3, model.stages).maps
+    for layer, maps in activation_maps.gradcams(whole, x, 3, whole.stages).maps.items():
+        torch.testing.assert_close(found[layer], maps, rtol=1e-2, atol=1e-4)
+
+
+def test_large_images_are_measured_in_parts_that_are_all_of_them(monkeypatch):
+    p = Parameters(**PUBLISHED, size=224, images=1000)
+    assert plan.parts(p) == 5 and measure_.batch(p) == 10 and len(plan.jobs(p)) == 15
+    assert [job[0] for job in plan.jobs(p)[:3]] == list(LITE)  # so that neighbours cost alike
+    assert plan.parts(Parameters()) == 1 and measure_.batch(Parameters()) == 60
+    net = models.create("plain", classes=10, seed=3).eval()
+    monkeypatch.setattr(measure_, "network", lambda _p, *job: type("Trained", (), {"model": net}))
+    p = Parameters(images=10, eps=EPS)
+    whole = measure_.measure(p, "plain", 0)
+    monkeypatch.setattr(plan, "A_JOB", 4 * 32**2)
+    jobs = [job for job in plan.jobs(p) if job[:2] == ("plain", 0)]
+    parts = pd.concat([measure_.measure(p, *job) for job in jobs], ignore_index=True)
+    assert len(jobs) == 3 and sorted(parts.image_id.unique()) == list(range(10))
+    order = ["layer", "attack", "eps", "target_mode", "image_id"]
+    a, b = (t.sort_values(order, ignore_index=True) for t in (whole, parts))
+    for column in ("nissim", "nissim_native", "nissim_class", "area"):
+        np.testing.assert_allclose(a[column], b[column], atol=1e-3, err_msg=column)
+    np.testing.assert_array_equal(a.pred_adv, b.pred_adv)
 
 
 def test_the_study_measures_a_black_box_attack_where_it_is_asked_for(monkeypatch):
@@ -169,7 +219,8 @@ def test_the_study_measures_a_black_box_attack_where_it_is_asked_for(monkeypatch
     direct = measure_images(nets["plain", 0], data.images, data.labels, eps=EPS, masks=data.masks, attacker=nets["residual", 1])
     np.testing.assert_array_equal(black.nissim, direct.nissim)
     assert (white.nissim != black.nissim).any() and black.background.notna().any()
-    psnr = measure_.psnr(p, nets["plain", 0], batch_size=3)
+    monkeypatch.setattr(measure_, "batch", lambda _p: 3)
+    psnr = measure_.psnr(p, nets["plain", 0])
     direction, _ = single_step.fgsm_direction(nets["plain", 0], data.images, data.labels)
     for e in EPS:
         error = (single_step.step_along(data.images, direction, e) - data.images).square().flatten(1).mean(1)
@@ -333,7 +384,35 @@ def test_what_rests_on_one_run_in_the_paper_is_open_unless_it_is_the_papers_own(
     assert kinds["plain-most-stable/ceiling"] == kinds["vid-plain-smallest"] == "open question"
     assert {id for id, kind in kinds.items() if kind == "primary"} == set(claims.primaries(Parameters()))
     one = verdicts(table_of(RISING, FLAT, archs=("plain",)), architectures=("plain",))
-    assert "plain-most-stable" not in one and {"mod-rises", "mod-rises/plain"} <= set(one)
+    assert {"mod-rises", "mod-rises/plain"} <= set(one) and "vid-plain-smallest" not in one
+    assert one["plain-most-stable"] == one["deep-keeps-more"] == "not testable here"
+
+
+def test_what_is_said_of_published_networks_is_said_of_these_over_images():
+    found = judged(table_of(RISING, FLAT, archs=LITE, seeds=1), **PUBLISHED)
+    for id in ("mod-rises", "region-moves", "flipped-move-more", f"mod-rises/{LITE[1]}"):
+        assert found[id].verdict == "supported", id  # not `one network`: nothing is said of another training
+    assert found["mod-rises"].statement.endswith(
+        "of the published networks EfficientNet-Lite0, EfficientNet-Lite1, EfficientNet-Lite2"
+    )
+    assert found["mod-rises"].n == "40 images, one network as it was published each"
+    trained = judged(table_of(RISING, FLAT, seeds=1), seeds=1)
+    assert trained["mod-rises"].verdict == "one network"
+    for id in ("deep-keeps-more", "plain-most-stable"):
+        assert found[id].verdict == "not testable here" and found[id].kind == "primary"
+        assert "a wide one are compared (above 2 asked, 1 found)" in found[id].note
+    sentences.check(list(found.values()))
+    other = judged(table_of(RISING, FLAT, archs=LITE, seeds=1), black_box=LITE[0], **PUBLISHED)
+    assert all(
+        "another network's gradient" in c.statement for c in other.values() if c.kind != "check" and "testable" not in c.verdict
+    )
+
+
+@pytest.mark.parametrize(
+    ("names", "count"), [(LITE, 1), (("vgg16", "resnet50", "resnet101", "inception_v3", "xception"), 4), (("plain",), 1)]
+)
+def test_families_are_counted_by_name(names, count):
+    assert compared.families(names) == count
 
 
 def test_a_network_that_does_not_know_its_data_is_no_ground():
