@@ -122,8 +122,7 @@ def robustness_rows(model: Classifier, arm: str, seed: int, p: Parameters) -> li
     x, y = part.images[:].to(where), part.labels.to(where)
     eps = [e / 255 for e in p.robust_eps]
     budget = p.ensemble([p.judged_eps / 255], len(part))
-    together = len(batches(128, p.size, pixels=1_000_000)[0])  # large images attacked side by side take gigabytes
-    found = robustness.robust_accuracy(model, x, y, eps=eps, steps=p.robust_steps, ensemble=budget, batch_size=together)
+    found = robustness.robust_accuracy(model, x, y, eps=eps, steps=p.robust_steps, ensemble=budget)
     parameters.doubted(f"{label(arm)}, seed {seed}", found.doubts, 255)
     ids = torch.arange(len(part))
     under = [rows(arm, seed, "pgd", 255 * e, right, ids) for e, right in zip(found.eps, found.after["pgd"], strict=True)]

@@ -244,18 +244,6 @@ def test_every_method_of_a_network_is_defined_there(arch):
             by_name.raw(method, model, x, y, settings)
 
 
-@pytest.mark.parametrize(("size", "expected"), [(32, 128), (128, 61)])
-def test_large_images_are_attacked_in_smaller_batches(monkeypatch, size, expected):
-    """Memory grows with the pixels that are attacked side by side."""
-    p = SMOKE.model_copy(update={"size": size, "robust_images": 2})
-    images, asked = datasets.ImageSet("x", "test", torch.rand(2, 3, size, size), torch.tensor([0, 1]), ("a", "b")), []
-    monkeypatch.setattr(measure_, "evaluation_set", lambda _: images)
-    real = measure_.robustness.robust_accuracy
-    monkeypatch.setattr(measure_.robustness, "robust_accuracy", lambda *a, **k: asked.append(k["batch_size"]) or real(*a, **k))
-    measure_.robustness_rows(models.create("plain", classes=2).eval(), "standard", 0, p)
-    assert asked == [expected]
-
-
 def test_views_do_not_depend_on_batches(small_home):
     whole = measure_.views(SMOKE, torch.arange(8))
     part = measure_.views(SMOKE, torch.tensor([5, 6]))

@@ -192,7 +192,7 @@ def test_a_published_network_is_measured_folded_and_computes_what_it_did(monkeyp
 
 def test_large_images_are_measured_in_parts_that_are_all_of_them(monkeypatch):
     p = Parameters(**PUBLISHED, size=224, images=1000)
-    assert plan.parts(p) == 5 and measure_.batch(p) == 10 and len(plan.jobs(p)) == 15
+    assert plan.parts(p) == 5 and measure_.batch(p) == 8 and len(plan.jobs(p)) == 15
     assert [job[0] for job in plan.jobs(p)[:3]] == list(LITE)  # so that neighbours cost alike
     assert plan.parts(Parameters()) == 1 and measure_.batch(Parameters()) == 60
     net = models.create("plain", classes=10, seed=3).eval()
