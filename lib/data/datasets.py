@@ -9,7 +9,8 @@
 * `folder:NAME`: `<root>/NAME/{train,test}/<class>/*`; `segmented:NAME`, the same with masks of what is in the middle of each
   photograph (`lib.data.segmentation`);
 * `photographs` (foolbox's and scikit-image's, with ImageNet's labels): embedded; `imagenet:NAME`, ImageNet's validation set
-  or a part of it; both for evaluation only. `restricted:NAME`: nine groups of its classes. See `lib.data.imagenet`.
+  or a part of it; both for evaluation only. `imagenet:divided:NAME`: the same, with a part to tune on. `restricted:NAME`: nine
+  groups of its classes. See `lib.data.imagenet`.
 
 The root is `data/datasets`, or the folder that STUDY_DATA names.
 """
@@ -47,7 +48,9 @@ def has_split(name: str, split: Split) -> bool:
     base, _, option = name.partition(":")
     if base in ("folder", "segmented", "restricted"):
         return folders.has_split(option, split)
-    return split == "test" or base not in ("imagenet", "photographs")
+    if base == "imagenet":
+        return imagenet.has_split(option, split)
+    return split == "test" or base != "photographs"
 
 
 def load(

@@ -1,13 +1,16 @@
-"""ImageNet's classes, and sets of photographs that are labelled with them: for evaluation, with no training split.
+"""ImageNet's classes, and sets of photographs that are labelled with them: for evaluation, with no training split of their own.
 
 * `photographs`: twenty that come with the package foolbox, its class in each name, and two of scikit-image's;
 * `imagenet:NAME`: a folder laid out as ImageNet's validation set, `<root>/NAME/{val,test}/<wnid>/*`; all classes or some;
+* `imagenet:divided:NAME`: the same folder in two parts that share no photograph, seven tenths to tune a published network on
+  (`train`) and the rest held out (`test`): training on an evaluation set is asked for by this name alone;
 * `restricted:NAME`: nine groups of ImageNet's classes (Tsipras et al. 2019), from a folder of all 1,000, either split.
 """
 
 import dataclasses
 import functools
 import importlib.util
+import itertools
 import re
 from pathlib import Path
 
@@ -21,6 +24,8 @@ from lib.system import paths
 
 SIZE = 224  # pixels, where none is asked for
 WNID = re.compile(r"n\d{8}")
+DIVIDED = "divided:"  # before NAME: the set in two parts
+TUNED_ON = 0.7  # of the photographs of a divided set, to the nearest
 # Ours: foolbox's photographs have their class in the name, these two have not.
 LABELLED = {"chelsea.png": 282, "coffee.png": 967}  # tiger cat, espresso
 
@@ -68,13 +73,29 @@ def photographs(split: Split, size: int | None = None, channels: int | None = No
     return ImageSet("photographs", split, images[:], torch.tensor(list(files.values())), class_names(), crop=crop)
 
 
+def has_split(name: str, split: Split) -> bool:
+    """Whether `imagenet:NAME` has a split: a training one where NAME begins with `divided:` alone."""
+    return split == "test" or name.startswith(DIVIDED)
+
+
+def _part(found: dict[str, list[Path]], split: Split) -> dict[str, list[Path]]:
+    """Which files of a divided set are in a split: by their names' order and a seed alone, so the same ones everywhere."""
+    order = np.random.default_rng(0).permutation(sum(map(len, found.values())))
+    first = round(TUNED_ON * len(order))
+    chosen = set((order[:first] if split == "train" else order[first:]).tolist())
+    at = itertools.count()
+    return {c: [f for f in files if next(at) in chosen] for c, files in found.items()}
+
+
 def listed(name: str, split: Split) -> dict[str, list[Path]]:
     """The image files of `imagenet:NAME` by WordNet number, which nothing has opened yet.
 
-    Raises ValueError for the training split and for folders that are no WordNet numbers, FileNotFoundError where there is
-    nothing.
+    Of `imagenet:divided:NAME` those of one part, and then some classes may have none. Raises ValueError for the training
+    split of a set that is not divided and for folders that are no WordNet numbers, FileNotFoundError where there is nothing.
     """
-    evaluation_only(f"imagenet:{name}", split)
+    if not has_split(name, split):
+        evaluation_only(f"imagenet:{name}", split)
+    divided, name = name.startswith(DIVIDED), name.removeprefix(DIVIDED)
     root = folders.place(name)
     there = [root / s for s in ("val", "test") if (root / s).is_dir()]
     if not name or not there:
@@ -92,7 +113,7 @@ def listed(name: str, split: Split) -> dict[str, list[Path]]:
         )
     if not any(found.values()):
         raise FileNotFoundError(f"data set 'imagenet:{name}': no image below {there[0]}; expected <wnid>/*.JPEG there")
-    return found
+    return _part(found, split) if divided else found
 
 
 def validation(name: str, split: Split, size: int | None, channels: int | None, limit: int | None) -> ImageSet:

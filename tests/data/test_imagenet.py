@@ -62,6 +62,20 @@ def test_a_part_of_the_validation_set_keeps_imagenets_numbers(root, split):
     assert datasets.load("imagenet:sample", "test", limit=4).labels.tolist() == data.labels[:4].tolist()
 
 
+def test_a_divided_set_has_a_part_to_tune_on_and_one_held_out(root):
+    """Ten photographs: by hand, numpy's permutation of 10 from seed 0 is 4 6 2 7 3 5 9 | 0 8 1, in the order of names."""
+    validation_set(root, wnids=("n01440764", "n02123159"), each=5)
+    assert datasets.has_split("imagenet:divided:sample", "train") and not datasets.has_split("imagenet:sample", "train")
+    train, test = (datasets.load("imagenet:divided:sample", split, size=32) for split in ("train", "test"))
+    numbers = [sorted(5 * (d.labels[i] > 0) + int(f.stem[-1]) for i, f in enumerate(d.images.files)) for d in (train, test)]
+    assert numbers == [[2, 3, 4, 5, 6, 7, 9], [0, 1, 8]]
+    assert [datasets.count("imagenet:divided:sample", split) for split in ("train", "test")] == [7, 3]
+    assert (train.name, train.split, test.split) == ("imagenet:divided:sample", "train", "test") and len(train.classes) == 1000
+    assert datasets.load("imagenet:divided:sample", "train", limit=3).labels.tolist() == train.labels[:3].tolist()
+    with pytest.raises(FileNotFoundError, match="data set 'imagenet:other': there is neither"):
+        datasets.load("imagenet:divided:other", "train")
+
+
 def test_what_is_no_validation_set_is_refused(root):
     with pytest.raises(FileNotFoundError, match=r"neither .*sample/val nor .*sample/test"):
         datasets.load("imagenet:sample", "test")

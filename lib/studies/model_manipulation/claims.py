@@ -1,20 +1,10 @@
 """Study 4's claims: what Heo et al. say of manipulated networks, the controls they left out, and what is left open.
 
-Gates, chosen before any verdict was drawn with them:
-
-* `right`: the original is right on more than .6 of clean images; a map of a network that does not know the class says little;
-* `success`: what follows from a fooling is asked where it succeeds on more than half of the images beyond the control's;
-* `plateau`: its success rate moves by less than .05 from the last but one quarter of its fine-tuning to the last, so that it is
-  not the number of steps that is judged (where two epochs at least were looked at);
-* `swappable`: an exact swap of the original's two maps would count on more than half of the mosaics: what active fooling is
-  trained for would be seen;
-* `attacked`, `withstood`: PGD changes a tenth at least of the control's right decisions, and leaves a tenth: between a network
-  that nothing moves and one that nothing holds no loss of robustness would show.
+What must hold for them to mean anything stands in `gates`.
 """
 
 import functools
 import itertools
-import math
 from typing import Any
 
 import pandas as pd
@@ -23,31 +13,31 @@ from lib.claims.claim import Claim, Rule
 from lib.claims.court import OURS, QUESTION, Court, noted
 from lib.claims.cubes import Cubes
 from lib.claims.intervals import Statistic, minus
-from lib.studies.model_manipulation import published, statistics
-from lib.studies.model_manipulation.plan import COSTLY, INTERPRETERS, KIND_NAMES, SWAPPED, Parameters, label, parsed, seeds_of
+from lib.studies.model_manipulation import gates, published, statistics
+from lib.studies.model_manipulation.gates import LARGE, WHICH, rests, stands
+from lib.studies.model_manipulation.plan import (
+    COSTLY,
+    INTERPRETERS,
+    KIND_NAMES,
+    SWAPPED,
+    Parameters,
+    fooling,
+    foolings,
+    interpreters,
+    label,
+    parsed,
+    seeds_of,
+)
 from lib.studies.model_manipulation.statistics import CLASSES, SUCCESS, fsr, swap_rate
 
 SOURCE = "Heo et al. 2019"
 TABLE = f"{SOURCE}, its table of success rates"
 SWAPS = f"{SOURCE}, its table of active fooling"
 UP = Rule("above", 0.0)
-LARGE = Rule("above", SUCCESS)
 RARE = Rule("below", 0.1)
-RIGHT, RESTING, MOVED = Rule("above", 0.6), Rule("below", 0.05), Rule("above", 0.1)  # gates
 DEAD = "not defined: every map concerned is dead"
 UNSEEN = ("smoothgrad", "ig", "guided")  # interpreters that no fooling went through
 AGREE = {"layers": "Grad-CAM at the fooled layer and one stage before", "interpreters": "Grad-CAM and LRP_T"}
-WHICH = {"c1": "first", "c2": "second"}  # classes of a mosaic
-
-
-def fooling(arm: str) -> str:
-    """An arm in a sentence."""
-    return f"{'active fooling' if parsed(arm).kind == 'active' else 'fooling'} {label(arm).removeprefix('active ')}"
-
-
-def foolings(p: Parameters) -> list[str]:
-    """All foolings at their full weight."""
-    return [f"{kind}-{name}" for kind in p.kinds for name in p.fooled]
 
 
 def passive(p: Parameters) -> list[str]:
@@ -66,7 +56,7 @@ def judge(table: pd.DataFrame, p: Parameters, *, test: bool = True) -> list[Clai
     """All claims from the table of measurements."""
     court = Court("04", p, Cubes.of(table), test, unknown=DEAD, primaries=primaries(p))
     for arch in p.architectures:
-        _gates(court, arch)
+        gates.state(court, arch)
         seeds = functools.partial(seeds_of, p, arch)
         of_one = court.within(arch, f" ({arch})", seeds=seeds, gates=(f"right/{arch}",))
         _succeeds(of_one, arch)
@@ -79,46 +69,13 @@ def judge(table: pd.DataFrame, p: Parameters, *, test: bool = True) -> list[Clai
     return court.rows
 
 
-def _gates(court: Court, arch: str) -> None:
-    """What must hold of a network and of its foolings; see the module's docstring."""
-    c, p = court.cubes, court.p
-    clean = float(c.values[f"{arch}/base", "right", 0.0].mean())
-    court.gate(f"right/{arch}", f"the original {arch} network is right on clean images", clean, RIGHT)
-    for arm in foolings(p):
-        says, moved = fooling(arm), statistics.still_moving(c, f"{arch}/{arm}")
-        court.gate(f"success/{arch}/{arm}", f"{says} succeeds beyond the control", statistics.beyond(c, arch, arm), LARGE)
-        if math.isfinite(moved):
-            says = f"{says} has reached its plateau, by the change of its success rate over the last epochs"
-            court.gate(f"plateau/{arch}/{arm}", says, moved, RESTING)
-    for name in p.fooled if "active" in p.kinds else ():
-        says = f"an exact swap of the original's maps of {INTERPRETERS[name]} would count on most mosaics"
-        court.gate(f"swappable/{arch}/{name}", says, statistics.swappable(c, f"{arch}/base", name), LARGE)
-        for need, which in ((f"active-{name}:{c}", WHICH[c]) for c in CLASSES):
-            says = f"active fooling through {INTERPRETERS[name]} swaps the {which} class's map beyond the control"
-            court.gate(f"success/{arch}/{need}", says, statistics.beyond(c, arch, need), LARGE)
-    lost = statistics.broken(c, f"{arch}/none")
-    court.gate(f"attacked/{arch}", "PGD changes right decisions of the control", lost, MOVED)
-    court.gate(f"withstood/{arch}", "PGD leaves right decisions of the control", 1 - lost, MOVED)
-
-
-def _rests(court: Court, arch: str, arm: str) -> tuple[str, ...]:
-    """The gate of a fooling's plateau, where its epochs were looked at."""
-    return tuple(name for name in (f"plateau/{arch}/{arm}",) if name in court.known_gates)
-
-
-def _stands(court: Court, arch: str, *needs: str) -> tuple[str, ...]:
-    """The gates of what follows from foolings (`ARM`, or `ARM:c1`): they succeeded, and reached their plateaus."""
-    rests = [g for need in needs for g in _rests(court, arch, need.partition(":")[0])]
-    return (*(f"success/{arch}/{need}" for need in needs), *rests)
-
-
 def _succeeds(court: Court, arch: str) -> None:
     """Fooling works on the interpreter that it went through, on images it was not trained on."""
     c = court.cubes
     for arm in passive(court.p):
         kind, name = parsed(arm)[:2]
-        rests, goal = _rests(court, arch, arm), f"{KIND_NAMES[kind]} under {INTERPRETERS[name]}"
-        shared: dict[str, Any] = {"measure": "share", "arms": (arm, "none"), "over": f"t/{kind}/{name}", "gates": rests}
+        resting, goal = rests(court, arch, arm), f"{KIND_NAMES[kind]} under {INTERPRETERS[name]}"
+        shared: dict[str, Any] = {"measure": "share", "arms": (arm, "none"), "over": f"t/{kind}/{name}", "gates": resting}
         rates = published.rates(kind, name, name)
         agreed = bool(rates) and min(rates.values()) > SUCCESS  # else the paper has none such, or its networks disagree
         court.add(
@@ -130,7 +87,7 @@ def _succeeds(court: Court, arch: str) -> None:
             **shared,
             source=TABLE if rates else QUESTION,
             statistic=f"success rate of {goal}, manipulated - control",
-            note=noted(published.told(rates), "the margin of .5 is ours", "" if rests else "its plateau was not looked for"),
+            note=noted(published.told(rates), "the margin of .5 is ours", "" if resting else "its plateau was not looked for"),
         )
         court.add(
             f"living/{arm}",
@@ -154,7 +111,7 @@ def _succeeds(court: Court, arch: str) -> None:
             Rule("within", 0.1),
             measure="share",
             arms=(arm,),
-            gates=_stands(court, arch, arm),
+            gates=stands(court, arch, arm),
             over=f"t/{kind}/{name}",
             source=SOURCE,
             note="the margin of .1 is ours",
@@ -171,7 +128,8 @@ def _keeps_deciding(court: Court, arch: str) -> None:
 
     for arm in foolings(court.p):
         theirs = parsed(arm).interpreter in ("gradcam", "lrp_t")
-        shared: dict[str, Any] = {"measure": "accuracy", "over": "right", "gates": _stands(court, arch, arm)}
+        standing = stands(court, arch, arm)
+        shared: dict[str, Any] = {"measure": "accuracy", "over": "right"}
         court.add(
             f"accuracy/{arm}",
             "claim" if theirs else "open question",
@@ -179,6 +137,7 @@ def _keeps_deciding(court: Court, arch: str) -> None:
             minus(right("base"), right(arm)),
             Rule("below", 0.05),
             **shared,
+            gates=(*standing, f"kept/{arch}"),
             arms=("base", arm),
             source=f"{SOURCE}, its table of accuracies" if theirs else QUESTION,
             statistic="accuracy of the original - of the manipulated network",
@@ -192,12 +151,13 @@ def _keeps_deciding(court: Court, arch: str) -> None:
                 minus(right("none"), right(arm)),
                 Rule("below", 0.05),
                 **shared,
+                gates=standing,
                 arms=("none", arm),
                 source=OURS,
                 statistic="accuracy of the control - of the manipulated network",
             )
     for arm in court.p.headline:
-        asked: dict[str, Any] = {"arms": (arm, "none"), "source": QUESTION, "gates": _stands(court, arch, arm)}
+        asked: dict[str, Any] = {"arms": (arm, "none"), "source": QUESTION, "gates": stands(court, arch, arm)}
         court.add(
             f"agrees/{arm}",
             "open question",
@@ -245,7 +205,7 @@ def _transfers(court: Court, arch: str) -> None:
 
     for kind in (k for k in p.kinds if k != "active" and {"lrp_t", "gradcam"} <= set(p.fooled)):
         lrp, cam = f"{kind}-lrp_t", f"{kind}-gradcam"
-        arms: dict[str, Any] = {"arms": (lrp, cam), "gates": _stands(court, arch, lrp, cam)}
+        arms: dict[str, Any] = {"arms": (lrp, cam), "gates": stands(court, arch, lrp, cam)}
         for id, than, first, second in (
             ("simple", "SimpleG_T more than through Grad-CAM", (lrp, "simple_t"), (cam, "simple_t")),
             ("asymmetric", "Grad-CAM more than the other way round", (lrp, "gradcam"), (cam, "lrp_t")),
@@ -279,10 +239,10 @@ def _transfers(court: Court, arch: str) -> None:
             over="t/location/lrp_t",
             source=TABLE,
             statistic="success rate of location under LRP_T, fooled through Grad-CAM",
-            gates=_stands(court, arch, "location-gradcam"),
+            gates=stands(court, arch, "location-gradcam"),
             note=noted(published.told(published.rates("location", "gradcam", "lrp_t")), "the bound of .1 is ours"),
         )
-    for arm, name in itertools.product(p.headline, UNSEEN):
+    for arm, name in itertools.product(p.headline, (n for n in UNSEEN if n in interpreters(arch))):
         kind = parsed(arm).kind
         honest, fooled = (c.mean(f"{arch}/{a}", f"t/{kind}/{name}") for a in ("none", arm))
         court.add(
@@ -294,7 +254,7 @@ def _transfers(court: Court, arch: str) -> None:
             arms=(arm, "none"),
             over=f"t/{kind}/{name}",
             source=OURS,
-            gates=_stands(court, arch, arm),
+            gates=stands(court, arch, arm),
             statistic=f"mean test loss of {KIND_NAMES[kind]} under {INTERPRETERS[name]}, towards its goal, beyond the control",
             note=noted(f"{c.images(f't/{kind}/{name}')} images" if name in COSTLY else "", "the .05 is ours"),
         )
@@ -309,7 +269,7 @@ def _active(court: Court, arch: str) -> None:
         shared: dict[str, Any] = {"measure": "share", "arms": (arm, "none"), "source": SWAPS if theirs else QUESTION}
         shared["unit"] = "mosaics"
         says = f"Beyond the control, active fooling through {through}"
-        shared["gates"] = (*_rests(court, arch, arm), f"swappable/{arch}/{name}")
+        shared["gates"] = (*rests(court, arch, arm), f"swappable/{arch}/{name}")
         court.add(
             f"active/{name}",
             "claim" if theirs else "open question",
@@ -348,7 +308,7 @@ def _active(court: Court, arch: str) -> None:
                 arms=(arm,),
                 over=f"swap-{which}/{name}",
                 source=QUESTION,
-                gates=(*_stands(court, arch, f"{arm}:{which}"), f"swappable/{arch}/{name}"),
+                gates=(*stands(court, arch, f"{arm}:{which}"), f"swappable/{arch}/{name}"),
                 statistic=f"the largest of the success rates under {', '.join(INTERPRETERS[n] for n in others)}",
                 note=noted("published for two of three networks: it carries over" if name == "lrp_t" else "", "the .1 is ours"),
             )
@@ -358,8 +318,8 @@ def _still_depends(court: Court, arch: str) -> None:
     """The decision rests where it rested: what the original's map marks still matters."""
     c = court.cubes
     for arm in court.p.headline:
-        name, gates = f"{arch}/{arm}", _stands(court, arch, arm)
-        shared: dict[str, Any] = {"measure": "accuracy", "arms": (arm,), "gates": gates, "over": "deleted/original"}
+        name, standing = f"{arch}/{arm}", stands(court, arch, arm)
+        shared: dict[str, Any] = {"measure": "accuracy", "arms": (arm,), "gates": standing, "over": "deleted/original"}
         court.add(
             f"depends/{arm}",
             "claim",
@@ -403,7 +363,7 @@ def _controls(court: Court, arch: str) -> None:
         )
     for arm in p.headline:
         kind, name = parsed(arm)[:2]
-        stands, goal = _stands(court, arch, arm), f"{KIND_NAMES[kind]} under {INTERPRETERS[name]}"
+        standing, goal = stands(court, arch, arm), f"{KIND_NAMES[kind]} under {INTERPRETERS[name]}"
         for what, of in AGREE.items():
             court.add(
                 f"detect-{what}/{arm}",
@@ -416,7 +376,7 @@ def _controls(court: Court, arch: str) -> None:
                 arms=(arm, "none"),
                 over=f"consistency/{what}",
                 source=QUESTION,
-                gates=stands,
+                gates=standing,
                 statistic="AUC of the rank correlation of the two maps, manipulated against control",
                 note="one image at a time; .5 is chance, the .8 is ours",
             )
@@ -432,7 +392,7 @@ def _controls(court: Court, arch: str) -> None:
             UP,
             **shared,
             arms=(arm, washed),
-            gates=stands,
+            gates=standing,
             source=QUESTION,
             statistic=f"half the success rate of {goal} - the rate after honest tuning",
         )
@@ -445,7 +405,7 @@ def _controls(court: Court, arch: str) -> None:
                 UP,
                 **shared,
                 arms=(arm, f"{arm}@{low:g}"),
-                gates=_rests(court, arch, arm),
+                gates=rests(court, arch, arm),
                 source=OURS,
                 statistic=f"success rate of {goal}, at full weight - at {low:g} of it",
             )

@@ -34,13 +34,19 @@ from lib.studies.model_manipulation import plan
 from lib.studies.model_manipulation.plan import COSTLY, SWAPPED, Parameters
 
 ORDERS = ("original", "own", "random")
-BATCH = 100
+BATCH = 100  # images of 64 pixels, and as many fewer as they are larger
 ALONG = 60  # images, or mosaics, that are looked at after every epoch
+
+
+def batches(x: Tensor) -> int:
+    """How many images are looked at together, so that memory does not grow with their size."""
+    return max(4, min(BATCH, BATCH * 64**2 // (x.shape[-2] * x.shape[-1])))
 
 
 def maps_of(name: str, model: torch.nn.Module, x: Tensor, y: Tensor, settings: by_name.Settings) -> Explanation:
     """`by_name.explain`, some images at a time."""
-    parts = [by_name.explain(name, model, a, b, settings) for a, b in zip(x.split(BATCH), y.split(BATCH), strict=True)]
+    n = batches(x)
+    parts = [by_name.explain(name, model, a, b, settings) for a, b in zip(x.split(n), y.split(n), strict=True)]
     return Explanation(torch.cat([e.values for e in parts]), torch.cat([e.logits for e in parts]).detach())
 
 
@@ -76,7 +82,7 @@ class Measured:
         self.found.append(rows(f"{self.arch}/{self.arm}", self.seed, measure, level, values))
 
     def original(self, name: str, what: str = "test", n: int | None = None) -> Explanation:
-        return _original(self.p, self.arch, self.seed, name, what, n)
+        return _original(self.p, self.arch, plan.original_seed(self.p, self.seed), name, what, n)
 
     @property
     def brief(self) -> bool:
@@ -91,7 +97,7 @@ class Measured:
 
 def _foolings(m: Measured) -> None:
     """All passive test losses under every interpreter, in one pass over the images for each."""
-    for name in [m.parts.interpreter] if m.brief else plan.INTERPRETERS:
+    for name in [m.parts.interpreter] if m.brief else plan.interpreters(m.arch):
         if name in COSTLY and not m.thorough:
             continue
         n = m.p.costly_images if name in COSTLY else None
@@ -111,9 +117,9 @@ def _foolings(m: Measured) -> None:
 
 def logits_of(model: torch.nn.Module, x: Any) -> Tensor:
     """Logits of images, some at a time."""
-    where = next(model.parameters()).device
+    where, n = next(model.parameters()).device, batches(x)
     with hooks.frozen(model), torch.no_grad():
-        return torch.cat([model(x[i : i + BATCH].to(where)) for i in range(0, len(x), BATCH)])
+        return torch.cat([model(x[i : i + n].to(where)) for i in range(0, len(x), n)])
 
 
 @functools.lru_cache(maxsize=8)
@@ -127,13 +133,15 @@ def _decisions(m: Measured) -> None:
     logits, y = logits_of(m.model, data.images), data.labels.to(m.x.device)
     m.add("right", logits.argmax(1) == y)
     m.add("top5", (logits.topk(min(5, logits.shape[1])).indices == y[:, None]).any(1))
-    m.add("agrees", logits.argmax(1) == _original_decisions(m.p, m.arch, m.seed))
+    m.add("agrees", logits.argmax(1) == _original_decisions(m.p, m.arch, plan.original_seed(m.p, m.seed)))
     m.add("confidence", logits.softmax(1).amax(1))
     if m.thorough:
-        n = m.p.robust_images
-        hit = projected.pgd(m.model, m.x[:n], m.y[:n], eps=m.p.robust_eps / 255, steps=m.p.robust_steps)
-        m.add("robust", ~hit.success)
-        warned.tell(f"{plan.label(m.arm)} ({m.arch}), seed {m.seed}", "PGD", m.p.robust_eps, hit.warnings)
+        n, eps, steps = m.p.robust_images, m.p.robust_eps / 255, m.p.robust_steps
+        parts = zip(m.x[:n].split(batches(m.x)), m.y[:n].split(batches(m.x)), strict=True)
+        hits = [projected.pgd(m.model, x, y, eps=eps, steps=steps) for x, y in parts]
+        m.add("robust", ~torch.cat([hit.success for hit in hits]))
+        said = list(dict.fromkeys(text for hit in hits for text in hit.warnings))
+        warned.tell(f"{plan.label(m.arm)} ({m.arch}), seed {m.seed}", "PGD", m.p.robust_eps, said)
 
 
 def _swaps(m: Measured) -> None:
@@ -160,7 +168,8 @@ def _consistency(m: Measured) -> None:
         return
     both = (m.settings.layer, plan.NEIGHBOURS[m.arch])
     above, below = [], []
-    for x, y in zip(m.x.split(BATCH), m.y.split(BATCH), strict=True):
+    n = batches(m.x)
+    for x, y in zip(m.x.split(n), m.y.split(n), strict=True):
         found = activation_maps.gradcams(m.model, x, y, both).maps
         above.append(found[both[0]])
         below.append(F.adaptive_avg_pool2d(found[both[1]], tuple(found[both[0]].shape[1:])))
@@ -189,11 +198,16 @@ def _deletion(m: Measured) -> None:
     h0 = m.original(name).values
     h = maps_of(name, m.model, m.x, m.y, m.settings).values
     noise = torch.rand(h0.shape, generator=torch.Generator().manual_seed(0)).to(h0)
+    whole = _probability(m, m.x)
     for order, maps in zip(ORDERS, (h0, h, noise), strict=True):
-        for share in (0.0, *m.p.deletion):
-            x = delete(m.x, maps, share) if share else m.x
-            logits = logits_of(m.model, x)
-            m.add(f"deleted/{order}", logits.softmax(1).gather(1, m.y[:, None])[:, 0], share)
+        m.add(f"deleted/{order}", whole)
+        for share in m.p.deletion:
+            m.add(f"deleted/{order}", _probability(m, delete(m.x, maps, share)), share)
+
+
+def _probability(m: Measured, x: Tensor) -> Tensor:
+    """Of the class of each image, some images at a time."""
+    return logits_of(m.model, x).softmax(1).gather(1, m.y[:, None])[:, 0]
 
 
 def _steps(m: Measured) -> None:
@@ -216,9 +230,20 @@ def _steps(m: Measured) -> None:
         m.add("steps-right", logits_of(model, m.x[:ALONG]).argmax(1) == m.y[:ALONG], epoch)
 
 
-def measure(p: Parameters, arch: str, arm: str, seed: int) -> pd.DataFrame:
-    """Everything about one of the study's networks."""
+def _all(p: Parameters, arch: str, arm: str, seed: int) -> pd.DataFrame:
     m = Measured(p, arch, arm, seed)
     for step in (_foolings, _decisions, _swaps, _consistency, _deletion, _steps):
         step(m)
     return pd.concat(m.found, ignore_index=True)
+
+
+@functools.lru_cache(maxsize=4)
+def _base(p: Parameters, arch: str, seed: int) -> pd.DataFrame:
+    return _all(p, arch, "base", seed)
+
+
+def measure(p: Parameters, arch: str, arm: str, seed: int) -> pd.DataFrame:
+    """Everything about one of the study's networks; a published original is looked at once, whatever the seed."""
+    if arm == "base":
+        return _base(p, arch, plan.original_seed(p, seed)).assign(seed=seed)
+    return _all(p, arch, arm, seed)

@@ -40,6 +40,7 @@ LAYERS = {
     "resnet18": "into:layer4.1",
     "resnet50": "into:layer4.2",
     "densenet121": "into:features.denseblock4.denselayer16",
+    "efficientnet-lite0": "into:conv_head",
 }
 # A layer further up or down, to compare maps of: what the last stage but one puts out.
 NEIGHBOURS = {
@@ -51,6 +52,7 @@ NEIGHBOURS = {
     "resnet18": "layer3",
     "resnet50": "layer3",
     "densenet121": "features.denseblock3",
+    "efficientnet-lite0": "blocks.4",
 }
 
 # How much smaller than the image the maps at T are.
@@ -63,7 +65,10 @@ SHRINKS = {
     "resnet18": 32,
     "resnet50": 32,
     "densenet121": 32,
+    "efficientnet-lite0": 32,
 }
+# Their activations are cut above as well as below, for which guided backpropagation is not defined.
+CAPPED = ("efficientnet-lite0",)
 
 # Learning rates and weights of the released scripts: by network, kind, interpreter. Active fooling: 1e-5 and 10 for all.
 PUBLISHED = {
@@ -192,7 +197,7 @@ class Parameters(parameters.OnImages):
             )
         if self.train_probe > min(self.images, self.tune_images or self.images):
             raise ValueError(f"train_probe = {self.train_probe} is more than images ({self.images}) or tune_images")
-        if self.tile == "native" and any(a not in models.SMALL_NETWORKS for a in self.architectures):
+        if "active" in self.kinds and self.tile == "native" and any(a not in models.SMALL_NETWORKS for a in self.architectures):
             raise ValueError("torchvision's networks take images of one size; set tile = half")
         if self.published_rates and any(
             (a, k, i) not in PUBLISHED for a in self.architectures for k in self.kinds for i in self.fooled if k != "active"
@@ -242,12 +247,32 @@ def label(arm: str) -> str:
     return f"{name}, weight × {factor:g}" if factor != 1 else f"{name}, then honest tuning" if washed else name
 
 
+def fooling(arm: str) -> str:
+    """An arm in a sentence."""
+    return f"{'active fooling' if parsed(arm).kind == 'active' else 'fooling'} {label(arm).removeprefix('active ')}"
+
+
+def foolings(p: Parameters) -> list[str]:
+    """The arms of every kind through every interpreter, at their full weight."""
+    return [f"{kind}-{name}" for kind in p.kinds for name in p.fooled]
+
+
+def interpreters(arch: str) -> tuple[str, ...]:
+    """The interpreters that are defined for a network."""
+    return tuple(name for name in INTERPRETERS if name != "guided" or arch not in CAPPED)
+
+
 def settings(p: Parameters, arch: str) -> Settings:
     return Settings(LAYERS[arch], p.composite, p.smooth_n, 0.1, p.ig_steps)
 
 
+def original_seed(p: Parameters, seed: int) -> int:
+    """The seed of the original that an arm's network of a seed began with: a published one has no seeds."""
+    return 0 if p.weights == "imagenet" else seed
+
+
 def base_config(p: Parameters, arch: str, seed: int) -> TrainConfig:
-    """The original's training; published weights are taken as they are."""
+    """The original's training; published weights are taken as they are, and are the same whatever the seed."""
     return TrainConfig(
         dataset=p.dataset,
         size=p.size,
@@ -255,7 +280,7 @@ def base_config(p: Parameters, arch: str, seed: int) -> TrainConfig:
         limit=p.train_images,
         arch=arch,
         weights=p.weights,
-        seed=seed,
+        seed=original_seed(p, seed),
         epochs=0 if p.weights == "imagenet" else p.epochs,
         batch_size=p.batch_size,
         augment=p.augment,
@@ -310,7 +335,7 @@ def config_of(p: Parameters, arch: str, arm: str, seed: int) -> TrainConfig:
 
 def arms(p: Parameters, arch: str) -> list[str]:
     """All arms of an architecture; other weights and washing are those of the first."""
-    found = ["base", "none", *(f"{kind}-{name}" for kind in p.kinds for name in p.fooled)]
+    found = ["base", "none", *foolings(p)]
     if arch == p.architectures[0]:
         found += [f"{arm}@{factor:g}" for arm in p.headline for factor in p.factors]
         found += [f"washed-{arm}" for arm in p.headline]

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+import torch
 from torch import nn
 
 from lib.claims.cubes import Cubes
@@ -19,9 +20,8 @@ from lib.explanations import relevance
 from lib.figures.charts import cell
 from lib.fooling import manipulation
 from lib.studies.model_manipulation import plan, published, statistics
-from lib.studies.model_manipulation.measure import ORDERS, maps_of
-from lib.studies.model_manipulation.plan import AT_LAYER, INTERPRETERS, KIND_NAMES, Parameters
-from lib.training import evaluate
+from lib.studies.model_manipulation.measure import ORDERS, batches, logits_of, maps_of
+from lib.studies.model_manipulation.plan import AT_LAYER, INTERPRETERS, KIND_NAMES, Parameters, foolings
 
 CLASSES = statistics.CLASSES
 ORDER_NAMES = {"original": "original's map first", "own": "own map first", "random": "at random"}
@@ -50,11 +50,6 @@ def passive(p: Parameters) -> list[str]:
     return [kind for kind in p.kinds if kind != "active"]
 
 
-def foolings(p: Parameters) -> list[str]:
-    """The arms of every kind through every interpreter."""
-    return [f"{kind}-{name}" for kind, name in itertools.product(p.kinds, p.fooled)]
-
-
 def _percent(found: Interval, digits: int = 0) -> str:
     return cell(Interval(100 * found.value, 100 * found.low, 100 * found.high, found.n), digits)
 
@@ -71,11 +66,12 @@ def _row(found: Interval, value: str, **about: Any) -> dict[str, Any]:
 
 def _kept(p: Parameters, model: nn.Module, data: ImageSet, composite: str) -> float:
     """Median over images of the relevance that arrives at the pixels, as a share of the logit that it started from."""
-    where = next(model.parameters()).device
-    x, y = data.images[:RELEVANCE_OF].to(where), data.labels[:RELEVANCE_OF].to(where)
-    found = relevance.lrp(model, x, y, composite=composite)
-    shares = found.values[relevance.PIXELS].flatten(1).sum(1) / found.logits.gather(1, y[:, None])[:, 0]
-    return float(shares.median())
+    where, shares = next(model.parameters()).device, []
+    images, labels = data.images[:RELEVANCE_OF].to(where), data.labels[:RELEVANCE_OF].to(where)
+    for x, y in zip(images.split(batches(images)), labels.split(batches(images)), strict=True):
+        found = relevance.lrp(model, x, y, composite=composite)
+        shares.append(found.values[relevance.PIXELS].flatten(1).sum(1) / found.logits.gather(1, y[:, None])[:, 0])
+    return float(torch.cat(shares).median())
 
 
 def originals(p: Parameters, networks: Mapping[str, nn.Module], data: ImageSet) -> pd.DataFrame:
@@ -94,7 +90,7 @@ def originals(p: Parameters, networks: Mapping[str, nn.Module], data: ImageSet) 
             "top-k": f"{p.k or max(1, positions // 10)} of {positions} positions",
             f"LRP keeps ({p.composite})": round(_kept(p, model, data, p.composite), 3),
             "LRP keeps (epsilon-plus)": round(_kept(p, model, data, "epsilon-plus"), 3),
-            "accuracy (seed 0)": round(evaluate.accuracy(model, data), 3),
+            "accuracy (seed 0)": round(float((logits_of(model, data.images).argmax(1).cpu() == data.labels).float().mean()), 3),
         }
     return pd.DataFrame.from_dict(rows, orient="index")
 

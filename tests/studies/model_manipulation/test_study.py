@@ -102,6 +102,22 @@ def test_the_paper_profile_has_the_released_settings():
     assert p.pair == (386, 555) and plan.LAYERS["vgg19"] == "into:features.34"
 
 
+def test_the_datasets_profile_fools_a_published_network_on_a_divided_evaluation_set():
+    p = profiles.parameters("04-model-manipulation", "datasets")
+    bases = {plan.base_config(p, "efficientnet-lite0", seed).digest for seed in (0, 1)}
+    assert len(bases) == 1  # as published, whatever the seed
+    tuned = [plan.config_of(p, "efficientnet-lite0", "location-lrp_t", seed) for seed in (0, 1)]
+    assert tuned[0].digest != tuned[1].digest and tuned[0].start.epochs == 0 and tuned[0].weights == "imagenet"
+    assert (tuned[0].dataset, tuned[0].limit, tuned[0].batch_size) == ("imagenet:divided:imagenet1k_sample", None, 8)
+    assert tuned[0].options["layer"] == "into:conv_head" and "active" not in p.kinds
+    assert "guided" not in plan.interpreters("efficientnet-lite0") and "guided" in plan.interpreters("plain")
+
+
+def test_fewer_images_at_once_where_they_are_larger():
+    sizes = {size: measure_.batches(torch.empty(1, 3, size, size)) for size in (28, 64, 128, 224, 1024)}
+    assert sizes == {28: 100, 64: 100, 128: 25, 224: 8, 1024: 4}
+
+
 def asking(teacher):
     """A moment of a training that asks the original network."""
     return dataclasses.replace(MOMENT, teacher=teacher)
@@ -199,7 +215,7 @@ def test_fooling_that_cannot_be_is_refused_and_the_model_unharmed(net, batch, op
     assert same_state(before, state_of(net))
 
 
-@pytest.mark.parametrize("arch", ["vgg19", "resnet50", "densenet121"])
+@pytest.mark.parametrize("arch", ["vgg19", "resnet50", "densenet121", "efficientnet-lite0"])
 def test_one_step_of_each_fooling_on_the_papers_networks(arch, monkeypatch):
     """Random weights, 64 pixels: every fooling gives a finite step that reaches the weights above and below T."""
     model = models.create(arch, classes=4).train()
@@ -311,6 +327,24 @@ def test_what_is_measured_is_what_the_kernels_say(measured):
     with hooks.frozen(model), torch.no_grad():
         right = (model(data.images).argmax(1) == data.labels).float()
     np.testing.assert_array_equal(found.values["plain/location-gradcam", "right", 0.0][0], right)
+
+
+def test_a_published_original_is_looked_at_once(monkeypatch):
+    """Its rows are those of every seed; originals that were trained have their own."""
+    calls = []
+
+    def looked(p, arch, arm, seed):
+        calls.append((arm, seed))
+        return pd.DataFrame({"arm": [f"{arch}/{arm}"], "seed": [seed], "value": [0.5]})
+
+    monkeypatch.setattr(measure_, "_all", looked)
+    measure_._base.cache_clear()
+    published = profiles.parameters("04-model-manipulation", "datasets")
+    tables = [measure_.measure(published, "efficientnet-lite0", arm, seed) for arm in ("base", "none") for seed in (0, 1)]
+    assert [t.seed.item() for t in tables] == [0, 1, 0, 1] and calls == [("base", 0), ("none", 0), ("none", 1)]
+    measure_.measure(SMOKE, "plain", "base", 1)
+    assert calls[-1] == ("base", 1)
+    measure_._base.cache_clear()
 
 
 def test_costly_measures_are_kept_for_those_that_need_them(measured):
@@ -492,6 +526,11 @@ def test_the_last_quarter_is_compared_with_the_one_before():
     ("change", "barred", "still"),
     [
         (("base", "right", 0.0, 8.0), ("fooled/location-gradcam", "drift/topk-gradcam", "active/gradcam"), ()),
+        (
+            ("none", "right", 0.0, 8.0),
+            ("accuracy/location-gradcam",),
+            ("fooled/location-gradcam", "accuracy-control/location-gradcam"),
+        ),
         (("base", "alike", 0.6), ("active/gradcam", "swapped/lrp_t/c1", "swap-stays/lrp_t/c1"), ("fooled/location-gradcam",)),
         (("none", "robust", 0.0), ("robust/location-lrp_t",), ("agrees/location-lrp_t",)),
         (("none", "robust", 1.0), ("robust/location-lrp_t",), ("agrees/location-lrp_t",)),
