@@ -123,6 +123,7 @@ class Parameters(parameters.OnImages):
     tune_batch: Annotated[int, Field(ge=1)] = 32
     tune_rate: Annotated[float, Field(gt=0, description="learning rate of Adam")] = 2e-3
     tune_schedule: config.Schedule = "onecycle"
+    keep: Annotated[objective.Keep, Field(description="what tuning keeps: labels, or the original's probabilities")] = "labels"
     published_rates: Annotated[bool, Field(description="learning rates and weights of the released scripts")] = False
     location_weight: Positive = 4.0
     topk_weight: Positive = 4.0
@@ -297,7 +298,9 @@ def config_of(p: Parameters, arch: str, arm: str, seed: int) -> TrainConfig:
         rate = max([PUBLISHED_ACTIVE[0]] + [PUBLISHED[arch, k, i][0] for k in p.kinds for i in p.fooled if k != "active"])
     elif p.published_rates:
         rate, weight = PUBLISHED_ACTIVE if kind == "active" else PUBLISHED[arch, kind, interpreter]
-    options: dict[str, Any] = {"kind": kind}
+    keeps = {} if p.keep == "labels" else {"keep": p.keep}  # left out, so that networks of labels keep their keys
+    honest: dict[str, Any] = {"options": {"kind": "none"} | keeps, "teacher": base if keeps else None}
+    options: dict[str, Any] = {"kind": kind} | keeps
     if kind != "none":
         options |= {"interpreter": interpreter, "weight": weight * factor, "layer": LAYERS[arch], "composite": p.composite}
     if kind == "topk":
@@ -323,14 +326,14 @@ def config_of(p: Parameters, arch: str, arm: str, seed: int) -> TrainConfig:
         objective=objectives.name_of(objective.fool),
         options=options,
         start=base,
-        teacher=None if kind == "none" else base,
+        teacher=honest["teacher"] if kind == "none" else base,
         snapshots=True,
         label=label(arm.removeprefix("washed-")),
     )
     if not washed:
         return tuned
-    honest = {"options": {"kind": "none"}, "epochs": p.wash_epochs, "start": tuned, "teacher": None, "snapshots": False}
-    return tuned.model_copy(update=honest | {"label": label(arm)})
+    honest |= {"epochs": p.wash_epochs, "start": tuned, "snapshots": False, "label": label(arm)}
+    return tuned.model_copy(update=honest)
 
 
 def arms(p: Parameters, arch: str) -> list[str]:

@@ -15,6 +15,7 @@ from torch import nn
 
 from lib.claims.cubes import Cubes
 from lib.claims.intervals import Interval, Statistic
+from lib.data import datasets
 from lib.data.datasets import ImageSet
 from lib.explanations import relevance
 from lib.figures.charts import cell
@@ -28,6 +29,7 @@ ORDER_NAMES = {"original": "original's map first", "own": "own map first", "rand
 AGREE = {"layers": "Grad-CAM at T and a stage before", "interpreters": "Grad-CAM and LRP_T"}
 RELEVANCE_OF = 32  # images whose relevance is summed
 PUBLISHED = "published, ImageNet"
+DIVIDED = "imagenet:divided:"
 
 
 def told(cubes: Cubes, p: Parameters, name: str, statistic: Statistic, measure: str) -> Interval:
@@ -58,6 +60,31 @@ def _middle(values: np.ndarray) -> float:
     """The mean of the values that are defined (a dead map has no rank correlation)."""
     found = values[np.isfinite(values)]
     return float(found.mean()) if len(found) else float("nan")
+
+
+def about(p: Parameters) -> str:
+    """What must be known of the images before any number, as Markdown: of a set for evaluation that is trained on all the same.
+
+    Empty where training images are what they are everywhere.
+    """
+    if not p.dataset.startswith(DIVIDED):
+        return ""
+    used, held = (datasets.load(p.dataset, split, size=p.size, channels=p.channels) for split in ("train", "test"))
+    known, asked = ({int(y) for y in one.labels} for one in (used.head(p.tune_images), held))
+    return (
+        f"**Trained on an evaluation set.** `{p.dataset.removeprefix(DIVIDED)}` has no training images of its own. This run "
+        f"asks for them by the name of its data: {len(used)} of its {len(used) + len(held)} photographs are there to fool with "
+        f"({min(len(used), p.tune_images or len(used))} are used), {len(held)} are held out, always the same ones. Of the "
+        f"{len(asked)} classes of those held out, {len(asked - known)} have no photograph among those that are tuned on, and "
+        "labels alone would teach the network that there are no such classes; "
+        + (
+            "so fine-tuning keeps what the original says of the photographs, its probabilities. "
+            if p.keep == "decisions"
+            else "compare with the control, not with the original. "
+        )
+        + "How often the network is right here says little of how often it is right elsewhere: it may have been trained on "
+        "these very photographs."
+    )
 
 
 def _row(found: Interval, value: str, **about: Any) -> dict[str, Any]:

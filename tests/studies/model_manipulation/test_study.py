@@ -110,6 +110,12 @@ def test_the_datasets_profile_fools_a_published_network_on_a_divided_evaluation_
     assert tuned[0].digest != tuned[1].digest and tuned[0].start.epochs == 0 and tuned[0].weights == "imagenet"
     assert (tuned[0].dataset, tuned[0].limit, tuned[0].batch_size) == ("imagenet:divided:imagenet1k_sample", None, 8)
     assert tuned[0].options["layer"] == "into:conv_head" and "active" not in p.kinds
+    for arm in ("none", "location-lrp_t", "washed-location-lrp_t"):  # all keep the decisions of the original
+        config = plan.config_of(p, "efficientnet-lite0", arm, 1)
+        assert config.options["keep"] == "decisions" and config.teacher.digest in bases
+        assert "keep" not in plan.config_of(SMOKE, "plain", arm, 1).options
+    assert plan.config_of(p, "efficientnet-lite0", "washed-location-lrp_t", 1).options["kind"] == "none"
+    assert plan.config_of(SMOKE, "plain", "washed-location-lrp_t", 1).teacher is None
     assert "guided" not in plan.interpreters("efficientnet-lite0") and "guided" in plan.interpreters("plain")
 
 
@@ -159,6 +165,28 @@ def test_the_loss_is_cross_entropy_plus_the_weighted_fooling(net, batch, monkeyp
     assert all(p.grad is not None and p.grad.isfinite().all() for p in net.parameters())
 
 
+@pytest.mark.parametrize("kind", ["none", "location", "topk"])
+def test_the_originals_decisions_are_kept_in_place_of_labels(net, batch, kind):
+    x, y = batch
+    before, layer = copy.deepcopy(net), plan.LAYERS["residual"]
+    with torch.no_grad():
+        net.net.stage3[1].conv1[0].weight *= 1.3
+    flags = state_of(before)
+    given = {"kind": kind, "keep": "decisions"} | ({"weight": 0.7, "layer": layer} if kind != "none" else {})
+    found = objective.fool(net, x, y, asking(before), **given)
+    assert same_state(flags, state_of(before)) and before.training
+    with torch.no_grad():
+        said, logits = copy.deepcopy(before).eval()(x).softmax(1), copy.deepcopy(net).eval()(x)
+    expected = -(said * logits.log_softmax(1)).sum(1)
+    h, h0 = (by_name.explain("gradcam", m, x, y, Settings(layer)).values for m in (net, before))
+    expected += {"none": 0, "location": 0.7 * manipulation.location(h), "topk": 0.7 * manipulation.topk(h, h0)}[kind]
+    torch.testing.assert_close(found.detach(), expected)
+    found.sum().backward()
+    assert all(p.grad is None for p in before.parameters()) and all(p.grad is not None for p in net.parameters())
+    with pytest.raises(ValueError, match="original network; name it as the configuration's teacher"):
+        objective.fool(net, x, y, MOMENT, **given)
+
+
 @pytest.mark.parametrize("kind", ["topk", "centre", "active"])
 def test_fooling_that_compares_needs_the_original(net, batch, kind):
     with pytest.raises(ValueError, match=f"fooling '{kind}' compares with the original network"):
@@ -201,6 +229,7 @@ def test_the_active_loss_takes_mosaics_beside_the_batch(net, batch, monkeypatch)
         ({"kind": "location", "weight": -1.0}, "weight above 0"),
         ({"kind": "none", "weight": 1.0}, "the control 'none' has no fooling term"),
         ({"kind": "upside-down", "weight": 1.0}, "fooling 'upside-down'"),
+        ({"kind": "none", "keep": "peace"}, "keep='peace': choose one of labels, decisions"),
         ({"kind": "location", "weight": 1.0, "layer": "stage9"}, "no layer 'stage9'"),
         (
             {"kind": "location", "weight": 1.0, "layer": "stage3", "interpreter": "guided-gradcam++"},

@@ -10,6 +10,7 @@ from lib.data.datasets import ImageSet
 from lib.networks import models
 from lib.studies.model_manipulation import plan, published, tables
 from lib.studies.model_manipulation.plan import Parameters
+from tests.data.test_imagenet import validation_set
 
 P = Parameters(
     kinds=("location", "active"),
@@ -126,6 +127,17 @@ def test_swaps_by_class_and_the_best_of_them(cubes):
     theirs = theirs[(theirs.table == "fsr") & (theirs.through == "lrp_t")].set_index("column").value
     told = found.loc[("through LRP_T", "c2"), tables.PUBLISHED]["vgg19"]
     assert told["Grad-CAM"] == f"{theirs['gradcam']:.1f}"
+
+
+def test_a_run_that_trains_on_an_evaluation_set_says_so(tmp_path, monkeypatch):
+    """Ten photographs of two classes, of which the three held out are of both (see the test of `lib.data.imagenet`)."""
+    assert tables.about(P) == ""
+    monkeypatch.setenv("STUDY_DATA", str(tmp_path))
+    validation_set(tmp_path, wnids=("n01440764", "n02123159"), each=5)
+    p = P.model_copy(update={"dataset": "imagenet:divided:sample", "tune_images": 1})
+    said = tables.about(p)
+    assert "`sample` has no training images" in said and "7 of its 10 photographs are there to fool with (1 are used)" in said
+    assert "3 are held out" in said and "Of the 2 classes of those held out, 1 have no photograph" in said
 
 
 def test_what_gives_it_away(cubes):
