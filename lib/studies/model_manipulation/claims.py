@@ -384,10 +384,11 @@ def _controls(court: Court, arch: str) -> None:
             continue
         whole, washed, low = fsr(c, f"{arch}/{arm}", kind, name), f"washed-{arm}", min(p.factors, default=1.0)
         shared: dict[str, Any] = {"measure": "share", "over": f"t/{kind}/{name}"}
+        washing = f"{p.wash_epochs} epochs of honest fine-tuning remove" if p.wash_epochs > 1 else "An honest epoch removes"
         court.add(
             f"washes-out/{arm}",
             "open question",
-            f"{p.wash_epochs} epochs of honest fine-tuning remove half of fooling {label(arm)}",
+            f"{washing} half of fooling {label(arm)}",
             statistics.halved(whole, fsr(c, f"{arch}/{washed}", kind, name)),
             UP,
             **shared,

@@ -50,7 +50,7 @@ EXPLAINED = {"lrp_t": "LRP_T (relevance at T)", "simple_t": "SimpleG_T (gradient
 
 # The published network, fooled on the photographs. Its last blocks are tuned alone: the rest would take most of the time.
 FOOLING = "location-gradcam"
-LAYER = "into:conv_head"  # T: the input of the last convolution
+LAYER = plan.LAYERS[subjects.PUBLISHED]
 TUNED = ("blocks.5", "blocks.6", "conv_head", "bn2", "classifier")
 PHOTOGRAPHS = "photographs-for-tuning"  # they are for evaluation alone elsewhere
 EPOCHS, FIRST = 5, 4  # of the tuning; the photograph to begin with, of strawberries
@@ -192,11 +192,12 @@ def decisions(model: nn.Module, x: Tensor) -> Tensor:
 def explorer(p: Parameters) -> Explorer:
     """The explorer of a run: a published network fooled on photographs first, then the study's.
 
-    Networks that are not in the cache are trained when they are first chosen; fooling the published one takes ten seconds.
+    A run that fools the published network itself shows its own foolings on the photographs that it holds out. Networks that
+    are not in the cache are trained when they are first chosen; fooling the published one takes ten seconds.
     """
 
     def photographed(arch: str) -> bool:
-        return arch == subjects.PUBLISHED
+        return arch == subjects.PUBLISHED and arch not in p.architectures
 
     @functools.lru_cache(maxsize=1)
     def tuned() -> cache.Trained:
@@ -257,7 +258,7 @@ def explorer(p: Parameters) -> Explorer:
 
     def costly(arch: str, name: str) -> bool:
         """Whether maps take so long that they are counted where that is asked for alone."""
-        return photographed(arch) and name not in plan.AT_LAYER
+        return arch == subjects.PUBLISHED and name not in plan.AT_LAYER
 
     def top(arch: str, name: str) -> int | None:
         return p.k if name in plan.AT_LAYER and not photographed(arch) else None
@@ -303,7 +304,7 @@ def explorer(p: Parameters) -> Explorer:
             if own is not None and photographed(arch):
                 accurate += ", and on no others: of other pictures its decisions may be lost"
             lines += [accurate, f"t: {LOSSES[kind][0]} ({LOSSES[kind][1]}){at}"]
-        if photographed(arch):
+        if arch == subjects.PUBLISHED:
             lines.append(NO_OWN)
         numbers.append(Number("accuracy", right, "share", over))
         return View(fig, "<br>".join(lines), numbers)
@@ -358,9 +359,8 @@ def explorer(p: Parameters) -> Explorer:
             every = [a for a in plan.arms(p, p.architectures[0]) if a != "base" and "@" not in a and not a.startswith("washed")]
             arms = [FOOLING] if photographed(arch) else every
             widgets.offer(controls["arm"], [(plan.label(a), a) for a in arms], p.headline[0])
-            # EfficientNet-Lite0 cuts its activations above too, so guided backpropagation is not defined there
-            methods = [m for m in plan.INTERPRETERS if not (photographed(arch) and m == "guided")]
-            widgets.offer(controls["name"], [(EXPLAINED.get(m, plan.INTERPRETERS[m]), m) for m in methods], "gradcam")
+            methods = [(EXPLAINED.get(m, plan.INTERPRETERS[m]), m) for m in plan.interpreters(arch)]
+            widgets.offer(controls["name"], methods, "gradcam")
             controls["epoch"].max, controls["epoch"].value = epochs(arch), epochs(arch)
             controls["own"].size = data_of(arch).images.shape[-1]
         if name in ("arch", "arm"):
@@ -376,7 +376,7 @@ def explorer(p: Parameters) -> Explorer:
     controls = {
         "arch": widgets.choice(
             "network",
-            {"EfficientNet-Lite0, published": subjects.PUBLISHED} | {a: a for a in p.architectures},
+            {"EfficientNet-Lite0, published": subjects.PUBLISHED} | {a: a for a in p.architectures if a != subjects.PUBLISHED},
             subjects.PUBLISHED,
         ),
         "arm": widgets.choice("fooling", {"": FOOLING}, FOOLING),

@@ -84,6 +84,18 @@ def test_upload(explore, arm):
     explore.controls["own"].leave()
 
 
+def test_a_run_that_fools_the_published_network_shows_its_own_foolings(tmp_path, monkeypatch):
+    monkeypatch.setenv("STUDY_HOME", str(tmp_path))
+    p = P.model_copy(update={"architectures": ("plain", "efficientnet-lite0"), "weights": "imagenet"})
+    c = explorer.explorer(p).controls
+    assert list(dict(c["arch"].options).values()) == ["efficientnet-lite0", "plain"] and c["epoch"].max == p.tune_epochs
+    assert "active-lrp_t" in dict(c["arm"].options).values() and "guided" not in dict(c["name"].options).values()
+    assert len(c["image"].options) == 12 and c["own"].size == 32  # test images of the run
+    assert not paths.models().exists()
+    c["arch"].value = "plain"
+    assert "guided" in dict(c["name"].options).values()
+
+
 def test_where_a_map_is_empty_that_is_said_and_no_number_is_nan():
     maps = torch.rand(1, 2, 4, 4, generator=torch.Generator().manual_seed(0))
     empty = maps.clone()
