@@ -52,6 +52,12 @@ def test_a_thousand_photographs_and_a_published_network():
     assert 0.83 < right.float().mean() < 0.87
 
 
+def test_seven_hundred_photographs_to_tune_on_and_three_hundred_held_out():
+    needs("imagenet1k_sample")
+    train, test = (datasets.load("imagenet:divided:imagenet1k_sample", split) for split in ("train", "test"))
+    assert (len(train), len(test)) == (700, 300) and not set(train.labels.tolist()) & set(test.labels.tolist())
+
+
 def test_faces_of_forty_people(home):
     needs("orl_faces")
     p = profiles.parameters("01-attention-shift", "datasets")
