@@ -5,6 +5,7 @@ import locale
 import os
 import sys
 
+from lib.system import forks
 from lib.system.progress import say
 
 COMMANDS = {
@@ -18,6 +19,8 @@ COMMANDS = {
     "rehearse": "run a `paper` profile on miniatures of its data sets",
     "train": "train networks into the cache",
 }
+OF_STUDIES = ("kernel", "serve")  # what no person types
+FORKED = ("train", "measure", "run", "report", "kernel")  # jobs of a study
 
 
 def speak_utf8() -> None:
@@ -32,10 +35,13 @@ def main(given: list[str]) -> int:
     if given[:1] in ([], ["-h"], ["--help"]):
         print("usage: python -m lib COMMAND …", *(f"  {name:8}{does}" for name, does in COMMANDS.items()), sep="\n")
         return 0 if given else 2
-    if given[0] not in COMMANDS:
+    if given[0] not in (*COMMANDS, *OF_STUDIES):
         print(f"unknown command {given[0]!r}; there are {', '.join(COMMANDS)}", file=sys.stderr)
         return 2
     try:
+        code = forks.ask(given) if given[0] in FORKED else None
+        if code is not None:
+            return code
         return importlib.import_module(f"lib.commands.{given[0]}").main(given[1:])
     except KeyboardInterrupt:
         say("interrupted; what was finished is kept, and the same command goes on from there")

@@ -14,7 +14,7 @@ import torch
 
 from lib.reports import pages
 from lib.runs import profiles
-from lib.system import files, paths
+from lib.system import files, forks, paths
 from lib.system.progress import say
 
 GRACE = 20  # seconds that Snakemake has to end its jobs
@@ -46,7 +46,10 @@ def snakemake(profile: str, cores: str, gpus: int, extra: list[str]) -> int:
         *extra,
     ]
     lib = os.pathsep.join([str(paths.PROJECT), *filter(None, [os.environ.get("PYTHONPATH")])])
-    with subprocess.Popen(command, env=os.environ | {"PYTHONUNBUFFERED": "1", "PYTHONPATH": lib}) as process:
+    environment = os.environ | {"PYTHONUNBUFFERED": "1", "PYTHONPATH": lib}
+    here = gpus == 0 and "--executor" not in extra  # CUDA outlives no fork, and a cluster counts what its jobs take
+    loaded = forks.serving([sys.executable, "-m", "lib", "serve"], environment, wanted=here)
+    with loaded as told, subprocess.Popen(command, env=environment | told) as process:
         try:
             return process.wait()
         except KeyboardInterrupt:  # a terminal tells Snakemake and its jobs too: they end by themselves

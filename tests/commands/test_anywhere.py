@@ -1,6 +1,7 @@
 """The project works wherever it lies, in any locale, and says in a line why it cannot: odd folders, read-only ones, Ctrl-C."""
 
 import ast
+import contextlib
 import errno
 import json
 import os
@@ -17,7 +18,7 @@ import pytest
 from lib import __main__ as command
 from lib.commands import study
 from lib.runs import headless, profiles
-from lib.system import files, paths
+from lib.system import files, forks, paths
 
 LIB = sorted((paths.PROJECT / "lib").rglob("*.py"))
 NOT_UTF8 = {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
@@ -174,12 +175,20 @@ def test_a_study_that_is_interrupted_leaves_nothing_running(home, monkeypatch, s
         started.append(Started(command, env, slow))
         return started[0]
 
+    @contextlib.contextmanager
+    def serving(command, environment, wanted):
+        try:
+            yield {forks.ADDRESS: "a socket"}
+        finally:
+            started[0].ended.append("then its loaded process")
+
+    monkeypatch.setattr(study.forks, "serving", serving)
     monkeypatch.setattr(study.subprocess, "Popen", popen)
     monkeypatch.setattr(study.os, "access", lambda path, mode: writable)
     with pytest.raises(KeyboardInterrupt):
         study.main(["--profile", "smoke"])
     (process,) = started
-    assert process.ended == [ended]
+    assert process.ended == [ended, "then its loaded process"] and process.env[forks.ADDRESS] == "a socket"
     at = process.command[process.command.index("--directory") + 1]
     assert at == str(paths.PROJECT if writable else home)
     assert process.env["PYTHONPATH"].split(os.pathsep)[0] == str(paths.PROJECT)
