@@ -5,7 +5,7 @@ Categories keep the colour, marker and line style of their number (`style.series
 """
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Literal
 
 import matplotlib.pyplot as plt
@@ -95,6 +95,21 @@ def bands(ax: Axes, found: pd.DataFrame, x: str, line: str, *, within: tuple[flo
     """A band over the column x for each value of the column `line`, which is its label, in the order of the table."""
     for number, (label, part) in enumerate(found.groupby(line, sort=False)):
         band(ax, part[x], part, str(label), number, within=within, **look)
+
+
+def bands_each(
+    found: pd.DataFrame, panel: str, x: str, line: str, *, at: float, label: Callable[[str], str], **layout: Any
+) -> tuple[Figure, list[Axes]]:
+    """A panel for each value of the column `panel`, of shares in [0, 1]: curves over x, one a `line`, dotted where x is `at`.
+
+    `label` gives the title of a panel; `layout` is of `panels`.
+    """
+    fig, axes = panels(found[panel].nunique(), **layout)
+    for ax, (value, part) in zip(axes, found.groupby(panel, sort=False), strict=True):
+        bands(ax, part, x, line, markersize=4)
+        ax.axvline(at, color="gray", linestyle=":")
+        ax.set(title=label(str(value)), ylim=(0, 1.02))
+    return fig, axes
 
 
 def by_measure(

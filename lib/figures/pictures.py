@@ -31,6 +31,12 @@ def image(ax: Axes, x: Tensor, title: str = "") -> None:
     blank(ax)
 
 
+def images(axes: Sequence[Axes], x: Tensor) -> None:
+    """Images (N, C, H, W) in [0, 1] of any device, one in each of N axes."""
+    for ax, one in zip(axes, x, strict=True):
+        image(ax, one.cpu())
+
+
 def heatmap(
     ax: Axes, values: Tensor | np.ndarray, title: str = "", *, signed: bool = False, limit: float | None = None
 ) -> mpl.image.AxesImage:

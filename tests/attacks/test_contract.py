@@ -192,7 +192,7 @@ HALVES = (torch.bfloat16, torch.float16)
 def test_half_precision_keeps_the_ball_and_finds_what_float32_finds(dtype, norm):
     """auto-attack#51. The attack moves in float32: its steps are smaller than the gaps of bfloat16 near 1."""
     model = models.create("plain", classes=10, seed=1).eval()
-    x = torch.rand(16, 3, 32, 32, generator=torch.Generator().manual_seed(0)).mul(0.3).add(0.7).to(dtype)
+    x = torch.rand(4, 3, 32, 32, generator=torch.Generator().manual_seed(0)).mul(0.3).add(0.7).to(dtype)
     y = model(x.float()).argmax(1)
     eps = 4 / 255 if norm == "linf" else 0.5
     wide = projected.pgd(model, x.float(), y, eps=eps, steps=20, norm=norm)

@@ -73,6 +73,29 @@ def test_bands_follow_the_order_of_the_table(ax):
     assert [t.get_text() for t in ax.get_xticklabels()] == ["early", "late"]
 
 
+def test_a_panel_each_with_a_dotted_line():
+    rows = [(arm, at, v, v - 0.1, v + 0.1) for arm, v in (("b", 0.5), ("a", 0.25)) for at in (1, 2)]
+    found = pd.DataFrame(rows, columns=["arm", "eps", "value", "low", "high"]).assign(attack="PGD")
+    fig, axes = charts.bands_each(found, "arm", "eps", "attack", at=1.5, label=str.upper, ylabel="accuracy")
+    assert [ax.get_title() for ax in axes] == ["B", "A"] and fig.texts[0].get_text() == "accuracy"
+    for ax, value in zip(axes, (0.5, 0.25), strict=True):
+        curve, dotted = ax.lines
+        assert curve.get_ydata().tolist() == [value] * 2 and curve.get_label() == "PGD"
+        assert list(dotted.get_xdata()) == [1.5, 1.5] and dotted.get_linestyle() == ":" and ax.get_ylim() == (0, 1.02)
+    plt.close(fig)
+
+
+def test_images_are_drawn_one_an_axis():
+    fig, axes = plt.subplots(1, 2)
+    x = torch.rand(2, 3, 4, 4)
+    pictures.images(axes, x)
+    for ax, one in zip(axes, x, strict=True):
+        np.testing.assert_allclose(ax.images[0].get_array(), one.permute(1, 2, 0), atol=1 / 255)
+    with pytest.raises(ValueError, match="shorter"):
+        pictures.images(axes, x[:1])
+    plt.close(fig)
+
+
 def test_a_panel_each_measure():
     found = pd.DataFrame(
         [
