@@ -19,6 +19,7 @@ COMMANDS = {
     "rehearse": "run a `paper` profile on miniatures of its data sets",
     "train": "train networks into the cache",
 }
+INTERRUPTED = 130  # the exit status that shells know
 OF_STUDIES = ("kernel", "serve")  # what no person types
 FORKED = ("train", "measure", "run", "report", "kernel")  # jobs of a study
 
@@ -40,12 +41,14 @@ def main(given: list[str]) -> int:
         return 2
     try:
         code = forks.ask(given) if given[0] in FORKED else None
+        if code == INTERRUPTED:
+            raise KeyboardInterrupt
         if code is not None:
             return code
         return importlib.import_module(f"lib.commands.{given[0]}").main(given[1:])
     except KeyboardInterrupt:
         say("interrupted; what was finished is kept, and the same command goes on from there")
-        return 130
+        return INTERRUPTED
 
 
 if __name__ == "__main__":

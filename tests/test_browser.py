@@ -29,9 +29,9 @@ def needs_chromium() -> None:
         pytest.skip("no chromium on this machine; on Debian: apt-get install chromium")
 
 
-@contextlib.contextmanager
-def browsing():
-    """A browser."""
+@pytest.fixture(scope="module")
+def browser():
+    """One browser for all tests here: a start takes a second, and JupyterLab's scripts are compiled once in a context."""
     needs_chromium()
     from playwright.sync_api import sync_playwright
 
@@ -40,6 +40,19 @@ def browsing():
         browser = playwright.chromium.launch(executable_path=CHROMIUM, args=flags)
         yield browser
         browser.close()
+
+
+@pytest.fixture(scope="module")
+def context(browser):
+    with contextlib.closing(browser.new_context()) as context:
+        yield context
+
+
+@pytest.fixture
+def page(context):
+    """A page of its own, in the browser that knows JupyterLab."""
+    with contextlib.closing(context.new_page()) as page:
+        yield page
 
 
 @pytest.fixture(scope="module")
@@ -311,41 +324,38 @@ def drive_graph(frame) -> None:
 
 
 @pytest.mark.parametrize("run", EXPLORERS)
-def test_the_explorer_answers_in_jupyterlab(lab, tmp_path, run):
+def test_the_explorer_answers_in_jupyterlab(lab, page, tmp_path, run):
     from PIL import Image
     from playwright.sync_api import expect
 
     word, drive = EXPLORERS[run]
-    with browsing() as browser:
-        page = browser.new_page(viewport={"width": 1700, "height": 1200})
-        outside = []
-        page.on("request", lambda r: outside.append(r.url) if not r.url.startswith((lab, "data:", "blob:", "ws:")) else None)
-        page.goto(f"{lab}/lab/workspaces/{run}/tree/notebooks/{run}.ipynb")  # a workspace of its own: no other notebook is open
-        expect(page.locator(".jp-Notebook .jp-Cell")).not_to_have_count(0, timeout=60_000)
-        expect(page.locator(".jp-NotebookPanel-toolbar [data-status=idle]")).to_be_visible(timeout=60_000)
-        run_all(page)
-        driver = Driver(page, word)
-        assert page.locator("td", has_text=f"home/data/figures/smoke/{run}").count() == 1  # on the run card
-        drive(driver)
-        mine = tmp_path / "mine.png"
-        Image.linear_gradient("L").convert("RGB").save(mine)
-        driver.changed(lambda: driver.upload(mine))
-        if os.environ.get("STUDY_SCREENSHOT"):
-            page.screenshot(path=f"{os.environ['STUDY_SCREENSHOT']}-{run}.png")
-        hostile = tmp_path / "hostile.png"
-        hostile.write_text("this is no picture")
-        driver.upload(hostile)
-        expect(page.locator(".widget-html", has_text="hostile.png cannot be read")).to_be_visible(timeout=60_000)
-        driver.changed(lambda: page.get_by_role("button", name="back to the data set").click())
-        for width, least in ((1440, 500), (900, 300), (400, 20)):  # with the list of files beside it
-            page.set_viewport_size({"width": width, "height": 1200})
-            page.wait_for_timeout(300)
-            assert driver.in_proportion() and driver.picture.bounding_box()["width"] > least, width
-        assert word.split()[-1] in driver.picture.get_attribute("alt")
-        assert (
-            driver.page.get_by_text("save picture, numbers and code").get_attribute("href").startswith("data:application/zip")
-        )
-        assert [u for u in outside if not u.startswith("http://127.0.0.1")] == []
+    page.set_viewport_size({"width": 1700, "height": 1200})
+    outside = []
+    page.on("request", lambda r: outside.append(r.url) if not r.url.startswith((lab, "data:", "blob:", "ws:")) else None)
+    page.goto(f"{lab}/lab/workspaces/{run}/tree/notebooks/{run}.ipynb")  # a workspace of its own: no other notebook is open
+    expect(page.locator(".jp-Notebook .jp-Cell")).not_to_have_count(0, timeout=60_000)
+    expect(page.locator(".jp-NotebookPanel-toolbar [data-status=idle]")).to_be_visible(timeout=60_000)
+    run_all(page)
+    driver = Driver(page, word)
+    assert page.locator("td", has_text=f"home/data/figures/smoke/{run}").count() == 1  # on the run card
+    drive(driver)
+    mine = tmp_path / "mine.png"
+    Image.linear_gradient("L").convert("RGB").save(mine)
+    driver.changed(lambda: driver.upload(mine))
+    if os.environ.get("STUDY_SCREENSHOT"):
+        page.screenshot(path=f"{os.environ['STUDY_SCREENSHOT']}-{run}.png")
+    hostile = tmp_path / "hostile.png"
+    hostile.write_text("this is no picture")
+    driver.upload(hostile)
+    expect(page.locator(".widget-html", has_text="hostile.png cannot be read")).to_be_visible(timeout=60_000)
+    driver.changed(lambda: page.get_by_role("button", name="back to the data set").click())
+    for width, least in ((1440, 500), (900, 300), (400, 20)):  # with the list of files beside it
+        page.set_viewport_size({"width": width, "height": 1200})
+        page.wait_for_timeout(300)
+        assert driver.in_proportion() and driver.picture.bounding_box()["width"] > least, width
+    assert word.split()[-1] in driver.picture.get_attribute("alt")
+    assert driver.page.get_by_text("save picture, numbers and code").get_attribute("href").startswith("data:application/zip")
+    assert [u for u in outside if not u.startswith("http://127.0.0.1")] == []
 
 
 def save(page, file: Path) -> None:
@@ -358,22 +368,21 @@ def save(page, file: Path) -> None:
     raise AssertionError(f"{file.name} was not saved")
 
 
-def test_looking_around_leaves_the_notebook_as_it_is(lab, project):
+def test_looking_around_leaves_the_notebook_as_it_is(lab, page, project):
     """What `make lab` opens: one cell, then the first picture; saved with it, to the byte the tracked notebook."""
     from playwright.sync_api import expect
 
-    with browsing() as browser:
-        page = browser.new_page(viewport={"width": 1440, "height": 1000})
-        page.goto(f"{lab}/lab/workspaces/looking/tree/notebooks/explore.ipynb")
-        expect(page.locator(".jp-NotebookPanel-toolbar [data-status=idle]")).to_be_visible(timeout=60_000)
-        run_all(page)
-        study = page.get_by_label("study")
-        expect(study).to_be_visible(timeout=60_000)
-        assert "Grad-CAM" in study.evaluate("e => e.selectedOptions[0].label")
-        picture = page.locator("img.view").first
-        expect(picture).to_be_visible(timeout=60_000)
-        assert "bull mastiff" in picture.get_attribute("alt")
-        save(page, project / "notebooks" / "explore.ipynb")
+    page.set_viewport_size({"width": 1440, "height": 1000})
+    page.goto(f"{lab}/lab/workspaces/looking/tree/notebooks/explore.ipynb")
+    expect(page.locator(".jp-NotebookPanel-toolbar [data-status=idle]")).to_be_visible(timeout=60_000)
+    run_all(page)
+    study = page.get_by_label("study")
+    expect(study).to_be_visible(timeout=60_000)
+    assert "Grad-CAM" in study.evaluate("e => e.selectedOptions[0].label")
+    picture = page.locator("img.view").first
+    expect(picture).to_be_visible(timeout=60_000)
+    assert "bull mastiff" in picture.get_attribute("alt")
+    save(page, project / "notebooks" / "explore.ipynb")
     assert (project / "notebooks" / "explore.ipynb").read_bytes() == (paths.notebooks() / "explore.ipynb").read_bytes()
 
 
@@ -394,105 +403,99 @@ HTML(pathways.beside("06/graph.html") + pathways.framed(page, "in the notebook")
 """
 
 
-def test_the_graph_answers_in_jupyterlab(lab, tmp_path):
+def test_the_graph_answers_in_jupyterlab(lab, page, tmp_path):
     """The frame under "The graph", light and dark; the explorer on a photograph, then on what the study trains; any window."""
     from playwright.sync_api import expect
 
-    with browsing() as browser:
-        page = browser.new_page(viewport={"width": 1700, "height": 1500})
-        missing = []
-        page.on("response", lambda r: missing.append(r.url) if r.status == 404 and "graph.html" in r.url else None)
-        page.goto(f"{lab}/lab/workspaces/{GRAPH}/tree/notebooks/{GRAPH}.ipynb")
-        expect(page.locator(".jp-NotebookPanel-toolbar [data-status=idle]")).to_be_visible(timeout=60_000)
-        run_all(page)
-        status = page.locator(".widget-html", has_text="traced")
-        expect(status).to_contain_text("EfficientNet-Lite0: dalmatian → tiger cat, counted over 1 image", timeout=120_000)
-        before = status.inner_text()
-        shown = page.frame_locator("iframe[title='in the notebook']")
-        drive_graph(shown)
-        ground = shown.locator("body").evaluate("b => getComputedStyle(b).backgroundColor")
-        page.evaluate("document.body.dataset.jpThemeLight = 'false'")
-        expect(shown.locator("html.dark")).to_be_attached()
-        assert shown.locator("body").evaluate("b => getComputedStyle(b).backgroundColor") != ground
-        page.evaluate("document.body.dataset.jpThemeLight = 'true'")
-        drive_graph(page.frame_locator("iframe[title='attack pathways']"))
-        hostile = tmp_path / "hostile.png"
-        hostile.write_text("this is no picture")
-        with page.expect_file_chooser() as chooser:
-            page.locator(".widget-upload").click()
-        chooser.value.set_files(hostile)
-        expect(page.locator(".widget-html", has_text="hostile.png cannot be read")).to_be_visible(timeout=60_000)
-        page.get_by_label("network", exact=True).select_option(index=1)
-        page.get_by_label("to class").fill("heart/moon")
-        page.get_by_label("to class").press("Enter")
-        page.get_by_role("button", name="Trace anew").click()
-        expect(status).to_contain_text("heart/moon", timeout=120_000)
-        assert status.inner_text() != before
-        for width in (1440, 900, 400):  # with the list of files beside it, where there is room
-            page.set_viewport_size({"width": width, "height": 1200})
-            if width == 400:
-                page.keyboard.press("Control+b")
-            page.wait_for_timeout(500)
-            if os.environ.get("STUDY_SCREENSHOT"):
-                page.screenshot(path=f"{os.environ['STUDY_SCREENSHOT']}-{GRAPH}-{width}.png")
-            wide = page.locator("iframe[title='attack pathways']").evaluate("f => [f.clientWidth, f.parentElement.clientWidth]")
-            own = page.frame_locator("iframe[title='attack pathways']").locator("html")
-            controls = page.locator(".widget-hbox", has=page.get_by_label("to class")).last.bounding_box()
-            assert controls["height"] < (350 if width > 400 else 600), width
-            assert abs(wide[0] - wide[1]) < 3 and own.evaluate("e => e.scrollWidth <= e.clientWidth"), width
-        assert missing == []
+    page.set_viewport_size({"width": 1700, "height": 1500})
+    missing = []
+    page.on("response", lambda r: missing.append(r.url) if r.status == 404 and "graph.html" in r.url else None)
+    page.goto(f"{lab}/lab/workspaces/{GRAPH}/tree/notebooks/{GRAPH}.ipynb")
+    expect(page.locator(".jp-NotebookPanel-toolbar [data-status=idle]")).to_be_visible(timeout=60_000)
+    run_all(page)
+    status = page.locator(".widget-html", has_text="traced")
+    expect(status).to_contain_text("EfficientNet-Lite0: dalmatian → tiger cat, counted over 1 image", timeout=120_000)
+    before = status.inner_text()
+    shown = page.frame_locator("iframe[title='in the notebook']")
+    drive_graph(shown)
+    ground = shown.locator("body").evaluate("b => getComputedStyle(b).backgroundColor")
+    page.evaluate("document.body.dataset.jpThemeLight = 'false'")
+    expect(shown.locator("html.dark")).to_be_attached()
+    assert shown.locator("body").evaluate("b => getComputedStyle(b).backgroundColor") != ground
+    page.evaluate("document.body.dataset.jpThemeLight = 'true'")
+    drive_graph(page.frame_locator("iframe[title='attack pathways']"))
+    hostile = tmp_path / "hostile.png"
+    hostile.write_text("this is no picture")
+    with page.expect_file_chooser() as chooser:
+        page.locator(".widget-upload").click()
+    chooser.value.set_files(hostile)
+    expect(page.locator(".widget-html", has_text="hostile.png cannot be read")).to_be_visible(timeout=60_000)
+    page.get_by_label("network", exact=True).select_option(index=1)
+    page.get_by_label("to class").fill("heart/moon")
+    page.get_by_label("to class").press("Enter")
+    page.get_by_role("button", name="Trace anew").click()
+    expect(status).to_contain_text("heart/moon", timeout=120_000)
+    assert status.inner_text() != before
+    for width in (1440, 900, 400):  # with the list of files beside it, where there is room
+        page.set_viewport_size({"width": width, "height": 1200})
+        if width == 400:
+            page.keyboard.press("Control+b")
+        page.wait_for_timeout(500)
+        if os.environ.get("STUDY_SCREENSHOT"):
+            page.screenshot(path=f"{os.environ['STUDY_SCREENSHOT']}-{GRAPH}-{width}.png")
+        wide = page.locator("iframe[title='attack pathways']").evaluate("f => [f.clientWidth, f.parentElement.clientWidth]")
+        own = page.frame_locator("iframe[title='attack pathways']").locator("html")
+        controls = page.locator(".widget-hbox", has=page.get_by_label("to class")).last.bounding_box()
+        assert controls["height"] < (350 if width > 400 else 600), width
+        assert abs(wide[0] - wide[1]) < 3 and own.evaluate("e => e.scrollWidth <= e.clientWidth"), width
+    assert missing == []
 
 
-def test_the_graph_answers_as_a_file():
+def test_the_graph_answers_as_a_file(browser):
     """The committed one, opened from the disk, alone and in its report: no kernel, no request; in a narrow and dark window too,
     and what it saves."""
     from playwright.sync_api import expect
 
-    with browsing() as browser:
-        folder = paths.PROJECT / "figures" / "laptop"
-        page = browser.new_page(viewport={"width": 1300, "height": 1000})
-        outside, errors = [], []
-        page.on("request", lambda r: outside.append(r.url) if not r.url.startswith(("file:", "data:", "blob:")) else None)
-        page.on("console", lambda m: errors.append(m.text) if m.type == "error" else None)
-        page.goto((folder / GRAPH / "graph.html").as_uri())
-        drive_graph(page)
-        told = page.locator("#told")
-        before = told.text_content()
-        page.get_by_label("attack", exact=True).select_option(label="FGSM")
-        expect(told).not_to_have_text(before)
-        graph = page.locator("#graph").bounding_box()
-        assert page.locator("#strength").bounding_box()["y"] < graph["y"] < 450  # the controls are above it, it above the fold
-        assert told.text_content() in page.locator("#alternative").text_content()
-        saved = {}
-        for what in ("edges", "parameters", "picture", "page"):
-            with page.expect_download() as download:
-                page.locator(f"#save-{what}").click()
-            saved[what] = Path(download.value.path()).read_text()
-        lines = saved["edges"].splitlines()
-        assert (
-            lines[0].startswith('graph,attack,"strength (L2 length of the change, pixels in [0, 1])",layer') and len(lines) > 50
-        )
-        assert (
-            '"unit of strength": "L2 length of the change' in saved["parameters"] and "traced.between(" in saved["parameters"]
-        )
-        assert saved["picture"].startswith("<svg")
-        for width in (900, 400, 280):
-            page.set_viewport_size({"width": width, "height": 900})
-            page.wait_for_timeout(300)
-            assert page.evaluate("document.documentElement.scrollWidth") == width
-            assert page.locator("#graph svg").bounding_box()["width"] > 0.55 * width
-        page.goto((folder / f"{GRAPH}.html").as_uri())
-        drive_graph(page.frame_locator("iframe[title*='attack pathways']"))
-        page.set_content(saved["page"])  # as it was when it was saved
-        expect(page.locator("#told")).to_contain_text("FGSM", timeout=60_000)
-        dark = browser.new_page(color_scheme="dark")
-        dark.goto((folder / GRAPH / "graph.html").as_uri())
-        ink, paper = dark.locator("body").evaluate("b => [getComputedStyle(b).color, getComputedStyle(b).backgroundColor]")
-        assert max(map(int, re.findall(r"\d+", paper))) < 60 < 180 < min(map(int, re.findall(r"\d+", ink)))
-        assert (outside, errors) == ([], [])
+    folder = paths.PROJECT / "figures" / "laptop"
+    page = browser.new_page(viewport={"width": 1300, "height": 1000})
+    outside, errors = [], []
+    page.on("request", lambda r: outside.append(r.url) if not r.url.startswith(("file:", "data:", "blob:")) else None)
+    page.on("console", lambda m: errors.append(m.text) if m.type == "error" else None)
+    page.goto((folder / GRAPH / "graph.html").as_uri())
+    drive_graph(page)
+    told = page.locator("#told")
+    before = told.text_content()
+    page.get_by_label("attack", exact=True).select_option(label="FGSM")
+    expect(told).not_to_have_text(before)
+    graph = page.locator("#graph").bounding_box()
+    assert page.locator("#strength").bounding_box()["y"] < graph["y"] < 450  # the controls are above it, it above the fold
+    assert told.text_content() in page.locator("#alternative").text_content()
+    saved = {}
+    for what in ("edges", "parameters", "picture", "page"):
+        with page.expect_download() as download:
+            page.locator(f"#save-{what}").click()
+        saved[what] = Path(download.value.path()).read_text()
+    lines = saved["edges"].splitlines()
+    assert lines[0].startswith('graph,attack,"strength (L2 length of the change, pixels in [0, 1])",layer') and len(lines) > 50
+    assert '"unit of strength": "L2 length of the change' in saved["parameters"] and "traced.between(" in saved["parameters"]
+    assert saved["picture"].startswith("<svg")
+    for width in (900, 400, 280):
+        page.set_viewport_size({"width": width, "height": 900})
+        page.wait_for_timeout(300)
+        assert page.evaluate("document.documentElement.scrollWidth") == width
+        assert page.locator("#graph svg").bounding_box()["width"] > 0.55 * width
+    page.goto((folder / f"{GRAPH}.html").as_uri())
+    drive_graph(page.frame_locator("iframe[title*='attack pathways']"))
+    page.set_content(saved["page"])  # as it was when it was saved
+    expect(page.locator("#told")).to_contain_text("FGSM", timeout=60_000)
+    dark = browser.new_page(color_scheme="dark")
+    dark.goto((folder / GRAPH / "graph.html").as_uri())
+    ink, paper = dark.locator("body").evaluate("b => [getComputedStyle(b).color, getComputedStyle(b).backgroundColor]")
+    assert max(map(int, re.findall(r"\d+", paper))) < 60 < 180 < min(map(int, re.findall(r"\d+", ink)))
+    assert (outside, errors) == ([], [])
 
 
-def test_the_ledger_is_searched_sorted_and_filtered_as_a_file(home, monkeypatch):
+def test_the_ledger_is_searched_sorted_and_filtered_as_a_file(home, monkeypatch, browser):
     """By keyboard, with what a screen reader hears, and with no request but for files."""
     from playwright.sync_api import expect
 
@@ -501,50 +504,48 @@ def test_the_ledger_is_searched_sorted_and_filtered_as_a_file(home, monkeypatch)
     finished.finish("02-other", made=("open", "down/most=down"))
     index.publish(finished.RUN, "laptop", with_index=False)
     path = index.index("laptop")
-    with browsing() as browser:
-        page = browser.new_page(color_scheme="dark")
-        outside, errors = [], []
-        page.on("request", lambda r: outside.append(r.url) if not r.url.startswith(("file:", "data:")) else None)
-        page.on("console", lambda m: errors.append(m.text) if m.type == "error" else None)
-        page.on("pageerror", lambda e: errors.append(str(e)))
-        page.goto(path.as_uri())
-        told, rows = page.get_by_role("status"), page.locator("#ledger tbody tr")
-        expect(told).to_have_text("rows 1 to 25 of 34")
-        page.get_by_role("searchbox", name="Search the ledger").press_sequentially("goes down")
-        expect(told).to_have_text("rows 1 to 2 of 2 (of 34 in all)")
-        page.get_by_role("button", name="Show all").press("Enter")
-        expect(told).to_have_text("rows 1 to 25 of 34")
-        # two filters at once, then the values in order
-        page.get_by_label("verdict", exact=True).select_option(label="✘ contradicted")
-        expect(rows).to_have_count(2)
-        page.get_by_label("study", exact=True).select_option(label="02 other")
-        expect(rows).to_have_count(1)
-        assert rows.first.get_attribute("data-run") == "02-other" and "It goes down/most" in rows.first.inner_text()
-        page.get_by_label("kind", exact=True).select_option("check")
-        expect(rows).to_have_text(["No row has all of this."])
-        page.get_by_role("button", name="Show all").press("Enter")
-        by_value = page.get_by_role("columnheader", name=re.compile("value"))
-        by_value.get_by_role("button").press("Enter")
-        expect(by_value).to_have_attribute("aria-sort", "ascending")
-        assert "It goes down" in rows.first.inner_text()
-        page.get_by_role("link", name="report").first.click()
-        assert page.url.endswith(f"{finished.RUN}.html#claim-down")
-        assert (outside, errors) == ([], [])
+    page = browser.new_page(color_scheme="dark")
+    outside, errors = [], []
+    page.on("request", lambda r: outside.append(r.url) if not r.url.startswith(("file:", "data:")) else None)
+    page.on("console", lambda m: errors.append(m.text) if m.type == "error" else None)
+    page.on("pageerror", lambda e: errors.append(str(e)))
+    page.goto(path.as_uri())
+    told, rows = page.get_by_role("status"), page.locator("#ledger tbody tr")
+    expect(told).to_have_text("rows 1 to 25 of 34")
+    page.get_by_role("searchbox", name="Search the ledger").press_sequentially("goes down")
+    expect(told).to_have_text("rows 1 to 2 of 2 (of 34 in all)")
+    page.get_by_role("button", name="Show all").press("Enter")
+    expect(told).to_have_text("rows 1 to 25 of 34")
+    # two filters at once, then the values in order
+    page.get_by_label("verdict", exact=True).select_option(label="✘ contradicted")
+    expect(rows).to_have_count(2)
+    page.get_by_label("study", exact=True).select_option(label="02 other")
+    expect(rows).to_have_count(1)
+    assert rows.first.get_attribute("data-run") == "02-other" and "It goes down/most" in rows.first.inner_text()
+    page.get_by_label("kind", exact=True).select_option("check")
+    expect(rows).to_have_text(["No row has all of this."])
+    page.get_by_role("button", name="Show all").press("Enter")
+    by_value = page.get_by_role("columnheader", name=re.compile("value"))
+    by_value.get_by_role("button").press("Enter")
+    expect(by_value).to_have_attribute("aria-sort", "ascending")
+    assert "It goes down" in rows.first.inner_text()
+    page.get_by_role("link", name="report").first.click()
+    assert page.url.endswith(f"{finished.RUN}.html#claim-down")
+    assert (outside, errors) == ([], [])
 
 
-def test_the_committed_reports_ask_the_network_for_nothing():
+def test_the_committed_reports_ask_the_network_for_nothing(browser):
     """Opened from the disk in the browser: no request leaves, no error in the console, every figure is drawn."""
     pages = [p for profile in ("laptop", "datasets") for p in sorted((paths.PROJECT / "figures" / profile).glob("*.html"))]
     assert len(pages) >= 4
-    with browsing() as browser:
-        for path in pages:
-            page = browser.new_page()
-            outside, errors = [], []
-            page.on("request", lambda r, o=outside: o.append(r.url) if not r.url.startswith(("file:", "data:")) else None)
-            page.on("console", lambda m, e=errors: e.append(m.text) if m.type == "error" else None)
-            page.goto(path.as_uri())
-            page.wait_for_load_state("networkidle")
-            assert (outside, errors) == ([], []), path
-            broken = page.eval_on_selector_all("img", "imgs => imgs.filter(i => !i.naturalWidth).map(i => i.src)")
-            assert broken == [], path
-            page.close()
+    for path in pages:
+        page = browser.new_page()
+        outside, errors = [], []
+        page.on("request", lambda r, o=outside: o.append(r.url) if not r.url.startswith(("file:", "data:")) else None)
+        page.on("console", lambda m, e=errors: e.append(m.text) if m.type == "error" else None)
+        page.goto(path.as_uri())
+        page.wait_for_load_state("networkidle")
+        assert (outside, errors) == ([], []), path
+        broken = page.eval_on_selector_all("img", "imgs => imgs.filter(i => !i.naturalWidth).map(i => i.src)")
+        assert broken == [], path
+        page.close()

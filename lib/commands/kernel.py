@@ -4,5 +4,6 @@ from ipykernel.kernelapp import IPKernelApp
 
 
 def main(given: list[str]) -> int:
-    IPKernelApp.launch_instance(given)
+    # widgets look for their kernel when they are imported, and in a fork they are imported already
+    IPKernelApp.launch_instance([*given, "--IPKernelApp.extensions=ipywidgets"])
     return 0

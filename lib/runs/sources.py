@@ -26,28 +26,41 @@ def file_of(module: str) -> Path | None:
     return None
 
 
-def _imported(source: str) -> Iterator[str]:
-    """Dotted names of what of lib a source imports, wherever in it."""
+def _imported(source: str) -> list[tuple[str, str]]:
+    """What of lib a source imports, wherever in it: modules by dotted name, each with what is taken from it, if anything."""
     with _PARSING:
         tree = ast.parse(source)
+    found = []
     for node in ast.walk(tree):
         if isinstance(node, ast.Import):
-            yield from (a.name for a in node.names if a.name.split(".")[0] == "lib")
+            found += [(a.name, "") for a in node.names if a.name.split(".")[0] == "lib"]
         elif isinstance(node, ast.ImportFrom) and (node.module or "").split(".")[0] == "lib":
-            for alias in node.names:
-                name = f"{node.module}.{alias.name}"
-                yield name if file_of(name) else str(node.module)
+            found += [(str(node.module), a.name) for a in node.names]
+    return found
+
+
+@functools.cache
+def _imported_by(file: Path, changed: int, size: int) -> list[tuple[str, str]]:
+    """The same of a file, parsed once as long as it does not change: all studies lead to the same files."""
+    return _imported(file.read_text(encoding="utf-8"))
+
+
+def _resolved(imported: Iterable[tuple[str, str]]) -> Iterator[str]:
+    """Dotted names of modules: what is taken from a package may be one."""
+    for module, taken in imported:
+        yield f"{module}.{taken}" if taken and file_of(f"{module}.{taken}") else module
 
 
 def reached(sources: Iterable[str], modules: Iterable[str] = ()) -> list[Path]:
     """Every file of lib that `sources` or `modules` (dotted names) lead to, sorted."""
     found: set[Path] = set()
-    waiting = [*modules, *(name for source in sources for name in _imported(source))]
+    waiting = [*modules, *(name for source in sources for name in _resolved(_imported(source)))]
     while waiting:
         file = file_of(waiting.pop())
         if file is not None and file not in found:
             found.add(file)
-            waiting += _imported(file.read_text(encoding="utf-8"))
+            state = file.stat()
+            waiting += _resolved(_imported_by(file, state.st_mtime_ns, state.st_size))
     return sorted(f for f in found if f.name != "__init__.py")
 
 

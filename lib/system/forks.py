@@ -28,6 +28,7 @@ ONE_THREAD = dict.fromkeys(
 )
 KILLED = 128 + signal.SIGKILL  # as shells tell of a process that was killed
 BEGUN = b"+"  # what a fork says first
+INTERRUPTED = b"!"  # what it is told of Ctrl-C
 LENGTH = 8  # bytes that say how long a request is
 
 
@@ -81,10 +82,11 @@ def state(sources: Path) -> tuple[int, int]:
     return len(times), max(times, default=0)
 
 
-def _end_with(asking: socket.socket) -> None:
-    """End this process when who asked for it does."""
+def _attend(asking: socket.socket) -> None:
+    """Interrupt this process when who asked for it is interrupted, and end it when he ends."""
     with contextlib.suppress(OSError):
-        asking.recv(1)
+        while asking.recv(1) == INTERRUPTED:
+            os.kill(os.getpid(), signal.SIGINT)
     os.kill(os.getpid(), signal.SIGTERM)
 
 
@@ -104,11 +106,13 @@ def _fork(asking: socket.socket, work: Callable[[list[str]], int]) -> None:
         os.environ.clear()
         os.environ.update(asked["environment"])
         sys.argv[1:] = asked["given"]
-        threading.Thread(target=_end_with, args=(asking,), daemon=True).start()
+        threading.Thread(target=_attend, args=(asking,), daemon=True).start()
         asking.sendall(BEGUN)
         code = work(asked["given"])
     except SystemExit as ended:
         code = ended.code if isinstance(ended.code, int) else int(ended.code is not None)
+    except KeyboardInterrupt:
+        code = 128 + signal.SIGINT
     except BaseException:
         sys.excepthook(*sys.exc_info())
     finally:
@@ -131,7 +135,10 @@ def _read(asking: socket.socket, count: int) -> bytes:
 
 
 def ask(given: list[str]) -> int | None:
-    """The exit code of a fork that does what was `given`; None where none is to be had, and the caller does it himself."""
+    """The exit code of a fork that does what was `given`; None where none is to be had, and the caller does it himself.
+
+    The fork is told of Ctrl-C and decides what becomes of it, as a kernel does that nobody has asked anything.
+    """
     address = os.environ.get(ADDRESS)
     if not address or any(os.environ.get(name) != value for name, value in ONE_THREAD.items()):
         return None
@@ -142,10 +149,18 @@ def ask(given: list[str]) -> int | None:
             server.connect(address)
             socket.send_fds(server, [len(request).to_bytes(LENGTH, "big")], [0, 1, 2])
             server.sendall(request)
-            told = server.recv(1)
-            code = server.recv(1)
+            told = _answer(server)
+            code = _answer(server)
         except OSError:
             code = b""
     if told != BEGUN:
         return None
     return code[0] if code else KILLED
+
+
+def _answer(server: socket.socket) -> bytes:
+    while True:
+        try:
+            return server.recv(1)
+        except KeyboardInterrupt:
+            server.sendall(INTERRUPTED)

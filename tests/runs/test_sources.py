@@ -67,6 +67,21 @@ def test_all_ways_of_importing_are_followed(copied):
     assert found == {f"{n}.py" for n in ("first", "second", "third", "fourth", "fifth")}  # and no __init__.py
 
 
+def test_a_file_is_parsed_once_until_it_changes(copied, monkeypatch):
+    parse, parsed = sources._imported, []
+    monkeypatch.setattr(sources, "_imported", lambda source: parsed.append(source) or parse(source))
+    file = copied / "lib" / "measures" / "first.py"
+    file.write_text("from lib.measures import similarity\n")
+    before = sources.reached((), ["lib.measures.first"])
+    assert copied / "lib" / "measures" / "similarity.py" in before and len(parsed) == len(before) == 2
+    parsed.clear()
+    assert sources.reached((), ["lib.measures.first"]) == before and not parsed
+    file.write_text("from lib.measures import appearance\n")
+    after = sources.reached((), ["lib.measures.first"])
+    assert parsed[0] == "from lib.measures import appearance\n" and before != after
+    assert copied / "lib" / "measures" / "appearance.py" in after
+
+
 def test_what_networks_name_is_followed():
     config = TrainConfig(dataset="digits", arch="plain", objective="studies.interpretability_aware_training.objective:train")
     assert "objective.py" in {p.name for p in sources.of_measurement(RUN, [config.model_copy(update={"teacher": config})])}

@@ -30,6 +30,12 @@ SERVE = """if True:
             case ["wait", file]:
                 Path(file).write_text(str(os.getpid()))
                 time.sleep(60)
+            case ["refuse", file]:
+                Path(file).write_text(str(os.getpid()))
+                try:
+                    time.sleep(60)
+                except KeyboardInterrupt:
+                    return 11
             case ["exit"]:
                 sys.exit(7)
             case ["raise"]:
@@ -100,13 +106,22 @@ def test_it_ends_as_it_would_by_itself(told, given, code, error):
     assert found == code and error in errors
 
 
-@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT])
-def test_it_ends_with_who_asked(told, tmp_path, number):
-    process = start(told, "wait", str(tmp_path / "pid"))
+@pytest.mark.parametrize(
+    ("given", "number", "code"),
+    [
+        ("wait", signal.SIGKILL, -signal.SIGKILL),
+        ("wait", signal.SIGTERM, -signal.SIGTERM),
+        ("wait", signal.SIGINT, 130),
+        ("refuse", signal.SIGINT, 11),  # as a kernel that is between two cells
+    ],
+)
+def test_it_ends_with_who_asked(told, tmp_path, given, number, code):
+    process = start(told, given, str(tmp_path / "pid"))
     while not (tmp_path / "pid").exists() or not (tmp_path / "pid").read_text():
         time.sleep(0.02)
     process.send_signal(number)
-    process.communicate()
+    errors = process.communicate()[1]
+    assert process.returncode == code and not errors
     assert gone(int((tmp_path / "pid").read_text()))
     assert asked(told, "tell")[0] == 3  # the loaded process goes on
 
@@ -161,7 +176,8 @@ def test_a_command_in_a_fork_of_the_study_is_the_command(home, monkeypatch):
     given = [sys.executable, "-m", "lib", "train", "--config", json.dumps(config), "--record", str(home / "record.json")]
     before = os.times().children_user
     with forks.serving([sys.executable, "-m", "lib", "serve"], ENVIRONMENT) as told:
-        done = subprocess.run(given, cwd=paths.PROJECT, env=ENVIRONMENT | told, stderr=subprocess.PIPE, encoding="utf-8")
+        environment = ENVIRONMENT | told | {"STUDY_HOME": str(home)}
+        done = subprocess.run(given, cwd=paths.PROJECT, env=environment, stderr=subprocess.PIPE, encoding="utf-8")
         assert done.returncode == 0 and "training digits/small seed 0" in done.stderr
         assert os.times().children_user - before < 1  # who asks imports nothing
     network = trained(TrainConfig(**config))
