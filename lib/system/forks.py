@@ -143,14 +143,15 @@ def ask(given: list[str]) -> int | None:
     if not address or any(os.environ.get(name) != value for name, value in ONE_THREAD.items()):
         return None
     asked = {"given": given, "folder": str(Path.cwd()), "environment": dict(os.environ)}
-    request, told = json.dumps(asked).encode(), b""
+    request, told, parent = json.dumps(asked).encode(), b"", os.getppid()
     with socket.socket(socket.AF_UNIX) as server:
         try:
             server.connect(address)
             socket.send_fds(server, [len(request).to_bytes(LENGTH, "big")], [0, 1, 2])
             server.sendall(request)
-            told = _answer(server)
-            code = _answer(server)
+            server.settimeout(1)
+            told = _answer(server, parent)
+            code = _answer(server, parent)
         except OSError:
             code = b""
     if told != BEGUN:
@@ -158,9 +159,13 @@ def ask(given: list[str]) -> int | None:
     return code[0] if code else KILLED
 
 
-def _answer(server: socket.socket) -> bytes:
+def _answer(server: socket.socket, parent: int) -> bytes:
+    """A byte from the fork, however long that takes; OSError once who began this process is gone, as kernels end then."""
     while True:
         try:
             return server.recv(1)
         except KeyboardInterrupt:
             server.sendall(INTERRUPTED)
+        except TimeoutError:
+            if os.getppid() != parent:
+                raise

@@ -81,15 +81,6 @@ def test_commands_speak_in_any_locale(home):
     assert code == 2 and "device = 'ü'" in errors and "Traceback" not in errors
 
 
-@pytest.mark.parametrize(
-    ("given", "said"), [("typo=ü", "unknown parameter 'typo'"), ("eps=[0.1", "--set eps=[0.1: '[0.1' is no YAML")]
-)
-def test_a_parameter_that_is_wrong_is_told_in_words(home, capsys, given, said):
-    assert command.main(["run", "01-attention-shift", "--profile", "smoke", "--set", given]) == 2
-    errors = capsys.readouterr().err
-    assert said in errors and "Traceback" not in errors
-
-
 def test_commands_wait_for_nothing_that_they_do_not_need():
     """Each of these takes a third of a second or more, of every process of a study; JupyterLab is there before torch is."""
     code = """if True:

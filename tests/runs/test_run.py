@@ -15,6 +15,7 @@ import pytest
 import yaml
 from papermill.translators import PythonTranslator
 
+from lib import __main__ as command
 from lib.claims import warned
 from lib.runs import headless, pictures, profiles, record, sources
 from lib.runs import run as run_
@@ -377,12 +378,18 @@ def test_a_killed_run_is_no_success_and_resumes(home):
 
 
 @pytest.mark.parametrize(
-    ("assignment", "message"), [("epss=[0.1]", "unknown parameter 'epss'"), ("seeds", "--set takes NAME=VALUE")]
+    ("assignment", "message"),
+    [
+        ("epss=[0.1]", "unknown parameter 'epss'"),
+        ("typo=ü", "unknown parameter 'typo'"),
+        ("seeds", "--set takes NAME=VALUE"),
+        ("eps=[0.1", "--set eps=[0.1: '[0.1' is no YAML"),
+    ],
 )
-def test_the_command_says_what_is_wrong_in_a_line(home, assignment, message):
-    with runner(home, "01-attention-shift", "--profile", "smoke", "--set", assignment) as process:
-        said = process.stderr.read()
-    assert process.returncode == 2 and message in said and "Traceback" not in said
+def test_the_command_says_what_is_wrong_in_a_line(home, capsys, assignment, message):
+    assert command.main(["run", "01-attention-shift", "--profile", "smoke", "--set", assignment]) == 2
+    said = capsys.readouterr().err
+    assert message in said and "Traceback" not in said
 
 
 def test_the_record_says_what_was_run(home):

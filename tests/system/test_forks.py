@@ -126,6 +126,17 @@ def test_it_ends_with_who_asked(told, tmp_path, given, number, code):
     assert asked(told, "tell")[0] == 3  # the loaded process goes on
 
 
+def test_it_ends_with_who_began_the_one_who_asked(told, tmp_path):
+    """A kernel ends when its notebook's runner is killed."""
+    code = f"import subprocess, sys; subprocess.run([sys.executable, '-c', {ASK!r}, 'wait', {str(tmp_path / 'pid')!r}])"
+    process = subprocess.Popen([sys.executable, "-c", code], env=ENVIRONMENT | told)
+    while not (tmp_path / "pid").exists() or not (tmp_path / "pid").read_text():
+        time.sleep(0.02)
+    process.kill()
+    process.wait()
+    assert gone(int((tmp_path / "pid").read_text()))
+
+
 def test_sources_that_were_changed_are_loaded_anew(told, sources):
     assert asked(told, "tell")[0] == 3
     (sources / "a.py").write_text("changed = True")
