@@ -150,8 +150,9 @@ def ask(given: list[str]) -> int | None:
             socket.send_fds(server, [len(request).to_bytes(LENGTH, "big")], [0, 1, 2])
             server.sendall(request)
             server.settimeout(1)
-            told = _answer(server, parent)
-            code = _answer(server, parent)
+            with _interrupting(server):
+                told = _answer(server, parent)
+                code = _answer(server, parent)
         except OSError:
             code = b""
     if told != BEGUN:
@@ -159,13 +160,21 @@ def ask(given: list[str]) -> int | None:
     return code[0] if code else KILLED
 
 
+@contextlib.contextmanager
+def _interrupting(server: socket.socket) -> Iterator[None]:
+    """Ctrl-C is the fork's, whenever it comes; what waits for an answer goes on waiting."""
+    before = signal.signal(signal.SIGINT, lambda *_: server.sendall(INTERRUPTED))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
 def _answer(server: socket.socket, parent: int) -> bytes:
     """A byte from the fork, however long that takes; OSError once who began this process is gone, as kernels end then."""
     while True:
         try:
             return server.recv(1)
-        except KeyboardInterrupt:
-            server.sendall(INTERRUPTED)
         except TimeoutError:
             if os.getppid() != parent:
                 raise
