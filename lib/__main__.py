@@ -34,7 +34,7 @@ def speak_utf8() -> None:
 
 def main(given: list[str]) -> int:
     if given[:1] in ([], ["-h"], ["--help"]):
-        print("usage: python -m lib COMMAND …", *(f"  {name:8}{does}" for name, does in COMMANDS.items()), sep="\n")
+        print("usage: python -m lib COMMAND …", *(f"  {name:10}{does}" for name, does in COMMANDS.items()), sep="\n")
         return 0 if given else 2
     if given[0] not in (*COMMANDS, *OF_STUDIES):
         print(f"unknown command {given[0]!r}; there are {', '.join(COMMANDS)}", file=sys.stderr)
