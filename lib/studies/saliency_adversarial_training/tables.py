@@ -11,11 +11,12 @@ import pandas as pd
 
 from lib.claims.cubes import Cubes
 from lib.claims.intervals import Interval, Statistic, minus
+from lib.data.image_sets import ImageSet
 from lib.figures.charts import cell
 from lib.studies.saliency_adversarial_training import passes, plan, published, statistics
 from lib.studies.saliency_adversarial_training.maps import ATTRIBUTIONS
 from lib.studies.saliency_adversarial_training.plan import Parameters
-from lib.training.cache import Trained
+from lib.training import evaluate
 
 SOURCES = {"tiny-imagenet": "1 / 2 / 3", "flower-17": "1 / 2 / 3", "cifar-100": "1 / 2 / 3 / 4"}  # published: radii, of 255
 CIFAR = "published, CIFAR-100"
@@ -51,14 +52,18 @@ def families(p: Parameters) -> dict[str, list[str]]:
     return {name: members for name, members in found.items() if members}
 
 
-def trained(p: Parameters, networks: dict[str, Trained], accuracy: dict[str, float]) -> pd.DataFrame:
-    """A row an arm: its seeds, and of its first network the accuracy on clean images and the loss in the last epoch."""
-    columns = {
-        "seeds": [plan.seeds_of(p, arm) for arm in networks],
-        "clean accuracy (seed 0)": [round(accuracy[arm], 3) for arm in networks],
-        "loss in the last epoch": [round(network.history[-1]["loss"], 3) for network in networks.values()],
-    }
-    return pd.DataFrame(columns, index=[plan.label(arm) for arm in networks])
+def trained(p: Parameters, data: ImageSet) -> pd.DataFrame:
+    """A row an arm: its seeds, and of its first network the accuracy on `data` and the loss in the last epoch.
+
+    One network is in memory at a time: of ResNet-34, all arms take gigabytes.
+    """
+    found = {}
+    for arm in p.every:
+        network = plan.network(p, arm, 0)
+        right, loss = evaluate.accuracy(network.model, data), network.history[-1]["loss"]
+        found[plan.label(arm)] = (plan.seeds_of(p, arm), round(right, 3), round(loss, 3))
+    columns = ["seeds", "clean accuracy (seed 0)", "loss in the last epoch"]
+    return pd.DataFrame.from_dict(found, orient="index", columns=columns)
 
 
 def _row(found: Interval, value: str = "accuracy", **about: Any) -> dict[str, Any]:

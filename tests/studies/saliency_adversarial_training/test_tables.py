@@ -70,10 +70,14 @@ def test_every_arm_has_a_family_and_a_short_name():
         assert len({names[a] for a in members}) == len(members)
 
 
-def test_the_arms_tell_their_seeds_accuracy_and_loss():
-    history = [{"loss": 2.0}, {"loss": 0.12345}]
-    found = tables.trained(P, {"sat-masks": SimpleNamespace(history=history)}, {"sat-masks": 0.98765})
-    assert found.index.tolist() == ["SAT (masks)"] and found.iloc[0].tolist() == [2, 0.988, 0.123]
+def test_the_arms_tell_their_seeds_accuracy_and_loss(monkeypatch):
+    history, asked = [{"loss": 2.0}, {"loss": 0.12345}], []
+    network = SimpleNamespace(history=history, model=None)
+    monkeypatch.setattr(tables.plan, "network", lambda p, arm, seed: asked.append((arm, seed)) or network)
+    monkeypatch.setattr(tables.evaluate, "accuracy", lambda model, data: 0.98765)
+    found = tables.trained(P, None)
+    assert found.loc["SAT (masks)"].tolist() == [2, 0.988, 0.123]
+    assert asked == [(arm, 0) for arm in P.every] and found.index.tolist() == [plan.label(arm) for arm in P.every]
 
 
 def test_curves_have_every_attack_that_was_made(cubes):
