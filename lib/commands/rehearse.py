@@ -58,7 +58,7 @@ def main(given: list[str]) -> int:
     parser.add_argument("runs", nargs="*", metavar="RUN", help="for example 02-at-cnn; all unless named")
     parser.add_argument("--images", type=int, default=rehearsal.IMAGES, help="test images of each measurement, 8 at least")
     parser.add_argument("--true-batches", action="store_true", help="train with the profile's batch sizes: its memory")
-    parser.add_argument("--turn", nargs="?", const="", metavar="HEX", help="one run, by a commit's hash or by the day")
+    parser.add_argument("--turn", nargs="?", const="", metavar="HEX", help="a short run, by a commit's hash or by the day")
     parser.add_argument("--folder", type=Path, help="where to lay everything out, and to leave it; temporary unless given")
     parser.add_argument("--limit", type=float, default=6.0, help="GiB of memory above which a rehearsal fails")
     arguments = parser.parse_args(given)

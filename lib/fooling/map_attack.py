@@ -32,6 +32,7 @@ from lib.fooling.goals import GOALS
 from lib.measures import comparison
 from lib.networks import contract, hooks, reach, rectifiers
 from lib.networks.contract import Targets
+from lib.system import devices
 
 # of the first stage and the last: at 5 a deep network's twin decides otherwise than the
 # network, at 100 its maps are those of the network but for little
@@ -226,7 +227,7 @@ def move_maps(
     step: float | None = None,
     restarts: int = 1,
     slack: float = 0.1,
-    batch_size: int = 32,
+    batch_size: int | None = None,
     seed: int = 0,
 ) -> MovedMaps:
     """Move the maps of `method` of the predicted classes within ||x' - x|| <= eps; see the module's docstring.
@@ -238,8 +239,9 @@ def move_maps(
     of the ball.
 
     Cost: a step is one map that is differentiated (for gradients: a second-order pass) and one forward pass, of the images that
-    are not done; a stage one map, the end one more. Memory is that of a pass of `batch_size`. Randomness is keyed by image,
-    so that batches do not matter (but for SmoothGrad's noise).
+    are not done; a stage one map, the end one more. Memory is that of a pass of `batch_size` images: 32 unless given, or fewer
+    where they are large, half as many as other passes take, since this one is differentiated twice. Randomness is keyed by
+    image, so that batches do not matter (but for SmoothGrad's noise).
 
     Raises ValueError for bad input, a method without derivative, a goal without its map or a map without its goal.
     """
@@ -254,6 +256,7 @@ def move_maps(
         )
     first = eps if step is None else step
     check_radius(first, norm, x[0].numel(), "step")
+    batch_size = max(1, devices.images_at_once(max(x.shape[2:]), 64) // 2) if batch_size is None else batch_size
     if not 1 <= stages <= steps or restarts < 1 or batch_size < 1 or not 0 <= slack < 1:
         raise ValueError(
             f"steps={steps}, stages={stages}, restarts={restarts}, batch_size={batch_size}, slack={slack}: a step a stage, a "

@@ -89,8 +89,9 @@ def test_random_weights_stand_where_published_ones_are_looked_for(tmp_path, monk
 
 
 def test_runs_in_turn(capsys):
-    assert [rehearsal.in_turn(i) for i in range(len(RUNS) + 1)] == [*RUNS, RUNS[0]]
-    assert rehearse._chosen([], "ff") == [RUNS[255 % len(RUNS)]] and len(rehearse._chosen([], "")) == 1
+    short = list(rehearsal.SHORT)
+    assert [rehearsal.in_turn(i) for i in range(len(short) + 1)] == [*short, short[0]] and set(short) <= set(RUNS)
+    assert rehearse._chosen([], "ff") == [short[255 % len(short)]] and len(rehearse._chosen([], "")) == 1
     assert rehearse._chosen([], None) == RUNS and rehearse._chosen([CHEAPEST], None) == [CHEAPEST]
     assert rehearse.main(["08-nothing"]) == 2 and "08-nothing is no run of the profile paper" in capsys.readouterr().err
     assert rehearse.main([CHEAPEST, "--turn"]) == 2 and rehearse.main([CHEAPEST, "--images", "4"]) == 2

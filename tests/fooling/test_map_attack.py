@@ -153,6 +153,16 @@ def test_a_batch_is_a_loop_and_a_seed_a_result(model, x, name):
     assert not torch.allclose(attack(model, x, name, seed=1).x_adv, attack(model, x, name).x_adv)
 
 
+@pytest.mark.parametrize(("passed", "together"), [(1000, 6), (6, 3), (1, 1)])
+def test_of_large_images_few_are_attacked_at_once(model, x, monkeypatch, passed, together):
+    """Half as many as pass a network in other attacks, and never none."""
+    looked, shown = [], map_attack._Climb.shown
+    monkeypatch.setattr(map_attack._Climb, "shown", lambda self, x, y: looked.append(len(x)) or shown(self, x, y))
+    monkeypatch.setattr(map_attack.devices, "PIXELS_WITH_GRAPH", passed * x.shape[-1] ** 2)
+    attack(model, x, "gradcam", steps=1, stages=1)
+    assert max(looked) == together
+
+
 def test_restarts_find_no_less(model, x):
     one, two = attack(model, x, "gradcam"), attack(model, x, "gradcam", restarts=3)
     assert (two.moved >= one.moved - 1e-12).all() and (two.moved > one.moved + 1e-6).any()
