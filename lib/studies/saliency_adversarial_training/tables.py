@@ -4,6 +4,7 @@ Intervals are of 95 %, over images and, where an arm has several seeds, over see
 timing. Cells `12.0±3.0` are a value and half the width of its interval, `0.1 [0.0, 0.2]` a value and its interval.
 """
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -169,7 +170,7 @@ def sweeps(cubes: Cubes, p: Parameters) -> pd.DataFrame:
         for row in published.published(what).itertuples():
             for teacher in plan.TEACHERS if row.method == "sign" else {row.teacher} & set(plan.TEACHERS):
                 about = {"whose": CIFAR, "what": what, "teacher": teacher, "at": getattr(row, column), "eps": row.eps}
-                rows.append(about | {"accuracy": row.value / 100})
+                rows.append(about | {"accuracy": row.value / 100, "low": math.nan, "high": math.nan})  # printed without one
     return pd.DataFrame(rows)
 
 

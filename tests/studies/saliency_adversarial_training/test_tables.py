@@ -89,6 +89,11 @@ def test_curves_have_every_attack_that_was_made(cubes):
     assert (found.low <= found.accuracy).all() and (found.accuracy <= found.high).all()
 
 
+def test_without_a_sweep_the_published_ones_are_left(cubes):
+    found = tables.sweeps(cubes, P.model_copy(update={"sweep": ()}))
+    assert set(found.whose) == {tables.CIFAR} and found[["low", "high"]].isna().all(axis=None)
+
+
 def test_published_accuracies_stand_beside_ours(cubes):
     found = tables.beside_published(cubes, P)
     assert found.index.tolist() == [plan.label(a) for a in ARMS if "@" not in a]
