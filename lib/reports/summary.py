@@ -156,7 +156,10 @@ def _report(column: Column) -> str:
 
 def _brief(cell: Cell) -> str:
     row = cell.row
-    return "–" if row is None else f"{shown.MARKS[row.adjusted]} {shown.number(row.value, row.ci_low, row.ci_high)}"
+    if row is None:
+        return "–"
+    mark = shown.MARKS[row.adjusted]
+    return f"{mark} {shown.number(row.value, row.ci_low, row.ci_high)}" if math.isfinite(row.value) else mark
 
 
 def _plain(text: str) -> str:
