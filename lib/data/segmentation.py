@@ -53,5 +53,5 @@ def _seeds() -> np.ndarray:
 def _walked(colours: np.ndarray, seeds: np.ndarray) -> np.ndarray:
     if np.ptp(colours, axis=(0, 1)).max() < 1e-6:  # nothing that a walk could go by
         return seeds == _OBJECT
-    # deviation: solved directly; the faster conjugate gradients leave probabilities that are none, at edges as sharp as these
+    # deviation: solved directly; the faster conjugate gradients leave probabilities that are none, at edges as sharp as these.
     return random_walker(colours, seeds, beta=BETA, mode="bf", channel_axis=-1) == _OBJECT
