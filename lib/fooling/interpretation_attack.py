@@ -91,10 +91,10 @@ def aai(
     rows = devices.images_at_once(max(x.shape[2:]), 256) if batch_size is None else batch_size
     if rows < 1:
         raise ValueError(f"batch_size={batch_size}: one image at least")
-    starts = (x + random_point(x, eps, "linf", generator)).clamp(0, 1)
     climb = functools.partial(_climb, model, eps=eps, form=form, k=k, hinge=hinge, steps=steps, step=step, dtype=dtype)
-    parts = zip(x.split(rows), y.split(rows), starts.split(rows), strict=True)
-    found = [climb(*part, keep=keep) for part in parts]
+    with hooks.frozen(model):  # in inference mode too, points that gradients are taken at come about outside of it
+        starts = (x + random_point(x, eps, "linf", generator)).clamp(0, 1)
+        found = [climb(*part, keep=keep) for part in zip(x.split(rows), y.split(rows), starts.split(rows), strict=True)]
     return Shifted(*(torch.cat([getattr(part, f.name) for part in found]) for f in dataclasses.fields(Shifted)))
 
 

@@ -238,15 +238,16 @@ def test_committed_figures_are_whole_and_small(profile):
     older = ledger.outdated(profile)
     index = pd.read_csv(folder / "claims.csv", dtype={"study": str})
     for run in profiles.declared_runs(profile):
-        if older and not (folder / run).exists():  # a study that came later than all that is there
+        if not (folder / run).exists() and (older or profile != "laptop"):  # of public data, what has been run is there
             continue
         own = pd.read_csv(folder / run / "claims.csv", dtype={"study": str, "note": str})
         record = json.loads((folder / run / "run.json").read_text())
         if run in older:  # what an older version judged is shown as it is, until it is judged anew
             continue
         assert list(index.columns) == list(claim.COLUMNS) and set(own.id) <= set(index.id[index.study == run[:2]])
-        # the committed results are those of the profile as it stands
-        assert record["parameters"] == profiles.parameters(run, profile).model_dump(mode="json")
+        # the committed results are those of the profile as it stands; what was no parameter then is as it is unless named
+        then = profiles.validated(profiles.parameters_of(run), record["parameters"])
+        assert then == profiles.parameters(run, profile)
         for row in own.itertuples():
             assert not follows(row), (row.id, follows(row))
 
