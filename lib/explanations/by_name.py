@@ -14,7 +14,7 @@ with their layer T: the input of the last convolution or block. (Right under ave
 
 import functools
 import inspect
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple
 
@@ -29,6 +29,7 @@ from lib.explanations.activation_maps import Sign
 from lib.explanations.explanation import Explanation
 from lib.explanations.gradients import Of
 from lib.explanations.relevance import PIXELS, lrp
+from lib.networks import zoo
 from lib.networks.contract import Targets
 from lib.networks.layouts import Layout
 from lib.system.names import Table
@@ -128,6 +129,13 @@ METHODS = Table(
 )
 find = METHODS.find
 DIFFERENTIABLE = tuple(m.name for m in METHODS.rows if m.differentiable)
+
+
+def defined(methods: Iterable[str], arch: str) -> tuple[str, ...]:
+    """Those of some methods that are defined for a network of `zoo.NETWORKS` by name, or for any other one: guided
+    backpropagation asks for ReLUs, and ReLU6 is none."""
+    capped = arch in zoo.NETWORKS and zoo.NETWORKS[arch].capped
+    return tuple(name for name in methods if not (capped and name == "guided"))
 
 
 def raw(

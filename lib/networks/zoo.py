@@ -21,17 +21,19 @@ IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 @dataclass(frozen=True)
 class Entry:
-    """Convolutional stages and head of a network, by dotted name; `size` is that of the images it was published for."""
+    """Convolutional stages and head of a network, by dotted name; `size` is that of the images it was published for; `capped`:
+    its activations are cut above as well as below (ReLU6)."""
 
     stages: tuple[str, ...]
     head: str
     mean: tuple[float, ...] = IMAGENET_MEAN
     std: tuple[float, ...] = IMAGENET_STD
     size: int = 224
+    capped: bool = False
 
 
 def _lite(size: int) -> Entry:
-    return Entry(("blocks.1", "blocks.2", "blocks.4", "bn2"), "classifier", (127 / 255,) * 3, (128 / 255,) * 3, size)
+    return Entry(("blocks.1", "blocks.2", "blocks.4", "bn2"), "classifier", (127 / 255,) * 3, (128 / 255,) * 3, size, True)
 
 
 _RESNET = Entry(("layer1", "layer2", "layer3", "layer4"), "fc")

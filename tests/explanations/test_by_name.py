@@ -9,7 +9,7 @@ from lib.explanations.by_name import METHODS, Method, Settings
 from lib.explanations.explanation import Explanation
 from lib.fooling import manipulation
 from lib.measures import comparison
-from lib.networks import contract
+from lib.networks import contract, models
 from lib.system.flops import flops
 from tests.conftest import Breaks, same_state, state_of, toy
 
@@ -39,6 +39,19 @@ INTO = Settings("into:conv2", n=2, steps=2)
 def at(name, settings=INTO):
     """Settings as a method can be asked for: CAM is of the last maps alone."""
     return settings._replace(layer="act2") if name == "cam" else settings
+
+
+@pytest.mark.parametrize("arch", ["efficientnet-lite0", "resnet18", "plain"])
+def test_what_is_said_to_be_defined_is(arch):
+    """A network of this name has guided backpropagation, or `guided` refuses it."""
+    net, said = models.create(arch, classes=3, seed=0).eval(), by_name.defined(("guided", "gradient"), arch)
+    x = torch.rand(1, 3, 64, 64, generator=torch.Generator().manual_seed(0))
+    assert "gradient" in said
+    if "guided" in said:
+        assert guided.guided_backpropagation(net, x, 0).values.abs().sum() > 0
+    else:
+        with pytest.raises(ValueError, match="not defined"):
+            guided.guided_backpropagation(net, x, 0)
 
 
 @pytest.fixture

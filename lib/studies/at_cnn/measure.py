@@ -134,12 +134,11 @@ def robustness_rows(model: Classifier, arm: str, seed: int, p: Parameters) -> li
 
 
 METHODS = by_name.METHODS.labels("smoothgrad", "gradient", "ig", "guided")
-CUT_ABOVE = "efficientnet-lite"  # networks of this name have ReLU6 alone: guided backpropagation is not defined there
 
 
 def methods(arch: str) -> dict[str, str]:
     """The kinds of maps that networks of this name have, and what they are called."""
-    return {m: name for m, name in METHODS.items() if m != "guided" or not arch.startswith(CUT_ABOVE)}
+    return {m: METHODS[m] for m in by_name.defined(METHODS, arch)}
 
 
 def settings(p: Parameters, seed: int = 0) -> by_name.Settings:

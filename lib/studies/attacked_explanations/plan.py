@@ -108,6 +108,9 @@ class Parameters(parameters.OnImages):
                 raise ValueError(f"authors: no network {self.arch!r} was published for {self.dataset!r}; there are {names}")
             if self.seeds != 1:
                 raise ValueError(f"seeds = {self.seeds}: with authors there is one network an arm; set seeds=1")
+        for names, arch in ((self.methods, self.arch), (self.photo_methods, subjects.PUBLISHED)):
+            if undefined := set(names) - set(by_name.defined(names, arch)):
+                raise ValueError(f"{undefined.pop()} is not defined for {arch}, whose activations are no ReLUs; leave it out")
         if self.sanity_images > self.images:
             raise ValueError(f"sanity_images = {self.sanity_images} is more than images = {self.images}")
         if self.photo_images == 1:

@@ -67,8 +67,6 @@ SHRINKS = {
     "densenet121": 32,
     "efficientnet-lite0": 32,
 }
-# Their activations are cut above as well as below, for which guided backpropagation is not defined.
-CAPPED = ("efficientnet-lite0",)
 
 # Learning rates and weights of the released scripts: by network, kind, interpreter. Active fooling: 1e-5 and 10 for all.
 PUBLISHED = {
@@ -260,7 +258,7 @@ def foolings(p: Parameters) -> list[str]:
 
 def interpreters(arch: str) -> tuple[str, ...]:
     """The interpreters that are defined for a network."""
-    return tuple(name for name in INTERPRETERS if name != "guided" or arch not in CAPPED)
+    return by_name.defined(INTERPRETERS, arch)
 
 
 def settings(p: Parameters, arch: str) -> Settings:

@@ -217,6 +217,7 @@ def test_tables_are_means_over_seeds_and_images(several):
         (AUTHORS | {"seeds": 3}, "seeds = 3: with authors there is one network an arm"),
         ({"sanity_images": 20}, "more than images"),
         ({"methods": ("gradcam", "gradcam")}, "each explanation once"),
+        ({"photo_methods": ("gradcam", "guided")}, "guided is not defined for efficientnet-lite0"),
     ],
 )
 def test_bad_parameters_are_refused(changes, message):
