@@ -105,6 +105,19 @@ class Trained(OnImages):
             models.check_name(name)
         return names
 
+    @model_validator(mode="after")
+    def _published_once(self) -> "Trained":
+        if self.as_published and self.seeds > 1:
+            raise ValueError(f"seeds = {self.seeds}: a published network (epochs: 0) is one network; use seeds: 1")
+        if self.as_published and self.weights == "none":
+            raise ValueError("epochs = 0 takes networks as published; set weights to imagenet, or train for an epoch at least")
+        return self
+
+    @property
+    def as_published(self) -> bool:
+        """Whether the networks are those that somebody published, as they are: nothing is trained."""
+        return self.epochs == 0
+
     def train_config(self, arch: str, seed: int, **changes: Any) -> TrainConfig:
         """The standard training of one network, with `changes`."""
         given = {

@@ -34,6 +34,7 @@ def pictures(folder, count, splits=("train", "test")):
             Image.fromarray(np.full((32, 32, 3), i, np.uint8)).save(file)
 
 
+AS_PUBLISHED = {"epochs": 0, "seeds": 1, "weights": "imagenet", "architectures": ("resnet18",)}
 MASKED = "05-saliency-adversarial-training"
 BOXES = {
     name: value.replace("masks", "boxes")
@@ -132,7 +133,7 @@ def test_48_pictures_and_a_batch_of_64(no_kernel):
     with pytest.raises(ValueError, match="Use --set batch_size=16"):  # of plain papermill and JupyterLab: the first cell
         run_.start("01-attention-shift", given)
     run_.start("01-attention-shift", given | {"batch_size": 16})
-    run_.start("01-attention-shift", given | {"epochs": 0, "seeds": 1})  # networks as published need no training images
+    run_.start("01-attention-shift", given | AS_PUBLISHED)  # such networks need no training images
 
 
 def test_a_batch_that_is_no_parameter_asks_for_images(no_kernel):

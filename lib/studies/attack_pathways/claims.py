@@ -101,7 +101,7 @@ def judge(table: pd.DataFrame, p: Parameters, *, test: bool = True) -> list[Clai
 
 def alone(p: Parameters, images: int) -> dict[str, Any]:
     """What a claim is told of a published network: that it speaks of this one alone, over so many images."""
-    return {"trained": False, "n": f"{images} images, one network as it was published"} if p.published else {}
+    return {"trained": False, "n": f"{images} images, one network as it was published"} if p.as_published else {}
 
 
 def told(pairs: tuple[str, ...]) -> str:

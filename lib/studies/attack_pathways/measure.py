@@ -171,6 +171,6 @@ def measure(p: Parameters, arch: str, seed: int, number: int | None = None, what
     for pair in p.pairs if number is None else p.pairs[number : number + 1]:
         classes = plan.pair_of(pair, data.classes)
         source, target = (plan.shown(p, model, data, c).to(where) for c in classes)
-        network = f"{arch}, {pair}" if p.published else f"{arch}, seed {seed}, {pair}"
+        network = f"{arch}, {pair}" if p.as_published else f"{arch}, seed {seed}, {pair}"
         parts.append(measure_pair(model, source, target, classes, p, layers, network).assign(pair=pair))
     return pd.concat(parts, ignore_index=True).assign(arch=arch, seed=seed)

@@ -121,14 +121,7 @@ class Parameters(parameters.Trained):
             raise ValueError(
                 f"grouped with epochs = {self.epochs}: groups are of ImageNet's classes; use epochs: 0, as published"
             )
-        if self.published and self.seeds > 1:
-            raise ValueError(f"seeds = {self.seeds}: a published network (epochs: 0) is one network; use seeds: 1")
         return self
-
-    @property
-    def published(self) -> bool:
-        """Whether the networks are those that somebody published, as they are."""
-        return self.epochs == 0
 
     @property
     def pairs(self) -> tuple[str, ...]:
@@ -140,7 +133,7 @@ def jobs(p: Parameters) -> list[tuple[Any, ...]]:
     it waits for nothing. Of a published network, whose images are large, each pair is a job of its own."""
     graphs = [(arch, 0, i) for arch in p.architectures for i in range(len(p.pairs))]
     found: list[tuple[Any, ...]] = parameters.by_architecture(p)
-    if p.published:
+    if p.as_published:
         found = [(*one, SCORES) for one in graphs]
     return [(PHOTOGRAPHS, 0, 0), *found, *graphs]
 

@@ -78,7 +78,7 @@ def judge(table: pd.DataFrame, p: Parameters, *, test: bool = True) -> list[Clai
     for m, rows in shifts.items():
         _add(court.within(m, f", in the {named(m)} network{by}", gates=(f"right/{m}", f"attacked/{m}")), rows)
     told = ", ".join(named(m) for m in p.architectures)
-    about = f", mean of the published networks {told}" if p.published else ", mean of the architectures"
+    about = f", mean of the published networks {told}" if p.as_published else ", mean of the architectures"
     every = court.within("", about + by, gates=("right", "attacked"))
     for id in ("mod-rises", "region-moves"):
         each = [row for rows in shifts.values() for row in rows if row.id == id]
@@ -86,7 +86,7 @@ def judge(table: pd.DataFrame, p: Parameters, *, test: bool = True) -> list[Clai
         _add(every, [whole], pool=f"{id}, all architectures")  # a mean of networks varies less than one: nothing is shared
     for row in [*_looks(table, p), *_within(table, p)]:
         _add(every, [row], pool=row.id)
-    about = f", in the published networks {told}" if p.published else ""
+    about = f", in the published networks {told}" if p.as_published else ""
     _failure(court.within("", about + by, gates=("right", "attacked")), table)
     if set(COMPARED) <= set(p.architectures):
         for row in compared.rows(table):
@@ -109,7 +109,7 @@ def _gates(court: Court, table: pd.DataFrame) -> None:
     known, enough = Rule("above", RIGHT), Rule("above", ATTACKED)
     at = f"share of decisions that FGSM changes at eps {table.eps.max():g}"
     for m in court.p.architectures:
-        worst = "" if court.p.published else " of the worst seed"
+        worst = "" if court.p.as_published else " of the worst seed"
         court.gate(f"right/{m}", f"share of clean images that the {named(m)} network{worst} gets right", right[m], known)
         court.gate(f"attacked/{m}", f"{at}, {named(m)} network", changed[m], enough)
     court.gate("right", "share of clean images that the worst network gets right", min(right.values()), known)
@@ -125,7 +125,7 @@ def _add(court: Court, rows: list[Row], pool: str = "") -> None:
 
 def alone(court: Court) -> dict[str, Any]:
     """What a claim is told of published networks: that it speaks of these alone, over images."""
-    if not court.p.published:
+    if not court.p.as_published:
         return {}
     return {"trained": False, "n": f"{court.over} images, one network as it was published each"}
 

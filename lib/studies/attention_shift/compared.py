@@ -56,7 +56,7 @@ def absent(court: Court) -> None:
             source=f"{SOURCE}, claim {number}",
             measure=measure,
             gates=("families",),
-            trained=not court.p.published,
+            trained=not court.p.as_published,
         )
 
 

@@ -178,7 +178,7 @@ def measure(p: Parameters, arch: str, seed: int, part: int = 0) -> pd.DataFrame:
             "masks": masks,
             "attacker": other,
             "first_image": int(index[0]),
-            "network": arch if p.published else f"{arch}, seed {seed}",
+            "network": arch if p.as_published else f"{arch}, seed {seed}",
         }
         found.append(measure_images(model, x, y, eps=p.eps, **about))
     table = pd.concat(found, ignore_index=True)

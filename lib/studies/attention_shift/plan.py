@@ -64,18 +64,11 @@ class Parameters(parameters.Trained):
     def _another_network(self) -> "Parameters":
         if self.black_box and self.black_box not in self.architectures:
             raise ValueError(f"black_box {self.black_box!r}: none of the architectures {', '.join(self.architectures)}")
-        if self.published and self.seeds > 1:
-            raise ValueError(f"seeds = {self.seeds}: a published network (epochs: 0) is one network; use seeds: 1")
-        if self.black_box and self.published and len(self.architectures) < 2:
+        if self.black_box and self.as_published and len(self.architectures) < 2:
             raise ValueError("black_box takes the gradient of another published network; name two architectures at least")
-        if self.black_box and not self.published and self.seeds < 2:
+        if self.black_box and not self.as_published and self.seeds < 2:
             raise ValueError("black_box takes the gradient of a network of another seed; train two seeds at least")
         return self
-
-    @property
-    def published(self) -> bool:
-        """Whether the networks are those that somebody published, as they are."""
-        return self.epochs == 0
 
 
 def jobs(p: Parameters) -> list[tuple[str, int, int]]:
@@ -98,7 +91,7 @@ def networks(p: Parameters, *job: Any) -> list[TrainConfig]:
 def network(p: Parameters, arch: str, seed: int) -> cache.Trained:
     """A trained network; a published one with its normalisations folded into its convolutions, and laid out for speed."""
     found = cache.trained(p.train_config(arch, seed), device_name=p.device)
-    if not p.published:
+    if not p.as_published:
         return found
     x = evaluation_set(p).images[:2].to(next(found.model.parameters()).device)
     return dataclasses.replace(found, model=folding.folded(found.model, x).to(memory_format=torch.channels_last))
@@ -110,7 +103,7 @@ def attacker_of(p: Parameters, arch: str, seed: int) -> tuple[str, int]:
     Of trained networks it is that of the next seed, so that it is another network also where the architecture is the same.
     There is one published network of an architecture: it attacks all others, and the next of the architectures attacks it.
     """
-    if not p.published:
+    if not p.as_published:
         return p.black_box, (seed + 1) % p.seeds
     if arch != p.black_box:
         return p.black_box, seed

@@ -57,6 +57,7 @@ def graph(home):
         ({"share": 1.5}, "less than or equal to 1"),
         ({"grouped": True}, "groups are of ImageNet's classes; use epochs: 0"),
         ({"epochs": 0}, "a published network .* is one network; use seeds: 1"),
+        ({"epochs": 0, "seeds": 1}, "epochs = 0 takes networks as published; set weights to imagenet"),
     ],
 )
 def test_bad_parameters(given, message):
