@@ -8,6 +8,7 @@ in the text of the section, or prints none; what has no source is of this study.
 * `fgsm_direction`, `step_along`: its sign, and a step along it. Likewise.
 * `random_sign`: random signs, the control of the same size.
 * `pgd`: projected gradient descent. Madry et al. 2018, arXiv:1706.06083, sec. 2.1.
+* `pgd_in_batches`: the same, some images at a time.
 * `ascend`: the same on any objective of the images.
 * `project`, `ascent`, `random_point`, `default_step`: its parts, under L-infinity and L2. Likewise.
 * `auto_pgd`, `checkpoints`: PGD that chooses its steps. Croce and Hein 2020, arXiv:2003.01690, algorithm 1, sec. 3.2.
@@ -38,7 +39,7 @@ from lib.attacks.ensemble import Ensemble
 from lib.attacks.jpeg import Coefficients, compressed, decode, encode
 from lib.attacks.losses import cross_entropy, kl, margin, targeted_dlr
 from lib.attacks.masking import Doubt
-from lib.attacks.projected import ascend, pgd
+from lib.attacks.projected import ascend, pgd, pgd_in_batches
 from lib.attacks.robustness import RobustAccuracy, constant_step, robust_accuracy, shrinking_step
 from lib.attacks.single_step import fgsm, fgsm_direction, random_sign, step_along
 from lib.attacks.square import square_attack
@@ -104,6 +105,7 @@ __all__ = [
     "margin",
     "per_row",
     "pgd",
+    "pgd_in_batches",
     "project",
     "random_point",
     "random_sign",

@@ -7,9 +7,10 @@ attack may be weaker than it looks, and are checked before they are returned: in
 
 from collections.abc import Callable
 from dataclasses import replace
+from typing import Any
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from lib.attacks.losses import Loss, cross_entropy
@@ -26,6 +27,7 @@ from lib.attacks.steps import (
     default_step,
     fooled,
     input_gradient,
+    joined,
     judged,
     per_row,
     project,
@@ -35,6 +37,7 @@ from lib.attacks.steps import (
 )
 from lib.data.checks import Labels
 from lib.networks import hooks, reach
+from lib.system import devices
 
 
 def pgd(
@@ -111,6 +114,28 @@ def pgd(
             result = replace(result, first_success=first, trace=path)
             best = result if best is None else _better(best, result, targeted)
     return best
+
+
+def pgd_in_batches(
+    model: nn.Module,
+    x: Float[Tensor, "n c h w"],
+    y: Int[Tensor, " n"],
+    *,
+    batch_size: int | None = None,
+    generator: torch.Generator | None = None,
+    **options: Any,
+) -> AttackResult:
+    """`pgd` of some images at a time, so that memory does not grow with their number; `options` are its own.
+
+    `batch_size` unless given: all, or as many as are small enough together. One stream of random starts runs through the
+    batches, so that with one restart they do not matter under L-infinity. There is no trace. Raises as `pgd` does.
+    """
+    rows = devices.images_at_once(max(x.shape[2:]), len(x)) if batch_size is None else batch_size
+    if rows < 1 or options.get("trace"):
+        raise ValueError(f"batch_size={batch_size}, trace={options.get('trace', False)}: one image at least, and no trace")
+    generator = generator or torch.Generator().manual_seed(0)
+    parts = zip(x.split(rows), y.split(rows), strict=True)
+    return joined([pgd(model, *part, generator=generator, **options) for part in parts])
 
 
 def ascend(

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from jaxtyping import Bool, Float, Int, Shaped
@@ -40,6 +40,18 @@ class AttackResult:
     first_success: Int[Tensor, " n"] | None = None
     trace: Trace | None = None
     warnings: tuple[str, ...] = ()
+
+
+def joined(parts: Sequence[AttackResult]) -> AttackResult:
+    """The result of all images from those of some of them, in order: what is known of each of them, each warning once."""
+
+    def together(values: list[Tensor | None]) -> Tensor | None:
+        known = [v for v in values if v is not None]
+        return torch.cat(known) if len(known) == len(values) else None
+
+    names = ("x_adv", "success", "loss", "logits", "first_success")
+    found: dict[str, Any] = {name: together([getattr(part, name) for part in parts]) for name in names}
+    return AttackResult(**found, warnings=tuple(dict.fromkeys(text for part in parts for text in part.warnings)))
 
 
 def check_result(x: Float[Tensor, "n c h w"], x_adv: Float[Tensor, "n c h w"], eps: float, norm: Norm) -> None:

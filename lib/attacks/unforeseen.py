@@ -27,7 +27,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from lib.attacks import jpeg, losses
-from lib.attacks.steps import AttackResult, check_input, fooled, logits_of, project, wide
+from lib.attacks.steps import AttackResult, check_input, fooled, joined, logits_of, project, wide
 from lib.data import checks, images
 from lib.data.checks import Labels
 from lib.networks import contract, hooks, reach
@@ -88,8 +88,7 @@ def _optimise(
         part = slice(first, first + rows)
         goal = None if targets is None else targets[part]
         parts.append(_optimise_part(model, x[part], y[part], latent[part], draw, update, steps, goal, part))
-    found = zip(*((p.x_adv, p.success, p.loss, p.logits) for p in parts), strict=True)
-    return AttackResult(*map(torch.cat, found))
+    return joined(parts)
 
 
 def _optimise_part(

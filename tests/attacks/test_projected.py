@@ -56,6 +56,34 @@ def test_pgd_equals_the_slow_twin(model, x, y, norm):
     assert torch.allclose(found.x_adv, pgd_twin(model, x, y, eps, eps / 3, 5, norm), rtol=0, atol=1e-12)
 
 
+@pytest.mark.parametrize("judge", [True, False])
+@pytest.mark.parametrize("rows", [1, 4, 100])
+def test_batches_of_pgd_are_pgd(model, x, y, judge, rows):
+    """One stream of random starts: what is found does not depend on who travels with whom, judged or not."""
+    whole = projected.pgd(model, x, y, eps=0.05, steps=3, judge=judge)
+    found = projected.pgd_in_batches(model, x, y, eps=0.05, steps=3, judge=judge, batch_size=rows)
+    for name in ("x_adv", "success", "loss", "logits", "first_success"):
+        a, b = getattr(whole, name), getattr(found, name)
+        assert (a is None and b is None) or torch.allclose(a.double(), b.double(), atol=1e-12), name
+    assert (found.success is None) == (not judge)
+
+
+def test_large_images_travel_few_at_once(model, x, y, monkeypatch):
+    seen, real = [], projected.pgd
+    monkeypatch.setattr(projected, "pgd", lambda model, x, y, **options: seen.append(len(x)) or real(model, x, y, **options))
+    monkeypatch.setattr(projected.devices, "PIXELS_WITH_GRAPH", 2 * x.shape[-1] ** 2)
+    projected.pgd_in_batches(model, x, y, eps=0.05, steps=1)
+    assert seen == [2] * (len(x) // 2) + [1] * (len(x) % 2)
+
+
+def test_of_batches_each_warning_is_told_once(x, y):
+    flat = Linear([0.0] * x[0].numel())
+    said = projected.pgd_in_batches(flat, x, y.clamp(max=1), eps=0.05, steps=1, batch_size=2).warnings
+    assert said and len(set(said)) == len(said)
+    with pytest.raises(ValueError, match="no trace"):
+        projected.pgd_in_batches(flat, x, y, eps=0.05, steps=1, trace=True)
+
+
 def test_fgsm_by_hand():
     model = Linear([1.0, -2.0, 0.0, 3.0])
     x = torch.tensor([[[[0.5, 0.5], [0.5, 0.95]]]], dtype=torch.float64)

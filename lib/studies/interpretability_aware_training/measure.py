@@ -140,10 +140,7 @@ def bound_rows(model: classifier.Classifier, x: Tensor, y: Tensor, arm: str, see
     """Both sides of Proposition 1 on PGD's images at every radius, for CAM, and for integrated gradients on some."""
     found = []
     for eps in p.eps_grid:
-        given = {"eps": eps, "steps": 20, "judge": False, "generator": torch.Generator().manual_seed(0)}  # one stream of starts
-        many = devices.images_at_once(x.shape[-1], len(x))
-        parts = zip(x.split(many), y.split(many), strict=True)
-        x_adv = torch.cat([projected.pgd(model, a, b, **given).x_adv for a, b in parts])
+        x_adv = projected.pgd_in_batches(model, x, y, eps=eps, steps=20, judge=False).x_adv
         found += _bound(discrepancy.proposition(model, x, x_adv, y), arm, seed, "", eps)
         if eps == p.eps:
             part = slice(0, p.ig_images)

@@ -32,15 +32,16 @@ from lib.measures import comparison
 from lib.networks import hooks
 from lib.studies.model_manipulation import plan
 from lib.studies.model_manipulation.plan import COSTLY, SWAPPED, Parameters
+from lib.system import devices
 
 ORDERS = ("original", "own", "random")
-BATCH = 100  # images of 64 pixels, and as many fewer as they are larger
+BATCH = 100  # images that are looked at together, and fewer where they are large
 ALONG = 60  # images, or mosaics, that are looked at after every epoch
 
 
 def batches(x: Tensor) -> int:
     """How many images are looked at together, so that memory does not grow with their size."""
-    return max(4, min(BATCH, BATCH * 64**2 // (x.shape[-2] * x.shape[-1])))
+    return devices.images_at_once(max(x.shape[2:]), BATCH)
 
 
 def maps_of(name: str, model: torch.nn.Module, x: Tensor, y: Tensor, settings: by_name.Settings) -> Explanation:
@@ -137,11 +138,9 @@ def _decisions(m: Measured) -> None:
     m.add("confidence", logits.softmax(1).amax(1))
     if m.thorough:
         n, eps, steps = m.p.robust_images, m.p.robust_eps / 255, m.p.robust_steps
-        parts = zip(m.x[:n].split(batches(m.x)), m.y[:n].split(batches(m.x)), strict=True)
-        hits = [projected.pgd(m.model, x, y, eps=eps, steps=steps) for x, y in parts]
-        m.add("robust", ~torch.cat([hit.success for hit in hits]))
-        said = list(dict.fromkeys(text for hit in hits for text in hit.warnings))
-        warned.tell(f"{plan.label(m.arm)} ({m.arch}), seed {m.seed}", "PGD", m.p.robust_eps, said)
+        hit = projected.pgd_in_batches(m.model, m.x[:n], m.y[:n], eps=eps, steps=steps)
+        m.add("robust", ~hit.success)
+        warned.tell(f"{plan.label(m.arm)} ({m.arch}), seed {m.seed}", "PGD", m.p.robust_eps, hit.warnings)
 
 
 def _swaps(m: Measured) -> None:

@@ -63,11 +63,9 @@ BATCH = 64  # images that are attacked together: memory depends on it, not on ho
 
 
 def pgd(model: nn.Module, x: Tensor, y: Tensor, eps: float, steps: int, step: float | None = None) -> Tensor:
-    """PGD's images (N, C, H, W), in batches from one stream of random starts; `eps` is of 255."""
-    generator = torch.Generator().manual_seed(0)
-    options = {"eps": eps / 255, "steps": steps, "step": step, "judge": False, "generator": generator}
-    parts = zip(x.split(BATCH), y.split(BATCH), strict=True)
-    return torch.cat([projected.pgd(model, a, b, **options).x_adv for a, b in parts])
+    """PGD's images (N, C, H, W), in batches; `eps` is of 255."""
+    options = {"eps": eps / 255, "steps": steps, "step": step, "judge": False}
+    return projected.pgd_in_batches(model, x, y, batch_size=BATCH, **options).x_adv
 
 
 def weak(model: nn.Module, x: Tensor, y: Tensor, right: Tensor, eps: float, p: Parameters) -> Tensor:
