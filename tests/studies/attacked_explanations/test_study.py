@@ -7,16 +7,16 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from PIL import Image
 
 from lib.claims.rows import rows
 from lib.explanations import by_name
 from lib.figures.explorer import Explorer
 from lib.fooling import goals
-from lib.networks import contract, models, released
+from lib.networks import contract
 from lib.sanity import EDGES
 from lib.studies.attacked_explanations import claims, explorer, measure, plan, tables
 from lib.studies.attacked_explanations.plan import Parameters
+from tests import authors
 from tests.claims import sentences
 
 SMALL = {
@@ -312,15 +312,9 @@ def test_an_own_network_of_another_kind_loses_cam_from_the_menu(explore, tmp_pat
 def theirs(tmp_path, monkeypatch):
     """Pictures of noise laid out as the data set is, and an Int2 in the authors' layout: parameters, and the network."""
     monkeypatch.setenv("STUDY_DATA", str(tmp_path))
-    for i in range(10):
-        folder = tmp_path / "cifar10" / "test" / f"class{i}"
-        folder.mkdir(parents=True)
-        Image.fromarray(np.random.default_rng(i).integers(0, 255, (32, 32, 3), np.uint8)).save(folder / "0.png")
+    authors.cifar10(tmp_path)
     plan.evaluation_set.cache_clear()
-    released.folder().mkdir()
-    model = models.create("small", classes=10, channels=3, seed=3).eval()
-    state = {k.replace("head", "linear"): v.numpy() for k, v in model.net.state_dict().items()}
-    np.savez(released.folder() / "cifar_small_int2.npz", **state)
+    model = authors.publish("cifar_small_int2", 3)
     yield Parameters(**SMALL | AUTHORS | {"methods": ("gradcam", "gradient"), "eps": (4.0,), "photo_images": 0}), model
     plan.evaluation_set.cache_clear()
 

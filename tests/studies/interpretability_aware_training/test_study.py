@@ -7,7 +7,6 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from PIL import Image
 
 from lib.attacks import projected, robustness
 from lib.claims.cubes import Cubes
@@ -18,6 +17,7 @@ from lib.studies.interpretability_aware_training import claims, plan, statistics
 from lib.studies.interpretability_aware_training import measure as measure_
 from lib.studies.interpretability_aware_training.objective import ARMS
 from lib.studies.interpretability_aware_training.plan import Parameters
+from tests import authors
 from tests.claims import sentences
 
 RUN = "03-interpretability-aware-training"
@@ -405,10 +405,7 @@ def test_unforeseen_attacks_are_judged():
 def published_adv(tmp_path, monkeypatch):
     """A network of our own in the authors' layout and place, and images that it has right."""
     monkeypatch.setenv("STUDY_DATA", str(tmp_path))
-    model = models.create("small", classes=10, channels=1, seed=3)
-    released.folder().mkdir(parents=True)
-    state = {k.replace("head", "linear"): v.numpy() for k, v in model.net.state_dict().items()}
-    np.savez(released.folder() / "mnist_small_adv.npz", **state)
+    model = authors.publish("mnist_small_adv", 1)
     x = torch.rand(6, 1, 28, 28, generator=torch.Generator().manual_seed(0))
     y = model(x).argmax(1)
     monkeypatch.setattr(released, "evaluation_images", lambda: (x, y))
@@ -525,17 +522,9 @@ PUBLISHED = Parameters(
 def cifar(tmp_path, monkeypatch):
     """Ten pictures of noise laid out as the data set is, and a published Small in the authors' layout."""
     monkeypatch.setenv("STUDY_DATA", str(tmp_path))
-    for i in range(10):
-        folder = tmp_path / "cifar10" / "test" / f"class{i}"
-        folder.mkdir(parents=True)
-        Image.fromarray(np.random.default_rng(i).integers(0, 255, (32, 32, 3), np.uint8)).save(folder / "0.png")
+    authors.cifar10(tmp_path)
     plan.evaluation_set.cache_clear()
-    released.folder().mkdir()
-    model = models.create("small", classes=10, channels=3, seed=3).eval()
-    np.savez(
-        released.folder() / "cifar_small_adv.npz",
-        **{k.replace("head", "linear"): v.numpy() for k, v in model.net.state_dict().items()},
-    )
+    model = authors.publish("cifar_small_adv", 3)
     yield model
     plan.evaluation_set.cache_clear()
 
