@@ -1,7 +1,7 @@
 """Which process trains which networks, and which measures them."""
 
 import itertools
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from lib.runs import profiles
@@ -38,6 +38,17 @@ def jobs(configs: Iterable[TrainConfig], together: int = 1) -> dict[str, list[Tr
         ends = [i * len(group) // count for i in range(count + 1)]  # alike in size, so that no core waits for a last long job
         for part in (group[a:b] for a, b in itertools.pairwise(ends)):
             found[files.digest_of([c.digest for c in part]) if len(part) > 1 else part[0].digest] = part
+    return found
+
+
+def shared_out(networks: Mapping[str, Sequence[TrainConfig]], together: int = 1) -> dict[str, list[TrainConfig]]:
+    """`jobs` of several runs, each network in one job alone: one of the first run that needs it, so that no run waits for what
+    a later one needs beside it, and no two processes for one training."""
+    found: dict[str, list[TrainConfig]] = {}
+    taken: set[str] = set()
+    for configs in networks.values():
+        found |= jobs([c for c in configs if c.digest not in taken], together)
+        taken |= {c.digest for c in configs}
     return found
 
 

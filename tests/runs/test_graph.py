@@ -22,6 +22,21 @@ def test_nothing_waits_for_a_published_network(run):
     assert list(graph.measurements(run, "datasets", 8).values()) == [[job] for job in jobs] and len(jobs) >= 5
 
 
+@pytest.mark.parametrize("profile", ["smoke", "laptop"])
+def test_each_network_is_trained_by_one_job_of_the_first_run_that_needs_it(profile):
+    networks = {run: graph.networks(run, profile) for run in profiles.declared_runs(profile)}
+    found = graph.shared_out(networks, 16)
+    digests = [c.digest for configs in found.values() for c in configs]
+    assert sorted(digests) == sorted({c.digest for configs in networks.values() for c in configs})
+    earlier = set()
+    for configs in networks.values():  # a job holds no network of a later run beside those of this one
+        own = {c.digest for c in configs}
+        for job in found.values():
+            mine = {c.digest for c in job} & (own - earlier)
+            assert not mine or {c.digest for c in job} <= own
+        earlier |= own
+
+
 @pytest.mark.parametrize("run", profiles.declared_runs("laptop"))
 def test_every_job_is_measured_once(run):
     plan, p = profiles.part(run, "plan"), profiles.parameters(run, "laptop")
