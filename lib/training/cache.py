@@ -65,9 +65,17 @@ def training_images(config: TrainConfig) -> datasets.ImageSet:
 
 
 def fresh(config: TrainConfig, data: datasets.ImageSet, base: "Trained | None" = None) -> Any:
-    """The network as it is before training: with new weights, or with those of `base`."""
+    """The network as it is before training: with new weights, or with those of `base`.
+
+    Raises ValueError for published weights as they are where the classes are others.
+    """
     if base is not None:
         return copy.deepcopy(base.model).cpu()
+    if not config.epochs and config.weights == "imagenet" and len(data.classes) != 1000:
+        raise ValueError(
+            f"{config.dataset} has {len(data.classes)} classes, the published {config.arch} has 1000: its new head would stay "
+            "random. Train for an epoch at least, or take images of ImageNet's classes"
+        )
     given = {"classes": len(data.classes), "channels": config.channels, "weights": config.weights}
     if ":" not in config.arch:
         return models.create(config.arch, **given, seed=config.seed)
