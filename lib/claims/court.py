@@ -25,12 +25,20 @@ from lib.system import names
 OURS = "control of this study"
 QUESTION = "a question of this study"
 OURS_ALONE = "ours; not in the paper"
+ALONE = "one network an arm: of another training nothing is said"
 MOST_RUNS, MOST_IMAGES = 100, 100_000  # that anybody would take
 
 
 def noted(*parts: str) -> str:
     """Notes that say something, joined."""
     return "; ".join(p for p in parts if p)
+
+
+def _bracketed(statement: str, whose: str) -> str:
+    """A statement that says whose networks it is about, in the brackets that it ends with, or in its own."""
+    sentence, bracket, where = statement.rpartition(" (")
+    ends = bracket and where.endswith(")")
+    return f"{sentence} ({whose}, {where}" if ends else f"{statement} ({whose})"
 
 
 @dataclass(frozen=True)
@@ -126,7 +134,9 @@ class Court:
     training runs stand behind an arm, or behind every network alike. `draws` are those of the bootstrap; `unknown` joins the
     note where there is no interval, and says why that can be. `over` is what claims are resampled over that do not say so
     themselves, `units` which of these images stand and fall together, called `unit`. `gates` are the names of gates that
-    every claim must pass here; `primaries` the ids, without the variant, of the claims that are the paper's own.
+    every claim must pass here; `primaries` the ids, without the variant, of the claims that are the paper's own. `whose` says
+    whose the networks are, in words, where somebody published them, one an arm: claims then speak of these alone, not of a way
+    of training, so that images are what is resampled.
     """
 
     study: str
@@ -143,6 +153,7 @@ class Court:
     about: str = ""
     gates: tuple[str, ...] = ()
     primaries: tuple[str, ...] = ()
+    whose: str = ""
     known_gates: dict[str, Gate] = field(default_factory=dict)
     stated: list[Stated] = field(default_factory=list)
 
@@ -206,6 +217,8 @@ class Court:
         barred = noted(*(self._gate(g, id).failed for g in (*self.gates, *gates)))
         images = drawn if isinstance(drawn, int) else self.cubes.images(drawn)
         units = self.units if self.units is not None and len(self.units) == images else None
+        if self.whose:
+            statement, note = _bracketed(statement, self.whose), noted(note, ALONE)
         of = measures.measure(measure, difference=difference)
         called = unit or (self.unit if units is not None else "images")
         options = {"draws": self.draws, "of": of, "units": units, "unit": called, "extreme": extreme}
@@ -228,7 +241,7 @@ class Court:
                 unknown or self.unknown,
                 barred,
                 self.test,
-                trained and kind != "check",
+                trained and kind != "check" and not self.whose,
                 arms,
                 note,
             )

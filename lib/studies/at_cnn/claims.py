@@ -22,7 +22,7 @@ from lib.claims import measures
 from lib.claims.claim import Claim, Kind, Rule
 from lib.claims.court import OURS, Court, noted
 from lib.claims.intervals import Statistic, minus, over_pairs, parts, together
-from lib.studies.at_cnn.plan import EDGES, Parameters, attacked, label, seeds_of
+from lib.studies.at_cnn.plan import EDGES, Parameters, attacked, family, label, seeds_of
 from lib.studies.at_cnn.statistics import Cubes, robustness, shape_bias, underfit_seeds
 
 SOURCE = "Zhang and Zhu 2019"
@@ -78,7 +78,9 @@ def primaries(p: Parameters) -> tuple[str, ...]:
 
 def judge(table: pd.DataFrame, p: Parameters, *, test: bool = True) -> list[Claim]:
     """All claims from the table of measurements."""
-    court = Court("02", p, Cubes.of(table, p.min_correct), test, functools.partial(seeds_of, p), primaries=primaries(p))
+    whose = f"{family(p).name} of Boopathy et al." if p.authors else ""
+    seeds = functools.partial(seeds_of, p)
+    court = Court("02", p, Cubes.of(table, p.min_correct), test, seeds, primaries=primaries(p), whose=whose)
     _gates(court)
     clean = court.within("", gates=("clean",))
     for arm in p.headline:
@@ -96,7 +98,7 @@ def judge(table: pd.DataFrame, p: Parameters, *, test: bool = True) -> list[Clai
         beside = (*gates, "clean", f"robust-{first}")
         _against(own.within(f"{first}/over-underfit", gates=beside), first, rival)
         _underfit(own.within("", over="clean"), first, gates, rival.note)
-    _style(court.within("", over="style-distance"))
+    _style(court.within("", over="style-distance", whose=""))
     _open(clean.within("", over="clean"))
     return court.rows
 

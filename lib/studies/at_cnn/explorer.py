@@ -242,7 +242,7 @@ def explorer(p: Parameters) -> Explorer:
 
     @functools.lru_cache(maxsize=8)
     def trained(arm: str) -> classifier.Classifier:
-        return plan.network(p, arm, 0).model
+        return plan.model(p, arm)
 
     def photographed(arch: str, network: str) -> bool:
         return bool(network) or arch == subjects.PUBLISHED

@@ -26,7 +26,8 @@ from lib.networks import contract
 from lib.networks.classifier import Classifier
 from lib.networks.style import StyleNet, style_distance, stylize
 from lib.studies import parameters
-from lib.studies.at_cnn.plan import EDGES, Parameters, conflict_set, edges_set, evaluation_set, label, network, style_config
+from lib.studies.at_cnn import plan
+from lib.studies.at_cnn.plan import EDGES, Parameters, conflict_set, edges_set, evaluation_set, label, style_config
 from lib.system import devices
 from lib.training import cache, evaluate
 
@@ -187,7 +188,7 @@ def measure(p: Parameters, arm: str, seed: int) -> pd.DataFrame:
     """Everything about one network, a row a measurement; of EDGES the check of the stylised images."""
     if arm == EDGES:
         return measure_style(p)
-    model = network(p, arm, seed).model
+    model = plan.model(p, arm, seed)
     parts = [*decisions(model, arm, seed, p), *robustness_rows(model, arm, seed, p)]
     return pd.concat([*parts, *saliency_rows(model, arm, seed, p)], ignore_index=True)
 

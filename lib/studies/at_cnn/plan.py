@@ -5,6 +5,9 @@ radius R in units of [0, 1] pixels; `linf-4@1`, the same with another share of a
 `underfit`, the standard run stopped where its clean accuracy is that of the first headline arm, so that lower accuracy can
 be told from what adversarial training does. Arms in `headline` carry the claims and are trained from several seeds, as
 `standard` and `underfit` are; the others from one.
+
+With `authors` nothing is trained: `standard` and `linf-8@1` are then the networks Normal and Adv that Boopathy et al. published
+for the data set, a pair that nobody here has chosen or trained. There is one network an arm.
 """
 
 import functools
@@ -16,14 +19,16 @@ from pydantic import Field, field_validator, model_validator
 
 from lib.data import datasets, styles
 from lib.explanations import gradients
-from lib.networks import models, style
+from lib.networks import classifier, models, released, style
 from lib.studies import parameters
 from lib.studies.at_cnn import painter
+from lib.system import devices, files
 from lib.training import cache, config, evaluate
 from lib.training.cache import Trained
 from lib.training.config import TrainConfig
 
 TITLE = "Adversarially trained CNNs"
+PUBLISHED = {"standard": "normal", "linf-8@1": "adv"}  # Boopathy et al.'s: Adv saw attacked images alone, of radius 8/255
 
 
 class Parameters(parameters.OnImages, parameters.Ensembled):
@@ -31,6 +36,7 @@ class Parameters(parameters.OnImages, parameters.Ensembled):
 
     arch: Annotated[str, Field(description="any name that lib.networks.models.create knows")] = "plain"
     weights: Annotated[Literal["none", "imagenet"], Field(description="start from random or published weights")] = "none"
+    authors: Annotated[bool, Field(description="nothing is trained: Boopathy et al.'s published networks of `arch`")] = False
     arms: Annotated[tuple[str, ...], Field(min_length=2, description="see the module's docstring")] = (
         "standard",
         "underfit",
@@ -132,6 +138,13 @@ class Parameters(parameters.OnImages, parameters.Ensembled):
         if self.size % style.MULTIPLE[self.style_encoder]:
             multiple = style.MULTIPLE[self.style_encoder]
             raise ValueError(f"size {self.size}: the {self.style_encoder} style encoder takes multiples of {multiple}")
+        if self.authors:
+            there = tuple(f.arch for f in released.families(self.dataset))
+            if self.arch not in there:
+                names = ", ".join(there) or "none"
+                raise ValueError(f"authors: no network {self.arch!r} was published for {self.dataset!r}; there are {names}")
+            if self.arms != tuple(PUBLISHED) or self.seeds != 1:
+                raise ValueError(f"authors: there is one network each of {', '.join(PUBLISHED)}; set these arms, seeds: 1")
         if self.l2_direction == "linf" and self.relative_step is None:
             raise ValueError("l2_direction = linf takes steps of signs: say how long with relative_step (the paper: 0.5)")
         return self
@@ -240,16 +253,22 @@ def networks(p: Parameters, *job: Any) -> list[TrainConfig]:
     return list(found.values())
 
 
+def family(p: Parameters) -> released.Family:
+    """What Boopathy et al. published for the data set, of the run's architecture."""
+    return next(f for f in released.families(p.dataset) if f.arch == p.arch)
+
+
 def _networks(p: Parameters, arm: str, seed: int) -> list[TrainConfig]:
-    deciding = {EDGES: (), "underfit": ("standard", p.headline[0])}.get(arm, (arm,))
+    deciding = () if p.authors else {EDGES: (), "underfit": ("standard", p.headline[0])}.get(arm, (arm,))
     return [style_config(p), *(config_of(p, one, seed) for one in deciding)]
 
 
 def seen(p: Parameters, *job: Any) -> list[str]:
-    """The images that a job looks at: those that are transformed, and the styles that they get."""
+    """The images that a job looks at: those that are transformed, their styles; of a published network the file."""
     conflict = [conflict_set(p)] if datasets.has_cue_conflict(p.dataset) else []
     train = [edges_set(p)] if job[:1] == (EDGES,) else []
-    return [*parameters.fingerprints(evaluation_set(p), *conflict, *train), styles.fingerprint(p.style_source)]
+    own = [files.digest(released.find(family(p), PUBLISHED[job[0]]))] if p.authors and job and job[0] != EDGES else []
+    return [*parameters.fingerprints(evaluation_set(p), *conflict, *train), styles.fingerprint(p.style_source), *own]
 
 
 @functools.lru_cache(maxsize=2)
@@ -308,18 +327,27 @@ def underfit(p: Parameters, seed: int) -> Trained:
 
 
 def network(p: Parameters, arm: str, seed: int) -> Trained:
-    """The trained network of an arm."""
+    """The network of an arm that is trained here."""
     if arm == "underfit":
         return underfit(p, seed)
     return cache.trained(config_of(p, arm, seed), device_name=p.device)
 
 
+def model(p: Parameters, arm: str, seed: int = 0) -> classifier.Classifier:
+    """The network of an arm, trained here or published by Boopathy et al., on the run's device."""
+    if p.authors:
+        return released.load(family(p), PUBLISHED[arm]).to(devices.device(p.device))
+    return network(p, arm, seed).model
+
+
 def cost(p: Parameters) -> pd.DataFrame:
     """A row an arm (seed 0): passes a training image (forward and backward), steps of training, time a step over standard's.
 
-    Passes are exact. Seconds come from the networks' own records: compare with care what was trained at different times or
-    beside other work.
+    Empty where nothing is trained. Passes are exact. Seconds come from the networks' own records: compare with care what was
+    trained at different times or beside other work.
     """
+    if p.authors:
+        return pd.DataFrame()
     per_epoch, found = training_set(p)[0] // p.batch_size, []
     for arm in p.arms:
         trained = network(p, arm, 0)

@@ -51,13 +51,12 @@ def whole(cubes: Cubes, p: Parameters, arm: str, statistic: Statistic) -> float:
 
 
 def arms(p: Parameters, costs: pd.DataFrame, accuracy: Mapping[str, float]) -> pd.DataFrame:
-    """A row an arm: how many seeds, and of seed 0 the steps of training and the accuracy, which is given by arm."""
-    steps = costs.set_index("arm").steps
-    columns = {
-        "seeds": [seeds_of(p, a) for a in p.arms],
-        "steps of training (seed 0)": [int(steps[a]) for a in p.arms],
-        "clean accuracy (seed 0)": [round(accuracy[a], 3) for a in p.arms],
-    }
+    """A row an arm: how many seeds, and of seed 0 the steps of training, if it was here, and the accuracy, given by arm."""
+    columns: dict[str, list[Any]] = {"seeds": [seeds_of(p, a) for a in p.arms]}
+    if len(costs):
+        steps = costs.set_index("arm").steps
+        columns["steps of training (seed 0)"] = [int(steps[a]) for a in p.arms]
+    columns["clean accuracy (seed 0)"] = [round(accuracy[a], 3) for a in p.arms]
     return pd.DataFrame(columns, index=[label(a) for a in p.arms])
 
 

@@ -4,11 +4,10 @@ The paper's claims are judged on the networks of this study (`claims`) and on th
 the same sentences. `{0}` and `{1}` in them name two arms, `{2}` says where.
 """
 
-from dataclasses import dataclass
 from typing import Any
 
 from lib.claims.claim import Kind, Rule
-from lib.claims.court import Court, noted
+from lib.claims.court import Court
 from lib.claims.intervals import Statistic, minus
 from lib.studies.interpretability_aware_training import statistics
 from lib.studies.interpretability_aware_training.objective import ARMS
@@ -34,27 +33,17 @@ INT2 = "{0}, whose images attack the decision, is more robust at the training ra
 KEEPS = "Under the released attack the explanation of {0} keeps its order better than that of {1} where predictions stay ({2})"
 
 
-@dataclass
 class Whose(Court):
-    """A court that knows whose networks it judges: the study's own, or those that the authors published (`whose`, in words).
+    """A court that judges the study's own networks, or those that the authors published (`whose`).
 
-    What is said of published networks is said of them alone, not of a way of training: there is one an arm, so that images are
-    what is resampled. Ids begin with `published/`, and sentences say whose the networks are. That they were trained needs no
-    gate; gates of what is measured stay.
+    Ids of the latter begin with `published/`. That they were trained needs no gate; gates of what is measured stay.
     """
-
-    whose: str = ""
 
     def add(self, id: str, kind: Kind, statement: str, compute: Statistic, rule: Rule, **further: Any) -> None:
         """As `Court.add`."""
         if self.whose:
             id = f"published/{id}"
-            sentence, bracket, where = statement.rpartition(" (")
-            ends = bracket and where.endswith(")")
-            statement = f"{sentence} ({self.whose}, {where}" if ends else f"{statement} ({self.whose})"
-            gates = tuple(g for g in further.pop("gates", ()) if not g.startswith("trained-"))
-            note = noted(further.pop("note", ""), "one network an arm: of another training nothing is said")
-            further |= {"gates": gates, "note": note, "trained": False}
+            further["gates"] = tuple(g for g in further.pop("gates", ()) if not g.startswith("trained-"))
         super().add(id, kind, statement, compute, rule, **further)
 
 
