@@ -8,9 +8,9 @@ from PIL import Image
 from lib.networks import classifier, models, released
 
 
-def publish(name: str, channels: int) -> classifier.Classifier:
+def publish(name: str, channels: int, seed: int = 3) -> classifier.Classifier:
     """A random `Small`, as the file `name` of theirs, below STUDY_DATA; the network itself, in evaluation mode."""
-    model = models.create("small", classes=10, channels=channels, seed=3).eval()
+    model = models.create("small", classes=10, channels=channels, seed=seed).eval()
     released.folder().mkdir(parents=True, exist_ok=True)
     state = {key.replace("head", "linear"): value.numpy() for key, value in model.net.state_dict().items()}
     np.savez(released.folder() / f"{name}.npz", **state)

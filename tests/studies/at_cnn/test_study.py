@@ -13,6 +13,7 @@ from lib.data import datasets, transforms
 from lib.explanations import by_name
 from lib.measures import appearance, comparison
 from lib.networks import models
+from lib.networks import style as models_style
 from lib.runs import profiles
 from lib.studies.at_cnn import claims as claims_
 from lib.studies.at_cnn import explorer, plan, statistics, tables
@@ -20,6 +21,7 @@ from lib.studies.at_cnn import measure as measure_
 from lib.studies.at_cnn.plan import Parameters
 from lib.training import cache, loop, objectives
 from lib.training.objectives import Moment
+from tests import authors
 from tests.claims import sentences
 
 SMOKE = profiles.parameters("02-at-cnn", "smoke")
@@ -112,6 +114,56 @@ def test_the_datasets_profile_is_the_paper_in_kind():
     np.testing.assert_allclose(4.57 / 128, 8 / 224, rtol=1e-3)  # its root mean square a pixel
     assert tables.counterpart(p, "l2-4.57", ["l2-12", "l2-8"]) == "l2-8"
     assert (standard.epochs, linf.epochs, fgsm.epochs) == (8, 10, 10) and fgsm.options["steps"] == 1
+
+
+# networks that Boopathy et al. published
+
+AUTHORS = {
+    "dataset": "folder:cifar10",
+    "arch": "small",
+    "authors": True,
+    "arms": ("standard", "linf-8@1"),
+    "headline": ("linf-8@1",),
+    "seeds": 1,
+}
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"arch": "plain"}, "no network 'plain' was published for 'folder:cifar10'; there are wresnet, small"),
+        ({"dataset": "shapes"}, "no network 'small' was published for 'shapes'; there are none"),
+        ({"seeds": 2}, "there is one network each of standard, linf-8@1; set these arms, seeds: 1"),
+        ({"arms": ("standard", "underfit", "linf-8@1")}, "set these arms, seeds: 1"),
+    ],
+)
+def test_what_nobody_published_is_refused(change, message):
+    with pytest.raises(ValueError, match=message):
+        Parameters(**AUTHORS | change)
+
+
+def test_published_networks_are_measured_and_nobody_trains_them(home, tmp_path, monkeypatch):
+    monkeypatch.setenv("STUDY_DATA", str(tmp_path))
+    authors.cifar10(tmp_path)
+    theirs = authors.publish("cifar_small_adv", 3)
+    p, job = Parameters(**AUTHORS, images=8, robust_images=8, saliency_images=8, smooth_n=2, robust_steps=2), ("linf-8@1", 0)
+    p = p.model_copy(update={"ensemble_images": 0, "saturation": (64,), "shuffle": (4,)})  # what is quick
+    assert plan.jobs(p) == [("standard", 0), job, (plan.EDGES, 0)] and plan.cost(p).empty
+    assert {c.arch for c in plan.networks(p)} == {c.arch for c in plan.networks(p, *job)} == {"networks.style:small"}
+    before = plan.seen(p, *job)
+    with pytest.raises(FileNotFoundError, match=r"no network 'normal' of Small on cifar10 .*there are adv"):
+        plan.seen(p, "standard", 0)
+    monkeypatch.setattr(measure_, "painter", lambda p: models_style.small(classes=10, channels=3, weights="none"))
+    table = measure_.measure(p, *job)
+    x = plan.evaluation_set(p).images[:]
+    right = theirs(x).argmax(1) == plan.evaluation_set(p).labels
+    np.testing.assert_array_equal(values(table, "clean"), right.numpy())
+    assert set(table.arm) == {"linf-8@1"} and {"pgd", "smoothgrad/edges", "alignment"} <= set(table.measure)
+    authors.publish("cifar_small_adv", 3, seed=4)
+    after = plan.seen(p, *job)
+    assert before[:-1] == after[:-1] and before[-1] != after[-1]  # another file is measured anew
+    accuracy = dict.fromkeys(p.arms, 0.5)
+    assert list(tables.arms(p, plan.cost(p), accuracy)) == ["seeds", "clean accuracy (seed 0)"]
 
 
 def moment(batch, progress=1.0, batches=6):
@@ -427,6 +479,17 @@ def test_true_claims_are_supported_and_their_opposites_contradicted(gains):
         assert up[id] == "supported" and down[id] == "contradicted", id
     for id in ("style-matched", "style-own", "shape-kept", "robust/linf-4", "robust/l2-1.14"):
         assert up[id] == down[id] == "supported", id
+
+
+def test_published_networks_are_judged_alone_and_by_name():
+    """One network an arm: images decide, and the sentences say whose the networks are; the style transfer is one of ours."""
+    p = Parameters(**AUTHORS)
+    found = judged(invented(0.25, p=p), p)
+    assert {c.id for c in found.values() if c.kind == "primary"} == set(claims_.primaries(p))
+    for id in claims_.primaries(p):
+        assert found[id].verdict == "supported" and "Small of Boopathy et al." in found[id].statement, id
+        assert "of another training nothing is said" in found[id].note
+    assert "Boopathy" not in found["style-matched"].statement and not any("underfit" in id for id in found)
 
 
 def test_where_nothing_differs_nothing_is_concluded():
