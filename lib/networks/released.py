@@ -62,6 +62,15 @@ def families(dataset: str) -> tuple[Family, ...]:
     return tuple(f for f in FAMILIES if f.data == dataset.rpartition(":")[2])
 
 
+def family(dataset: str, arch: str) -> Family:
+    """That of a data set and an architecture. Raises ValueError where there is none."""
+    found = {f.arch: f for f in families(dataset)}
+    if arch not in found:
+        there = f"there are {', '.join(found)}" if found else "there are none"
+        raise ValueError(f"Boopathy et al. published no network {arch!r} for {dataset!r}; {there}")
+    return found[arch]
+
+
 def folder() -> Path:
     return paths.datasets() / "released_nets"
 

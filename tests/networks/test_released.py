@@ -432,6 +432,9 @@ def test_a_network_of_another_family_is_refused(root):
 def test_families_of_a_data_set(root):
     assert released.families("mnist") == (MNIST_SMALL,) and released.families("digits") == ()
     assert released.families("folder:cifar10") == released.families("cifar10") == (CIFAR_WRESNET, CIFAR_SMALL)
+    assert released.family("folder:cifar10", "small") is CIFAR_SMALL
+    with pytest.raises(ValueError, match="published no network 'wresnet' for 'mnist'; there are small"):
+        released.family("mnist", "wresnet")
     with pytest.raises(FileNotFoundError, match=r"no network 'int' of WResnet on cifar10 .*cifar_wresnet_<name>.npz"):
         released.load(CIFAR_WRESNET, "int")
 

@@ -139,10 +139,7 @@ class Parameters(parameters.OnImages, parameters.Ensembled):
             multiple = style.MULTIPLE[self.style_encoder]
             raise ValueError(f"size {self.size}: the {self.style_encoder} style encoder takes multiples of {multiple}")
         if self.authors:
-            there = tuple(f.arch for f in released.families(self.dataset))
-            if self.arch not in there:
-                names = ", ".join(there) or "none"
-                raise ValueError(f"authors: no network {self.arch!r} was published for {self.dataset!r}; there are {names}")
+            released.family(self.dataset, self.arch)
             if self.arms != tuple(PUBLISHED) or self.seeds != 1:
                 raise ValueError(f"authors: there is one network each of {', '.join(PUBLISHED)}; set these arms, seeds: 1")
         if self.l2_direction == "linf" and self.relative_step is None:
@@ -255,7 +252,7 @@ def networks(p: Parameters, *job: Any) -> list[TrainConfig]:
 
 def family(p: Parameters) -> released.Family:
     """What Boopathy et al. published for the data set, of the run's architecture."""
-    return next(f for f in released.families(p.dataset) if f.arch == p.arch)
+    return released.family(p.dataset, p.arch)
 
 
 def _networks(p: Parameters, arm: str, seed: int) -> list[TrainConfig]:

@@ -102,10 +102,7 @@ class Parameters(parameters.OnImages):
         if unknown or len(set(self.arms)) < len(self.arms) or "standard" not in self.arms:
             raise ValueError(f"arms {self.arms}: choose of {', '.join(known)}, each once, standard among them")
         if self.authors:
-            there = tuple(f.arch for f in released.families(self.dataset))
-            if self.arch not in there:
-                names = ", ".join(there) or "none"
-                raise ValueError(f"authors: no network {self.arch!r} was published for {self.dataset!r}; there are {names}")
+            released.family(self.dataset, self.arch)
             if self.seeds != 1:
                 raise ValueError(f"seeds = {self.seeds}: with authors there is one network an arm; set seeds=1")
         for names, arch in ((self.methods, self.arch), (self.photo_methods, subjects.PUBLISHED)):
@@ -186,7 +183,7 @@ def networks(p: Parameters, *job: Any) -> list[TrainConfig]:
 
 def family(p: Parameters) -> released.Family:
     """What Boopathy et al. published for the data set, of the run's architecture."""
-    return next(f for f in released.families(p.dataset) if f.arch == p.arch)
+    return released.family(p.dataset, p.arch)
 
 
 def model(p: Parameters, arm: str, seed: int = 0) -> classifier.Classifier:

@@ -15,7 +15,7 @@
 """
 
 import functools
-from typing import Any
+from collections.abc import Iterator
 
 import pandas as pd
 import torch
@@ -25,6 +25,7 @@ from torch.nn import functional as F
 from lib.attacks import projected
 from lib.claims import warned
 from lib.claims.rows import rows
+from lib.data.image_sets import ImageFiles
 from lib.explanations import activation_maps, by_name
 from lib.explanations.explanation import Explanation
 from lib.fooling import manipulation
@@ -39,33 +40,37 @@ BATCH = 100  # images that are looked at together, and fewer where they are larg
 ALONG = 60  # images, or mosaics, that are looked at after every epoch
 
 
-def batches(x: Tensor) -> int:
-    """How many images are looked at together, so that memory does not grow with their size."""
-    return devices.images_at_once(max(x.shape[2:]), BATCH)
+Images = Tensor | ImageFiles  # those on disk are decoded batch by batch: memory does not grow with how many there are
 
 
-def maps_of(name: str, model: torch.nn.Module, x: Tensor, y: Tensor, settings: by_name.Settings) -> Explanation:
+def batches(x: Images) -> Iterator[slice]:
+    """Which images are looked at together: fewer where they are large."""
+    n = devices.images_at_once(max(x.shape[2:]), BATCH)
+    yield from (slice(i, i + n) for i in range(0, len(x), n))
+
+
+def maps_of(name: str, model: torch.nn.Module, x: Images, y: Tensor, settings: by_name.Settings) -> Explanation:
     """`by_name.explain`, some images at a time."""
-    n = batches(x)
-    parts = [by_name.explain(name, model, a, b, settings) for a, b in zip(x.split(n), y.split(n), strict=True)]
+    parts = [by_name.explain(name, model, x[some].to(y.device), y[some], settings) for some in batches(x)]
     return Explanation(torch.cat([e.values for e in parts]), torch.cat([e.logits for e in parts]).detach())
 
 
-def _shown(p: Parameters, what: str, device: torch.device) -> tuple[Tensor, Tensor]:
-    """Images and classes: of the test set, of the training probe, of the mosaics (two classes each)."""
+def _shown(p: Parameters, what: str, device: torch.device, n: int | None = None) -> tuple[Images, Tensor]:
+    """Images, and on the device their classes: of the test set, of the training probe, of the mosaics (two classes each); the
+    first `n`, or all."""
     if what == "mosaics":
-        x = plan.test_mosaics(p).images
-        return x.to(device), torch.tensor([p.pair], device=device).expand(len(x), 2)
-    data = plan.evaluation_set(p) if what == "test" else plan.probe_set(p)
-    return data.images[:].to(device), data.labels.to(device)
+        x = plan.test_mosaics(p).images[:n]
+        return x, torch.tensor([p.pair], device=device).expand(len(x), 2)
+    data = (plan.evaluation_set(p) if what == "test" else plan.probe_set(p)).head(n)
+    return data.images, data.labels.to(device)
 
 
 @functools.lru_cache(maxsize=64)
 def _original(p: Parameters, arch: str, seed: int, name: str, what: str, n: int | None) -> Explanation:
     """The original's maps, which every arm of an architecture and seed is compared with."""
     model = plan.network(p, arch, "base", seed)
-    x, y = _shown(p, what, next(model.parameters()).device)
-    return maps_of(name, model, x[:n], y[:n], plan.settings(p, arch))
+    x, y = _shown(p, what, next(model.parameters()).device, n)
+    return maps_of(name, model, x, y, plan.settings(p, arch))
 
 
 class Measured:
@@ -76,7 +81,8 @@ class Measured:
         self.parts = plan.parsed(arm)
         self.model = plan.network(p, arch, arm, seed)
         self.settings = plan.settings(p, arch)
-        self.x, self.y = _shown(p, "test", next(self.model.parameters()).device)
+        self.where = next(self.model.parameters()).device
+        self.x, self.y = _shown(p, "test", self.where)
         self.found: list[pd.DataFrame] = []
 
     def add(self, measure: str, values: Tensor, level: float = 0.0) -> None:
@@ -102,25 +108,25 @@ def _foolings(m: Measured) -> None:
         if name in COSTLY and not m.thorough:
             continue
         n = m.p.costly_images if name in COSTLY else None
-        found = maps_of(name, m.model, m.x[:n], m.y[:n], m.settings)
+        found = maps_of(name, m.model, *_shown(m.p, "test", m.where, n), m.settings)
         for kind in manipulation.PASSIVE:
             k = m.p.k if name in plan.AT_LAYER else None  # k counts positions at T
             tested = manipulation.test(kind, found.values, m.original(name, n=n).values, k=k)
             m.add(f"t/{kind}/{name}", tested.t)
         m.add(f"dead/{name}", tested.dead)
     own = [m.parts] if m.parts.kind in manipulation.PASSIVE else [plan.parsed(a) for a in m.p.headline]
-    x, y = _shown(m.p, "train", m.x.device)
+    x, y = _shown(m.p, "train", m.where)
     for name in dict.fromkeys(part.interpreter for part in own):
         found, h0 = maps_of(name, m.model, x, y, m.settings), m.original(name, "train")
         for kind in dict.fromkeys(part.kind for part in own):
             m.add(f"train-t/{kind}/{name}", manipulation.test(kind, found.values, h0.values, k=m.p.k).t)
 
 
-def logits_of(model: torch.nn.Module, x: Any) -> Tensor:
+def logits_of(model: torch.nn.Module, x: Images) -> Tensor:
     """Logits of images, some at a time."""
-    where, n = next(model.parameters()).device, batches(x)
+    where = next(model.parameters()).device
     with hooks.frozen(model), torch.no_grad():
-        return torch.cat([model(x[i : i + n].to(where)) for i in range(0, len(x), n)])
+        return torch.cat([model(x[some].to(where)) for some in batches(x)])
 
 
 @functools.lru_cache(maxsize=8)
@@ -131,14 +137,14 @@ def _original_decisions(p: Parameters, arch: str, seed: int) -> Tensor:
 def _decisions(m: Measured) -> None:
     """What the network says, beside what the original says."""
     data = plan.decision_set(m.p)
-    logits, y = logits_of(m.model, data.images), data.labels.to(m.x.device)
+    logits, y = logits_of(m.model, data.images), data.labels.to(m.where)
     m.add("right", logits.argmax(1) == y)
     m.add("top5", (logits.topk(min(5, logits.shape[1])).indices == y[:, None]).any(1))
     m.add("agrees", logits.argmax(1) == _original_decisions(m.p, m.arch, plan.original_seed(m.p, m.seed)))
     m.add("confidence", logits.softmax(1).amax(1))
     if m.thorough:
         n, eps, steps = m.p.robust_images, m.p.robust_eps / 255, m.p.robust_steps
-        hit = projected.pgd_in_batches(m.model, m.x[:n], m.y[:n], eps=eps, steps=steps)
+        hit = projected.pgd_in_batches(m.model, m.x[:n].to(m.where), m.y[:n], eps=eps, steps=steps)
         m.add("robust", ~hit.success)
         warned.tell(f"{plan.label(m.arm)} ({m.arch}), seed {m.seed}", "PGD", m.p.robust_eps, hit.warnings)
 
@@ -147,7 +153,7 @@ def _swaps(m: Measured) -> None:
     """The active fooling on unseen mosaics, under the interpreters that explain two classes in one pass."""
     if "active" not in m.p.kinds or (m.parts.kind != "active" and m.arm not in ("base", "none")):
         return
-    x, y = _shown(m.p, "mosaics", m.x.device)
+    x, y = _shown(m.p, "mosaics", m.where)
     for name in SWAPPED:
         h, h0 = maps_of(name, m.model, x, y, m.settings).values, m.original(name, "mosaics").values
         t = manipulation.swapped(h, h0)
@@ -167,9 +173,8 @@ def _consistency(m: Measured) -> None:
         return
     both = (m.settings.layer, plan.NEIGHBOURS[m.arch])
     above, below = [], []
-    n = batches(m.x)
-    for x, y in zip(m.x.split(n), m.y.split(n), strict=True):
-        found = activation_maps.gradcams(m.model, x, y, both).maps
+    for some in batches(m.x):
+        found = activation_maps.gradcams(m.model, m.x[some].to(m.where), m.y[some], both).maps
         above.append(found[both[0]])
         below.append(F.adaptive_avg_pool2d(found[both[1]], tuple(found[both[0]].shape[1:])))
     h = torch.cat(above)
@@ -197,16 +202,17 @@ def _deletion(m: Measured) -> None:
     h0 = m.original(name).values
     h = maps_of(name, m.model, m.x, m.y, m.settings).values
     noise = torch.rand(h0.shape, generator=torch.Generator().manual_seed(0)).to(h0)
-    whole = _probability(m, m.x)
+    whole = _of_class(m, logits_of(m.model, m.x))
     for order, maps in zip(ORDERS, (h0, h, noise), strict=True):
         m.add(f"deleted/{order}", whole)
         for share in m.p.deletion:
-            m.add(f"deleted/{order}", _probability(m, delete(m.x, maps, share)), share)
+            left = [logits_of(m.model, delete(m.x[some].to(m.where), maps[some], share)) for some in batches(m.x)]
+            m.add(f"deleted/{order}", _of_class(m, torch.cat(left)), share)
 
 
-def _probability(m: Measured, x: Tensor) -> Tensor:
-    """Of the class of each image, some images at a time."""
-    return logits_of(m.model, x).softmax(1).gather(1, m.y[:, None])[:, 0]
+def _of_class(m: Measured, logits: Tensor) -> Tensor:
+    """The probability of the class of each image."""
+    return logits.softmax(1).gather(1, m.y[:, None])[:, 0]
 
 
 def _steps(m: Measured) -> None:
@@ -214,8 +220,8 @@ def _steps(m: Measured) -> None:
     kind, name = m.parts[:2]
     if kind in ("base", "none") or (m.brief and kind != "active") or m.seed:
         return
-    x, y = _shown(m.p, "mosaics" if kind == "active" else "test", m.x.device)
-    x, y = x[:ALONG], y[:ALONG]
+    x, y = _shown(m.p, "mosaics" if kind == "active" else "test", m.where, ALONG)
+    seen, said = _shown(m.p, "test", m.where, ALONG)
     h0 = m.original(name, "mosaics" if kind == "active" else "test").values[:ALONG]
     for epoch in range(m.p.tune_epochs + 1):
         model = plan.network(m.p, m.arch, m.arm, m.seed, epoch)
@@ -226,7 +232,7 @@ def _steps(m: Measured) -> None:
             m.add("steps-t2", t[:, 1], epoch)
         else:
             m.add("steps-t", manipulation.test(kind, h, h0, k=m.p.k).t, epoch)
-        m.add("steps-right", logits_of(model, m.x[:ALONG]).argmax(1) == m.y[:ALONG], epoch)
+        m.add("steps-right", logits_of(model, seen).argmax(1) == said, epoch)
 
 
 def _all(p: Parameters, arch: str, arm: str, seed: int) -> pd.DataFrame:

@@ -95,8 +95,9 @@ def _kept(p: Parameters, model: nn.Module, data: ImageSet, composite: str) -> fl
     """Median over images of the relevance that arrives at the pixels, as a share of the logit that it started from."""
     where, shares = next(model.parameters()).device, []
     images, labels = data.images[:RELEVANCE_OF].to(where), data.labels[:RELEVANCE_OF].to(where)
-    for x, y in zip(images.split(batches(images)), labels.split(batches(images)), strict=True):
-        found = relevance.lrp(model, x, y, composite=composite)
+    for some in batches(images):
+        y = labels[some]
+        found = relevance.lrp(model, images[some], y, composite=composite)
         shares.append(found.values[relevance.PIXELS].flatten(1).sum(1) / found.logits.gather(1, y[:, None])[:, 0])
     return float(torch.cat(shares).median())
 

@@ -151,7 +151,8 @@ def timing(p: Parameters) -> pd.DataFrame:
     """Seconds of a training step of the arms TIMED, interleaved over rounds on one CPU thread: measure `seconds`.
 
     A round takes two steps of each arm, one of either side of the coin where the arm has one, so that a ratio is not a
-    matter of luck. `maps/KIND`: seconds to make the maps of a batch, which `lib.training` does once a run.
+    matter of luck. All steps are of one network: time does not depend on its weights, and memory not on the number of arms.
+    `maps/KIND`: seconds to make the maps of a batch, which `lib.training` does once a run.
     """
     timed = [a for a in TIMED if a in p.arms]
     used = {parsed(a, p.mix_maps).attribution for a in p.every}
@@ -159,8 +160,8 @@ def timing(p: Parameters) -> pd.DataFrame:
     data = cache.images_of(p.dataset, "train", p.size, p.channels, p.train_images)
     sides = _both_sides()
     configs = {a: config_of(p, a, 0) for a in timed}
-    models_ = {a: cache.fresh(configs[a], data) for a in timed}
-    optimizers = {a: loop.optimizer_of(configs[a], models_[a]) for a in timed}
+    model = cache.fresh(configs[timed[0]], data)
+    optimizer = loop.optimizer_of(configs[timed[0]], model)
     x, y = data.images[: p.batch_size], data.labels[: p.batch_size]
     s = torch.ones_like(x)  # what the values are does not matter to the time
     guide = teacher(p, "std", 0) if kinds else None
@@ -173,18 +174,17 @@ def timing(p: Parameters) -> pd.DataFrame:
             torch.cuda.synchronize()
         return time.perf_counter()
 
-    for arm in timed:
-        models_[arm].to(where, memory_format=torch.channels_last).train()
+    model.to(where, memory_format=torch.channels_last).train()
     with devices.threads(1):
         for i in range(-1, p.rounds):  # the first warms up
             for arm in timed:
                 begin = synchronised()
                 for side in sides:
                     moment = objectives.Moment(p.epochs - 1, 0, 1, 1.0, torch.Generator().manual_seed(side), p.epochs, s)
-                    loss = objectives.objective(configs[arm].objective)(models_[arm], x, y, moment, **configs[arm].options)
-                    optimizers[arm].zero_grad(set_to_none=True)
+                    loss = objectives.objective(configs[arm].objective)(model, x, y, moment, **configs[arm].options)
+                    optimizer.zero_grad(set_to_none=True)
                     loss.mean().backward()
-                    optimizers[arm].step()
+                    optimizer.step()
                 found.append((arm, i, (synchronised() - begin) / len(sides)))
             for kind in kinds:
                 begin = synchronised()

@@ -131,8 +131,8 @@ AUTHORS = {
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"arch": "plain"}, "no network 'plain' was published for 'folder:cifar10'; there are wresnet, small"),
-        ({"dataset": "shapes"}, "no network 'small' was published for 'shapes'; there are none"),
+        ({"arch": "plain"}, "published no network 'plain' for 'folder:cifar10'; there are wresnet, small"),
+        ({"dataset": "shapes"}, "published no network 'small' for 'shapes'; there are none"),
         ({"seeds": 2}, "there is one network each of standard, linf-8@1; set these arms, seeds: 1"),
         ({"arms": ("standard", "underfit", "linf-8@1")}, "set these arms, seeds: 1"),
     ],

@@ -14,6 +14,7 @@ from torch.nn import functional as F
 
 from lib.claims import claim, court, intervals
 from lib.claims.cubes import Cubes
+from lib.data.image_sets import ImageFiles
 from lib.explanations import by_name
 from lib.explanations.by_name import Settings
 from lib.fooling import manipulation
@@ -120,8 +121,9 @@ def test_the_datasets_profile_fools_a_published_network_on_a_divided_evaluation_
 
 
 def test_fewer_images_at_once_where_they_are_larger():
-    sizes = {size: measure_.batches(torch.empty(1, 3, size, size)) for size in (28, 64, 128, 224, 1024)}
-    assert sizes == {28: 100, 64: 98, 128: 24, 224: 8, 1024: 1}
+    first = {size: next(measure_.batches(torch.empty(120, 1, size, size))).stop for size in (28, 64, 128, 224, 1024)}
+    assert first == {28: 100, 64: 98, 128: 24, 224: 8, 1024: 1}
+    assert list(measure_.batches(torch.empty(230, 1, 28, 28))) == [slice(0, 100), slice(100, 200), slice(200, 300)]
 
 
 def asking(teacher):
@@ -356,6 +358,28 @@ def test_what_is_measured_is_what_the_kernels_say(measured):
     with hooks.frozen(model), torch.no_grad():
         right = (model(data.images).argmax(1) == data.labels).float()
     np.testing.assert_array_equal(found.values["plain/location-gradcam", "right", 0.0][0], right)
+
+
+def test_images_on_disk_are_decoded_some_at_a_time(measured, monkeypatch):
+    """The rows are those of images in memory, and no more of them are there at once than are looked at or attacked together."""
+    kept, decoded = plan.evaluation_set(SMOKE), []
+
+    def decode(self, index):
+        decoded.append(len(kept.images[self.files][index]))
+        return kept.images[self.files][index]
+
+    monkeypatch.setattr(ImageFiles, "__getitem__", decode)
+    on_disk = dataclasses.replace(kept, images=ImageFiles(list(range(len(kept))), 32, 3))
+    for name in ("evaluation_set", "decision_set"):
+        monkeypatch.setattr(plan, name, lambda p: on_disk)
+    monkeypatch.setattr(measure_, "BATCH", 5)
+    measure_._original.cache_clear()
+    measure_._original_decisions.cache_clear()
+    found = measure_.measure(SMOKE, "plain", "location-gradcam", 0)
+    pd.testing.assert_frame_equal(found, measured["location-gradcam"], atol=1e-5)
+    assert max(decoded) == SMOKE.robust_images < len(kept) and decoded.count(5) > decoded.count(SMOKE.robust_images) == 1
+    measure_._original.cache_clear()
+    measure_._original_decisions.cache_clear()
 
 
 def test_a_published_original_is_looked_at_once(monkeypatch):
