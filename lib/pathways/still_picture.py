@@ -80,14 +80,14 @@ def examples(graph: Graph) -> Figure:
         line[0].annotate(
             layer.name, (0, 0.5), xytext=(-6, 0), xycoords="axes fraction", textcoords="offset points", ha="right", va="center"
         )
-    for i, (name, colour) in enumerate(GROUPS.values()):
-        place = axes[0, i].get_position()
-        fig.text(
-            place.x0 + place.width / 2,
-            0.97,
+    for ax, (name, colour) in zip(axes[0], GROUPS.values(), strict=True):
+        ax.annotate(
             name,
+            (0.5, 1),
+            xytext=(0, 14),  # above the neurons' numbers
+            xycoords="axes fraction",
+            textcoords="offset points",
             ha="center",
-            va="center",
             fontweight="bold",
             bbox={"color": colour, "alpha": 0.5, "pad": 2},
         )

@@ -25,7 +25,7 @@ from IPython.display import HTML, Image
 from lib.claims import claim, warned
 from lib.figures import style
 from lib.runs import needs, profiles, sources
-from lib.runs.pictures import plainer, smaller
+from lib.runs.pictures import WIDEST, plainer, smaller
 from lib.runs.record import commit, hashes, versions
 from lib.runs.shown import card_html, claims_html, warnings_html
 from lib.system import devices, files, paths
@@ -181,9 +181,11 @@ class Run:
             raise ValueError(f"figure {name!r} needs alt text: what a reader who cannot see it should know")
         metadata = {"png": {"Software": None}, "svg": {"Date": None}}
         style.as_written(fig)
+        fine = plt.rcParams["savefig.dpi"]
+        dpi = fine if line_art else min(fine, WIDEST / fig.get_figwidth())
         for suffix in ("png", "svg") if line_art else ("png",):
             buffer = io.BytesIO()
-            fig.savefig(buffer, format=suffix, metadata=metadata[suffix], bbox_inches="tight")
+            fig.savefig(buffer, format=suffix, metadata=metadata[suffix], bbox_inches="tight", dpi=dpi)
             content = smaller(buffer.getvalue(), line_art) if suffix == "png" else plainer(buffer.getvalue())
             files.write_bytes(self.figures / f"{name}.{suffix}", content)
             if suffix == "png":
