@@ -50,6 +50,7 @@ rule all:
     input:
         RESULTS / "99-ledger" / "shown.json",
         [FIGURES / f"{run}.html" for run in RUNS],
+        [FIGURES / run / "run.json" for run in RUNS],  # so that figures that were deleted are drawn again
 
 
 rule train:
@@ -97,7 +98,7 @@ rule notebook:
         code=lambda wildcards: [os.path.relpath(p) for p in sources.of_notebook(wildcards.run)],
     output:
         RESULTS / "{run}" / "run.json",
-        FIGURES / "{run}" / "run.json",  # so that figures that were deleted are drawn again
+        FIGURES / "{run}" / "run.json",
     log:
         RESULTS / "{run}" / "executed.ipynb",
     priority: lambda wildcards: 1 + soon(wildcards.run)
@@ -113,6 +114,7 @@ rule notebook:
 rule report:
     input:
         RESULTS / "{run}" / "run.json",
+        FIGURES / "{run}" / "run.json",
         os.path.relpath(paths.PROJECT / "lib/reports/report.py"),
         os.path.relpath(paths.PROJECT / "lib/reports/templates/study/index.html.j2"),
     output:
