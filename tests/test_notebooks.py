@@ -92,7 +92,9 @@ def finished(tmp_path_factory):
                 break
         process.stdout.close()
         process.wait()
-        done = {p.name: p.stat().st_mtime_ns for p in paths.models().glob("*.safetensors")}
+        whole = {p.stem for p in paths.models().glob("*.safetensors") if "." not in p.stem}  # not of a training in the middle
+        kept = [p for p in paths.models().glob("*.safetensors") if p.name.partition(".")[0] in whole]
+        done = {p.name: p.stat().st_mtime_ns for p in kept}
         networks = {c.digest for run in profiles.declared_runs("smoke") for c in graph.networks(run, "smoke")}
         assert 2 <= len(done) < len(networks), seen
         process = study(home)
@@ -130,6 +132,18 @@ def test_the_study_does_nothing_twice(executed):
     assert process.returncode == 0, said
     assert not [line for line in said.splitlines() if line.startswith(("training ", "running "))], said
     assert records() == before
+
+
+def test_figures_that_were_deleted_are_drawn_again(executed, tmp_path):
+    """Their page alone would not do: it shows them."""
+    drawn = paths.figures("smoke") / STUDIES[-1]
+    drawn.rename(tmp_path / "kept")  # the others stay as they are, and nothing is run here
+    command = [sys.executable, "-m", "lib", "study", "--profile", "smoke", "--", "--dry-run", "--quiet", "rules"]
+    environment = os.environ | {"STUDY_HOME": str(executed)}
+    done = subprocess.run(command, cwd=paths.PROJECT, capture_output=True, text=True, check=True, env=environment)
+    (tmp_path / "kept").rename(drawn)
+    counts = dict(re.findall(r"^(\w+) +(\d+)$", done.stdout + done.stderr, re.M))
+    assert counts["notebook"] == counts["report"] == "1" and not {"train", "measure"} & set(counts), counts
 
 
 def test_an_unknown_profile_is_refused():
