@@ -24,7 +24,8 @@ STYLE = {
     "axes.spines.right": False,
     "axes.grid": True,
     "grid.alpha": 0.3,
-    "legend.frameon": False,
+    "legend.edgecolor": "none",  # on white: no line runs through its words
+    "legend.framealpha": 0.85,
     "image.cmap": MAGNITUDE,
     "axes.prop_cycle": mpl.cycler(color=COLOURS),
     "svg.hashsalt": "study",  # the same picture is the same file
