@@ -79,14 +79,14 @@ def judge(table: pd.DataFrame, p: Parameters, *, test: bool = True) -> list[Clai
 
 def _of(whole: Whose, table: pd.DataFrame, group: Parameters) -> Whose:
     """The court of one of plan.groups: of the authors' networks by their arms alone, the first of their architectures, that of
-    table 1, under the ids of the paper's claims."""
+    table 1, under the ids of the paper's claims, which the paper's own protocol has where these networks meet it too."""
     table = table[table.arm.isin(group.arms)]
     if not arch_of(group.arms[0]):
         return whole.within("", p=group, cubes=Cubes.of(table))
     family = plan.family(group, group.arms[0])
     arms, headline = (tuple(map(method_of, names)) for names in (group.arms, group.headline))
     short = group.model_copy(update={"arms": arms, "headline": headline, "seeds": 1, "runs": ()})
-    first = family == released.families(group.dataset)[0]
+    first = family == released.families(group.dataset)[0] and not group.published_networks
     cubes = Cubes.of(table.assign(arm=table.arm.astype(str).map(method_of)))
     words = f"the authors' {family.name}"
     return whole.within("" if first else family.arch, p=short, cubes=cubes, seeds=1, whose=words)
