@@ -4,6 +4,7 @@ All of it comes from the runs' claims.csv and run.json. The rows of two runs of 
 which the study names its primaries, since their ids end in what only one run has: a network, a pair of classes, an arm.
 """
 
+import difflib
 import importlib
 import itertools
 import re
@@ -12,6 +13,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from lib.claims.claim import DECIDED
+from lib.claims.court import ALONE
 from lib.data.datasets import EMBEDDED
 from lib.reports import ledger
 from lib.runs import profiles, shown
@@ -72,7 +74,7 @@ class Cell:
         settles = re.search(r"would be settled by .*?(?= if the value stays)", row.note)
         told = {
             "one network": "one training run, and nothing tells how much another would differ",
-            "not testable here": gates[1] if gates else "a gate failed",
+            "not testable here": gates[1].removesuffix(f"; {ALONE}") if gates else "a gate failed",
             "not tested": row.note or "nothing was judged",
             "inconclusive": shown.alone(row) or ("too few runs or images" + (f", {settles[0]}" if settles else "")),
         }
@@ -112,12 +114,14 @@ def papers(compared: Iterable[str]) -> list[Paper]:
 
 def _apart(found: list[tuple[Column, list[Any]]]) -> list[tuple[Column, list[Any]]]:
     """The columns with names of their own, the authors' networks last: two runs on the same data are told apart by their
-    profiles, or by what they are called."""
+    profiles, by their networks, or by what they are called."""
     told = [c.told for c, _ in found]
     same = [c for c, _ in found if told.count(c.told) > 1]
-    by = "profile" if len({c.profile for c in same}) == len(same) else "run"
+    ways = ([c.profile for c in same], [c.parameters.get("arch", "") for c in same], [c.run for c in same])
+    names = next((way for way in ways if len(set(way)) == len(same)), ways[-1])
+    by = {(c.profile, c.run, c.theirs): name for c, name in zip(same, names, strict=True)}
     found = sorted(found, key=lambda one: one[0].theirs)
-    named = [replace(c, data=f"{c.data} ({getattr(c, by)})") if c in same else c for c, _ in found]
+    named = [replace(c, data=f"{c.data} ({by[c.profile, c.run, c.theirs]})") if c in same else c for c, _ in found]
     return [(column, rows) for column, (_, rows) in zip(named, found, strict=True)]
 
 
@@ -167,9 +171,20 @@ def _line(cells: Sequence[Cell]) -> Line:
     if len({m[1] for m in split.values()}) == 1 and len({m[2] for m in split.values()}) > 1:
         statement = split[there[0].column][1]
         cells = [Cell(c.column, c.row, (split[c.column][2] or "") if c.row is not None else "") for c in cells]
+    elif len({m[1] for m in split.values()}) > 1:
+        cells = [Cell(c.column, c.row, _otherwise(c.row.statement, statement) if c.row is not None else "") for c in cells]
     asked = re.search(r"lies ((?:above|below|inside) \S+?),? ", there[0].row.rule)
     claimed = f"; claimed: {asked[1]}" if asked else ""
     return Line(statement, there[0].row.statistic, claimed, tuple(cells), tuple(why(cells)))
+
+
+def _otherwise(said: str, than: str) -> str:
+    """The words of a sentence that stand in place of those of another; empty where most of it is another."""
+    own, other = said.split(), than.split()
+    bare = [[word.strip("(),.;") for word in words] for words in (other, own)]  # what punctuation follows does not matter
+    blocks = difflib.SequenceMatcher(None, *bare, autojunk=False).get_opcodes()
+    words = [" ".join(own[begin:end]).strip(" ,()") for kind, _, _, begin, end in blocks if kind != "equal" and end > begin]
+    return "; ".join(words) if 2 * sum(len(w.split()) for w in words) < len(own) else ""
 
 
 def why(cells: Iterable[Cell]) -> list[str]:

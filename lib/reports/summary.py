@@ -159,7 +159,8 @@ def _brief(cell: Cell) -> str:
     if row is None:
         return "–"
     mark = shown.MARKS[row.adjusted]
-    return f"{mark} {shown.number(row.value, row.ci_low, row.ci_high)}" if math.isfinite(row.value) else mark
+    about = f" <sub>{_plain(cell.about)}</sub>" if cell.about else ""
+    return f"{mark} {shown.number(row.value, row.ci_low, row.ci_high)}{about}" if math.isfinite(row.value) else mark
 
 
 def _plain(text: str) -> str:

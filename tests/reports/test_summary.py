@@ -7,6 +7,7 @@ from types import SimpleNamespace
 import pytest
 
 from lib.claims import claim
+from lib.claims.court import ALONE
 from lib.reports import browse, ledger, pages, primaries, readme, summary
 from lib.runs import profiles, shown
 from lib.system import paths
@@ -105,6 +106,32 @@ def test_what_differs_between_sentences_stands_in_the_cells(home):
     assert paper.lines[0].statement == "Maps move"
     assert [c.about for c in paper.lines[0].cells] == ["plain, ring → star", "residual, 3 → 8"]
     assert paper.lines[1].statement == "It goes region-moves <here>" and paper.lines[1].cells[0].about == ""
+
+
+def test_other_words_within_a_sentence_stand_in_the_cells(home):
+    run(("up",) * 5, statements={IDS[0]: "The map of PGD 4/255 is sharper than that of the standard network (Sobel)"})
+    says = {
+        IDS[0]: "The map of PGD 8/255, adv. is sharper than that of the standard network (WResnet, Sobel)",
+        IDS[1]: "No word of it",
+    }
+    run(("up",) * 5, profile="datasets", dataset="mnist", statements=says)
+    (paper,) = primaries.papers(["laptop", "datasets"])
+    assert [c.about for c in paper.lines[0].cells] == ["", "8/255, adv.; WResnet"]
+    assert [c.about for c in paper.lines[1].cells] == ["", ""]  # another sentence altogether
+
+
+def test_runs_on_the_same_data_are_told_apart_by_their_networks(home):
+    rows = list(claims(made=("mod-rises=up",)).itertuples())
+    found = [
+        (primaries.Column("datasets", f"02-at-cnn.{arch}", "CIFAR-10", False, False, {"arch": arch}), rows)
+        for arch in ("small", "wresnet")
+    ]
+    assert [c.data for c, _ in primaries._apart(found)] == ["CIFAR-10 (small)", "CIFAR-10 (wresnet)"]
+
+
+def test_a_gate_is_told_without_the_notes_behind_it():
+    (row,) = claims(made=("up",)).assign(adjusted="not testable here", note=f"gate: it holds (1 asked); {ALONE}").itertuples()
+    assert primaries.Cell(primaries.Column("laptop", RUN, "digits", True, False, {}), row).reason == "it holds (1 asked)"
 
 
 def test_the_page_says_all_of_it_with_words_and_links(two):
