@@ -29,7 +29,12 @@ from lib.system import files, paths
 PROFILE = "paper"
 IMAGES = 8
 # Runs that have been seen to pass in about three minutes of two cores, which is what CI has for one.
-SHORT = ("03-interpretability-aware-training",)
+SHORT = (
+    "01-attention-shift",
+    "03-interpretability-aware-training",
+    "03-interpretability-aware-training.cifar10",
+    "05-saliency-adversarial-training.flowers17",
+)
 DATA = ("dataset", "photographs", "style_source")  # parameters that name data
 # Numbers that are cut to what is said here, and counts of images that are cut to the rehearsal's.
 CAPS = dict.fromkeys(("seeds", "epochs", "adversarial_epochs", "style_epochs", "tune_epochs", "wash_epochs", "restarts"), 1)

@@ -143,6 +143,7 @@ def _fit(
                 if config.snapshots:
                     _keep(path, epoch + 1, model)
                 checkpoints.write(checkpoint, model, optimizer, history)
+    optimizer.zero_grad(set_to_none=True)  # those of the last step are as large as the network
     _save(path, model.eval(), config, data, history)
     checkpoint.unlink(missing_ok=True)
     for left in path.parent.glob(f".{path.stem}.*.part"):  # by processes killed while they wrote; the lock is ours

@@ -72,8 +72,10 @@ def test_recipe_guard(home):
 def test_a_network_that_was_just_trained_is_laid_out_as_a_loaded_one(home):
     """Sums in another order would differ in their last bits, which signs of a teacher's maps show."""
     config = TINY.model_copy(update={"seed": 8, "epochs": 1})
-    layouts = [{k: v.stride() for k, v in trained(config).model.state_dict().items()} for _ in range(2)]
+    fresh, loaded = (trained(config).model for _ in range(2))
+    layouts = [{k: v.stride() for k, v in model.state_dict().items()} for model in (fresh, loaded)]
     assert layouts[0] == layouts[1]
+    assert all(p.grad is None for p in fresh.parameters())  # as large as the network, and of no use
 
 
 def test_training_goes_on_from_its_last_epoch(home, capsys):

@@ -603,6 +603,26 @@ def test_the_same_arms_trained_here_are_other_claims(of_theirs):
     assert "published/robust/int/small" not in both and not any(id.startswith("table-") for id in both)
 
 
+def test_the_authors_networks_as_arms_and_by_their_own_protocol_are_other_claims():
+    """The paper's protocol has the ids of the paper's claims; no two claims of the run share one."""
+    arms = tuple(f"small/{arm}" for arm in ("normal", "adv", "int", "int2"))
+    changes = {"dataset": "mnist", "channels": 1, "size": 28, "arch": "small", "arms": arms, "headline": arms, "runs": ()}
+    changes |= {
+        "published_networks": True,
+        "eps": 0.3,
+        "eps_grid": (0.2, 0.3, 0.35),
+        "aai_eps": (0.2, 0.3),
+        "unforeseen_images": 0,
+    }
+    p = Parameters(**changes)
+    table = pd.concat([synthetic(p, base=BASE | dict.fromkeys(arms, 0.3)), theirs(STARTS)], ignore_index=True)
+    found = claims.judge(table, p)
+    by = {c.id: c for c in found}
+    assert len(by) == len(found) and "(the authors' Small, " in by["published/robust/int/small"].statement
+    assert "(the authors' networks, " in by["published/robust/int"].statement
+    sentences.check(found)
+
+
 def test_the_printed_tables_beside_the_authors_networks():
     """What is printed comes out where it is planted; a cell far from it is told; radii and networks that are not printed are
     left out."""
