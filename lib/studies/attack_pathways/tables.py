@@ -140,8 +140,8 @@ def held(pathways: All) -> pd.DataFrame:
 
 def edges(graphs: Mapping[str, Graph], attack: str, strength: int) -> pd.DataFrame:
     """Rows (graph, layer, channel, next layer, next channel, clean, attacked): influence between the neurons that are shown,
-    on clean images and at one strength (by number, from 0)."""
-    return pd.DataFrame(
+    on clean images and at one strength (by number, from 0). Of a single graph nothing says which."""
+    rows = pd.DataFrame(
         {
             "graph": title,
             "layer": lower.name,
@@ -156,6 +156,7 @@ def edges(graphs: Mapping[str, Graph], attack: str, strength: int) -> pd.DataFra
         for i, low in enumerate(lower.groups.shown)
         for j, high in enumerate(upper.groups.shown)
     )
+    return rows.drop(columns="graph", errors="ignore") if len(graphs) == 1 else rows
 
 
 def beside_released(pathways: All) -> pd.DataFrame:

@@ -85,8 +85,9 @@ def test_edges_name_their_neurons():
     influence = np.arange(6.0).reshape(3, 2, 1)
     fields = {f.name: () for f in dataclasses.fields(Graph)} | {"layers": layers, "edges": {"pgd": [influence]}}
     rows = tables.edges({"one": Graph(**fields)}, "pgd", 1)
+    both = tables.edges(dict.fromkeys(("one", "two"), Graph(**fields)), "pgd", 1)
+    assert both.graph.to_list() == ["one"] * 2 + ["two"] * 2
     assert rows.to_dict("list") == {
-        "graph": ["one"] * 2,
         "layer": ["stage0"] * 2,
         "channel": [4, 2],
         "next layer": ["stage1"] * 2,
