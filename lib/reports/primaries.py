@@ -118,10 +118,9 @@ def _apart(found: list[tuple[Column, list[Any]]]) -> list[tuple[Column, list[Any
     told = [c.told for c, _ in found]
     same = [c for c, _ in found if told.count(c.told) > 1]
     ways = ([c.profile for c in same], [c.parameters.get("arch", "") for c in same], [c.run for c in same])
-    names = next((way for way in ways if len(set(way)) == len(same)), ways[-1])
-    by = {(c.profile, c.run, c.theirs): name for c, name in zip(same, names, strict=True)}
+    by = dict(zip(same, next((way for way in ways if len(set(way)) == len(same)), ways[-1]), strict=True))
     found = sorted(found, key=lambda one: one[0].theirs)
-    named = [replace(c, data=f"{c.data} ({by[c.profile, c.run, c.theirs]})") if c in same else c for c, _ in found]
+    named = [replace(c, data=f"{c.data} ({by[c]})") if c in by else c for c, _ in found]
     return [(column, rows) for column, (_, rows) in zip(named, found, strict=True)]
 
 

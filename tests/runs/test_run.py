@@ -271,6 +271,21 @@ def test_figures_need_alt_text_and_bring_their_numbers(home):
     plt.close("all")
 
 
+def test_wide_figures_of_pictures_are_drawn_with_fewer_pixels(home):
+    import matplotlib.pyplot as plt
+    from PIL import Image
+
+    run = run_.start("01-attention-shift", smoke())
+    pixels = {}
+    for name, width, line_art in (("narrow", 5, False), ("wide", 20, False), ("drawing", 20, True)):
+        fig, ax = plt.subplots(figsize=(width, 2))
+        ax.imshow(np.eye(3), aspect="auto")
+        run.show(fig, name, "A diagonal", line_art=line_art)
+        with Image.open(run.figures / f"{name}.png") as image:
+            pixels[name] = image.width
+    assert pixels == pytest.approx({"narrow": 700, "wide": pictures.WIDEST, "drawing": 2800}, rel=0.05)
+
+
 def test_pictures_lose_bytes_and_nothing_else():
     from PIL import Image
 

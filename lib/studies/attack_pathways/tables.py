@@ -156,7 +156,7 @@ def edges(graphs: Mapping[str, Graph], attack: str, strength: int) -> pd.DataFra
         for i, low in enumerate(lower.groups.shown)
         for j, high in enumerate(upper.groups.shown)
     )
-    return rows.drop(columns="graph", errors="ignore") if len(graphs) == 1 else rows
+    return rows if len(graphs) > 1 or rows.empty else rows.drop(columns="graph")
 
 
 def beside_released(pathways: All) -> pd.DataFrame:
