@@ -13,6 +13,7 @@ percentile interval of the bootstrap (Efron 1987), which has a width of its own 
 images are exact (Clopper and Pearson 1934).
 """
 
+import functools
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -123,13 +124,9 @@ def parts(
     of = of or measures.measure("")
     every_image, every_seed = np.arange(images), np.arange(seeds)
     value = float(statistic(every_image, every_seed))
-    rng = np.random.default_rng(0)
-
-    def drawn() -> np.ndarray:
-        chosen = rng.integers(0, count, count)
-        return chosen if groups is None else np.concatenate([groups[i] for i in chosen])
-
-    raw = np.array([statistic(drawn(), every_seed) for _ in range(draws)], float)
+    chosen = _resamples(count, draws)
+    drawn = chosen if groups is None else (np.concatenate([groups[i] for i in one]) for one in chosen)
+    raw = np.array([statistic(i, every_seed) for i in drawn], float)
     centre, resampled = float(of.out(value, count)), of.out(raw, count)
     exact = None
     if of.bounded and np.ptp(raw) == 0 and math.isfinite(value):
@@ -145,6 +142,14 @@ def parts(
     n = f"{images} {unit}" if groups is None else f"{images} images of {count} {unit}"
     n += f", {seeds} seed{'s' if seeds > 1 else ' (spread over seeds unknown)'}"
     return Parts(value, centre, below, above, variance, seeds, count, of, n, exact, unit)
+
+
+@functools.lru_cache(maxsize=8)
+def _resamples(count: int, draws: int) -> np.ndarray:
+    """The units of every resample, (draws, count): the same ones for every statistic of as many units."""
+    chosen = np.random.default_rng(0).integers(0, count, (draws, count))
+    chosen.flags.writeable = False  # they are handed to every statistic
+    return chosen
 
 
 def interval(statistic: Statistic, *, images: int, seeds: int, draws: int = 500) -> Interval:

