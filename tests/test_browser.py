@@ -96,7 +96,7 @@ def lab(project):
             try:
                 yield _address(folder / "lab.log")
             finally:
-                process.terminate()
+                process.kill()  # its kernels end with it, and do not clean up what nobody uses again
                 process.wait(20)
 
 
@@ -538,14 +538,12 @@ def test_the_committed_reports_ask_the_network_for_nothing(browser):
     """Opened from the disk in the browser: no request leaves, no error in the console, every figure is drawn."""
     pages = [p for profile in ("laptop", "datasets") for p in sorted((paths.PROJECT / "figures" / profile).glob("*.html"))]
     assert len(pages) >= 4
+    page, outside, errors = browser.new_page(), [], []
+    page.on("request", lambda r: outside.append(r.url) if not r.url.startswith(("file:", "data:")) else None)
+    page.on("console", lambda m: errors.append(m.text) if m.type == "error" else None)
     for path in pages:
-        page = browser.new_page()
-        outside, errors = [], []
-        page.on("request", lambda r, o=outside: o.append(r.url) if not r.url.startswith(("file:", "data:")) else None)
-        page.on("console", lambda m, e=errors: e.append(m.text) if m.type == "error" else None)
         page.goto(path.as_uri())
         page.wait_for_load_state("networkidle")
         assert (outside, errors) == ([], []), path
         broken = page.eval_on_selector_all("img", "imgs => imgs.filter(i => !i.naturalWidth).map(i => i.src)")
         assert broken == [], path
-        page.close()

@@ -15,6 +15,7 @@ from pathlib import Path
 import nbformat
 import pandas as pd
 import pytest
+from PIL import Image
 
 from lib.runs import graph, profiles
 from lib.system import files, paths
@@ -163,7 +164,8 @@ def test_a_run_leaves_its_record_tables_figures_and_claims(executed, run):
     shown = files.read_json(figures / "figures.json")
     assert sum(f["hero"] for f in shown) == 1
     for figure in shown:
-        assert (executed / "figures/smoke" / figure["file"]).stat().st_size > 5000
+        with Image.open(executed / "figures/smoke" / figure["file"]) as picture:
+            assert min(picture.size) > 50 and len(set(picture.convert("L").getdata())) > 20, figure
     claims = pd.read_csv(figures / "claims.csv", dtype={"study": str})
     assert (claims.verdict == "not tested").all() and (claims.study == run[:2]).all() and claims.id.is_unique
 
@@ -183,9 +185,9 @@ def elsewhere(executed, tmp_path, monkeypatch):
     return tmp_path
 
 
-@pytest.mark.parametrize("run", [STUDIES[-1]])
-def test_plain_papermill_gives_the_same_numbers(executed, run, elsewhere):
-    """papermill's command line with the profile's file; the newest study stands for all, which takes long."""
+def test_plain_papermill_gives_the_same_numbers(executed, elsewhere):
+    """papermill's command line with the profile's file; the study that measures fastest stands for all, which takes long."""
+    run = "03-interpretability-aware-training"
     command = [sys.executable, "-m", "papermill", str(profiles.notebook_of(run)), str(elsewhere / "out.ipynb")]
     command += ["-f", str(profiles.profile_file(run, "smoke")), "--no-progress-bar"]
     subprocess.run(command, check=True, capture_output=True, cwd=paths.notebooks())

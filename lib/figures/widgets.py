@@ -21,6 +21,7 @@ from lib.figures import style
 
 LABEL = {"description_width": "90px"}
 WIDE = ipywidgets.Layout(width="340px")
+DPI = 100  # dots an inch of a view's picture
 
 
 def choice(label: str, options: Sequence[Any] | Mapping[str, Any], value: Any = None) -> ipywidgets.Dropdown:
@@ -179,7 +180,7 @@ def bars(ax: Axes, probabilities: Tensor, classes: Sequence[str], title: str) ->
 def png(fig: Figure) -> bytes:
     buffer = io.BytesIO()
     style.as_written(fig)
-    fig.savefig(buffer, format="png", dpi=100)
+    fig.savefig(buffer, format="png", dpi=DPI)
     plt.close(fig)
     return buffer.getvalue()
 

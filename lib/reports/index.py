@@ -31,5 +31,8 @@ def publish(run: str, profile: str, with_index: bool = True) -> Path:
     written = render(run, profile)
     say(f"report: {written}")
     if with_index and profile in profiles.PROFILES:
-        index(profile)
+        try:
+            index(profile)
+        except FileNotFoundError as gone:  # of a run that begins anew just now, whose own page brings the index up to date
+            say(f"the index stays as it was for now: {gone.filename} is being made anew")
     return written

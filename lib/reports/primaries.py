@@ -8,7 +8,7 @@ import difflib
 import importlib
 import itertools
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -107,8 +107,10 @@ def papers(compared: Iterable[str]) -> list[Paper]:
     """Of every study that has finished in these profiles."""
     of_study: dict[str, list[tuple[Column, list[Any]]]] = {}
     for profile in compared:
+        records = ledger.records(profile)
         for run, table in ledger.tables(profile).items():
-            of_study.setdefault(run[:2], []).extend(_columns(profile, run, table))
+            if records.get(run):  # a run that begins anew meanwhile loses its record first
+                of_study.setdefault(run[:2], []).extend(_columns(profile, run, table, records[run]))
     return [_paper(number, _apart(found)) for number, found in sorted(of_study.items()) if found]
 
 
@@ -124,9 +126,8 @@ def _apart(found: list[tuple[Column, list[Any]]]) -> list[tuple[Column, list[Any
     return [(column, rows) for column, (_, rows) in zip(named, found, strict=True)]
 
 
-def _columns(profile: str, run: str, table: Any) -> list[tuple[Column, list[Any]]]:
+def _columns(profile: str, run: str, table: Any, record: Mapping[str, Any]) -> list[tuple[Column, list[Any]]]:
     """The columns that a run fills, each with its rows in the order of the study's primaries."""
-    record = ledger.records(profile)[run]
     try:
         p = profiles.validated(profiles.parameters_of(run), record.get("parameters", {}))
         ids = getattr(profiles.part(run, "claims"), "primaries", lambda p: ())(p)

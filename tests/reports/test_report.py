@@ -269,3 +269,15 @@ def follows(row) -> str:
     if row.adjusted not in (row.verdict, "inconclusive") or (row.kind == "check" and row.adjusted != row.verdict):
         return f"{row.adjusted} cannot come of it"
     return "decided with a p above .05" if row.adjusted in claim.DECIDED and row.p > 0.05 and row.kind != "check" else ""
+
+
+def test_the_index_waits_for_a_run_that_begins_anew(home, monkeypatch, capsys):
+    """A file that goes away while the index reads it is no failure of the page that was written."""
+    finish()
+
+    def gone(profile):
+        raise FileNotFoundError(2, "No such file", f"figures/{profile}/02-other/run.json")
+
+    monkeypatch.setattr(index_, "index", gone)
+    assert index_.publish(RUN, "laptop").exists()
+    assert "the index stays as it was for now: figures/laptop/02-other/run.json" in capsys.readouterr().err

@@ -282,6 +282,14 @@ def test_a_run_shows_its_claims_in_three_tables_with_anchors():
     assert set(shown.MARKS) == set(shown.MEANS) == set(claim.Verdict.__args__) and set(shown.KINDS) == set(claim.Kind.__args__)
 
 
+def test_a_run_that_begins_anew_meanwhile_is_left_out(home, monkeypatch):
+    """Snakemake takes its record away, between one look at the folder and the next."""
+    run(("up",) * 5)
+    assert primaries.papers(["laptop"])
+    monkeypatch.setattr(ledger, "records", lambda profile: {})
+    assert primaries.papers(["laptop"]) == []
+
+
 def test_parameters_that_no_longer_fit_leave_a_run_out(home):
     run(("up",) * 5, parameters={"gone": 1})
     assert primaries.papers(["laptop"]) == []

@@ -275,15 +275,19 @@ def test_wide_figures_of_pictures_are_drawn_with_fewer_pixels(home):
     import matplotlib.pyplot as plt
     from PIL import Image
 
-    run = run_.start("01-attention-shift", smoke())
     pixels = {}
-    for name, width, line_art in (("narrow", 5, False), ("wide", 20, False), ("drawing", 20, True)):
-        fig, ax = plt.subplots(figsize=(width, 2))
-        ax.imshow(np.eye(3), aspect="auto")
-        run.show(fig, name, "A diagonal", line_art=line_art)
-        with Image.open(run.figures / f"{name}.png") as image:
-            pixels[name] = image.width
-    assert pixels == pytest.approx({"narrow": 700, "wide": pictures.WIDEST, "drawing": 2800}, rel=0.05)
+    for profile, given in (("laptop", {"profile": "laptop"}), ("smoke", smoke())):
+        run = run_.start("01-attention-shift", given)
+        for name, width, line_art in (("narrow", 5, False), ("wide", 20, False), ("drawing", 20, True)):
+            fig, ax = plt.subplots(figsize=(width, 2))
+            ax.imshow(np.eye(3), aspect="auto")
+            run.show(fig, name, "A diagonal", line_art=line_art)
+            with Image.open(run.figures / f"{name}.png") as image:
+                pixels[profile, name] = image.width
+    wide = {"narrow": 700, "wide": pictures.WIDEST, "drawing": 2800}
+    coarse = {name: width * pictures.COARSE for name, width in (("narrow", 5), ("wide", 20), ("drawing", 20))}
+    expected = {("laptop", n): w for n, w in wide.items()} | {("smoke", n): w for n, w in coarse.items()}
+    assert pixels == pytest.approx(expected, rel=0.05)
 
 
 def test_pictures_lose_bytes_and_nothing_else():

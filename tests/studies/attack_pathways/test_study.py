@@ -127,12 +127,12 @@ def test_the_scores_of_one_pair_are_those_among_all_pairs(table):
     np.testing.assert_array_equal(np.stack(own.scores.tolist()[:9]), np.stack(whole.scores.tolist()[:9]))
 
 
-def test_what_is_said_of_a_published_network_is_said_of_it_over_images(few_draws):
+def test_what_is_said_of_a_published_network_is_said_of_it_over_images():
     table, p = synthetic(seeds=1)
     trained = {c.id: c.verdict for c in claims.judge(table, p, test=True)}
     published = {c.id: c.verdict for c in claims.judge(table, p.model_copy(update={"epochs": 0}), test=True)}
     assert "one network" in trained.values() and "one network" not in published.values()
-    assert published[f"target-excited/plain/{p.pairs[0]}"] == "supported"
+    assert published[f"success/plain/{p.pairs[0]}"] == "supported"
     rows = claims.judge(table, p.model_copy(update={"epochs": 0}), test=True)
     assert {c.n for c in rows} == {"40 images, one network as it was published"}
 
@@ -330,7 +330,7 @@ def clamped_table(exploited=0.9, random=0.3, excited=0.6, images=40):
     return table, p
 
 
-def test_clamping_is_judged_where_it_was_measured(few_draws):
+def test_clamping_is_judged_where_it_was_measured():
     table, p = clamped_table()
     pair = p.dissimilar[0]
     path = statistics.measured(table, p)["plain", pair]
@@ -432,12 +432,6 @@ def test_successes_alone_are_other_images():
     assert path.scored.success("plain", path.pair, "pgd")[:, 0].sum() == 3 * 2
 
 
-@pytest.fixture
-def few_draws(monkeypatch):
-    """Where what is looked at is not how wide an interval is."""
-    monkeypatch.setattr(claims, "DRAWS", 20)
-
-
 def test_planted_effects_are_found_and_their_opposites():
     table, p = synthetic()
     found = {c.id: c for c in claims.judge(table, p, test=True)}
@@ -464,7 +458,7 @@ def test_planted_effects_are_found_and_their_opposites():
     assert {c.verdict for c in claims.judge(table, p, test=False)} == {"not tested"}
 
 
-def test_sentences_read_alone_and_primaries_are_there(few_draws):
+def test_sentences_read_alone_and_primaries_are_there():
     table, p = synthetic()
     found = claims.judge(table, p, test=True)
     sentences.check(found)
@@ -482,7 +476,7 @@ def test_an_image_that_is_taken_for_the_target_already_is_no_success():
     assert np.isnan(path.success("pgd", 0)(np.arange(20), np.arange(3)))
 
 
-def test_an_attack_that_fails_leaves_its_pathways_untested(few_draws):
+def test_an_attack_that_fails_leaves_its_pathways_untested():
     table, p = synthetic()
     weak = table.assign(success=table.success & ((table.image_id < 10) | (table.attack == "target")))
     found = {c.id: c for c in claims.judge(weak, p, test=True)}
@@ -492,7 +486,7 @@ def test_an_attack_that_fails_leaves_its_pathways_untested(few_draws):
     assert found[f"shared-falls/plain/{pair}"].verdict == "supported"  # which asks no attack
 
 
-def test_classes_that_a_network_takes_for_each_other_are_no_pair(few_draws):
+def test_classes_that_a_network_takes_for_each_other_are_no_pair():
     """Of one seed, and of one pair: what compares pairs needs both."""
     table, p = synthetic()
     pair, other = p.dissimilar[0], p.similar[0]
@@ -503,7 +497,7 @@ def test_classes_that_a_network_takes_for_each_other_are_no_pair(few_draws):
     assert found[f"success/plain/{other}"].verdict == "supported"
 
 
-def test_few_top_neurons_are_said(few_draws):
+def test_few_top_neurons_are_said():
     table, p = synthetic()
     note = "3 top neurons in the narrowest layer: one more or less moves its share by 0.33"
     found = {c.id.partition("/")[0]: c for c in claims.judge(table, p, test=True)}
@@ -526,7 +520,7 @@ def with_edges(table, grows=0.5, fades=0.2):
     return table.assign(**columns)
 
 
-def test_edges_of_either_class_are_judged_where_they_were_measured(few_draws):
+def test_edges_of_either_class_are_judged_where_they_were_measured():
     table, p = synthetic()
     pair = p.dissimilar[0]
     assert statistics.measured(table, p)["plain", pair].influence("pgd", -1, "target") is None

@@ -12,7 +12,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from lib.claims import claim, court, intervals
+from lib.claims import claim
 from lib.claims.cubes import Cubes
 from lib.data.image_sets import ImageFiles
 from lib.explanations import by_name
@@ -456,14 +456,6 @@ def changed(
     """The table with a value for a share of an arm's images, at the levels before one."""
     where = (table.arm == f"plain/{arm}") & table.measure.str.match(measure) & (table.level < before)
     return table.assign(value=table.value.mask(where & (table.image_id < 50 * share), value))
-
-
-@pytest.fixture(scope="module", autouse=True)
-def few_draws():
-    """Intervals from fewer bootstrap draws: these tests are of what is claimed, not of intervals."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(court, "parts", lambda *given, **more: intervals.parts(*given, **more | {"draws": 40}))
-        yield
 
 
 FSR = {

@@ -11,7 +11,7 @@ from PIL import Image
 from torch.nn import functional as F
 
 from lib.attacks import projected
-from lib.claims import claim, court, intervals
+from lib.claims import claim
 from lib.claims.cubes import Cubes
 from lib.claims.rows import rows
 from lib.networks import models
@@ -259,14 +259,6 @@ def table_of(levels: dict[str, float], seed: int = 0, spread: float = 0.0, clean
 
 def verdicts(levels: dict[str, float], spread: float = 0.0) -> dict[str, claim.Claim]:
     return {c.id: c for c in claims.judge(table_of(levels, spread=spread), P)}
-
-
-@pytest.fixture(scope="module", autouse=True)
-def few_draws():
-    """Intervals from fewer bootstrap draws: these tests are of what is claimed, not of intervals."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(court, "parts", lambda *given, **more: intervals.parts(*given, **more | {"draws": 40}))
-        yield
 
 
 @pytest.fixture(scope="module")
