@@ -2,6 +2,7 @@
 PYTHON ?= python3
 PROFILE ?= laptop
 RUN := .venv/bin/python
+export PYTHONDONTWRITEBYTECODE =# many short processes import the same modules: compiled once, whatever the shell says
 
 .PHONY: report readme test lab bench format
 

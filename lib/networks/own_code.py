@@ -5,13 +5,14 @@ The code runs as Python runs a script: what lies in its folder (of a module: in 
 
 import contextlib
 import importlib
+import importlib.machinery
 import importlib.util
 import inspect
 import sys
 import traceback
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from types import ModuleType
+from types import CodeType, ModuleType
 from typing import Any
 
 import torch
@@ -75,6 +76,14 @@ def _by_name(module: str) -> ModuleType:
         raise _unimportable(module, error) from error
 
 
+class _AsWritten(importlib.machinery.SourceFileLoader):
+    """Compiled from what the file says now, and nothing is left beside it. Python's own loader takes a kept compilation for
+    current where the second of the last change and the size are the same."""
+
+    def get_code(self, fullname: str) -> CodeType:
+        return self.source_to_code(self.get_data(self.path), self.path)
+
+
 def _from_file(file: Path) -> ModuleType:
     if not file.is_file():
         beside = sorted(p.stem for p in file.parent.glob("*.py")) if file.parent.is_dir() else []
@@ -83,14 +92,14 @@ def _from_file(file: Path) -> ModuleType:
             f"did you mean {' or '.join(str(file.parent / f'{c}.py') for c in close)}?" if close else "give its path from here"
         )
         raise ValueError(f"there is no file {file}; {meant}")
-    name = f"own_{file.stem}"  # so that it hides no module of another
-    spec = importlib.util.spec_from_file_location(name, file)
-    if spec is None or spec.loader is None:
+    if file.suffix != ".py":
         raise ValueError(f"{file} is no Python file; write folder/file.py:function")
-    module = importlib.util.module_from_spec(spec)
+    name = f"own_{file.stem}"  # so that it hides no module of another
+    loader = _AsWritten(name, str(file.absolute()))
+    module = importlib.util.module_from_spec(importlib.util.spec_from_file_location(name, loader.path, loader=loader))
     sys.modules[name] = module  # dataclasses and pickles look there
     try:
-        spec.loader.exec_module(module)
+        loader.exec_module(module)
     except (Exception, SystemExit) as error:
         sys.modules.pop(name, None)
         raise _unimportable(str(file), error) from error

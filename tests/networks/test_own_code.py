@@ -1,5 +1,6 @@
 """Networks of own code: found as scripts find their modules, read anew each time, refused in a sentence with a remedy."""
 
+import os
 import sys
 
 import pytest
@@ -40,6 +41,16 @@ def test_a_file_is_read_anew_and_its_folder_is_searched(here):
     assert own_code.build("sub/mine.py:build").out_channels == 5
     write(here / "sub", NET.replace("4", "16"))
     assert own_code.build(str(here / "sub" / "mine.py") + ":build").out_channels == 16
+
+
+def test_an_edit_within_a_second_is_seen_and_nothing_is_left_beside_the_file(here, monkeypatch):
+    """Python keeps compilations, and tells an edit by the second of the last change and the size."""
+    monkeypatch.setattr(sys, "dont_write_bytecode", False)
+    for outputs in (4, 5):
+        write(here / "nets", NET.replace("4", str(outputs)))
+        os.utime(here / "nets" / "mine.py", (10**9, 10**9))
+        assert own_code.build(f"{here}/nets/mine.py:build").out_channels == outputs
+    assert [p.name for p in (here / "nets").iterdir()] == ["mine.py"]
 
 
 def test_a_class_or_a_network_that_stands_there_will_do(here):
