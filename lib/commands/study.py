@@ -47,7 +47,8 @@ def snakemake(profile: str, cores: str, gpus: int, extra: list[str]) -> int:
     ]
     lib = os.pathsep.join([str(paths.PROJECT), *filter(None, [os.environ.get("PYTHONPATH")])])
     environment = os.environ | {"PYTHONUNBUFFERED": "1", "PYTHONPATH": lib}
-    here = gpus == 0 and "--executor" not in extra  # CUDA outlives no fork, and a cluster counts what its jobs take
+    elsewhere = {"--executor", "--dry-run", "--dryrun", "-n"} & set(extra)  # a cluster counts what its jobs take
+    here = gpus == 0 and not elsewhere  # CUDA outlives no fork
     loaded = forks.serving([sys.executable, "-m", "lib", "serve"], environment, wanted=here)
     with loaded as told, subprocess.Popen(command, env=environment | told) as process:
         try:
