@@ -5,7 +5,10 @@ What the study has by name for the networks that it knows (`plan.LAYERS`, learni
 * the layer T: the input of the last convolution. Where other ways lead past that, as in a residual block, the input of the
   smallest block around it that everything goes through. Where there is no such place (transformers), the network's last stage;
 * tuned is what the image goes through after the last stage that T still has weights behind; the stages before stay as they are;
-* Adam moves every weight by about its learning rate a step, so the rate is a share of how large the weights are: STEP.
+* Adam moves every weight by about its learning rate in its first step, along the sign of its gradient. The rate is that at
+  which such a step moves the logits of BATCH photographs as far as it does in the published network: by MOVED of their length.
+
+The published network has 5 epochs; others, at rates that nobody has tried, twice as many, and small ones four times.
 
 `ready` tries every fooling and every map once, so that what is offered works.
 """
@@ -31,7 +34,11 @@ from lib.studies.model_manipulation import objective
 from lib.system import files
 from lib.training.objectives import Moment
 
-STEP = 0.0074  # so that the published network has the rate that it is tuned with, 5e-4
+BATCH, WEIGHT = 4, 4.0  # photographs in a step; of the fooling, beside the cross-entropy
+MOVED = 1.37  # by the first step of the published network, at its rate of 5e-4
+RATES = (1e-7, 1e-2)  # beyond, something is wrong with the network
+EPOCHS, LONGER = 10, 20  # of the tuning; where images have SMALL pixels a side or fewer, and a step costs little
+SMALL = 64
 SMALLEST = 3  # positions a side of a map: a frame has an inside
 DATASET = "photographs-for-tuning"  # followed by a digest
 
@@ -64,6 +71,10 @@ class Own:
     def arch(self) -> str:
         """As a configuration of training names it: what `__getattr__` resolves."""
         return f"{__name__.removeprefix('lib.')}:{self.digest}"
+
+    @property
+    def epochs(self) -> int:
+        return LONGER if self.subject.size <= SMALL else EPOCHS
 
     @property
     def place(self) -> str:
@@ -157,11 +168,37 @@ def tuned_of(model: nn.Module, x: Tensor, stages: Sequence[str], layer: str) -> 
     raise AssertionError("unreachable")
 
 
-def rate_of(weights: Sequence[Tensor]) -> float:
-    """The learning rate for these weights: STEP of the median of the root mean squares of those that are no vectors, to two
-    digits, so that rounding changes no key."""
-    sizes = torch.tensor([float(w.detach().double().square().mean().sqrt()) for w in weights if w.dim() > 1])
-    return float(f"{STEP * float(sizes.median()):.1e}")
+def _loss(model: nn.Module, x: Tensor, y: Tensor, interpreter: str, settings: Settings) -> Tensor:
+    """What a step of the tuning minimises."""
+    moment = Moment(0, 0, 1, 0.0, torch.Generator().manual_seed(0))
+    options = {"kind": "location", "interpreter": interpreter, "weight": WEIGHT, "layer": settings.layer}
+    return objective.fool(model, x, y, moment, **options, composite=settings.composite).mean()
+
+
+def rate_of(model: nn.Module, x: Tensor, y: Tensor, settings: Settings) -> float:
+    """The learning rate, from images x (N, C, H, W) with classes y; see the module's docstring. To two digits, so that rounding
+    changes no key; within RATES.
+
+    How far logits move, `|f(w - rate sign g) - f(w)| / |f(w) - mean f(w)|`, grows about as the rate does: three times the rate
+    is set to what that would make MOVED.
+    """
+    weights = [p for p in model.parameters() if p.requires_grad]
+    found = torch.autograd.grad(_loss(model, x, y, "gradcam", settings), weights, allow_unused=True)
+    pairs = [(w, g.sign()) for w, g in zip(weights, found, strict=True) if g is not None]
+    moving = copy.deepcopy(model)
+    towards = [p for p, g in zip((p for p in moving.parameters() if p.requires_grad), found, strict=True) if g is not None]
+    with hooks.frozen(moving), torch.no_grad():
+        before = contract.logits_of(moving, x)
+        length = (before - before.mean(1, keepdim=True)).norm()
+        rate = 1e-5
+        for _ in range(3):
+            for p, (w, sign) in zip(towards, pairs, strict=True):
+                p.copy_(w - rate * sign)
+            moved = float((contract.logits_of(moving, x) - before).norm() / length)
+            if not moved > 0:
+                raise ValueError("a step of the tuning does not change what it says of the photographs")
+            rate = min(max(rate * MOVED / moved, RATES[0]), RATES[1])
+    return float(f"{rate:.1e}")
 
 
 def _digest(model: nn.Module, decided: Tensor) -> str:
@@ -177,12 +214,9 @@ def _told(error: Exception) -> str:
 
 def _fooling(model: nn.Module, x: Tensor, y: Tensor, interpreter: str, settings: Settings) -> str:
     """Why a fooling through an interpreter cannot be trained, by a step of it without the step; empty where it can."""
-    moment = Moment(0, 0, 1, 0.0, torch.Generator().manual_seed(0))
     weights = [p for p in model.parameters() if p.requires_grad]
-    options = {"kind": "location", "interpreter": interpreter, "weight": 1.0, "layer": settings.layer}
     try:
-        loss = objective.fool(model, x, y, moment, **options, composite=settings.composite)
-        torch.autograd.grad(loss.mean(), weights, allow_unused=True)
+        torch.autograd.grad(_loss(model, x, y, interpreter, settings), weights, allow_unused=True)
     except (ValueError, RuntimeError) as error:
         return _told(error)
     return ""
@@ -205,6 +239,8 @@ def ready(name: str, device: str, fooled: tuple[str, ...], seen: tuple[str, ...]
     Raises ValueError in a sentence for a network that Grad-CAM cannot be fooled in, and as `subjects.own`.
     """
     subject = subjects.own(name, device)
+    if any(isinstance(m, torch.jit.ScriptModule) for m in subject.model.modules()):
+        raise ValueError(f"{name} is a torch.jit model, which cannot be looked into; give the model that it was made from")
     model = copy.deepcopy(subject.model).eval()
     for p in model.parameters():
         p.requires_grad_(p.is_floating_point())
@@ -215,7 +251,6 @@ def ready(name: str, device: str, fooled: tuple[str, ...], seen: tuple[str, ...]
         tuned = set(tuned_of(model, x, model.stages, layer))
     except ValueError as error:
         raise ValueError(f"{name} cannot be fooled here: {_told(error)}") from error
-    weights = [p for n, p in model.named_parameters() if n in tuned]
     for n, p in model.named_parameters():
         p.requires_grad_(n in tuned)
     with hooks.frozen(model), torch.no_grad():
@@ -227,9 +262,13 @@ def ready(name: str, device: str, fooled: tuple[str, ...], seen: tuple[str, ...]
     if "gradcam" in without:
         raise ValueError(f"{name} cannot be fooled through Grad-CAM: {without['gradcam']}")
     _check_size(name, by_name.explain("gradcam", model, x, y, settings).values, layer, subject.size)
+    try:
+        rate = rate_of(model, data.images[:BATCH].to(x.device), data.labels[:BATCH].to(x.device), settings)
+    except ValueError as error:
+        raise ValueError(f"{name} cannot be fooled here: {_told(error)}") from error
     without |= {i: why for i in seen if i not in without and (why := _looking(model, x, y, i, settings))}
     usable, shown = (tuple(i for i in some if i not in without) for some in (fooled, seen))
-    found = Own(subject, model, data, layer, rate_of(weights), usable, shown, without, _digest(model, decided))
+    found = Own(subject, model, data, layer, rate, usable, shown, without, _digest(model, decided))
     _READY[found.digest] = found
     datasets.EMBEDDED[found.dataset] = functools.partial(_photographs, found.digest)
     return found

@@ -214,11 +214,9 @@ def test_the_layer_of_a_network_that_nobody_has_named(arch):
 def test_what_is_tuned_of_the_published_network_is_what_the_rule_finds():
     model = explorer.efficientnet_lite0(1000, 3, "imagenet").eval()
     expected = [n for n, p in model.named_parameters() if p.requires_grad]
-    weights = [p for p in model.parameters() if p.requires_grad]
     model.requires_grad_(True)
     x = torch.rand(1, 3, 64, 64, generator=torch.Generator().manual_seed(0))
     assert own_networks.tuned_of(model, x, model.stages, explorer.LAYER) == expected
-    assert own_networks.rate_of(weights) == explorer.tuning().lr
 
 
 def test_weights_lie_below_the_layer_among_those_that_are_tuned():
@@ -232,17 +230,32 @@ def test_weights_lie_below_the_layer_among_those_that_are_tuned():
     assert late == {"conv2.weight", "conv2.bias", "head.weight", "head.bias"}
 
 
-def test_the_rate_is_a_share_of_the_weights():
-    assert own_networks.rate_of([torch.full((2, 2), -0.5), torch.ones(9)]) == pytest.approx(0.5 * own_networks.STEP, rel=0.02)
+def test_at_the_rate_a_first_step_moves_the_logits_as_far_as_in_the_published_network():
+    model, data = explorer.efficientnet_lite0(1000, 3, "imagenet").eval(), datasets.load("photographs", "test").head(4)
+    x, y, settings = data.images, data.labels, Settings(explorer.LAYER)
+    before = state_of(model)
+    assert own_networks.rate_of(model, x, y, settings) == pytest.approx(explorer.tuning().lr, rel=0.03)
+    assert same_state(state_of(model), before)
+    model.net.classifier.weight.requires_grad_(False).mul_(8)  # as if everything were eight times as loud
+    louder = own_networks.rate_of(model, x, y, settings)
+    loss = own_networks._loss(model, x, y, "gradcam", settings)
+    tuned = [p for p in model.parameters() if p.requires_grad]
+    signs = [g.sign() for g in torch.autograd.grad(loss, tuned)]
+    with torch.no_grad():
+        logits = model(x)
+        for p, sign in zip(tuned, signs, strict=True):
+            p -= louder * sign
+        moved = float((model(x) - logits).norm() / (logits - logits.mean(1, keepdim=True)).norm())
+    assert moved == pytest.approx(own_networks.MOVED, rel=0.1)
 
 
 def test_a_network_of_ones_own_is_fooled_on_the_photographs(explore, mine):
     c = explore.controls
     c["arch"].value = "plain"
     c["network"].field.value = f"{mine}:three"
-    assert c["network"].said.value == "" and "location through Grad-CAM</b>, 5 of 5 epochs" in explore.status.value
+    assert c["network"].said.value == "" and "location through Grad-CAM</b>, 20 of 20 epochs" in explore.status.value
     assert [arm for _, arm in c["arm"].options] == list(explorer.FOOLED)
-    assert c["epoch"].max == 5 and c["own"].size == 24 and c["image"].label == "4: strawberry"
+    assert c["epoch"].max == own_networks.LONGER and c["own"].size == 24 and c["image"].label == "4: strawberry"
     assert re.search(r"decisions kept \d+ %, over 22 photographs that it was tuned on", explore.status.value)
     assert "it knows other classes than the photographs have" in explore.status.value and "accuracy" not in explore.status.value
     numbers = {n.name: n.value for n in explore.view.numbers}
@@ -332,7 +345,7 @@ def test_a_change_of_mind_ends_the_fooling(mine, home):
     finally:
         handle.remove()
     found = cache.trained(explorer.tuning("location-gradcam", own), device_name="cpu")
-    assert len(found.history) == explorer.EPOCHS
+    assert len(found.history) == own.epochs
     untouched = dict(own.model.named_parameters())
     moved = {name for name, p in found.model.named_parameters() if not torch.equal(p, untouched[name])}
     assert moved and moved <= {name for name, p in untouched.items() if p.requires_grad}
