@@ -239,10 +239,15 @@ def explorer(p: Parameters) -> Explorer:
 
     @functools.lru_cache(maxsize=2)
     def tuned(who: Whose, arm: str) -> cache.Trained:
+        """Kept here: the cache looks each time whether its files are whole. Says how far it is in the words of the menus."""
         own = who if isinstance(who, Own) else None
-        return cache.trained(
-            tuning(arm, own, p.composite), device_name=p.device
-        )  # once, since it looks whether every file is whole
+
+        def told(row: dict[str, float]) -> None:
+            done, name = int(row["epoch"]), own.name.rpartition("/")[2] if own else "EfficientNet-Lite0"
+            left = row["seconds"] * (epochs(who) - done)
+            say(f"{plan.label(arm)}, {name}: {done} of {epochs(who)} epochs, {left:.0f} s left")
+
+        return cache.trained(tuning(arm, own, p.composite), device_name=p.device, on_epoch=told)
 
     @functools.lru_cache(maxsize=8)
     def network(who: Whose, arm: str, epoch: int | None) -> nn.Module:

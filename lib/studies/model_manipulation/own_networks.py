@@ -52,6 +52,7 @@ class Own:
     and looked at with; `without` says of the others why not.
     """
 
+    name: str  # as a person typed it
     subject: subjects.Subject
     model: nn.Module
     data: ImageSet
@@ -268,7 +269,7 @@ def ready(name: str, device: str, fooled: tuple[str, ...], seen: tuple[str, ...]
         raise ValueError(f"{name} cannot be fooled here: {_told(error)}") from error
     without |= {i: why for i in seen if i not in without and (why := _looking(model, x, y, i, settings))}
     usable, shown = (tuple(i for i in some if i not in without) for some in (fooled, seen))
-    found = Own(subject, model, data, layer, rate, usable, shown, without, _digest(model, decided))
+    found = Own(name, subject, model, data, layer, rate, usable, shown, without, _digest(model, decided))
     _READY[found.digest] = found
     datasets.EMBEDDED[found.dataset] = functools.partial(_photographs, found.digest)
     return found
