@@ -151,7 +151,8 @@ from torch import nn
 def net(classes=3, size=24, act=nn.ReLU):
     torch.manual_seed(0)
     layers = [nn.Conv2d(3, 8, 3, stride=2), nn.BatchNorm2d(8), act(), nn.Conv2d(8, 12, 3, padding=1), act(), nn.MaxPool2d(2)]
-    layers += [nn.Conv2d(12, 16, 3, padding=1), act(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(16, classes)]
+    layers += [nn.Conv2d(12, 16, 3, padding=1), act(), nn.Conv2d(16, 16, 3, padding=1), act()]
+    layers += [nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(16, classes)]
     found = nn.Sequential(*layers)
     found.size = size
     return found
@@ -260,7 +261,7 @@ def test_a_network_of_ones_own_is_fooled_on_the_photographs(explore, mine, capsy
     assert re.search(r"decisions kept \d+ %, over 22 photographs that it was tuned on", explore.status.value)
     assert "it knows other classes than the photographs have" in explore.status.value and "accuracy" not in explore.status.value
     numbers = {n.name: n.value for n in explore.view.numbers}
-    assert numbers["layer of the maps"] == "into:6" and numbers["predicted class, original"] in ("0", "1", "2")
+    assert numbers["layer of the maps"] == "into:8" and numbers["predicted class, original"] in ("0", "1", "2")
     written = sorted(p.name for p in paths.models().iterdir())
     shown = {}
     exec(explore.code(), shown)
@@ -296,7 +297,7 @@ def test_one_with_imagenets_classes_is_held_to_the_labels(mine):
     ("function", "message"),
     [
         ("absent", "has no function &#x27;absent&#x27;"),
-        ("tiny", "the map at into:6 has 1 × 1 positions, and a square frame with an inside needs 3 × 3"),
+        ("tiny", "the map at into:8 has 1 × 1 positions, and a square frame with an inside needs 3 × 3"),
         ("dense", "it has neither convolutions nor patches"),
     ],
 )
@@ -348,5 +349,6 @@ def test_a_change_of_mind_ends_the_fooling(mine, home):
     found = cache.trained(explorer.tuning("location-gradcam", own), device_name="cpu")
     assert len(found.history) == own.epochs
     untouched = dict(own.model.named_parameters())
+    assert {name.split(".")[1] for name, p in untouched.items() if not p.requires_grad} == {"0", "1", "3"}  # the first stage
     moved = {name for name, p in found.model.named_parameters() if not torch.equal(p, untouched[name])}
     assert moved and moved <= {name for name, p in untouched.items() if p.requires_grad}
