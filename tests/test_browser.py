@@ -228,6 +228,8 @@ def drive_manipulation(d: Driver) -> None:
     d.slide("image")
     d.choose("look with", "LRP_T (relevance at T)")
     d.choose("look with", "SmoothGrad")
+    d.own_network("nowhere.py:net")
+    d.expect(d.page.locator(".widget-html", has_text="nowhere.py").first).to_be_visible()
     d.choose("network", "plain")
     d.choose("fooling", "active through Grad-CAM")
     d.choose("fooling", "location through LRP_T")

@@ -3,6 +3,7 @@
 import copy
 import functools
 import html
+from collections.abc import Callable
 from typing import Any, Literal, NamedTuple
 
 import torch
@@ -21,9 +22,11 @@ from lib.fooling import manipulation
 from lib.measures import comparison
 from lib.networks import classifier, contract, folding, hooks, models
 from lib.studies import subjects
-from lib.studies.model_manipulation import objective, plan
+from lib.studies.model_manipulation import objective, own_networks, plan
 from lib.studies.model_manipulation.measure import maps_of
+from lib.studies.model_manipulation.own_networks import Own
 from lib.studies.model_manipulation.plan import Parameters
+from lib.system import devices
 from lib.system.progress import say
 from lib.training import cache, objectives
 from lib.training.config import TrainConfig
@@ -31,10 +34,6 @@ from lib.training.config import TrainConfig
 COUNTED = 60  # images that success and accuracy under the slider are counted on
 COSTLY = 8  # photographs where maps take long
 EMPTY = "not defined: a map is empty"
-NO_OWN = (
-    "A network of your own is not offered here: it would have to be tuned to fool, with blocks, layer and learning rate chosen "
-    "for it, and that is no matter of seconds. The explorers of studies 00 to 03, 05 and 06 explain it as it is."
-)
 COPIES = 4  # in SmoothGrad, and points of integrated gradients, at 224 pixels
 # What t is, by kind, and its unit.
 LOSSES = {
@@ -54,6 +53,8 @@ LAYER = plan.LAYERS[subjects.PUBLISHED]
 TUNED = ("blocks.5", "blocks.6", "conv_head", "bn2", "classifier")
 PHOTOGRAPHS = "photographs-for-tuning"  # they are for evaluation alone elsewhere
 EPOCHS, FIRST = 5, 4  # of the tuning; the photograph to begin with, of strawberries
+FOOLED = tuple(f"location-{name}" for name in ("gradcam", "lrp_t", "simple_t"))  # what is offered for a network of one's own
+Whose = str | Own  # a network by its name in the menu, or one's own
 
 
 def efficientnet_lite0(classes: int, channels: int, weights: Literal["none", "imagenet"]) -> classifier.Classifier:
@@ -64,31 +65,46 @@ def efficientnet_lite0(classes: int, channels: int, weights: Literal["none", "im
     return model
 
 
+@functools.lru_cache(maxsize=1)
 def _photographs(split: Split) -> ImageSet:
     return datasets.load("photographs", "test", size=224, channels=3)
 
 
-def tuning() -> TrainConfig:
-    """How the published network is fooled: the study's objective, on the photographs that are looked at."""
-    datasets.EMBEDDED[PHOTOGRAPHS] = _photographs
-    kind, interpreter, *_ = plan.parsed(FOOLING)
+def tuning(arm: str = FOOLING, own: Own | None = None, composite: str = "heo") -> TrainConfig:
+    """How the published network is fooled, or one's own: the study's objective, on the photographs that are looked at."""
+    datasets.EMBEDDED[PHOTOGRAPHS] = lambda _split: _photographs("test")  # decoded once
+    kind, interpreter, *_ = plan.parsed(arm)
+    whose: dict[str, Any] = {
+        "dataset": PHOTOGRAPHS,
+        "size": 224,
+        "arch": objectives.name_of(efficientnet_lite0),
+        "weights": "imagenet",
+        "lr": 5e-4,
+    }
+    if own:
+        whose = {
+            "dataset": own.dataset,
+            "size": own.subject.size,
+            "channels": own.data.channels,
+            "arch": own.arch,
+            "lr": own.rate,
+        }
+    options = {"kind": kind, "interpreter": interpreter, "weight": own_networks.WEIGHT, "layer": own.layer if own else LAYER}
+    if interpreter == "lrp_t":
+        options["composite"] = composite
     return TrainConfig(
-        dataset=PHOTOGRAPHS,
-        size=224,
-        arch=objectives.name_of(efficientnet_lite0),
-        weights="imagenet",
-        epochs=EPOCHS,
-        batch_size=4,
+        **whose,
+        epochs=own.epochs if own else EPOCHS,
+        batch_size=own_networks.BATCH,
         optimizer="adam",
-        lr=5e-4,
         schedule="constant",
         weight_decay=0.0,
         augment=(),
         objective=objectives.name_of(objective.fool),
-        options={"kind": kind, "interpreter": interpreter, "weight": 4.0, "layer": LAYER},
+        options=options,
         snapshots=True,
-        threads=2,
-        label=plan.label(FOOLING),
+        threads=1,  # two are a third faster alone, and wait for each other by the second where the machine has other work
+        label=plan.label(arm),
     )
 
 
@@ -189,98 +205,128 @@ def decisions(model: nn.Module, x: Tensor) -> Tensor:
         return torch.cat([contract.logits_of(model, part).argmax(1) for part in x.split(32)])
 
 
+def about(own: Own) -> list[str]:
+    """What has to be said of a network of one's own: what it was tuned for, and which interpreters it has no rules for."""
+    lines = []
+    if not own.labelled:
+        lines.append("it knows other classes than the photographs have: what is explained, and kept, is what it decided for")
+    for why in dict.fromkeys(own.without.values()):
+        names = " and ".join(plan.INTERPRETERS[i] for i, reason in own.without.items() if reason == why)
+        lines.append(f"without {html.escape(names)}: {html.escape(why)}")
+    return lines
+
+
 def explorer(p: Parameters) -> Explorer:
-    """The explorer of a run: a published network fooled on photographs first, then the study's.
+    """The explorer of a run: a published network fooled on photographs first, or one's own; then the study's.
 
     A run that fools the published network itself shows its own foolings on the photographs that it holds out. Networks that
-    are not in the cache are trained when they are first chosen; fooling the published one takes ten seconds.
+    are not in the cache are trained when they are first chosen; fooling the published one takes five
+    seconds, which is said while it is done.
     """
 
-    def photographed(arch: str) -> bool:
-        return arch == subjects.PUBLISHED and arch not in p.architectures
+    def own_network(name: str, load: Callable[..., Own] = own_networks.ready) -> Own:
+        through = tuple(plan.parsed(arm).interpreter for arm in FOOLED)
+        return load(name, p.device, through, tuple(plan.INTERPRETERS), settings(LAYER))
 
-    @functools.lru_cache(maxsize=1)
-    def tuned() -> cache.Trained:
-        return cache.trained(tuning(), device_name=p.device)  # once, since it looks whether every file is whole
+    def settings(layer: str) -> Settings:
+        return Settings(layer, p.composite, COPIES, 0.1, COPIES)
 
-    @functools.lru_cache(maxsize=32)
-    def network(arch: str, arm: str, epoch: int | None) -> nn.Module:
-        if photographed(arch):
-            found = folding.folded(tuned().after(0 if arm == "base" else epoch), data_of(arch).images[:2])
-            return found.to(memory_format=torch.channels_last)  # as it is built: depthwise convolutions take half the time
-        return plan.network(p, arch, arm, 0, epoch)
+    def whose(arch: str, network: str) -> Whose:
+        return own_network(network) if network else arch
+
+    def photographed(who: Whose) -> bool:
+        return isinstance(who, Own) or (who == subjects.PUBLISHED and who not in p.architectures)
+
+    @functools.lru_cache(maxsize=2)
+    def tuned(who: Whose, arm: str) -> cache.Trained:
+        """Kept here: the cache looks each time whether its files are whole. Says how far it is in the words of the menus."""
+        own = who if isinstance(who, Own) else None
+
+        def told(row: dict[str, float]) -> None:
+            done, name = int(row["epoch"]), own.name.rpartition("/")[2] if own else "EfficientNet-Lite0"
+            left = row["seconds"] * (epochs(who) - done)
+            say(f"{plan.label(arm)}, {name}: {done} of {epochs(who)} epochs, {left:.0f} s left")
+
+        return cache.trained(tuning(arm, own, p.composite), device_name=p.device, on_epoch=told)
 
     @functools.lru_cache(maxsize=8)
-    def control(arch: str, arm: str, epoch: int) -> nn.Module:
-        return as_far(network(arch, "base", None), network(arch, arm, epoch))
+    def network(who: Whose, arm: str, epoch: int | None) -> nn.Module:
+        if isinstance(who, Own):
+            return who.subject.model if arm == "base" else tuned(who, arm).after(epoch).requires_grad_(False)
+        if photographed(who):
+            found = tuned(who, FOOLING).after(0 if arm == "base" else epoch)
+            found = folding.folded(found, data_of(who).images[:2].to(devices.device(p.device)))
+            return found.to(memory_format=torch.channels_last)  # as it is built: depthwise convolutions take half the time
+        return plan.network(p, who, arm, 0, epoch)
 
-    def data_of(arch: str) -> ImageSet:
-        return _photographs("test") if photographed(arch) else plan.evaluation_set(p)
+    @functools.lru_cache(maxsize=4)
+    def control(who: Whose, arm: str, epoch: int) -> nn.Module:
+        return as_far(network(who, "base", None), network(who, arm, epoch))
 
-    def looked(arch: str, arm: str, epoch: int) -> Pair:
-        original, model, data = network(arch, "base", None), network(arch, arm, epoch), data_of(arch)
+    def data_of(who: Whose) -> ImageSet:
+        if isinstance(who, Own):
+            return who.data
+        return _photographs("test") if photographed(who) else plan.evaluation_set(p)
+
+    def looked(who: Whose, arm: str, epoch: int) -> Pair:
+        original, model, data = network(who, "base", None), network(who, arm, epoch), data_of(who)
         device = next(model.parameters()).device
-        if photographed(arch):
-            settings = Settings(LAYER, p.composite, COPIES, 0.1, COPIES)
-            return Pair(
-                original,
-                model,
-                data.images.to(device),
-                data.labels.to(device),
-                data.classes,
-                settings,
-                "photographs that it was tuned on",
-            )
-        settings = plan.settings(p, arch)
+        if photographed(who):
+            x, y = data.images.to(device), data.labels.to(device)
+            at = settings(who.layer if isinstance(who, Own) else LAYER)
+            return Pair(original, model, x, y, data.classes, at, "photographs that it was tuned on")
+        at = plan.settings(p, who)
         if plan.parsed(arm).kind == "active":
             x = plan.test_mosaics(p).images[:COUNTED].to(device)
             y = torch.tensor([p.pair], device=device).expand(len(x), 2)
-            return Pair(original, model, x, y, data.classes, settings, "mosaics")
+            return Pair(original, model, x, y, data.classes, at, "mosaics")
         x, y = data.images[:COUNTED].to(device), data.labels[:COUNTED].to(device)
-        return Pair(original, model, x, y, data.classes, settings, "test images")
+        return Pair(original, model, x, y, data.classes, at, "test images")
 
     @functools.lru_cache(maxsize=64)
-    def maps(arch: str, arm: str, epoch: int, name: str, which: Literal["original", "tuned", "control"]) -> Explanation:
+    def maps(who: Whose, arm: str, epoch: int, name: str, which: Literal["original", "tuned", "control"]) -> Explanation:
         """Maps of the images that are counted; the original's are those of every epoch."""
-        pair = looked(arch, arm, epoch)
-        n = COSTLY if costly(arch, name) else None
-        model = control(arch, arm, epoch) if which == "control" else pair.original if which == "original" else pair.model
+        pair = looked(who, arm, epoch)
+        n = COSTLY if costly(who, name) else None
+        model = control(who, arm, epoch) if which == "control" else pair.original if which == "original" else pair.model
         return maps_of(name, model, pair.x[:n], pair.y[:n], pair.settings)
 
     @functools.lru_cache(maxsize=64)
-    def accuracy(arch: str, arm: str, epoch: int) -> tuple[float, str]:
-        if photographed(arch):  # the same images, and their logits come with the maps
-            h, over = maps(arch, arm, epoch, plan.parsed(arm).interpreter, "tuned"), looked(arch, arm, epoch).over
-            return (h.logits.argmax(1).cpu() == data_of(arch).labels).float().mean().item(), f"{len(h.logits)} {over}"
-        data, model = data_of(arch), network(arch, arm, epoch)
+    def accuracy(who: Whose, arm: str, epoch: int) -> tuple[float, str]:
+        if photographed(who):  # the same images, and their logits come with the maps
+            h, over = maps(who, arm, epoch, plan.parsed(arm).interpreter, "tuned"), looked(who, arm, epoch).over
+            return (h.logits.argmax(1).cpu() == data_of(who).labels).float().mean().item(), f"{len(h.logits)} {over}"
+        data, model = data_of(who), network(who, arm, epoch)
         x = data.images[:COUNTED].to(next(model.parameters()).device)
         return (decisions(model, x).cpu() == data.labels[:COUNTED]).float().mean().item(), f"{len(x)} test images"
 
-    def costly(arch: str, name: str) -> bool:
+    def costly(who: Whose, name: str) -> bool:
         """Whether maps take so long that they are counted where that is asked for alone."""
-        return arch == subjects.PUBLISHED and name not in plan.AT_LAYER
+        return (isinstance(who, Own) or who == subjects.PUBLISHED) and name not in plan.AT_LAYER
 
-    def top(arch: str, name: str) -> int | None:
-        return p.k if name in plan.AT_LAYER and not photographed(arch) else None
+    def top(who: Whose, name: str) -> int | None:
+        return p.k if name in plan.AT_LAYER and not photographed(who) else None
 
-    def render(arch: str, arm: str, epoch: int, name: str, image: int, own: Image.Image | None) -> View:
-        pair, kind = looked(arch, arm, epoch), plan.parsed(arm).kind
+    def render(arch: str, network: str, arm: str, epoch: int, name: str, image: int, own: Image.Image | None) -> View:
+        who = whose(arch, network)
+        pair, kind = looked(who, arm, epoch), plan.parsed(arm).kind
         number = image % len(pair.x)
         x, y = pair.x[number][None], pair.y[number][None]
         if own is not None:
-            x = data_of(arch).like(own)[None].to(x)
+            x = data_of(who).like(own)[None].to(x)
             y = y if kind == "active" else decisions(pair.original, x)
         fig, (before, after) = draw((pair.original, pair.model), x, y, pair.classes, name, pair.settings)
-        names, k = [pair.classes[int(c)] for c in y.flatten()], top(arch, name)
+        names, k = [pair.classes[int(c)] for c in y.flatten()], top(who, name)
         same = [pair.classes[int(e.logits.argmax())] for e in (before, after)]
         kept = "is the same" if same[0] == same[1] else f"has changed to {html.escape(same[1])}"
         lines = [
-            f"<b>{html.escape(plan.label(arm))}</b>, {epoch} of {epochs(arch)} epochs; the decision, "
+            f"<b>{html.escape(plan.label(arm))}</b>, {epoch} of {epochs(who)} epochs; the decision, "
             f"<b>{html.escape(same[0])}</b>, {kept}"
         ]
         numbers = [Number("predicted class, original", same[0]), Number("predicted class, manipulated", same[1])]
-        right, over = accuracy(arch, arm, epoch)
-        accurate = f"accuracy {100 * right:.0f} %, over {over}"
+        right, over = accuracy(who, arm, epoch)
+        what = "decisions kept" if isinstance(who, Own) and not who.labelled else "accuracy"
+        accurate = f"{what} {100 * right:.0f} %, over {over}"
         if kind == "none":
             like = comparison.spearman(before.values, after.values).item()
             lines.append(f"rank correlation of the maps {EMPTY if like != like else f'{like:.2f}'}; {accurate}")
@@ -289,32 +335,36 @@ def explorer(p: Parameters) -> Explorer:
             told, found = one_image(kind, after.values, before.values, k, names, "manipulated")
             empty = nothing_in(kind, {"original": before.values, "manipulated": after.values}, names)
             lines.append("; ".join(filter(None, (told, empty))))
-            signs = by_name.explain(name, control(arch, arm, epoch), x, y, pair.settings)
+            signs = by_name.explain(name, control(who, arm, epoch), x, y, pair.settings)
             still = pair.classes[int(signs.logits.argmax())]
             told, by_chance = one_image(kind, signs.values, before.values, k, names, "randomly moved")
             lines.append(f"every weight moved as far, up or down at random: <b>{html.escape(still)}</b>, {told}")
             numbers += [*found, Number("predicted class, weights moved as far at random", still), *by_chance]
-            if not costly(arch, name):
-                both = (maps(arch, arm, epoch, name, "tuned"), maps(arch, arm, 0, name, "original"))
+            if not costly(who, name):
+                both = (maps(who, arm, epoch, name, "tuned"), maps(who, arm, 0, name, "original"))
                 told, found = counted(kind, *both, k, pair.over, names)
                 here = found[0].over  # mosaics, where accuracy is counted on test images
                 accurate = f"{told}, {accurate}" if here == over else f"{told}, over {here}; {accurate}"
                 numbers += found
-            at = "; T: the input of the last convolution" if name in EXPLAINED else ""
-            if own is not None and photographed(arch):
+            place = who.place if isinstance(who, Own) else "the input of the last convolution"
+            at = f"; T: {html.escape(place)}" if name in EXPLAINED or isinstance(who, Own) else ""
+            if own is not None and photographed(who):
                 accurate += ", and on no others: of other pictures its decisions may be lost"
             lines += [accurate, f"t: {LOSSES[kind][0]} ({LOSSES[kind][1]}){at}"]
-        if arch == subjects.PUBLISHED:
-            lines.append(NO_OWN)
-        numbers.append(Number("accuracy", right, "share", over))
+        if isinstance(who, Own):
+            lines += about(who)
+            numbers += [Number("layer of the maps", who.layer, over=pair.over)]
+            numbers += [Number("learning rate", who.rate, "of a step of Adam", over=pair.over)]
+        numbers.append(Number(what, right, "share", over))
         return View(fig, "<br>".join(lines), numbers)
 
-    def many(arch: str, arm: str, epoch: int, name: str, **_other: Any) -> View:
-        kind, k = plan.parsed(arm).kind, top(arch, name)
+    def many(arch: str, network: str, arm: str, epoch: int, name: str, **_other: Any) -> View:
+        who = whose(arch, network)
+        kind, k = plan.parsed(arm).kind, top(who, name)
         if kind == "none":
             raise ValueError("the control aims at nothing, so there is no t to draw: choose another “fooling”")
-        levels, found = list(range(epochs(arch) + 1)), {}
-        h0 = maps(arch, arm, 0, name, "original").values
+        levels, found = list(range(epochs(who) + 1)), {}
+        h0 = maps(who, arm, 0, name, "original").values
 
         def t_of(h: Tensor) -> Tensor:
             t = losses(kind, h, h0, k)
@@ -325,10 +375,10 @@ def explorer(p: Parameters) -> Explorer:
             values = []
             for level in levels:
                 say(f"{label}: {level} of {levels[-1]} epochs")
-                values.append(t_of(maps(arch, arm, level, name, which).values))  # type: ignore[arg-type]
+                values.append(t_of(maps(who, arm, level, name, which).values))  # type: ignore[arg-type]
             found[label] = torch.stack(values)
         over = "t" + (", mean of both classes" if kind == "active" else "")
-        what = looked(arch, arm, 0).over
+        what = looked(who, arm, 0).over
         view = over_levels(levels, found, epoch, xlabel="tuned epochs", ylabel=over, unit=LOSSES[kind][1], what=what)
         low, high = manipulation.INTERVALS[kind]
         ax = view.figure.axes[0]
@@ -337,41 +387,45 @@ def explorer(p: Parameters) -> Explorer:
         ax.set_ylim(bottom, ceiling)
         return View(view.figure, f"{view.text}; shaded: fooled; t: {LOSSES[kind][0]}", view.numbers)
 
-    def seek(arch: str, arm: str, epoch: int, name: str, image: int, **_other: Any) -> int:
+    def seek(arch: str, network: str, arm: str, epoch: int, name: str, image: int, **_other: Any) -> int:
         """The next image whose map is fooled while its decision stays."""
+        who = whose(arch, network)
         kind = plan.parsed(arm).kind
         if kind == "none":
             raise ValueError("the control aims at nothing, so no image is fooled: choose another “fooling”")
-        h, h0 = maps(arch, arm, epoch, name, "tuned"), maps(arch, arm, 0, name, "original")
-        done = fooled(kind, losses(kind, h.values, h0.values, top(arch, name))) & (h.logits.argmax(1) == h0.logits.argmax(1))
+        h, h0 = maps(who, arm, epoch, name, "tuned"), maps(who, arm, 0, name, "original")
+        done = fooled(kind, losses(kind, h.values, h0.values, top(who, name))) & (h.logits.argmax(1) == h0.logits.argmax(1))
         others = [(image + step) % len(done) for step in range(1, len(done))]
         found = next((i for i in others if done[i]), None)
         if found is None:
             raise ValueError("no other image is fooled while its decision stays: choose more “tuned epochs”")
         return found
 
-    def epochs(arch: str) -> int:
-        return EPOCHS if photographed(arch) else p.tune_epochs
+    def epochs(who: Whose) -> int:
+        return who.epochs if isinstance(who, Own) else EPOCHS if photographed(who) else p.tune_epochs
 
     def fit(name: str, controls: dict[str, Any]) -> None:
-        arch = controls["arch"].value
-        if name == "arch":
+        who = whose(controls["arch"].value, controls["network"].value)
+        if name in ("arch", "network"):
             every = [a for a in plan.arms(p, p.architectures[0]) if a != "base" and "@" not in a and not a.startswith("washed")]
-            arms = [FOOLING] if photographed(arch) else every
-            widgets.offer(controls["arm"], [(plan.label(a), a) for a in arms], p.headline[0])
-            methods = [(EXPLAINED.get(m, plan.INTERPRETERS[m]), m) for m in plan.interpreters(arch)]
-            widgets.offer(controls["name"], methods, "gradcam")
-            controls["epoch"].max, controls["epoch"].value = epochs(arch), epochs(arch)
-            controls["own"].size = data_of(arch).images.shape[-1]
-        if name in ("arch", "arm"):
-            data = data_of(arch)
+            if isinstance(who, Own):
+                arms, methods = [a for a in FOOLED if plan.parsed(a).interpreter in who.fooled], who.seen
+            else:
+                arms, methods = [FOOLING] if photographed(who) else every, plan.interpreters(who)
+            first = FOOLING if photographed(who) else p.headline[0]
+            widgets.offer(controls["arm"], [(plan.label(a), a) for a in arms], first)
+            widgets.offer(controls["name"], [(EXPLAINED.get(m, plan.INTERPRETERS[m]), m) for m in methods], "gradcam")
+            controls["epoch"].max, controls["epoch"].value = epochs(who), epochs(who)
+            controls["own"].size = data_of(who).images.shape[-1]
+        if name in ("arch", "network", "arm"):
+            data = who.subject.data if isinstance(who, Own) else data_of(who)  # what photographs show, whatever it knows
             if plan.parsed(controls["arm"].value).kind == "active":
                 names = [" and ".join(data.classes[c] for c in p.pair)] * min(COUNTED, len(plan.test_mosaics(p).images))
             else:
                 names = [data.classes[int(y)] for y in data.labels[:COUNTED]]
             if list(controls["image"].options) != widgets.numbers(names):
                 controls["image"].options = widgets.numbers(names)
-                controls["image"].value = FIRST if photographed(arch) else 0
+                controls["image"].value = FIRST if photographed(who) else 0
 
     controls = {
         "arch": widgets.choice(
@@ -379,6 +433,7 @@ def explorer(p: Parameters) -> Explorer:
             {"EfficientNet-Lite0, published": subjects.PUBLISHED} | {a: a for a in p.architectures if a != subjects.PUBLISHED},
             subjects.PUBLISHED,
         ),
+        "network": widgets.OwnNetwork(lambda name: own_network(name, own_networks.anew)),
         "arm": widgets.choice("fooling", {"": FOOLING}, FOOLING),
         "epoch": widgets.integer("tuned epochs", 0, EPOCHS, EPOCHS),
         "name": widgets.choice("look with", {"": "gradcam"}, "gradcam"),
