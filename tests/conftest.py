@@ -113,5 +113,5 @@ def same_state(a: list, b: list) -> bool:
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """The longest files first: workers are dealt whole files in this order, and what comes last should be short."""
-    longest = ("test_notebooks.py", "test_browser.py", "test_rehearse.py", "test_run.py", "test_shapes.py", "test_report.py")
+    longest = ("test_notebooks.py", "test_browser.py", "test_rehearse.py", "test_run.py", "test_shapes.py", "test_cache.py")
     items.sort(key=lambda item: longest.index(item.path.name) if item.path.name in longest else len(longest))

@@ -4,7 +4,7 @@ import io
 
 LARGEST = 100_000  # bytes of a picture in full colour; all of a profile's together must stay below 12 MB
 WIDEST = 1400  # pixels of a figure of pictures; a report shows it narrower
-COARSE = 50  # dots an inch of a smoke run's figures, which nobody reads: they take a tenth of the time
+COARSE = 50  # dots an inch of a smoke run's figures, which nobody reads
 
 
 def smaller(png: bytes, line_art: bool) -> bytes:

@@ -186,7 +186,9 @@ class Run:
         for suffix in ("png", "svg") if line_art else ("png",):
             buffer = io.BytesIO()
             fig.savefig(buffer, format=suffix, metadata=metadata[suffix], bbox_inches="tight", dpi=dpi)
-            content = smaller(buffer.getvalue(), line_art) if suffix == "png" else plainer(buffer.getvalue())
+            content = buffer.getvalue()
+            if self.judges:  # what nobody reads may be large
+                content = smaller(content, line_art) if suffix == "png" else plainer(content)
             files.write_bytes(self.figures / f"{name}.{suffix}", content)
             if suffix == "png":
                 png = content
