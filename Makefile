@@ -1,6 +1,7 @@
 # Two commands do all the set-up: `make report` runs the study, `make test` passes the tests.
 PYTHON ?= python3
 PROFILE ?= laptop
+WORKERS ?= 2# of the tests, one a core: make test WORKERS=8
 RUN := .venv/bin/python
 export PYTHONDONTWRITEBYTECODE =# many short processes import the same modules: compiled once, whatever the shell says
 
@@ -13,7 +14,7 @@ readme: .venv/ready
 	@$(RUN) -m lib readme
 
 test: .venv/ready-test
-	@$(RUN) -m ruff check lib tests notebooks && $(RUN) -m ruff format --check lib tests && $(RUN) -m pytest -q -n 3
+	@$(RUN) -m ruff check lib tests notebooks && $(RUN) -m ruff format --check lib tests && $(RUN) -m pytest -q -n $(WORKERS)
 
 lab: .venv/ready
 	@$(RUN) -m lib lab

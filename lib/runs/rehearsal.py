@@ -33,7 +33,9 @@ SHORT = (
     "01-attention-shift",
     "03-interpretability-aware-training",
     "03-interpretability-aware-training.cifar10",
+    "05-saliency-adversarial-training",
     "05-saliency-adversarial-training.flowers17",
+    "05-saliency-adversarial-training.tiny-imagenet",
 )
 DATA = ("dataset", "photographs", "style_source")  # parameters that name data
 # Numbers that are cut to what is said here, and counts of images that are cut to the rehearsal's.
