@@ -65,7 +65,8 @@ class Draw:
 def lay_out(name: str, root: Path, images: int, named: Iterable[str] = (), seed: int = 0) -> None:
     """Write the miniature of a data set (or of a folder of styles) below `root`; one that is there already is left as it is.
 
-    `named` are classes that need `images` of either split, as their folders are called. Raises ValueError for a name that no
+    `named` are classes of ImageNet that need `images` of either split, as their folders are called; what is there already gets
+    what it lacks of them. Raises ValueError for a name that no
     miniature is known for.
     """
     base, _, option = name.partition(":")
@@ -73,7 +74,7 @@ def lay_out(name: str, root: Path, images: int, named: Iterable[str] = (), seed:
         return
     draw = Draw(seed)
     if base in ("folder", "imagenet", "restricted") and (option == "imagenet" or base != "folder"):
-        _once(root / option, lambda: _imagenet(root / option, images, set(named), draw))
+        _imagenet(root / option, images, set(named), draw)
     elif base == "folder" and option in FOLDERS:
         _once(root / option, lambda: _folder(root / option, images, draw, *FOLDERS[option]))
     elif base == "folder" and option in STYLES:
@@ -91,8 +92,8 @@ def _once(place: Path, write: Callable[[], None]) -> None:
         write()
 
 
-def _each(draw: Draw, place: Path, n: int, size: tuple[int, int], suffix: str = "jpg") -> None:
-    for i in range(n):
+def _each(draw: Draw, place: Path, n: int, size: tuple[int, int], suffix: str = "jpg", there: int = 0) -> None:
+    for i in range(there, n):
         draw.save(place / f"{i + 1:04d}.{suffix}", size)
 
 
@@ -109,7 +110,9 @@ def _styles(place: Path, images: int, draw: Draw, size: tuple[int, int]) -> None
 def _imagenet(place: Path, images: int, named: set[str], draw: Draw) -> None:
     for split in ("train", "test"):
         for wnid in imagenet.wnids():
-            _each(draw, place / split / wnid, images if wnid in named else 1, IMAGENET_SIDE, "JPEG")
+            folder = place / split / wnid
+            there = len(list(folder.glob("*.JPEG")))
+            _each(draw, folder, images if wnid in named else 1, IMAGENET_SIDE, "JPEG", there)
 
 
 def _tiny_imagenet(place: Path, images: int, draw: Draw) -> None:

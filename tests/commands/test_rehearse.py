@@ -44,7 +44,8 @@ def test_true_batches_are_the_profiles(run):
 def test_every_paper_profile_has_its_miniatures(run, tmp_path, monkeypatch):
     """By name: nothing is drawn here but what takes no time."""
     asked = []
-    monkeypatch.setattr(miniatures, "_once", lambda place, write: asked.append(place))
+    for writer in ("_once", "_imagenet"):
+        monkeypatch.setattr(miniatures, writer, lambda place, *_: asked.append(place))
     monkeypatch.setattr(Stage, "_weights", lambda self, name, folder: name == "resnet50")
     random = Stage(tmp_path).prepare(run, 8)
     p = profiles.parameters(run, "paper")

@@ -39,6 +39,20 @@ def test_the_true_loader_reads_it(root, name, size, classes, images, lazy):
     assert x.shape[2:] == (size, size) and 0 <= x.min() < x.max() <= 1 and not torch.equal(x[0], x[1])
 
 
+def test_another_runs_classes_are_added_to_imagenet(root, monkeypatch):
+    """Runs that are rehearsed in one folder name other classes of the same set."""
+    first, second = imagenet.wnids()[:2]
+    monkeypatch.setattr(imagenet, "wnids", lambda: (first, second))
+    counts, kept = [], []
+    for named in ([first], [second], [second]):
+        miniatures.lay_out("folder:imagenet", root, 3, named)
+        pictures = sorted((root / "imagenet").rglob("*.JPEG"))
+        counts.append([sum(p.parent.name == wnid for p in pictures) for wnid in (first, second)])
+        kept.append({p: p.stat().st_mtime_ns for p in pictures})
+    assert counts == [[6, 2], [6, 6], [6, 6]]
+    assert kept[0].items() <= kept[1].items() == kept[2].items()  # what was there is left as it was
+
+
 def test_imagenet_serves_all_three_ways_of_reading_it(root, monkeypatch):
     """All 1,000 classes, of which two are named: of these there are as many images as asked for."""
     some = ("n02108422", "n02123159")
