@@ -1,9 +1,11 @@
 # Two commands do all the set-up: `make report` runs the study, `make test` passes the tests.
 PYTHON ?= python3
 PROFILE ?= laptop
-WORKERS ?= 2# of the tests, one a core: make test WORKERS=8
+# of the tests, one a core
+WORKERS ?= 2
 RUN := .venv/bin/python
-export PYTHONDONTWRITEBYTECODE =# many short processes import the same modules: compiled once, whatever the shell says
+# many short processes import the same modules: compiled once, whatever the shell says
+export PYTHONDONTWRITEBYTECODE =
 
 .PHONY: report readme test lab bench format
 

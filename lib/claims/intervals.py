@@ -144,7 +144,7 @@ def parts(
     return Parts(value, centre, below, above, variance, seeds, count, of, n, exact, unit)
 
 
-@functools.lru_cache(maxsize=8)
+@functools.lru_cache(maxsize=2)  # of 10,000 images: 40 MB each
 def _resamples(count: int, draws: int) -> np.ndarray:
     """The units of every resample, (draws, count): the same ones for every statistic of as many units."""
     chosen = np.random.default_rng(0).integers(0, count, (draws, count))

@@ -66,8 +66,7 @@ def lay_out(name: str, root: Path, images: int, named: Iterable[str] = (), seed:
     """Write the miniature of a data set (or of a folder of styles) below `root`; one that is there already is left as it is.
 
     `named` are classes of ImageNet that need `images` of either split, as their folders are called; what is there already gets
-    what it lacks of them. Raises ValueError for a name that no
-    miniature is known for.
+    what it lacks of them. Raises ValueError for a name that no miniature is known for.
     """
     base, _, option = name.partition(":")
     if name.partition("-")[0] in NEEDS_NO_FILES:

@@ -33,6 +33,9 @@ def publish(run: str, profile: str, with_index: bool = True) -> Path:
     if with_index and profile in profiles.PROFILES:
         try:
             index(profile)
-        except FileNotFoundError as gone:  # of a run that begins anew just now, whose own page brings the index up to date
+        except FileNotFoundError as gone:
+            if paths.figures(profile) not in Path(gone.filename or "").parents:
+                raise
+            # of a run that begins anew just now, whose own page brings the index up to date
             say(f"the index stays as it was for now: {gone.filename} is being made anew")
     return written

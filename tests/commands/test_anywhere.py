@@ -190,6 +190,28 @@ def test_a_study_that_is_interrupted_leaves_nothing_running(home, monkeypatch, s
     assert process.env["PYTHONPATH"].split(os.pathsep)[0] == str(paths.PROJECT)
 
 
+class Ended:
+    def wait(self) -> int:
+        return 0
+
+
+@pytest.mark.parametrize(
+    ("given", "loads"), [([], True), (["--gpus", "1"], False), (["--", "--executor", "slurm"], False), (["--", "-n"], False)]
+)
+def test_a_process_is_loaded_for_jobs_that_begin_here(home, monkeypatch, given, loads):
+    asked = []
+
+    @contextlib.contextmanager
+    def serving(command, environment, wanted):
+        asked.append(wanted)
+        yield {}
+
+    monkeypatch.setattr(study.forks, "serving", serving)
+    monkeypatch.setattr(study.subprocess, "Popen", lambda *_given, **_options: contextlib.nullcontext(Ended()))
+    study.main(["--profile", "smoke", "--gpus", "0", *given])
+    assert asked == [loads]
+
+
 @pytest.mark.parametrize("number", [errno.EACCES, errno.EROFS, errno.EPERM])
 def test_a_folder_that_may_not_be_written_is_named_with_the_remedy(home, monkeypatch, capsys, number):
     def refused(*_arguments, **_options):

@@ -274,10 +274,14 @@ def follows(row) -> str:
 def test_the_index_waits_for_a_run_that_begins_anew(home, monkeypatch, capsys):
     """A file that goes away while the index reads it is no failure of the page that was written."""
     finish()
+    missing = paths.figures("laptop") / "02-other" / "run.json"
 
-    def gone(profile):
-        raise FileNotFoundError(2, "No such file", f"figures/{profile}/02-other/run.json")
+    def gone(_profile):
+        raise FileNotFoundError(2, "No such file", str(missing))
 
     monkeypatch.setattr(index_, "index", gone)
     assert index_.publish(RUN, "laptop").exists()
-    assert "the index stays as it was for now: figures/laptop/02-other/run.json" in capsys.readouterr().err
+    assert f"the index stays as it was for now: {missing} is being made anew" in capsys.readouterr().err
+    missing = home / "template.j2"  # no run's: that is a fault
+    with pytest.raises(FileNotFoundError):
+        index_.publish(RUN, "laptop")

@@ -284,10 +284,9 @@ def test_wide_figures_of_pictures_are_drawn_with_fewer_pixels(home):
             run.show(fig, name, "A diagonal", line_art=line_art)
             with Image.open(run.figures / f"{name}.png") as image:
                 pixels[profile, name] = image.width
-    wide = {"narrow": 700, "wide": pictures.WIDEST, "drawing": 2800}
-    coarse = {name: width * pictures.COARSE for name, width in (("narrow", 5), ("wide", 20), ("drawing", 20))}
-    expected = {("laptop", n): w for n, w in wide.items()} | {("smoke", n): w for n, w in coarse.items()}
-    assert pixels == pytest.approx(expected, rel=0.05)
+    fine = {("laptop", "narrow"): 700, ("laptop", "wide"): pictures.WIDEST, ("laptop", "drawing"): 2800}
+    coarse = {("smoke", "narrow"): 250, ("smoke", "wide"): 1000, ("smoke", "drawing"): 1000}
+    assert pixels == pytest.approx(fine | coarse, rel=0.05)
 
 
 def test_pictures_lose_bytes_and_nothing_else():

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from lib.attacks.single_step import random_sign
 from lib.data import datasets
-from lib.data.image_sets import ImageSet, Split
+from lib.data.image_sets import ImageSet
 from lib.explanations import by_name
 from lib.explanations.by_name import Settings
 from lib.explanations.explanation import Explanation
@@ -51,7 +51,6 @@ EXPLAINED = {"lrp_t": "LRP_T (relevance at T)", "simple_t": "SimpleG_T (gradient
 FOOLING = "location-gradcam"
 LAYER = plan.LAYERS[subjects.PUBLISHED]
 TUNED = ("blocks.5", "blocks.6", "conv_head", "bn2", "classifier")
-PHOTOGRAPHS = "photographs-for-tuning"  # they are for evaluation alone elsewhere
 EPOCHS, FIRST = 5, 4  # of the tuning; the photograph to begin with, of strawberries
 FOOLED = tuple(f"location-{name}" for name in ("gradcam", "lrp_t", "simple_t"))  # what is offered for a network of one's own
 Whose = str | Own  # a network by its name in the menu, or one's own
@@ -66,29 +65,20 @@ def efficientnet_lite0(classes: int, channels: int, weights: Literal["none", "im
 
 
 @functools.lru_cache(maxsize=1)
-def _photographs(split: Split) -> ImageSet:
+def _photographs() -> ImageSet:
+    """They are for evaluation alone elsewhere."""
     return datasets.load("photographs", "test", size=224, channels=3)
 
 
 def tuning(arm: str = FOOLING, own: Own | None = None, composite: str = "heo") -> TrainConfig:
     """How the published network is fooled, or one's own: the study's objective, on the photographs that are looked at."""
-    datasets.EMBEDDED[PHOTOGRAPHS] = lambda _split: _photographs("test")  # decoded once
+    datasets.EMBEDDED[own_networks.DATASET] = lambda _split: _photographs()
     kind, interpreter, *_ = plan.parsed(arm)
-    whose: dict[str, Any] = {
-        "dataset": PHOTOGRAPHS,
-        "size": 224,
-        "arch": objectives.name_of(efficientnet_lite0),
-        "weights": "imagenet",
-        "lr": 5e-4,
-    }
     if own:
-        whose = {
-            "dataset": own.dataset,
-            "size": own.subject.size,
-            "channels": own.data.channels,
-            "arch": own.arch,
-            "lr": own.rate,
-        }
+        whose = own.config
+    else:
+        published = {"arch": objectives.name_of(efficientnet_lite0), "weights": "imagenet", "lr": 5e-4}
+        whose = {"dataset": own_networks.DATASET, "size": 224, **published}
     options = {"kind": kind, "interpreter": interpreter, "weight": own_networks.WEIGHT, "layer": own.layer if own else LAYER}
     if interpreter == "lrp_t":
         options["composite"] = composite
@@ -220,8 +210,8 @@ def explorer(p: Parameters) -> Explorer:
     """The explorer of a run: a published network fooled on photographs first, or one's own; then the study's.
 
     A run that fools the published network itself shows its own foolings on the photographs that it holds out. Networks that
-    are not in the cache are trained when they are first chosen; fooling the published one takes five
-    seconds, which is said while it is done.
+    are not in the cache are trained when they are first chosen; fooling the published one takes five seconds, which is said
+    while it is done.
     """
 
     def own_network(name: str, load: Callable[..., Own] = own_networks.ready) -> Own:
@@ -266,7 +256,7 @@ def explorer(p: Parameters) -> Explorer:
     def data_of(who: Whose) -> ImageSet:
         if isinstance(who, Own):
             return who.data
-        return _photographs("test") if photographed(who) else plan.evaluation_set(p)
+        return _photographs() if photographed(who) else plan.evaluation_set(p)
 
     def looked(who: Whose, arm: str, epoch: int) -> Pair:
         original, model, data = network(who, "base", None), network(who, arm, epoch), data_of(who)

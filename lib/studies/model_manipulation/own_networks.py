@@ -40,7 +40,7 @@ RATES = (1e-7, 1e-2)  # beyond, something is wrong with the network
 EPOCHS, LONGER = 10, 20  # of the tuning; where images have SMALL pixels a side or fewer, and a step costs little
 SMALL = 64
 SMALLEST = 3  # positions a side of a map: a frame has an inside
-DATASET = "photographs-for-tuning"  # followed by a digest
+DATASET = "photographs-for-tuning"  # for one's own network followed by its digest
 
 
 @dataclass(frozen=True, eq=False)
@@ -85,6 +85,12 @@ class Own:
     @property
     def dataset(self) -> str:
         return f"{DATASET}-{self.digest}"
+
+    @property
+    def config(self) -> dict[str, Any]:
+        """What a configuration of training says of it."""
+        size, channels = self.subject.size, self.data.channels
+        return {"dataset": self.dataset, "size": size, "channels": channels, "arch": self.arch, "lr": self.rate}
 
 
 _READY: "weakref.WeakValueDictionary[str, Own]" = weakref.WeakValueDictionary()

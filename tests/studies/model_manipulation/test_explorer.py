@@ -127,10 +127,10 @@ def test_it_begins_with_a_published_network_that_it_fools_on_photographs(tmp_pat
     """On four of them, for an epoch, so that it takes no time: the map is on its way to the frame."""
     monkeypatch.setenv("STUDY_HOME", str(tmp_path))
     few = datasets.load("photographs", "test", size=224, channels=3).head(4)
-    monkeypatch.setattr(explorer, "_photographs", lambda split: few)
+    monkeypatch.setattr(explorer, "_photographs", lambda: few)
     monkeypatch.setattr(explorer, "EPOCHS", 1)
     monkeypatch.setattr(explorer, "FIRST", 3)
-    monkeypatch.setitem(datasets.EMBEDDED, explorer.PHOTOGRAPHS, None)  # so that it is gone after the test
+    monkeypatch.setitem(datasets.EMBEDDED, own_networks.DATASET, None)  # so that it is gone after the test
     cache.images_of.cache_clear()
     found = explorer.explorer(P)
     assert not paths.models().exists()
