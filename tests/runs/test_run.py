@@ -368,7 +368,9 @@ def test_a_killed_run_is_no_success_and_resumes(home):
     folder = home / "data/results/smoke/01-attention-shift"
 
     def kept() -> dict[str, int]:
-        return {p.name: p.stat().st_mtime_ns for p in [*folder.glob("parts/*"), *paths.models().glob("*.safetensors")]}
+        """What is finished: networks, and measurements with their warnings, which are written first."""
+        parts = [p for p in folder.glob("parts/[!.]*") if (folder / "parts" / f"{p.name.split('.')[0]}.parquet").exists()]
+        return {p.name: p.stat().st_mtime_ns for p in [*parts, *paths.models().glob("*.safetensors")]}
 
     before: dict[str, int] = {}
     for victim, moment in (("kernel", "measured 2 of 6"), ("runner", "measured 4 of 6")):
@@ -384,7 +386,7 @@ def test_a_killed_run_is_no_success_and_resumes(home):
         assert not (folder / "run.json").exists() and not (folder / "executed.ipynb").exists()
         if victim == "kernel":
             assert (folder / "failed.ipynb").exists() and "failed; read" in rest
-        assert len(list(folder.glob("parts/*"))) >= 2 and len(list(paths.models().glob("*.safetensors"))) == 6
+        assert sum(n.endswith(".parquet") for n in kept()) >= 4 and len(list(paths.models().glob("*.safetensors"))) == 6
         assert {n: t for n, t in kept().items() if n in before} == before
         before = kept()
     with runner(home, "01-attention-shift", "--profile", "smoke", "--no-report") as again:
