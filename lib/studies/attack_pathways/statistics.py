@@ -90,6 +90,13 @@ FEW = 3  # successes that a median is taken of, at least
 Medians = dict[str, np.ndarray]
 
 
+def median(values: np.ndarray) -> np.ndarray:
+    """`np.median` of the last dimension, to the last bit, in a quarter of its time."""
+    found, count = np.sort(values, axis=-1), values.shape[-1]
+    middle = found[..., (count - 1) // 2 : count // 2 + 1].mean(-1)
+    return np.where(np.isnan(found[..., -1]), found[..., -1], middle)  # NaN is sorted to the end
+
+
 def top(medians: np.ndarray, k: int) -> np.ndarray:
     """Which are among the k highest of the last dimension, as `pathways.top` chooses them."""
     found = np.zeros(medians.shape, dtype=bool)
@@ -116,7 +123,7 @@ class Pathways:
         """By layer (seeds, strengths, channels); `source` and `target` have one strength, 0."""
         key = (attack, i.tobytes(), s.tobytes())
         if key not in self._found:
-            self._found[key] = {n: np.median(self._sorted(attack, n)[s][..., i], axis=-1) for n in self.layers}
+            self._found[key] = {n: median(self._sorted(attack, n)[s][..., i]) for n in self.layers}
         return self._found[key]
 
     def tops(self, i: np.ndarray, s: np.ndarray, layer: str) -> tuple[np.ndarray, np.ndarray]:
@@ -245,7 +252,7 @@ class Pathways:
                     inside, whole = 0, 0
                     for layer in self.layers:
                         own, other = (t[0, 0] for t in self.tops(i, np.array([seed]), layer))
-                        medians = np.median(self._sorted(attack, layer)[seed, strength][:, chosen], axis=-1)
+                        medians = median(self._sorted(attack, layer)[seed, strength][:, chosen])
                         now = top(medians, self.k[layer])
                         inside, whole = inside + (now & ~own & ~other).sum(), whole + now.sum()
                     found.append(inside / whole)

@@ -682,3 +682,11 @@ def test_what_a_graph_costs():
         patches=0,
     )
     assert counted["images"] == 10 * (2 + 10 * (20 + 1) + (1 + 10))
+
+
+@pytest.mark.parametrize("count", [1, 2, 5, 100])
+def test_medians_are_numpys_to_the_last_bit(count):
+    values = np.random.default_rng(0).normal(size=(3, 4, count)).astype(np.float32)
+    assert np.array_equal(statistics.median(values), np.median(values, axis=-1))
+    values[1, 2, count // 2] = np.nan
+    assert np.isnan(statistics.median(values)).tolist() == np.isnan(values).any(-1).tolist()
