@@ -78,13 +78,8 @@ def attack(
     """The ensemble over a grid of radii, ascending, on the rows that another attack left (`held`), whose name is `before`.
 
     `clean` are the margins without attack, negative where the prediction is right. For use inside `hooks.frozen`. Raises
-    ValueError under L2, where Square is another algorithm, and for radii of the budget that the grid has not.
+    ValueError for radii of the budget that the grid has not.
     """
-    if subject.norm != "linf":
-        raise ValueError(
-            f"the ensemble is for linf, not {subject.norm}: Square has another algorithm there; use `attacks.auto_pgd` on "
-            "both of its objectives"
-        )
     wanted = grid if budget.eps is None else [float(e) for e in budget.eps]
     if missing := sorted(set(wanted) - set(grid)):
         raise ValueError(f"the ensemble is asked for at eps {missing}, which the grid {tuple(grid)} has not")

@@ -115,15 +115,12 @@ def from_wider(subject: Subject, rows: Int[Tensor, " k"], eps: float, seed: int,
 
 
 def probed(subject: Subject, rows: Int[Tensor, " k"], eps: float, seed: int, attack: str) -> tuple[Doubt, ...]:
-    """Doubts about an attack that left `rows`, at radius eps: by a short Square, under L-infinity, and from a larger ball."""
+    """Doubts about an attack that left `rows`, at radius eps: by a short Square and from a larger ball."""
     if not len(rows):
         return ()
     texts = fewer_than_white_box(
         int(from_wider(subject, rows, eps, seed).sum()), len(rows), f"PGD from a ball {WIDER:g} times as large, projected back,"
     )
-    if subject.norm == "linf":
-        run = square.search(subject, rows, eps, QUERIES, seed)
-        texts += fewer_than_white_box(
-            int(run.broken.sum()), len(rows), f"Square with {QUERIES} queries, which sees no gradient,"
-        )
+    run = square.search(subject, rows, eps, QUERIES, seed)
+    texts += fewer_than_white_box(int(run.broken.sum()), len(rows), f"Square with {QUERIES} queries, which sees no gradient,")
     return tuple(Doubt(attack, eps, text) for text in texts)

@@ -160,7 +160,7 @@ def robust_accuracy(
     itself, from another start; 0 leaves that out. What a row yields at a small eps counts at every larger one.
 
     `ensemble`: what PGD leaves is attacked by auto-PGD on the cross-entropy and on the targeted difference of logits ratio, and
-    by Square, with AutoAttack's budgets or those of an `Ensemble` (`lib.attacks.ensemble`; L-infinity). PGD's own numbers stay
+    by Square, with AutoAttack's budgets or those of an `Ensemble` (`lib.attacks.ensemble`). PGD's own numbers stay
     as they would be without, `after["pgd"]`. `probe`: at each radius, as many of the rows that are left in the end are probed
     for masked gradients (`masking.probed`); that adds doubts, and changes no number.
 

@@ -17,7 +17,7 @@ class ConvBNReLU(nn.Sequential):
 
 
 def max_pool2d(x: Float[Tensor, "n c h w"], kernel_size: int, stride: int, padding: int = 0) -> Float[Tensor, "n c a b"]:
-    """`torch.nn.functional.max_pool2d` to the last bit, its derivatives of any order included, in a quarter of its time on a CPU.
+    """`torch.nn.functional.max_pool2d` to the last bit, its derivatives of any order included, in a quarter of its CPU time.
 
     Torch searches channels-last images several at a time, others one by one. The places of the maxima are searched in that
     layout; what is differentiated is the choice of values at these places. Modes that watch functions see one `max_pool2d`.
