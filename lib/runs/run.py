@@ -24,6 +24,7 @@ from IPython.display import HTML, Image
 
 from lib.claims import claim, warned
 from lib.figures import style
+from lib.networks import models
 from lib.runs import needs, profiles, sources
 from lib.runs.pictures import COARSE, WIDEST, plainer, smaller
 from lib.runs.record import commit, hashes, versions
@@ -36,6 +37,7 @@ from lib.training.config import TrainConfig
 T = TypeVar("T")
 Found = TypeVar("Found")
 LOADED = time.time()
+COPIES = 8  # of its weights that a training holds: network, teacher, gradients, two moments, what is written, their rest
 IN_JUPYTER = "JPY_SESSION_NAME"  # Jupyter's server tells the kernels of its notebooks and consoles their name by this
 
 
@@ -146,10 +148,12 @@ class Run:
     ) -> list[Found]:
         """Many pieces of work, side by side on the CPU's cores, one torch thread each; `done` says what was done to each.
 
-        The numbers do not depend on how many cores there are. On another device: one after the other.
+        The numbers do not depend on how many cores there are. Fewer are used where networks are so large that their trainings
+        would not fit into `devices.MEMORY` together. On another device: one after the other.
         """
         on_cpu = devices.device(self.parameters.device).type == "cpu"
-        workers = workers or (len(os.sched_getaffinity(0)) if on_cpu and hasattr(os, "sched_getaffinity") else 1)
+        cores = len(os.sched_getaffinity(0)) if on_cpu and hasattr(os, "sched_getaffinity") else 1
+        workers = workers or min(cores, self._at_once())
         found: list[Found] = []
         begin = time.perf_counter()
         with devices.one_thread_on_cpu(self.parameters.device), ThreadPoolExecutor(workers) as pool:
@@ -158,6 +162,11 @@ class Run:
                 left = (time.perf_counter() - begin) / len(found) * (len(items) - len(found))
                 say(f"  {self.name}: {done} {len(found)} of {len(items)}, {left:.0f} s left")
         return found
+
+    def _at_once(self) -> int:
+        """How many of the run's networks may be in training together."""
+        largest = max(map(models.bytes_of, {c.arch for c in self.networks()}), default=0)
+        return max(1, devices.MEMORY // max(1, COPIES * largest))
 
     def show(
         self,

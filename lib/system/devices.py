@@ -30,6 +30,7 @@ def one_thread_on_cpu(name: str = "auto") -> contextlib.AbstractContextManager[N
     return threads(1 if device(name).type == "cpu" else torch.get_num_threads())
 
 
+MEMORY = 6 * 2**30  # bytes that one process of a study stays within on a CPU
 PIXELS_WITH_GRAPH, PIXELS_WITHOUT = 8 * 224**2, 32 * 224**2  # of a batch: two GiB at most, by VGG-19 or ResNet-101
 
 

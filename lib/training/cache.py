@@ -106,7 +106,8 @@ def trained(
     if config.epochs and len(data) < config.batch_size:
         raise ValueError(f"{config.dataset} has {len(data)} training images, fewer than one batch of {config.batch_size}")
     base = trained(config.start, device_name=device_name) if config.start else None
-    teacher = trained(config.teacher, device_name=device_name) if config.teacher else None
+    same = config.teacher == config.start  # networks may be large: what is tuned away from its teacher needs it once
+    teacher = base if same else trained(config.teacher, device_name=device_name) if config.teacher else None
     path = paths.models() / f"{key_of(config)}.safetensors"
 
     model = fresh(config, data, base)
@@ -116,7 +117,9 @@ def trained(
         with files.locked(path):
             history = _load(path, model)  # somebody else may have trained it while we waited
             if history is None:
-                model = fresh(config, data, base)  # a damaged file may have left its rest in the other one
+                del model  # a damaged file may have left its rest in it
+                model = fresh(config, data, base)
+                base = None
                 say(f"training {config}: {config.epochs} epochs of {len(data)} images on {chosen}")
                 history = _fit(config, data, model, teacher.model if teacher else None, path, chosen, on_epoch)
     # contiguous, as a network that is loaded is: what was trained a moment ago gives the same numbers to the last bit

@@ -1,6 +1,8 @@
 """Weights on disk: written atomically, read back only where their digest matches."""
 
+import os
 import platform
+import re
 from pathlib import Path
 
 import safetensors.torch
@@ -35,18 +37,28 @@ def _snapshot(path: Path, epoch: int) -> Path:
     return path.with_suffix(f".epoch{epoch}.safetensors")
 
 
+def _write(path: Path, model: nn.Module) -> None:
+    """The weights as a file, copied once in memory on the way (`safetensors.torch.save` copies them twice)."""
+    with files.replacing(path) as part:
+        try:
+            safetensors.torch.save_file(checkpoints.contiguous(model.state_dict()), part)
+        except safetensors.SafetensorError as error:  # which hides that the disk is full
+            if not (found := re.search(r"os error (\d+)", str(error))):
+                raise
+            raise OSError(int(found[1]), os.strerror(int(found[1]))) from error
+
+
 def _keep(path: Path, epoch: int, model: nn.Module) -> None:
-    files.write_bytes(_snapshot(path, epoch), safetensors.torch.save(checkpoints.contiguous(model.state_dict())))
+    _write(_snapshot(path, epoch), model)
 
 
 def _save(path: Path, model: nn.Module, config: TrainConfig, data: datasets.ImageSet, history: list[dict[str, float]]) -> None:
-    content = safetensors.torch.save(checkpoints.contiguous(model.state_dict()))
-    files.write_bytes(path, content)
+    _write(path, model)
     kept = range(len(history)) if config.snapshots else ()
     record = {
         "config": config.model_dump(),
         "data": {"name": data.name, "fingerprint": data.fingerprint, "images": len(data), "classes": list(data.classes)},
-        "digest": files.digest(content),
+        "digest": files.digest(path),
         "snapshots": {str(e): files.digest(_snapshot(path, e)) for e in kept},
         "history": history,
         "recipe": RECIPE,

@@ -132,3 +132,11 @@ def test_the_resnets_for_small_images_are_those_of_the_literature():
     with torch.no_grad():
         net.eval()(torch.rand(2, 3, 32, 32))
     assert list(seen.values()) == [(16, 32, 32), (32, 16, 16), (64, 8, 8), (128, 4, 4)]
+
+
+def test_the_size_of_a_network_is_known_without_it():
+    assert models.bytes_of("plain") == 4 * sum(p.numel() for p in models.create("plain", classes=1000).parameters())
+    assert models.bytes_of("vgg19") == 4 * 143_667_240  # torchvision's documentation
+    assert models.bytes_of("nowhere:net") == 0
+    with pytest.raises(ValueError, match="vgg19"):
+        models.bytes_of("vgg20")

@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 
 import nbformat
 import numpy as np
@@ -252,6 +253,25 @@ def test_work_side_by_side_keeps_its_order(home):
     run = run_.start("01-attention-shift", smoke())
     table = run.each([3, 1, 2], lambda n: pd.DataFrame({"n": [n] * n}), workers=2)
     assert table.n.to_list() == [3, 3, 3, 1, 2, 2]
+
+
+@pytest.mark.parametrize(("weights", "at_once"), [(400_000, 3), (300 * 2**20, 2), (600 * 2**20, 1), (10**12, 1)])
+def test_networks_that_are_large_are_worked_on_one_after_the_other(home, monkeypatch, weights, at_once):
+    monkeypatch.setattr(run_.models, "bytes_of", lambda arch: weights)
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: {0, 1, 2}, raising=False)
+    run, lock, working = run_.start("01-attention-shift", smoke()), threading.Lock(), []
+    together = threading.Barrier(at_once)
+
+    def work(n: int) -> pd.DataFrame:
+        with lock:
+            working.append(n)
+            assert len(working) <= at_once
+        together.wait(20)  # as many as may do meet here
+        with lock:
+            working.remove(n)
+        return pd.DataFrame({"n": [n]})
+
+    assert run.each(range(6), work).n.to_list() == list(range(6))
 
 
 def test_figures_need_alt_text_and_bring_their_numbers(home):
