@@ -356,6 +356,10 @@ def test_the_explorer_answers_in_jupyterlab(lab, page, tmp_path, run):
         page.wait_for_timeout(300)
         assert driver.in_proportion() and driver.picture.bounding_box()["width"] > least, width
     assert word.split()[-1] in driver.picture.get_attribute("alt")
+    readout, menu = page.locator(".widget-hslider .widget-readout").first, page.locator(".widget-dropdown > select").first
+    assert readout.evaluate("e => getComputedStyle(e).whiteSpace") == "normal"  # nothing said beside a slider is cut off
+    page.evaluate("document.body.dataset.jpThemeLight = 'false'")
+    assert "ddd" in menu.evaluate("e => getComputedStyle(e).backgroundImage")  # an arrow that is seen on dark ground
     assert driver.page.get_by_text("save picture, numbers and code").get_attribute("href").startswith("data:application/zip")
     assert [u for u in outside if not u.startswith("http://127.0.0.1")] == []
 

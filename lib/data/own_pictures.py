@@ -1,5 +1,6 @@
 """Pictures of one's own, files or folders of them, all checked before anything is done with any of them."""
 
+import io
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -43,7 +44,7 @@ def gather(given: Sequence[Path], *, size: int, channels: int, crop: images.Crop
     refused: list[str] = []
     for file in files:
         try:
-            picture = _opened(file)
+            picture = opened(file)
             x = images.to_tensor(picture, size=size, channels=channels, crop=crop)
             found.append(OwnPicture(file, *picture.size, x))
         except ValueError as error:
@@ -72,24 +73,29 @@ def _files(path: Path) -> list[Path]:
     return [path]
 
 
-def _opened(file: Path) -> Image.Image:
+def opened(source: Path | bytes, *, name: str | None = None) -> Image.Image:
+    """A picture to look at, as `lib.data.images.open_image` decodes it: one alone, and not so small that nothing is to be seen.
+
+    Raises ValueError as that does, for an animation and for sides below LEAST_SIDE.
+    """
+    name = name or (str(source) if isinstance(source, Path) else "the upload")
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # what it warns of is refused below
-        if _moves(file):
+        if _moves(source):
             raise ValueError(
-                f"{file} is an animation or has several pages; save the one that you mean as a picture of its own."
+                f"{name} is an animation or has several pages; save the one that you mean as a picture of its own."
             )
-        picture = images.open_image(file)
+        picture = images.open_image(source, name=name)
     if min(picture.size) < LEAST_SIDE:
         size = f"{picture.width} × {picture.height} pixel{'' if picture.size == (1, 1) else 's'}"
-        raise ValueError(f"{file} has {size}; a picture has {LEAST_SIDE} at least each way. Take a larger one.")
+        raise ValueError(f"{name} has {size}; a picture has {LEAST_SIDE} at least each way. Take a larger one.")
     return picture
 
 
-def _moves(file: Path) -> bool:
+def _moves(source: Path | bytes) -> bool:
     """Whether a file holds several pictures. (A photograph in the format MPO holds its own preview.)"""
     try:
-        with Image.open(file, formats=images.FORMATS) as picture:
+        with Image.open(source if isinstance(source, Path) else io.BytesIO(source), formats=images.FORMATS) as picture:
             return picture.format != "MPO" and bool(getattr(picture, "is_animated", False))
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError):
         return False  # what is wrong is said where it is opened

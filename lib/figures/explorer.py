@@ -28,15 +28,11 @@ from torch.nn.modules.module import register_module_forward_pre_hook
 
 from lib.figures.pictures import canvas
 from lib.figures.style import series
-from lib.figures.widgets import OwnNetwork, Upload, png, told
+from lib.figures.widgets import OwnNetwork, Upload, png, styles, told
 from lib.system.progress import heard
 
 ROW = ipywidgets.Layout(flex_flow="row wrap", align_items="flex-start")
 SHOWN = "max-width: 100%; height: auto"  # of its own height: a picture that is stretched shows another place
-# JupyterLab draws the arrows of menus dark, on its dark ground too
-ARROWS = """<style>[data-jp-theme-light="false"] .widget-dropdown > select { background-image: url("data:image/svg+xml,%3Csvg
- xmlns='http://www.w3.org/2000/svg' viewBox='0 0 18 18'%3E
-%3Cpath fill='%23ddd' d='M5.2 5.9 9 9.7l3.8-3.8L14 7.1 9 12 4 7.1z'/%3E%3C/svg%3E") !important; }</style>""".replace("\n", "")
 KEEP = "keep this view to compare"
 WORKING = "<i>working …</i>"
 PAUSE = 0.5  # seconds between two words on how far it is
@@ -126,7 +122,7 @@ class Explorer:
         before = ipywidgets.VBox([self.kept], layout=ipywidgets.Layout(**half | {"display": "none"}))
         self._beside = before
         right = ipywidgets.HBox([now, before], layout=ipywidgets.Layout(flex_flow="row wrap", **half))
-        self.widget = ipywidgets.HBox([left, right], layout=ROW)
+        self.widget = ipywidgets.HBox([left, right, styles()], layout=ROW)
         for name, control in self.controls.items():
             control.observe(lambda _change, name=name: self._changed(name), names="value")
 

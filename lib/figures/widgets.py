@@ -16,12 +16,18 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from lib.data import images
+from lib.data import own_pictures
 from lib.figures import style
 
 LABEL = {"description_width": "90px"}
 WIDE = ipywidgets.Layout(width="340px")
 DPI = 100  # dots an inch of a view's picture
+# JupyterLab draws the arrows of menus dark, on its dark ground too, and cuts off what is said beside sliders
+STYLES = """<style>[data-jp-theme-light="false"] .widget-dropdown > select { background-image: url("data:image/svg+xml,%3Csvg
+ xmlns='http://www.w3.org/2000/svg' viewBox='0 0 18 18'%3E
+%3Cpath fill='%23ddd' d='M5.2 5.9 9 9.7l3.8-3.8L14 7.1 9 12 4 7.1z'/%3E%3C/svg%3E") !important; }
+.widget-hslider .widget-readout { white-space: normal; overflow-wrap: anywhere; height: auto; line-height: 1.2; }
+</style>""".replace("\n", "")
 
 
 def choice(label: str, options: Sequence[Any] | Mapping[str, Any], value: Any = None) -> ipywidgets.Dropdown:
@@ -66,6 +72,11 @@ def numbers(names: Sequence[str]) -> list[tuple[str, int]]:
     return [(f"{i}: {n if len(n) < 18 else f'{n[:16]}…'}", i) for i, n in enumerate(names)]
 
 
+def styles() -> ipywidgets.HTML:
+    """What explorers add to JupyterLab's looks: shown with them, it takes no place."""
+    return ipywidgets.HTML(STYLES, layout=ipywidgets.Layout(display="none"))
+
+
 class Upload(ipywidgets.VBox):
     """A picture of one's own instead of the data set's: `value` is the picture, None while the data set's is shown.
 
@@ -103,7 +114,7 @@ class Upload(ipywidgets.VBox):
             return
         file = self.file.value[-1]
         try:
-            picture = images.open_image(bytes(file["content"]), name=file["name"])
+            picture = own_pictures.opened(bytes(file["content"]), name=file["name"])
         except (ValueError, OSError) as error:
             self.said.value = told(error)
             return

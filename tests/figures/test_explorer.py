@@ -122,6 +122,11 @@ def test_a_file_that_is_no_picture_is_refused_beside_its_button_and_locks_nothin
     given(own, png_of())
     given(own, b"text")
     assert "&lt;i&gt;.png cannot be read as an image" in own.said.value and found.status.value == "own (40, 30)"
+    moving = io.BytesIO()
+    Image.new("L", (9, 9)).save(moving, "GIF", save_all=True, append_images=[Image.new("L", (9, 9), 200)])
+    for content, why in ((png_of(size=(1, 1)), "has 1 × 1 pixel;"), (moving.getvalue(), "is an animation")):
+        given(own, content)
+        assert f"&lt;i&gt;.png {why}" in own.said.value and found.status.value == "own (40, 30)"
     given(own, png_of(size=(8, 8)))
     assert found.status.value == "own (8, 8)" and "cannot" not in own.said.value
 

@@ -274,7 +274,7 @@ def test_a_full_disk_keeps_what_was_trained(home, monkeypatch):
 
     with monkeypatch.context() as patch:
         patch.setattr(safetensors.torch, "save_file", full)
-        with pytest.raises(OSError, match="the disk is full; .* was not written"):
+        with pytest.raises(OSError, match=r"the disk is full; .* was not written"):
             trained(TINY)
     assert [p.name.split(".", 1)[1] for p in paths.models().glob("*.safetensors")] == ["partial.safetensors"]
     assert len(trained(TINY).history) == 3

@@ -18,7 +18,7 @@ from IPython import get_ipython
 from IPython.display import display
 from torch import Tensor
 
-from lib.data.images import open_image
+from lib.data import own_pictures
 from lib.figures import widgets
 from lib.figures.explorer import Superseded
 from lib.pathways import pages, stored
@@ -61,7 +61,7 @@ class Pictures(ipywidgets.VBox):
         if not self.file.value:
             return
         try:
-            opened = [(f["name"], open_image(bytes(f["content"]), name=f["name"])) for f in self.file.value]
+            opened = [(f["name"], own_pictures.opened(bytes(f["content"]), name=f["name"])) for f in self.file.value]
         except (ValueError, OSError) as error:
             self.said.value = widgets.told(error)
             return
@@ -102,7 +102,7 @@ class Explorer:
             part.layout = ipywidgets.Layout(width="auto", display=part.layout.display)
         row = ipywidgets.Layout(flex_flow="row wrap", align_items="flex-start", grid_gap="2px 12px")
         under = ipywidgets.HBox([self.button, self.status], layout=row)
-        self.widget = ipywidgets.VBox([ipywidgets.HBox(controls, layout=row), under, self.frame])
+        self.widget = ipywidgets.VBox([ipywidgets.HBox(controls, layout=row), under, self.frame, widgets.styles()])
         self._fit()
         self.button.on_click(lambda _: self.stop() if self._busy else self.trace())
         for control in controls:
