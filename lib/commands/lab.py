@@ -6,13 +6,12 @@ from lib.system import notebooks, paths
 
 
 def arguments(given: list[str], root: Path = paths.PROJECT) -> list[str]:
-    """The command line of JupyterLab: it opens `explore.ipynb`, stores the study's notebooks without outputs, and asks the
-    network for no news.
+    """The command line of JupyterLab: it opens `explore.ipynb`, and stores the study's notebooks without outputs.
 
     What it shows is the whole project below `root`, figures too.
     """
     hook = f"{notebooks.before_saving.__module__}.{notebooks.before_saving.__name__}"
-    own = [f"--ServerApp.root_dir={root}", f"--FileContentsManager.pre_save_hook={hook}", "--LabApp.news_url=None"]
+    own = [f"--ServerApp.root_dir={root}", f"--FileContentsManager.pre_save_hook={hook}"]
     return [str(root / "notebooks" / f"{notebooks.EXPLORE}.ipynb"), *own, *given]
 
 
