@@ -1,6 +1,7 @@
 """Which device computes, and how many threads of a CPU."""
 
 import contextlib
+import ctypes
 from collections.abc import Iterator
 
 import torch
@@ -28,6 +29,12 @@ def threads(n: int) -> Iterator[None]:
 def one_thread_on_cpu(name: str = "auto") -> contextlib.AbstractContextManager[None]:
     """One torch thread where the named device is the CPU, so that jobs share its cores and numbers do not depend on them."""
     return threads(1 if device(name).type == "cpu" else torch.get_num_threads())
+
+
+def give_back() -> None:
+    """What was freed goes back to the system where the C library keeps it (glibc): after something that took a lot."""
+    with contextlib.suppress(OSError, AttributeError, TypeError):
+        ctypes.CDLL(None).malloc_trim(0)
 
 
 MEMORY = 6 * 2**30  # bytes that one process of a study stays within on a CPU

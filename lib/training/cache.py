@@ -19,7 +19,7 @@ import torch
 from lib.data import datasets
 from lib.networks import models
 from lib.system import files, paths
-from lib.system.devices import device
+from lib.system.devices import device, give_back
 from lib.system.progress import say
 from lib.training.config import TrainConfig
 from lib.training.loop import _fit
@@ -122,5 +122,6 @@ def trained(
                 base = None
                 say(f"training {config}: {config.epochs} epochs of {len(data)} images on {chosen}")
                 history = _fit(config, data, model, teacher.model if teacher else None, path, chosen, on_epoch)
+                give_back()
     # contiguous, as a network that is loaded is: what was trained a moment ago gives the same numbers to the last bit
     return Trained(model.to(chosen, memory_format=torch.contiguous_format).eval(), config, path, history)

@@ -448,3 +448,12 @@ def test_grad_cam_looks_at_a_folder_without_training_images(home, tmp_path, monk
     assert plan.two_objects(p).images.shape[1:] == (3, 32, 32)
     with pytest.raises(ValueError, match="has 3 classes, the published efficientnet-lite0 has 1000: its new head"):
         measure.measure(p, *job)
+
+
+def test_memory_of_a_training_goes_back(home, monkeypatch):
+    given = []
+    monkeypatch.setattr(cache, "give_back", lambda: given.append(1))
+    trained(TINY)
+    trained(TINY)  # loaded, not trained
+    assert given == [1]
+    devices.give_back()  # wherever it runs
