@@ -206,6 +206,100 @@ def about(own: Own) -> list[str]:
     return lines
 
 
+class Looked:
+    """What the explorer of a run looks at: networks before and after, the images that are counted, and maps of these; kept for
+    as long as they may be looked at again."""
+
+    def __init__(self, p: Parameters) -> None:
+        self.p = p
+        self.tuned = functools.lru_cache(maxsize=2)(self._tuned)  # the cache looks each time whether its files are whole
+        self.network = functools.lru_cache(maxsize=8)(self._network)
+        self.control = functools.lru_cache(maxsize=4)(self._control)
+        self.maps = functools.lru_cache(maxsize=64)(self._maps)
+        self.accuracy = functools.lru_cache(maxsize=64)(self._accuracy)
+
+    def own(self, name: str, load: Callable[..., Own] = own_networks.ready) -> Own:
+        through = tuple(plan.parsed(arm).interpreter for arm in FOOLED)
+        return load(name, self.p.device, through, tuple(plan.INTERPRETERS), self.settings(LAYER))
+
+    def settings(self, layer: str) -> Settings:
+        return Settings(layer, self.p.composite, COPIES, 0.1, COPIES)
+
+    def whose(self, arch: str, network: str) -> Whose:
+        return self.own(network) if network else arch
+
+    def photographed(self, who: Whose) -> bool:
+        return isinstance(who, Own) or (who == subjects.PUBLISHED and who not in self.p.architectures)
+
+    def epochs(self, who: Whose) -> int:
+        return who.epochs if isinstance(who, Own) else EPOCHS if self.photographed(who) else self.p.tune_epochs
+
+    def costly(self, who: Whose, name: str) -> bool:
+        """Whether maps take so long that they are counted where that is asked for alone."""
+        return (isinstance(who, Own) or who == subjects.PUBLISHED) and name not in plan.AT_LAYER
+
+    def top(self, who: Whose, name: str) -> int | None:
+        return self.p.k if name in plan.AT_LAYER and not self.photographed(who) else None
+
+    def data_of(self, who: Whose) -> ImageSet:
+        if isinstance(who, Own):
+            return who.data
+        return _photographs() if self.photographed(who) else plan.evaluation_set(self.p)
+
+    def looked(self, who: Whose, arm: str, epoch: int) -> Pair:
+        original, model, data = self.network(who, "base", None), self.network(who, arm, epoch), self.data_of(who)
+        device = next(model.parameters()).device
+        if self.photographed(who):
+            x, y = data.images.to(device), data.labels.to(device)
+            at = self.settings(who.layer if isinstance(who, Own) else LAYER)
+            return Pair(original, model, x, y, data.classes, at, "photographs that it was tuned on")
+        at = plan.settings(self.p, who)
+        if plan.parsed(arm).kind == "active":
+            x = plan.test_mosaics(self.p).images[:COUNTED].to(device)
+            y = torch.tensor([self.p.pair], device=device).expand(len(x), 2)
+            return Pair(original, model, x, y, data.classes, at, "mosaics")
+        x, y = data.images[:COUNTED].to(device), data.labels[:COUNTED].to(device)
+        return Pair(original, model, x, y, data.classes, at, "test images")
+
+    def _tuned(self, who: Whose, arm: str) -> cache.Trained:
+        """Says how far it is in the words of the menus."""
+        own = who if isinstance(who, Own) else None
+
+        def told(row: dict[str, float]) -> None:
+            done, name = int(row["epoch"]), own.name.rpartition("/")[2] if own else "EfficientNet-Lite0"
+            left = row["seconds"] * (self.epochs(who) - done)
+            say(f"{plan.label(arm)}, {name}: {done} of {self.epochs(who)} epochs, {left:.0f} s left")
+
+        return cache.trained(tuning(arm, own, self.p.composite), device_name=self.p.device, on_epoch=told)
+
+    def _network(self, who: Whose, arm: str, epoch: int | None) -> nn.Module:
+        if isinstance(who, Own):
+            return who.subject.model if arm == "base" else self.tuned(who, arm).after(epoch).requires_grad_(False)
+        if self.photographed(who):
+            found = self.tuned(who, FOOLING).after(0 if arm == "base" else epoch)
+            found = folding.folded(found, self.data_of(who).images[:2].to(devices.device(self.p.device)))
+            return found.to(memory_format=torch.channels_last)  # as it is built: depthwise convolutions take half the time
+        return plan.network(self.p, who, arm, 0, epoch)
+
+    def _control(self, who: Whose, arm: str, epoch: int) -> nn.Module:
+        return as_far(self.network(who, "base", None), self.network(who, arm, epoch))
+
+    def _maps(self, who: Whose, arm: str, epoch: int, name: str, which: Literal["original", "tuned", "control"]) -> Explanation:
+        """Maps of the images that are counted; the original's are those of every epoch."""
+        pair = self.looked(who, arm, epoch)
+        n = COSTLY if self.costly(who, name) else None
+        model = self.control(who, arm, epoch) if which == "control" else pair.original if which == "original" else pair.model
+        return maps_of(name, model, pair.x[:n], pair.y[:n], pair.settings)
+
+    def _accuracy(self, who: Whose, arm: str, epoch: int) -> tuple[float, str]:
+        if self.photographed(who):  # the same images, and their logits come with the maps
+            h, over = self.maps(who, arm, epoch, plan.parsed(arm).interpreter, "tuned"), self.looked(who, arm, epoch).over
+            return (h.logits.argmax(1).cpu() == self.data_of(who).labels).float().mean().item(), f"{len(h.logits)} {over}"
+        data, model = self.data_of(who), self.network(who, arm, epoch)
+        x = data.images[:COUNTED].to(next(model.parameters()).device)
+        return (decisions(model, x).cpu() == data.labels[:COUNTED]).float().mean().item(), f"{len(x)} test images"
+
+
 def explorer(p: Parameters) -> Explorer:
     """The explorer of a run: a published network fooled on photographs first, or one's own; then the study's.
 
@@ -213,108 +307,26 @@ def explorer(p: Parameters) -> Explorer:
     are not in the cache are trained when they are first chosen; fooling the published one takes five seconds, which is said
     while it is done.
     """
-
-    def own_network(name: str, load: Callable[..., Own] = own_networks.ready) -> Own:
-        through = tuple(plan.parsed(arm).interpreter for arm in FOOLED)
-        return load(name, p.device, through, tuple(plan.INTERPRETERS), settings(LAYER))
-
-    def settings(layer: str) -> Settings:
-        return Settings(layer, p.composite, COPIES, 0.1, COPIES)
-
-    def whose(arch: str, network: str) -> Whose:
-        return own_network(network) if network else arch
-
-    def photographed(who: Whose) -> bool:
-        return isinstance(who, Own) or (who == subjects.PUBLISHED and who not in p.architectures)
-
-    @functools.lru_cache(maxsize=2)
-    def tuned(who: Whose, arm: str) -> cache.Trained:
-        """Kept here: the cache looks each time whether its files are whole. Says how far it is in the words of the menus."""
-        own = who if isinstance(who, Own) else None
-
-        def told(row: dict[str, float]) -> None:
-            done, name = int(row["epoch"]), own.name.rpartition("/")[2] if own else "EfficientNet-Lite0"
-            left = row["seconds"] * (epochs(who) - done)
-            say(f"{plan.label(arm)}, {name}: {done} of {epochs(who)} epochs, {left:.0f} s left")
-
-        return cache.trained(tuning(arm, own, p.composite), device_name=p.device, on_epoch=told)
-
-    @functools.lru_cache(maxsize=8)
-    def network(who: Whose, arm: str, epoch: int | None) -> nn.Module:
-        if isinstance(who, Own):
-            return who.subject.model if arm == "base" else tuned(who, arm).after(epoch).requires_grad_(False)
-        if photographed(who):
-            found = tuned(who, FOOLING).after(0 if arm == "base" else epoch)
-            found = folding.folded(found, data_of(who).images[:2].to(devices.device(p.device)))
-            return found.to(memory_format=torch.channels_last)  # as it is built: depthwise convolutions take half the time
-        return plan.network(p, who, arm, 0, epoch)
-
-    @functools.lru_cache(maxsize=4)
-    def control(who: Whose, arm: str, epoch: int) -> nn.Module:
-        return as_far(network(who, "base", None), network(who, arm, epoch))
-
-    def data_of(who: Whose) -> ImageSet:
-        if isinstance(who, Own):
-            return who.data
-        return _photographs() if photographed(who) else plan.evaluation_set(p)
-
-    def looked(who: Whose, arm: str, epoch: int) -> Pair:
-        original, model, data = network(who, "base", None), network(who, arm, epoch), data_of(who)
-        device = next(model.parameters()).device
-        if photographed(who):
-            x, y = data.images.to(device), data.labels.to(device)
-            at = settings(who.layer if isinstance(who, Own) else LAYER)
-            return Pair(original, model, x, y, data.classes, at, "photographs that it was tuned on")
-        at = plan.settings(p, who)
-        if plan.parsed(arm).kind == "active":
-            x = plan.test_mosaics(p).images[:COUNTED].to(device)
-            y = torch.tensor([p.pair], device=device).expand(len(x), 2)
-            return Pair(original, model, x, y, data.classes, at, "mosaics")
-        x, y = data.images[:COUNTED].to(device), data.labels[:COUNTED].to(device)
-        return Pair(original, model, x, y, data.classes, at, "test images")
-
-    @functools.lru_cache(maxsize=64)
-    def maps(who: Whose, arm: str, epoch: int, name: str, which: Literal["original", "tuned", "control"]) -> Explanation:
-        """Maps of the images that are counted; the original's are those of every epoch."""
-        pair = looked(who, arm, epoch)
-        n = COSTLY if costly(who, name) else None
-        model = control(who, arm, epoch) if which == "control" else pair.original if which == "original" else pair.model
-        return maps_of(name, model, pair.x[:n], pair.y[:n], pair.settings)
-
-    @functools.lru_cache(maxsize=64)
-    def accuracy(who: Whose, arm: str, epoch: int) -> tuple[float, str]:
-        if photographed(who):  # the same images, and their logits come with the maps
-            h, over = maps(who, arm, epoch, plan.parsed(arm).interpreter, "tuned"), looked(who, arm, epoch).over
-            return (h.logits.argmax(1).cpu() == data_of(who).labels).float().mean().item(), f"{len(h.logits)} {over}"
-        data, model = data_of(who), network(who, arm, epoch)
-        x = data.images[:COUNTED].to(next(model.parameters()).device)
-        return (decisions(model, x).cpu() == data.labels[:COUNTED]).float().mean().item(), f"{len(x)} test images"
-
-    def costly(who: Whose, name: str) -> bool:
-        """Whether maps take so long that they are counted where that is asked for alone."""
-        return (isinstance(who, Own) or who == subjects.PUBLISHED) and name not in plan.AT_LAYER
-
-    def top(who: Whose, name: str) -> int | None:
-        return p.k if name in plan.AT_LAYER and not photographed(who) else None
+    seen = Looked(p)
 
     def render(arch: str, network: str, arm: str, epoch: int, name: str, image: int, own: Image.Image | None) -> View:
-        who = whose(arch, network)
-        pair, kind = looked(who, arm, epoch), plan.parsed(arm).kind
+        who = seen.whose(arch, network)
+        pair, kind = seen.looked(who, arm, epoch), plan.parsed(arm).kind
         number = image % len(pair.x)
         x, y = pair.x[number][None], pair.y[number][None]
         if own is not None:
-            x = data_of(who).like(own)[None].to(x)
+            x = seen.data_of(who).like(own)[None].to(x)
             y = y if kind == "active" else decisions(pair.original, x)
         fig, (before, after) = draw((pair.original, pair.model), x, y, pair.classes, name, pair.settings)
-        names, k = [pair.classes[int(c)] for c in y.flatten()], top(who, name)
+        names, k = [pair.classes[int(c)] for c in y.flatten()], seen.top(who, name)
         same = [pair.classes[int(e.logits.argmax())] for e in (before, after)]
         kept = "is the same" if same[0] == same[1] else f"has changed to {html.escape(same[1])}"
         lines = [
-            f"<b>{html.escape(plan.label(arm))}</b>, {epoch} of {epochs(who)} epochs; the decision, "
+            f"<b>{html.escape(plan.label(arm))}</b>, {epoch} of {seen.epochs(who)} epochs; the decision, "
             f"<b>{html.escape(same[0])}</b>, {kept}"
         ]
         numbers = [Number("predicted class, original", same[0]), Number("predicted class, manipulated", same[1])]
-        right, over = accuracy(who, arm, epoch)
+        right, over = seen.accuracy(who, arm, epoch)
         what = "decisions kept" if isinstance(who, Own) and not who.labelled else "accuracy"
         accurate = f"{what} {100 * right:.0f} %, over {over}"
         if kind == "none":
@@ -325,22 +337,22 @@ def explorer(p: Parameters) -> Explorer:
             told, found = one_image(kind, after.values, before.values, k, names, "manipulated")
             empty = nothing_in(kind, {"original": before.values, "manipulated": after.values}, names)
             lines.append("; ".join(filter(None, (told, empty))))
-            signs = by_name.explain(name, control(who, arm, epoch), x, y, pair.settings)
+            signs = by_name.explain(name, seen.control(who, arm, epoch), x, y, pair.settings)
             still = pair.classes[int(signs.logits.argmax())]
             told, by_chance = one_image(kind, signs.values, before.values, k, names, "randomly moved")
             lines.append(f"every weight moved as far, up or down at random: <b>{html.escape(still)}</b>, {told}")
             numbers += [*found, Number("predicted class, weights moved as far at random", still), *by_chance]
-            if not costly(who, name):
-                both = (maps(who, arm, epoch, name, "tuned"), maps(who, arm, 0, name, "original"))
+            if not seen.costly(who, name):
+                both = (seen.maps(who, arm, epoch, name, "tuned"), seen.maps(who, arm, 0, name, "original"))
                 told, found = counted(kind, *both, k, pair.over, names)
                 here = found[0].over  # mosaics, where accuracy is counted on test images
                 accurate = f"{told}, {accurate}" if here == over else f"{told}, over {here}; {accurate}"
                 numbers += found
             place = who.place if isinstance(who, Own) else "the input of the last convolution"
-            at = f"; T: {html.escape(place)}" if name in EXPLAINED or isinstance(who, Own) else ""
-            if own is not None and photographed(who):
+            stands = f"; T: {html.escape(place)}" if name in EXPLAINED or isinstance(who, Own) else ""
+            if own is not None and seen.photographed(who):
                 accurate += ", and on no others: of other pictures its decisions may be lost"
-            lines += [accurate, f"t: {LOSSES[kind][0]} ({LOSSES[kind][1]}){at}"]
+            lines += [accurate, f"t: {LOSSES[kind][0]} ({LOSSES[kind][1]}){stands}"]
         if isinstance(who, Own):
             lines += about(who)
             numbers += [Number("layer of the maps", who.layer, over=pair.over)]
@@ -349,12 +361,12 @@ def explorer(p: Parameters) -> Explorer:
         return View(fig, "<br>".join(lines), numbers)
 
     def many(arch: str, network: str, arm: str, epoch: int, name: str, **_other: Any) -> View:
-        who = whose(arch, network)
-        kind, k = plan.parsed(arm).kind, top(who, name)
+        who = seen.whose(arch, network)
+        kind, k = plan.parsed(arm).kind, seen.top(who, name)
         if kind == "none":
             raise ValueError("the control aims at nothing, so there is no t to draw: choose another “fooling”")
-        levels, found = list(range(epochs(who) + 1)), {}
-        h0 = maps(who, arm, 0, name, "original").values
+        levels, found = list(range(seen.epochs(who) + 1)), {}
+        h0 = seen.maps(who, arm, 0, name, "original").values
 
         def t_of(h: Tensor) -> Tensor:
             t = losses(kind, h, h0, k)
@@ -365,10 +377,10 @@ def explorer(p: Parameters) -> Explorer:
             values = []
             for level in levels:
                 say(f"{label}: {level} of {levels[-1]} epochs")
-                values.append(t_of(maps(who, arm, level, name, which).values))  # type: ignore[arg-type]
+                values.append(t_of(seen.maps(who, arm, level, name, which).values))  # type: ignore[arg-type]
             found[label] = torch.stack(values)
         over = "t" + (", mean of both classes" if kind == "active" else "")
-        what = looked(who, arm, 0).over
+        what = seen.looked(who, arm, 0).over
         view = over_levels(levels, found, epoch, xlabel="tuned epochs", ylabel=over, unit=LOSSES[kind][1], what=what)
         low, high = manipulation.INTERVALS[kind]
         ax = view.figure.axes[0]
@@ -379,43 +391,42 @@ def explorer(p: Parameters) -> Explorer:
 
     def seek(arch: str, network: str, arm: str, epoch: int, name: str, image: int, **_other: Any) -> int:
         """The next image whose map is fooled while its decision stays."""
-        who = whose(arch, network)
+        who = seen.whose(arch, network)
         kind = plan.parsed(arm).kind
         if kind == "none":
             raise ValueError("the control aims at nothing, so no image is fooled: choose another “fooling”")
-        h, h0 = maps(who, arm, epoch, name, "tuned"), maps(who, arm, 0, name, "original")
-        done = fooled(kind, losses(kind, h.values, h0.values, top(who, name))) & (h.logits.argmax(1) == h0.logits.argmax(1))
+        h, h0 = seen.maps(who, arm, epoch, name, "tuned"), seen.maps(who, arm, 0, name, "original")
+        done = fooled(kind, losses(kind, h.values, h0.values, seen.top(who, name))) & (
+            h.logits.argmax(1) == h0.logits.argmax(1)
+        )
         others = [(image + step) % len(done) for step in range(1, len(done))]
         found = next((i for i in others if done[i]), None)
         if found is None:
             raise ValueError("no other image is fooled while its decision stays: choose more “tuned epochs”")
         return found
 
-    def epochs(who: Whose) -> int:
-        return who.epochs if isinstance(who, Own) else EPOCHS if photographed(who) else p.tune_epochs
-
     def fit(name: str, controls: dict[str, Any]) -> None:
-        who = whose(controls["arch"].value, controls["network"].value)
+        who = seen.whose(controls["arch"].value, controls["network"].value)
         if name in ("arch", "network"):
             every = [a for a in plan.arms(p, p.architectures[0]) if a != "base" and "@" not in a and not a.startswith("washed")]
             if isinstance(who, Own):
                 arms, methods = [a for a in FOOLED if plan.parsed(a).interpreter in who.fooled], who.seen
             else:
-                arms, methods = [FOOLING] if photographed(who) else every, plan.interpreters(who)
-            first = FOOLING if photographed(who) else p.headline[0]
+                arms, methods = [FOOLING] if seen.photographed(who) else every, plan.interpreters(who)
+            first = FOOLING if seen.photographed(who) else p.headline[0]
             widgets.offer(controls["arm"], [(plan.label(a), a) for a in arms], first)
             widgets.offer(controls["name"], [(EXPLAINED.get(m, plan.INTERPRETERS[m]), m) for m in methods], "gradcam")
-            controls["epoch"].max, controls["epoch"].value = epochs(who), epochs(who)
-            controls["own"].size = data_of(who).images.shape[-1]
+            controls["epoch"].max, controls["epoch"].value = seen.epochs(who), seen.epochs(who)
+            controls["own"].size = seen.data_of(who).images.shape[-1]
         if name in ("arch", "network", "arm"):
-            data = who.subject.data if isinstance(who, Own) else data_of(who)  # what photographs show, whatever it knows
+            data = who.subject.data if isinstance(who, Own) else seen.data_of(who)  # what photographs show, whatever it knows
             if plan.parsed(controls["arm"].value).kind == "active":
                 names = [" and ".join(data.classes[c] for c in p.pair)] * min(COUNTED, len(plan.test_mosaics(p).images))
             else:
                 names = [data.classes[int(y)] for y in data.labels[:COUNTED]]
             if list(controls["image"].options) != widgets.numbers(names):
                 controls["image"].options = widgets.numbers(names)
-                controls["image"].value = FIRST if photographed(who) else 0
+                controls["image"].value = FIRST if seen.photographed(who) else 0
 
     controls = {
         "arch": widgets.choice(
@@ -423,7 +434,7 @@ def explorer(p: Parameters) -> Explorer:
             {"EfficientNet-Lite0, published": subjects.PUBLISHED} | {a: a for a in p.architectures if a != subjects.PUBLISHED},
             subjects.PUBLISHED,
         ),
-        "network": widgets.OwnNetwork(lambda name: own_network(name, own_networks.anew)),
+        "network": widgets.OwnNetwork(lambda name: seen.own(name, own_networks.anew)),
         "arm": widgets.choice("fooling", {"": FOOLING}, FOOLING),
         "epoch": widgets.integer("tuned epochs", 0, EPOCHS, EPOCHS),
         "name": widgets.choice("look with", {"": "gradcam"}, "gradcam"),
