@@ -292,7 +292,8 @@ def pixel_explanations() -> None:
 
 PASSES = """
 import resource, sys, torch
-from lib import gradients, models
+from lib.explanations import gradients
+from lib.networks import models
 model = models.create("resnet18", classes=10).eval()
 for p in model.parameters():
     p.requires_grad_(False)

@@ -193,3 +193,15 @@ def test_all_studies_are_alike(study):
         for function, first in functions.items():
             found = list(inspect.signature(getattr(profiles.part(run, part), function)).parameters)
             assert found[: len(first)] == first, f"{study}.{part}.{function}({', '.join(found)})"
+
+
+def test_processes_that_the_benchmark_starts_import_what_is_there():
+    """Their code is text, which no import of the benchmark looks at."""
+    module = ast.parse((paths.PROJECT / "tests" / "bench.py").read_text(encoding="utf-8"))
+    texts = [n.value.value for n in module.body if isinstance(n, ast.Assign) and isinstance(n.value, ast.Constant)]
+    codes = [ast.parse(t) for t in texts if isinstance(t, str) and "import" in t]
+    assert len(codes) == 2
+    for node in (n for code in codes for n in ast.walk(code) if isinstance(n, ast.ImportFrom)):
+        origin = importlib.import_module(node.module)
+        for alias in node.names:
+            assert hasattr(origin, alias.name) or importlib.import_module(f"{node.module}.{alias.name}"), alias.name

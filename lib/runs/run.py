@@ -116,6 +116,7 @@ class Run:
                 say(f"{path.name} is damaged ({error}); computing it again")
         with warned.collected() as told:
             data = compute()
+        devices.give_back()  # a run's process measures much, one after the other
         self.warned[name] = warned.table(told)
         self.table(f"{part}.warnings", self.warned[name])  # first: where there is a table, its warnings are there
         self.table(part, data)
