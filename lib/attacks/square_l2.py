@@ -1,4 +1,4 @@
-r"""What Square does in an L2 ball (Andriushchenko et al. 2020, arXiv:1912.00049, sec. 3.4, algorithm 3).
+r"""What Square does in an L2 ball (Andriushchenko et al. 2020, arXiv:1912.00049, algorithm 3).
 
 A perturbation nu uses the whole radius, most of it at few pixels. A query empties one window, W2, of each channel and moves
 what it had there, with what the radius has left, into another, W1, where it is added to what is there as a bump and a hollow

@@ -91,11 +91,18 @@ def _bounded(name: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[
     return (z, float(high)) if plain and _zero(low) else None
 
 
+def _deviation(rows: Float[Tensor, "n d"]) -> Float[Tensor, " n"]:
+    """Of each row; on a CPU, where torch takes four times as long for it, to the last bit what torch finds."""
+    if rows.device.type != "cpu":
+        return rows.std(1, correction=0)
+    wide = rows.double()
+    return (wide - wide.mean(1, keepdim=True)).square_().mean(1).sqrt().to(rows.dtype)
+
+
 def softplus(z: Float[Tensor, " n *s"], beta: float) -> Float[Tensor, " n *s"]:
     r""":math:`\mathrm{softplus}_{\beta/\sigma}(z)`, with the standard deviation of each row of z as a constant; ReLU where a
     row does not vary."""
-    rows = z.detach().reshape(len(z), -1).double()  # torch's own deviation takes four times as long on a CPU
-    sigma = (rows - rows.mean(1, keepdim=True)).square_().mean(1).sqrt().to(z.dtype).view(-1, *[1] * (z.dim() - 1))
+    sigma = _deviation(z.detach().reshape(len(z), -1)).view(-1, *[1] * (z.dim() - 1))
     k = beta / sigma.clamp_min(torch.finfo(z.dtype).tiny ** 0.5)
     return F.softplus(k * z) / k
 

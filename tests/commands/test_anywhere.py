@@ -127,6 +127,7 @@ def test_an_interrupted_command_ends_in_one_line(home):
         stderr=subprocess.PIPE,
         text=True,
         env=os.environ | {"STUDY_HOME": str(home), "OMP_NUM_THREADS": "1"},
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # shells have what is in the background ignore it
     )
     with process:
         for line in process.stderr:

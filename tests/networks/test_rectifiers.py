@@ -134,6 +134,12 @@ def test_the_maps_own_relu_stays(model, x, y):
     torch.testing.assert_close(positive, signed.clamp_min(0))
 
 
+def test_deviations_are_torchs_to_the_last_bit():
+    rows = torch.randn(300, 1000, generator=torch.Generator().manual_seed(0)) * torch.logspace(-6, 6, 300)[:, None] + 0.3
+    rows[7] = 0.1  # does not vary
+    assert torch.equal(rectifiers._deviation(rows), rows.std(1, correction=0))
+
+
 def test_rows_do_not_see_each_other(model, x):
     with rectifiers.smoothed(model, 2.0):
         torch.testing.assert_close(model(x), torch.cat([model(row[None]) for row in x]))
