@@ -108,6 +108,18 @@ def keyed_uniform(seed: int, rows: Int[Tensor, " k"], counts: Int[Tensor, " k"],
     return _shifted(mixed, 11).double() * 2.0**-53
 
 
+def signs(drawn: Float[Tensor, "*s"]) -> Float[Tensor, "*s"]:
+    """-1 or 1 for each number in [0, 1)."""
+    return 2.0 * (drawn < 0.5) - 1
+
+
+def corners(
+    drawn: Float[Tensor, "k 2"], side: int | Int[Tensor, " k"], height: int, width: int
+) -> tuple[Int[Tensor, " k"], Int[Tensor, " k"]]:
+    """The top and the left of squares that lie within an image, for two numbers in [0, 1) each."""
+    return (drawn[:, 0] * (height - side + 1)).long(), (drawn[:, 1] * (width - side + 1)).long()
+
+
 def _shifted(z: Tensor, bits: int) -> Tensor:
     """Bits moved to the right, zeros behind them: torch's own shift repeats the sign."""
     return (z >> bits) & ((1 << (64 - bits)) - 1)

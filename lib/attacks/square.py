@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from lib.attacks import square_l2
 from lib.attacks.losses import margin
-from lib.attacks.pool import Outcome, Pool, Subject, keyed_uniform
+from lib.attacks.pool import Outcome, Pool, Subject, corners, keyed_uniform, signs
 from lib.attacks.steps import AttackResult, Norm, check_input, check_result, fooled, judged, per_row, wide
 from lib.data.checks import Labels
 from lib.networks import contract, hooks
@@ -37,7 +37,7 @@ def side(query: int, queries: int, height: int, width: int, norm: Norm = "linf")
 
 def _start(x: Float[Tensor, "k c h w"], eps: float, drawn: Float[Tensor, "k d"]) -> Float[Tensor, "k c h w"]:
     """Stripes."""
-    stripes = (2.0 * (drawn < 0.5) - 1).view(len(x), x.shape[1], 1, x.shape[3]).to(x)
+    stripes = signs(drawn).view(len(x), x.shape[1], 1, x.shape[3]).to(x)
     return (x + eps * stripes).clamp(0, 1)
 
 
@@ -51,10 +51,9 @@ def _step(
     """One square of another colour."""
     height, width = x.shape[2:]
     down, across = torch.arange(height, device=x.device)[:, None], torch.arange(width, device=x.device)
-    top, left = ((drawn[:, i] * (n - sides + 1)).long() for i, n in ((0, height), (1, width)))
-    s, top, left = (per_row(t, x) for t in (sides, top, left))
+    s, top, left = (per_row(t, x) for t in (sides, *corners(drawn[:, :2], sides, height, width)))
     inside = (down >= top) & (down < top + s) & (across >= left) & (across < left + s)
-    colour = (2.0 * (drawn[:, 2:] < 0.5) - 1)[:, :, None, None].to(x)
+    colour = signs(drawn[:, 2:])[:, :, None, None].to(x)
     moved = best + 2 * eps * colour * inside
     return (x + (moved - x).clamp(-eps, eps)).clamp(0, 1)
 

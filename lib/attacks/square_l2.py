@@ -16,6 +16,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from lib.attacks.pool import corners, signs
 from lib.attacks.steps import per_row
 
 LEAST = 3  # pixels of a window's side, which is odd, as in the authors' code
@@ -60,10 +61,10 @@ def start(x: Float[Tensor, "k c h w"], eps: float, drawn: Float[Tensor, "k d"]) 
     """Tiles of eta with a random sign each, of length eps in all; what the image has over whole tiles is left as a margin."""
     k, channels, height, width = x.shape
     one, down, across = _tile(height, width)
-    signs = (2.0 * (drawn < 0.5) - 1).view(k, channels, down, across).to(x)
+    up_or_down = signs(drawn).view(k, channels, down, across).to(x)
     nu = torch.zeros_like(x)
     top, left = (height - down * one) // 2, (width - across * one) // 2
-    tiled = signs.repeat_interleave(one, 2).repeat_interleave(one, 3) * bump_and_hollow(one).to(x).repeat(down, across)
+    tiled = up_or_down.repeat_interleave(one, 2).repeat_interleave(one, 3) * bump_and_hollow(one).to(x).repeat(down, across)
     nu[..., top : top + down * one, left : left + across * one] = tiled
     return (x + eps * nu / per_row(nu.flatten(1).norm(dim=1), nu)).clamp(0, 1)
 
@@ -93,15 +94,15 @@ def _moved(x: Tensor, best: Tensor, eps: float, one: int, drawn: Tensor) -> Tens
     rows, planes = torch.arange(k, device=x.device)[:, None, None, None], torch.arange(channels, device=x.device)[:, None, None]
 
     def window(first: int) -> tuple[Tensor, ...]:
-        top, left = ((drawn[:, first + i] * (n - one + 1)).long() for i, n in ((0, height), (1, width)))
+        top, left = corners(drawn[:, first : first + 2], one, height, width)
         return rows, planes, (top[:, None] + along)[:, None, :, None], (left[:, None] + along)[:, None, None, :]
 
     taken, emptied = window(0), window(2)
     eta = bump_and_hollow(one).to(x)
     turned = torch.where(per_row(drawn[:, 4] < 0.5, x), eta.T, eta)
-    signs = (2.0 * (drawn[:, 5:] < 0.5) - 1)[:, :, None, None].to(x)
+    rho = signs(drawn[:, 5:])[:, :, None, None].to(x)
     there = nu[taken]
-    towards = signs * turned + there / _length(there).clamp_min(torch.finfo(x.dtype).tiny)
+    towards = rho * turned + there / _length(there).clamp_min(torch.finfo(x.dtype).tiny)
     rest = nu.clone()
     rest[taken], rest[emptied] = 0, 0
     unused = per_row((eps**2 - nu.square().flatten(1).sum(1)).clamp_min(0), x) / channels
