@@ -590,22 +590,21 @@ PARTS = {
 
 
 def main() -> int:
-    """All parts, or those that are named: their rows replace the ones of the same work, the others stay."""
+    """All parts, or those that are named: their rows replace the ones of the same work, others stay."""
     warnings.filterwarnings("ignore")
     torch.manual_seed(0)
     unknown = set(sys.argv[1:]) - set(PARTS)
     if unknown:
         say(f"error: no part {', '.join(sorted(unknown))}; there are {', '.join(PARTS)}")
         return 2
+    target = paths.figures("bench") / "ratios.csv"
+    table = pd.read_csv(target, keep_default_na=False) if target.exists() else pd.DataFrame(columns=["work"])
     for name in sys.argv[1:] or PARTS:
         say(f"-- {name}")
         PARTS[name]()
-    table = pd.DataFrame(ROWS)
-    target = paths.figures("bench") / "ratios.csv"
-    if sys.argv[1:] and target.exists():
-        before = pd.read_csv(target, keep_default_na=False)
-        table = pd.concat([before[~before.work.isin(table.work)], table], ignore_index=True)
-    files.write_bytes(target, table.to_csv(index=False).encode())
+        new = pd.DataFrame(ROWS)  # stored after each part: what is measured is not lost with a later one
+        table = pd.concat([table[~table.work.isin(new.work)], new], ignore_index=True)
+        files.write_bytes(target, table.to_csv(index=False).encode())
     print(table.to_string(index=False))
     print(f"{target}; peak memory of this process {resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024} MiB")
     return 0
