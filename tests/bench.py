@@ -424,7 +424,7 @@ def long_pgd() -> None:
     data = plan.evaluation_set(p)
     x, y, ours, theirs = data.images[:], data.labels, 0.0, 0.0
     for arm in p.arms:
-        model = plan.network(p, arm, 0).model
+        model = plan.model(p, arm, 0)
         begin = time.perf_counter()
         measure_.plain(model, x, y, p)
         middle = time.perf_counter()

@@ -102,8 +102,9 @@ def pgd(
                 if trace:
                     losses.append(values)
                     successes.append(now)
-                delta = x_adv + uphill * step * ascent(gradient, direction or norm) - x
-                x_adv = (x + project(delta, eps, norm)).clamp(0, 1)
+                # in place, since large images pay for every new tensor
+                delta = ascent(gradient, direction or norm).mul_(uphill * step).add_(x_adv).sub_(x)
+                x_adv = project(delta, eps, norm).add_(x).clamp_(0, 1)
             x_adv = x_adv.to(dtype)
             path = Trace(torch.stack(losses), torch.stack(successes)) if trace and steps else None
             if not judge:

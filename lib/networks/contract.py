@@ -158,8 +158,10 @@ def target_classes(targets: Targets, logits: Float[Tensor, "n classes"]) -> tupl
             f"targets have shape {tuple(targets.shape)} and type {targets.dtype}; expected one class for all, (N,) or (N, K) "
             f"integers for N = {n} images"
         )
-    if targets.numel() and (targets.min() < 0 or targets.max() >= count):
-        raise ValueError(f"targets range over [{targets.min()}, {targets.max()}], but there are {count} classes")
+    if targets.numel():
+        low, high = targets.aminmax()
+        if low < 0 or high >= count:
+            raise ValueError(f"targets range over [{low}, {high}], but there are {count} classes")
     single = targets.dim() == 1
     return (targets[:, None] if single else targets), single
 

@@ -52,13 +52,16 @@ def parts(model: nn.Module) -> tuple[list[nn.Module], list[Tensor]]:
     modules: dict[int, nn.Module] = {id(model): model}
     parameters: dict[int, Tensor] = {}
     queue = [model]
-    for module in queue:
+    for module in queue:  # which grows as it is read
         if isinstance(module, torch.jit.ScriptModule):  # keeps them elsewhere
             found, held = list(module.modules()), list(module.parameters())
         else:
             found, held = module._modules.values(), module._parameters.values()
-        parameters |= {id(p): p for p in held if p is not None}
-        fresh = [m for m in found if m is not None and id(m) not in modules]
-        modules |= {id(m): m for m in fresh}
-        queue += fresh
+        for p in held:
+            if p is not None:
+                parameters[id(p)] = p
+        for m in found:
+            if m is not None and id(m) not in modules:
+                modules[id(m)] = m
+                queue.append(m)
     return list(modules.values()), list(parameters.values())

@@ -29,6 +29,7 @@ from lib.runs import needs, profiles, sources
 from lib.runs.pictures import COARSE, WIDEST, plainer, smaller
 from lib.runs.record import commit, hashes, versions
 from lib.runs.shown import card_html, claims_html, warnings_html
+from lib.studies import marking
 from lib.system import devices, files, paths
 from lib.system.progress import say
 from lib.training.cache import key_of
@@ -91,14 +92,14 @@ class Run:
         files.write_bytes(path, buffer.getvalue())
         return path
 
-    def cached(self, name: str, key: Any, compute: Callable[[], pd.DataFrame]) -> pd.DataFrame:
+    def cached(self, name: str, key: Any, compute: Callable[[], pd.DataFrame], *modules: str) -> pd.DataFrame:
         """A table that is computed once for `key`, and found again by an interrupted run.
 
-        `key` is everything that decides the table but for the code: the sources that measure, and the versions of the
-        libraries, are added here, so that a table never outlives the kernel that made it. What attacks warn of on the way
-        (`warned.tell`) is stored beside it and found again with it.
+        `key` is everything that decides the table but for the code: the sources that measure, those of further `modules`, and
+        the versions of the libraries, are added here, so that a table never outlives the kernel that made it. What attacks
+        warn of on the way (`warned.tell`) is stored beside it and found again with it.
         """
-        code = sources.of_measurement(self.name, self.networks())
+        code = sorted({*sources.of_measurement(self.name, self.networks()), *sources.reached((), modules)})
         newer = [p.name for p in code if p.stat().st_mtime > LOADED]
         if newer:
             say(f"{', '.join(newer)} changed since this kernel loaded it: nothing is cached; restart the kernel to use it")
@@ -129,16 +130,37 @@ class Run:
     def job(self, job: tuple[Any, ...]) -> pd.DataFrame:
         """One measurement of the study, keyed by its networks (whose keys hold their training images), by what it looks at
         and by the parameters."""
+        return self.cached(_called(job), self._key(job), lambda: self.study("measure").measure(self.parameters, *job))
+
+    def _key(self, job: tuple[Any, ...]) -> list[Any]:
         p = self.parameters
         seen = self.study("plan").seen(p, *job)
-        key = [job, [key_of(c) for c in self.networks(*job)], seen, p.model_dump(mode="json", exclude={"profile", "variant"})]
-        return self.cached("-".join(map(str, job)).replace("/", "_"), key, lambda: self.study("measure").measure(p, *job))
+        return [job, [key_of(c) for c in self.networks(*job)], seen, p.model_dump(mode="json", exclude={"profile", "variant"})]
 
     def measured(self, *, workers: int | None = None) -> pd.DataFrame:
         """Everything that the study measures: one table, in the order of its jobs, stored as `measurements`."""
         found = self.each(self.study("plan").jobs(self.parameters), self.job, workers=workers)
         self.table("measurements", found)
         return found
+
+    def marked(self) -> pd.DataFrame:
+        """What the maps of every explanation mark on the networks of the study's arms (`lib.studies.marking`), for people; the
+        measurements are stored as `marked`."""
+        p, plan = self.parameters, self.study("plan")
+        images = plan.evaluation_set(p).head(p.marked_images).images[:]
+
+        def work(one: tuple[marking.Arm, tuple[Any, ...]]) -> pd.DataFrame:
+            arm, job = one
+            key = [self._key(job), arm.name]
+
+            def compute() -> pd.DataFrame:
+                return marking.measure(plan.model(p, *job), images, arm, job[-1])
+
+            return self.cached(f"marked-{_called(job)}", key, compute, marking.__name__)
+
+        found = self.each([(arm, job) for arm in plan.marked(p) for job in arm.jobs[: marking.RUNS]], work)
+        self.table("marked", found)
+        return marking.table(found)
 
     def each(self, items: Sequence[T], work: Callable[[T], pd.DataFrame], *, workers: int | None = None) -> pd.DataFrame:
         """One table from many pieces of work, as `side_by_side` does them."""
@@ -241,6 +263,10 @@ class Run:
     def card(self) -> HTML:
         """The run card: the record as a table for people, with where their figures go."""
         return HTML(card_html(self.record() | ({"figures": self.figures} if self.by_hand else {})))
+
+
+def _called(job: tuple[Any, ...]) -> str:
+    return "-".join(map(str, job)).replace("/", "_")
 
 
 def start(name: str, given: Mapping[str, Any]) -> Run:

@@ -20,7 +20,7 @@ from pydantic import Field, field_validator, model_validator
 from lib.data import datasets, styles
 from lib.explanations import gradients
 from lib.networks import classifier, models, released, style
-from lib.studies import parameters
+from lib.studies import marking, parameters
 from lib.studies.at_cnn import painter
 from lib.system import devices, files
 from lib.training import cache, config, evaluate
@@ -31,7 +31,7 @@ TITLE = "Adversarially trained CNNs"
 PUBLISHED = {"standard": "normal", "linf-8@1": "adv"}  # Boopathy et al.'s: Adv saw attacked images alone, of radius 8/255
 
 
-class Parameters(parameters.OnImages, parameters.Ensembled):
+class Parameters(parameters.OnImages, parameters.Ensembled, marking.Marked):
     """What the study varies; the defaults are the laptop profile."""
 
     arch: Annotated[str, Field(description="any name that lib.networks.models.create knows")] = "plain"
@@ -335,6 +335,11 @@ def model(p: Parameters, arm: str, seed: int = 0) -> classifier.Classifier:
     if p.authors:
         return released.load(family(p), PUBLISHED[arm]).to(devices.device(p.device))
     return network(p, arm, seed).model
+
+
+def marked(p: Parameters) -> list[marking.Arm]:
+    """All arms."""
+    return [marking.Arm(label(arm), p.arch, [(arm, seed) for seed in range(seeds_of(p, arm))]) for arm in p.arms]
 
 
 def cost(p: Parameters) -> pd.DataFrame:

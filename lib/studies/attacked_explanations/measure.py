@@ -29,7 +29,7 @@ from lib.fooling.map_attack import MovedMaps
 from lib.measures import comparison
 from lib.networks import contract, hooks, layers, rectifiers
 from lib.sanity.invariance import after_randomisation
-from lib.sanity.removal import deletion, insertion
+from lib.studies import marking
 from lib.studies.attacked_explanations import plan
 from lib.studies.attacked_explanations.plan import PHOTOGRAPHS, Parameters
 from lib.system.flops import flops
@@ -141,9 +141,7 @@ def sane(
                 for step in range(len(stays.steps)):
                     found.append(rows(arm, seed, f"{name}/randomised", step + 1, stays.rank_correlation[row, step]))
         maps = by_name.explain(method, model, x, y, judged).values
-        gone, come = deletion(model, x, y, maps), insertion(model, x, y, maps)
-        found.append(rows(arm, seed, f"{method}/deletion", 0, gone.control - gone.area))
-        found.append(rows(arm, seed, f"{method}/insertion", 0, come.area - come.control))
+        found += marking.rows_of(model, x, y, maps, arm, seed, method)
     return pd.concat(found, ignore_index=True)
 
 

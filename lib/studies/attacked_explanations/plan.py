@@ -18,6 +18,7 @@ from lib.explanations import by_name
 from lib.explanations.by_name import METHODS, Settings
 from lib.networks import classifier, released, zoo
 from lib.studies import parameters, subjects
+from lib.studies.marking import EXPLAINED
 from lib.system import devices, files
 from lib.training import cache
 from lib.training.config import TrainConfig
@@ -38,8 +39,6 @@ NAMES = {
 TRAINED = ("standard", "adversarial", "manipulated")  # here
 PUBLISHED = {"standard": "normal", "adversarial": "adv"} | {a: a for a in ("trades", "int", "int2", "int2-adv")}  # their names
 ATTACKS = {"random": "random signs", "naive": "naive attack", "carried": "carried over", "adaptive": "adaptive attack"}
-# CAM is left out: on these networks it is Grad-CAM but for a factor (study 0)
-EXPLAINED = ("gradcam", "gradcam++", "gradient", "gradxinput", "smoothgrad", "ig", "guided", "lrp")
 Radius = Annotated[float, Field(gt=0, le=64)]
 
 

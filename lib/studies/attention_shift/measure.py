@@ -16,7 +16,7 @@ from lib.measures import comparison
 from lib.measures.similarity import ssim
 from lib.networks import classifier
 from lib.studies.attention_shift import plan
-from lib.studies.attention_shift.plan import ATTACKS, TARGETS, Parameters, attacker_of, evaluation_set, network
+from lib.studies.attention_shift.plan import ATTACKS, TARGETS, Parameters, attacker_of, evaluation_set
 from lib.system import devices
 
 BATCH = 60  # small images that are measured together: the maps of all pairs of them are compared
@@ -165,8 +165,8 @@ def batch(p: Parameters) -> int:
 
 def measure(p: Parameters, arch: str, seed: int, part: int = 0) -> pd.DataFrame:
     """The measurement of one network on a part of the images, in batches of about one size."""
-    model, data = network(p, arch, seed).model, evaluation_set(p)
-    other = network(p, *attacker_of(p, arch, seed)).model if p.black_box else None
+    model, data = plan.model(p, arch, seed), evaluation_set(p)
+    other = plan.model(p, *attacker_of(p, arch, seed)) if p.black_box else None
     where = next(model.parameters()).device
     found = []
     chosen = torch.arange(len(data)).tensor_split(plan.parts(p))[part]

@@ -10,7 +10,6 @@ With no epochs of training the networks are published ones as they are, one of e
 size: a perturbation that one network makes must fit the others.
 """
 
-import dataclasses
 import functools
 from typing import Annotated, Any, Literal
 
@@ -18,8 +17,8 @@ import torch
 from pydantic import Field, model_validator
 
 from lib.data import datasets
-from lib.networks import folding
-from lib.studies import parameters
+from lib.networks import classifier, folding
+from lib.studies import marking, parameters
 from lib.training import cache
 from lib.training.config import TrainConfig
 
@@ -41,7 +40,7 @@ COMPARED = ("plain", "residual", "inception")  # one of each family that the pap
 A_JOB, MOST_JOBS = 30 * 224**2, 5
 
 
-class Parameters(parameters.Trained):
+class Parameters(parameters.Trained, marking.Marked):
     """What the study varies; the defaults are the laptop profile."""
 
     architectures: Annotated[tuple[str, ...], Field(min_length=1)] = COMPARED
@@ -88,13 +87,18 @@ def networks(p: Parameters, *job: Any) -> list[TrainConfig]:
     return [p.train_config(*one) for one in wanted]
 
 
-def network(p: Parameters, arch: str, seed: int) -> cache.Trained:
+def model(p: Parameters, arch: str, seed: int) -> classifier.Classifier:
     """A trained network; a published one with its normalisations folded into its convolutions, and laid out for speed."""
-    found = cache.trained(p.train_config(arch, seed), device_name=p.device)
+    found = cache.trained(p.train_config(arch, seed), device_name=p.device).model
     if not p.as_published:
         return found
-    x = evaluation_set(p).images[:2].to(next(found.model.parameters()).device)
-    return dataclasses.replace(found, model=folding.folded(found.model, x).to(memory_format=torch.channels_last))
+    x = evaluation_set(p).images[:2].to(next(found.parameters()).device)
+    return folding.folded(found, x).to(memory_format=torch.channels_last)
+
+
+def marked(p: Parameters) -> list[marking.Arm]:
+    """The networks of each architecture."""
+    return [marking.Arm(arch, arch, [(arch, seed) for seed in range(p.seeds)]) for arch in p.architectures]
 
 
 def attacker_of(p: Parameters, arch: str, seed: int) -> tuple[str, int]:

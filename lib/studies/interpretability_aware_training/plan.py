@@ -14,7 +14,7 @@ from pydantic import Field, field_validator, model_validator
 from lib.attacks import unforeseen
 from lib.data import datasets
 from lib.networks import classifier, models, released
-from lib.studies import parameters
+from lib.studies import marking, parameters
 from lib.studies.interpretability_aware_training import objective
 from lib.studies.interpretability_aware_training.objective import ARMS
 from lib.system import devices, files
@@ -26,7 +26,7 @@ TITLE = "Interpretability-aware training"
 Positive = Annotated[float, Field(gt=0)]
 
 
-class Parameters(parameters.Ensembled):
+class Parameters(parameters.Ensembled, marking.Marked):
     """What the study varies; the defaults are the laptop profile."""
 
     dataset: Annotated[str, Field(description="any name that lib.data.datasets.load knows")] = "digits"
@@ -273,6 +273,12 @@ def model(p: Parameters, arm: str, seed: int = 0) -> classifier.Classifier:
     if arch_of(arm):
         return released.load(family(p, arm), method_of(arm)).to(devices.device(p.device))
     return network(p, arm, seed).model
+
+
+def marked(p: Parameters) -> list[marking.Arm]:
+    """All arms, those that the authors published too."""
+    arms = [(arm, [(arm, seed) for seed in range(seeds_of(p, arm))]) for arm in p.arms]
+    return [marking.Arm(label(arm), arch_of(arm) or p.arch, jobs) for arm, jobs in arms]
 
 
 @functools.lru_cache(maxsize=2)

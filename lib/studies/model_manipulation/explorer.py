@@ -279,7 +279,7 @@ class Looked:
             found = self.tuned(who, FOOLING).after(0 if arm == "base" else epoch)
             found = folding.folded(found, self.data_of(who).images[:2].to(devices.device(self.p.device)))
             return found.to(memory_format=torch.channels_last)  # as it is built: depthwise convolutions take half the time
-        return plan.network(self.p, who, arm, 0, epoch)
+        return plan.model(self.p, who, arm, 0, epoch)
 
     def _control(self, who: Whose, arm: str, epoch: int) -> nn.Module:
         return as_far(self.network(who, "base", None), self.network(who, arm, epoch))

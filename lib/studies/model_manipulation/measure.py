@@ -68,7 +68,7 @@ def _shown(p: Parameters, what: str, device: torch.device, n: int | None = None)
 @functools.lru_cache(maxsize=64)
 def _original(p: Parameters, arch: str, seed: int, name: str, what: str, n: int | None) -> Explanation:
     """The original's maps, which every arm of an architecture and seed is compared with."""
-    model = plan.network(p, arch, "base", seed)
+    model = plan.model(p, arch, "base", seed)
     x, y = _shown(p, what, next(model.parameters()).device, n)
     return maps_of(name, model, x, y, plan.settings(p, arch))
 
@@ -79,7 +79,7 @@ class Measured:
     def __init__(self, p: Parameters, arch: str, arm: str, seed: int) -> None:
         self.p, self.arch, self.arm, self.seed = p, arch, arm, seed
         self.parts = plan.parsed(arm)
-        self.model = plan.network(p, arch, arm, seed)
+        self.model = plan.model(p, arch, arm, seed)
         self.settings = plan.settings(p, arch)
         self.where = next(self.model.parameters()).device
         self.x, self.y = _shown(p, "test", self.where)
@@ -131,7 +131,7 @@ def logits_of(model: torch.nn.Module, x: Images) -> Tensor:
 
 @functools.lru_cache(maxsize=8)
 def _original_decisions(p: Parameters, arch: str, seed: int) -> Tensor:
-    return logits_of(plan.network(p, arch, "base", seed), plan.decision_set(p).images).argmax(1)
+    return logits_of(plan.model(p, arch, "base", seed), plan.decision_set(p).images).argmax(1)
 
 
 def _decisions(m: Measured) -> None:
@@ -224,7 +224,7 @@ def _steps(m: Measured) -> None:
     seen, said = _shown(m.p, "test", m.where, ALONG)
     h0 = m.original(name, "mosaics" if kind == "active" else "test").values[:ALONG]
     for epoch in range(m.p.tune_epochs + 1):
-        model = plan.network(m.p, m.arch, m.arm, m.seed, epoch)
+        model = plan.model(m.p, m.arch, m.arm, m.seed, epoch)
         h = maps_of(name, model, x, y, m.settings).values
         if kind == "active":
             t = manipulation.swapped(h, h0)

@@ -18,7 +18,7 @@ from lib.explanations import by_name, relevance_rules
 from lib.explanations.by_name import Settings
 from lib.fooling import manipulation
 from lib.networks import models
-from lib.studies import parameters
+from lib.studies import marking, parameters
 from lib.studies.model_manipulation import objective
 from lib.training import cache, config, objectives
 from lib.training.config import TrainConfig
@@ -92,7 +92,7 @@ PUBLISHED = {
 PUBLISHED_ACTIVE = (1e-5, 10)
 
 
-class Parameters(parameters.OnImages):
+class Parameters(parameters.OnImages, marking.Marked):
     """What the study varies; the defaults are the laptop profile."""
 
     architectures: Annotated[tuple[str, ...], Field(min_length=1, description="networks with a layer T, see LAYERS")] = (
@@ -369,10 +369,16 @@ def seen(p: Parameters, *job: Any) -> list[str]:
     return parameters.fingerprints(evaluation_set(p), decision_set(p), probe_set(p), mosaic_pool(p))
 
 
-def network(p: Parameters, arch: str, arm: str, seed: int, epoch: int | None = None) -> Any:
+def model(p: Parameters, arch: str, arm: str, seed: int, epoch: int | None = None) -> Any:
     """The network of an arm, as it is at the end or was after an epoch of fine-tuning."""
     found = cache.trained(_networks(p, arch, arm, seed)[-1], device_name=p.device)
     return found.model if epoch is None else found.after(epoch)
+
+
+def marked(p: Parameters) -> list[marking.Arm]:
+    """Originals, controls and headline foolings."""
+    found = [(arch, arm) for arch in p.architectures for arm in ("base", "none", *p.headline)]
+    return [marking.Arm(f"{label(b)}, {a}", a, [(a, b, seed) for seed in range(seeds_of(p, a, b))]) for a, b in found]
 
 
 @functools.lru_cache(maxsize=2)

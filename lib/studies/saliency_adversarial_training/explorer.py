@@ -149,7 +149,7 @@ def explorer(p: Parameters) -> Explorer:
 
     @functools.lru_cache(maxsize=16)
     def trained(arm: str) -> classifier.Classifier:
-        return plan.network(p, arm, 0).model
+        return plan.model(p, arm, 0)
 
     def photographed(arch: str, network: str) -> bool:
         return bool(network) or arch == subjects.PUBLISHED

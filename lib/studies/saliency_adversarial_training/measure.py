@@ -25,13 +25,12 @@ from lib.attacks.steps import input_gradient
 from lib.claims.rows import rows
 from lib.networks import hooks
 from lib.studies import parameters
-from lib.studies.saliency_adversarial_training import maps, objective
+from lib.studies.saliency_adversarial_training import maps, objective, plan
 from lib.studies.saliency_adversarial_training.plan import (
     Parameters,
     config_of,
     evaluation_set,
     label,
-    network,
     parsed,
     teacher,
     teacher_seed,
@@ -96,7 +95,7 @@ def strong(model: nn.Module, x: Tensor, y: Tensor, p: Parameters) -> robustness.
 @functools.lru_cache(maxsize=32)
 def transferred(p: Parameters, seed: int, eps: float) -> Tensor:
     """Images that fool the original that stands behind `seed`, at `eps` of 255."""
-    model, data = network(p, "original", teacher_seed(seed)).model, evaluation_set(p)
+    model, data = plan.model(p, "original", teacher_seed(seed)), evaluation_set(p)
     where, part = next(model.parameters()).device, slice(0, p.strong_images)
     x, y = data.images[part].to(where), data.labels[part].to(where)
     return pgd(model, x, y, eps, TRANSFER_STEPS)
@@ -109,7 +108,7 @@ def cosine(a: Tensor, b: Tensor) -> Tensor:
 
 def measure(p: Parameters, arm: str, seed: int) -> pd.DataFrame:
     """Everything about one network."""
-    model, data = network(p, arm, seed).model, evaluation_set(p)
+    model, data = plan.model(p, arm, seed), evaluation_set(p)
     where = next(model.parameters()).device
     model.to(memory_format=torch.channels_last)  # faster, as in training
     x, y = data.images[:].to(where, memory_format=torch.channels_last), data.labels.to(where)

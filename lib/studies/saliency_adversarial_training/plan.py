@@ -22,7 +22,7 @@ from pydantic import Field, field_validator, model_validator
 
 from lib.data import datasets
 from lib.networks import classifier, models
-from lib.studies import parameters
+from lib.studies import marking, parameters
 from lib.studies.saliency_adversarial_training import maps as maps_
 from lib.studies.saliency_adversarial_training import objective
 from lib.system import names
@@ -168,7 +168,7 @@ def label(arm: str) -> str:
     return f"{name}, {', '.join(told)}" if told else name
 
 
-class Parameters(parameters.OnImages, parameters.Ensembled):
+class Parameters(parameters.OnImages, parameters.Ensembled, marking.Marked):
     """What the study varies; the defaults are the laptop profile."""
 
     arch: Annotated[str, Field(description="a network that lib.networks.models.create knows")] = "plain"
@@ -413,6 +413,16 @@ def seen(p: Parameters, *job: Any) -> list[str]:
 def network(p: Parameters, arm: str, seed: int) -> cache.Trained:
     """The trained network of an arm."""
     return cache.trained(config_of(p, arm, seed), device_name=p.device)
+
+
+def model(p: Parameters, arm: str, seed: int) -> classifier.Classifier:
+    """Its network as it is at the end."""
+    return network(p, arm, seed).model
+
+
+def marked(p: Parameters) -> list[marking.Arm]:
+    """The headline arms."""
+    return [marking.Arm(label(arm), p.arch, [(arm, seed) for seed in range(seeds_of(p, arm))]) for arm in p.headline]
 
 
 @functools.lru_cache(maxsize=8)

@@ -180,7 +180,7 @@ def test_a_published_network_is_attacked_by_another_published_one():
 def test_a_published_network_is_measured_folded_and_computes_what_it_did(monkeypatch, tmp_path):
     monkeypatch.setattr(plan.cache.paths, "models", lambda: tmp_path)
     p = Parameters(**PUBLISHED | {"architectures": LITE[:1]}, dataset="photographs", size=64, images=8)
-    model, x = plan.network(p, LITE[0], 0).model, plan.evaluation_set(p).images[:3]
+    model, x = plan.model(p, LITE[0], 0), plan.evaluation_set(p).images[:3]
     whole = models.create(LITE[0], classes=1000, weights="imagenet").eval()
     with torch.no_grad():
         torch.testing.assert_close(model(x), whole(x), rtol=1e-3, atol=1e-3)

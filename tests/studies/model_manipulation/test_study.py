@@ -349,7 +349,7 @@ def test_the_original_measured_against_itself(measured):
 def test_what_is_measured_is_what_the_kernels_say(measured):
     found = Cubes.of(measured["location-gradcam"])
     data = plan.evaluation_set(SMOKE)
-    model = plan.network(SMOKE, "plain", "location-gradcam", 0)
+    model = plan.model(SMOKE, "plain", "location-gradcam", 0)
     h = by_name.explain("gradcam", model, data.images, data.labels, plan.settings(SMOKE, "plain")).values
     for measure, level in (("t/location/gradcam", 0.0), ("steps-t", float(SMOKE.tune_epochs))):
         np.testing.assert_allclose(

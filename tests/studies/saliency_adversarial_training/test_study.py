@@ -157,7 +157,7 @@ def test_a_network_is_shared_between_settings_that_do_not_touch_it():
 
 def test_a_measurement_is_what_a_slow_twin_measures(home):
     p = SMOKE.model_copy(update={"images": 10, "strong_images": 8, "headline": ("original", "pgd", "sat-std-gradient")})
-    model = plan.network(p, "sat-std-gradient", 0).model
+    model = plan.model(p, "sat-std-gradient", 0)
     before = state_of(model)
     table = measure_.measure(p, "sat-std-gradient", 0)
     assert same_state(before, state_of(model))
@@ -172,7 +172,7 @@ def test_a_measurement_is_what_a_slow_twin_measures(home):
         held[clean] = ~found.success
         np.testing.assert_array_equal(cubes.values["sat-std-gradient", "pgd", eps][0], held.numpy())
     for eps in p.strong_eps:
-        other = plan.network(p, "original", 1).model
+        other = plan.model(p, "original", 1)
         moved = projected.pgd(other, x[:8], y[:8], eps=eps / 255, steps=20, judge=False).x_adv
         with torch.no_grad():
             held = model(moved).argmax(1) == y[:8]
