@@ -73,6 +73,8 @@ class Parameters(parameters.Ensembled, marking.Marked):
     restarts: Annotated[int, Field(ge=1, description="random starts of the strongest attack, for each loss")] = 3
     restart_steps: Annotated[int, Field(ge=1)] = 40
     ensemble_images: Annotated[int, Field(ge=0, description="test images that the ensemble attacks too; 0: none")] = 60
+    # at two, AutoAttack breaks two more images of 60 of Int2-Adv; at five none of any arm
+    ensemble_targets: Annotated[int, Field(ge=1, description="classes that auto-PGD aims at in turn")] = 5
     aai_images: Annotated[int, Field(ge=8, description="test images whose explanation is attacked")] = 100
     aai_eps: Annotated[tuple[Positive, ...], Field(min_length=2, description="radii, eps among them")] = (0.04, 0.12, 0.2)
     aai_steps: Annotated[int, Field(ge=1)] = 60
