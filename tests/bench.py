@@ -486,6 +486,7 @@ def published() -> None:
     """EfficientNet-Lite0 as it was published, folded, on photographs of 224 pixels, one and eight at a time."""
     from pytorch_grad_cam import GradCAM
     from pytorch_grad_cam.utils.model_targets import ClassifierOutputTarget
+    from torchcam.methods import GradCAM as TorchCAM
     from zennit.attribution import Gradient
     from zennit.composites import EpsilonPlus
 
@@ -507,12 +508,17 @@ def published() -> None:
             with GradCAM(model, [hooks.find_layer(model, layer)]) as cam:
                 cam(x.clone().requires_grad_(), targets)  # it asks for a gradient where parameters are frozen
 
+        def other_peer(x: torch.Tensor = x, y: torch.Tensor = y) -> None:
+            with TorchCAM(model, hooks.find_layer(model, layer)) as cam:
+                cam(y.tolist(), model(x.clone().requires_grad_()), normalized=False)
+
         def ours(x: torch.Tensor = x, y: torch.Tensor = y) -> None:
             activation_maps.gradcam(model, x, y, layer)
 
         floor = "forward without graph + backward of the head"
         record(f"Grad-CAM, {size}", floor, pairs(ours, head, 41), 1.05)
         record(f"pytorch-grad-cam, {size} (for comparison)", floor, pairs(peer, head, 11), None)
+        record(f"torch-cam, {size} (for comparison)", floor, pairs(other_peer, head, 11), None)
 
         def passes(times: int, x: torch.Tensor = x, y: torch.Tensor = y) -> None:
             z = x.clone()

@@ -9,8 +9,10 @@ Every kernel runs a network through `logits_of`, so that what counts as logits i
   Among the pairs with that softmax this one treats the classes alike, and what speaks for one speaks against the other.
 """
 
+import math
 import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import NoReturn
 
 import numpy as np
 import torch
@@ -84,7 +86,11 @@ _IN_INFERENCE = (
 def check_outside_inference(parameters: Iterable[Tensor]) -> None:
     """ValueError for weights that `torch.inference_mode` made: the network can never be differentiated."""
     if any(p.is_inference() for p in parameters):
-        raise ValueError(_IN_INFERENCE)
+        refuse_inference()
+
+
+def refuse_inference() -> NoReturn:
+    raise ValueError(_IN_INFERENCE)
 
 
 def two_logits(logits: Float[Tensor, "n classes"]) -> Float[Tensor, "n _"]:
@@ -159,7 +165,7 @@ def target_classes(targets: Targets, logits: Float[Tensor, "n classes"]) -> tupl
             f"integers for N = {n} images"
         )
     if targets.numel():
-        low, high = targets.aminmax()
+        low, high = (int(t) for t in targets.aminmax())
         if low < 0 or high >= count:
             raise ValueError(f"targets range over [{low}, {high}], but there are {count} classes")
     single = targets.dim() == 1
@@ -170,7 +176,8 @@ def check_logits(model: nn.Module, logits: Float[Tensor, "n classes"]) -> None:
     """Logits are (N, classes) and finite; what is not finite is traced to the parameter that caused it, where one did."""
     if not isinstance(logits, Tensor) or logits.dim() != 2:
         raise ValueError(f"the model returns {told(logits)}; expected logits (N, classes)")
-    if not torch.isfinite(logits).all():
+    low, high = logits.detach().aminmax()  # NaN if one is
+    if not (math.isfinite(low.item()) and math.isfinite(high.item())):
         named = [*model.named_parameters(), *model.named_buffers()]
         bad = [name for name, p in named if p.is_floating_point() and not torch.isfinite(p).all()]
         cause = f"its weights hold NaN or infinity in {', '.join(bad[:3])}" if bad else "its weights are finite"
@@ -198,4 +205,5 @@ def looks_like_probabilities(logits: Float[Tensor, "n classes"]) -> bool:
         return False
     p = logits.detach()
     slack = max(1e-4, 2 * torch.finfo(p.dtype).eps)  # a sum in half precision is off by more
-    return bool((p >= 0).all() and (p <= 1).all() and ((p.sum(1) - 1).abs() < slack).all())
+    low, high = p.aminmax()
+    return bool(low.item() >= 0 and high.item() <= 1 and ((p.sum(1) - 1).abs() < slack).all())

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from lib.networks import contract, layouts
-from lib.networks.layers import INTO, find_layer, parts
+from lib.networks.layers import INTO, find_layer, walk
 
 # Flags and hooks belong to all threads; torch numbers hooks without a lock of its own, so that two set at once could get
 # one number, and the second would replace the first.
@@ -101,32 +101,34 @@ def frozen(model: nn.Module, *, parameters: bool = False) -> Iterator[nn.Module]
         with outside_inference(), frozen(model, parameters=parameters):
             yield model
         return
-    every, weights = parts(model)
-    contract.check_outside_inference(weights)
     own = threading.get_ident()
     modules: list[tuple[nn.Module, _Hold]] = []
-    leaves: list[tuple[Tensor, _Hold]] = []
+    leaves: dict[int, tuple[Tensor, _Hold]] = {}
     try:
         with _LOCK:
-            for m in every:
+            for m, weights in walk(model):
                 flag = getattr(m, "training", None)  # a module that torch.jit has frozen has none
                 if flag or (flag is not None and id(m) in _HOLDS):  # what is off and nobody holds stays off
                     modules.append((m, _Hold(own, False, flag)))
                     _taken(*modules[-1])
+                for p in weights:
+                    if p is None:
+                        continue
+                    if p.is_inference():
+                        contract.refuse_inference()
+                    if (p.requires_grad or id(p) in _HOLDS) and id(p) not in leaves:
+                        leaves[id(p)] = p, _Hold(own, parameters, p.requires_grad)
+                        _set(p, _taken(*leaves[id(p)]))
             if modules:
                 with contextlib.suppress(NotImplementedError):  # of torch.export, which has fixed how everything runs
                     model.eval()
-            for p in weights:
-                if p.requires_grad or id(p) in _HOLDS:
-                    leaves.append((p, _Hold(own, parameters, p.requires_grad)))
-                    _set(p, _taken(*leaves[-1]))
         yield model
     finally:
         with _LOCK:
             for m, hold in modules:
                 if (flag := _left(m, hold)) is not None:
                     m.training = flag
-            for p, hold in leaves:
+            for p, hold in leaves.values():
                 _set(p, _left(p, hold))
 
 

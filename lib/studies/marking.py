@@ -27,7 +27,7 @@ from lib.system import devices
 
 # CAM is left out: where it is defined it is Grad-CAM but for a factor (study 0)
 EXPLAINED = ("gradcam", "gradcam++", "gradient", "gradxinput", "smoothgrad", "ig", "guided", "lrp")
-RUNS = 3  # training runs of an arm, at most
+RUNS = 2  # training runs of an arm, at most
 WORDS = {"deletion": "taken away", "insertion": "put in"}
 
 

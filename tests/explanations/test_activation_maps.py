@@ -129,6 +129,14 @@ def test_pytorch_grad_cam_agrees(x, y, method):
     assert np.abs(activation_maps.normalise(ours).numpy() - expected).max() < (1e-5 if method == "gradcam" else 2e-3)
 
 
+def test_torch_cam_agrees(model, x, y):
+    from torchcam.methods import GradCAM
+
+    with GradCAM(model, model.act2) as theirs:
+        (expected,) = theirs(y.tolist(), model(x), normalized=False)
+    assert torch.allclose(activation_maps.gradcam(model, x, y, "act2").values, expected.to(x), rtol=1e-6, atol=1e-9)
+
+
 def test_several_classes_and_layers_equal_one_at_a_time(model, x):
     classes = torch.tensor([[0, 2], [1, 3], [2, 0], [3, 1], [0, 1], [1, 1]])
     together = activation_maps.gradcams(model, x, classes, LAYERS).maps

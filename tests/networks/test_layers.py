@@ -79,15 +79,17 @@ def test_names_that_are_none(model):
 
 
 @pytest.mark.filterwarnings("ignore:`torch.jit")
-def test_parts_are_every_module_and_parameter_once():
+def test_a_walk_meets_every_module_once_and_every_parameter():
     shared = nn.Linear(3, 3)
     net = nn.Sequential(shared, nn.Sequential(nn.ReLU(), shared), nn.BatchNorm1d(3))
     net.register_module("none", None)
     net[2].register_parameter("absent", None)
     scripted = nn.Sequential(torch.jit.trace(nn.Linear(2, 2), torch.zeros(1, 2)), nn.Linear(2, 2))
     for model in (net, scripted):
-        modules, parameters = layers.parts(model)
+        met = list(layers.walk(model))
+        modules = [m for m, _ in met]
+        parameters = {id(p): p for _, held in met for p in held if p is not None}.values()
         assert {id(m) for m in modules} >= {id(m) for m in model.children()}
-        assert len({*map(id, modules)}) == len(modules) and len({*map(id, parameters)}) == len(parameters)
+        assert len({*map(id, modules)}) == len(modules)
         assert sorted(p.numel() for p in parameters) == sorted(p.numel() for p in model.parameters())
-    assert [id(m) for m in sorted(layers.parts(net)[0], key=id)] == sorted(id(m) for m in net.modules())
+    assert sorted(id(m) for m, _ in layers.walk(net)) == sorted(id(m) for m in net.modules())
