@@ -8,11 +8,10 @@ map marks what the decision rests on.
 
 import math
 from collections.abc import Sequence
-from typing import Annotated, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import pandas as pd
 import torch
-from pydantic import BaseModel, Field
 from torch import Tensor
 
 from lib.claims import intervals, measures
@@ -29,12 +28,6 @@ from lib.system import devices
 EXPLAINED = ("gradcam", "gradcam++", "gradient", "gradxinput", "smoothgrad", "ig", "guided", "lrp")
 RUNS = 2  # training runs of an arm, at most
 WORDS = {"deletion": "taken away", "insertion": "put in"}
-
-
-class Marked(BaseModel):
-    """How much a study looks at what its networks' maps mark."""
-
-    marked_images: Annotated[int, Field(ge=2, description="test images whose marked pixels are taken away and put in")] = 16
 
 
 class Arm(NamedTuple):

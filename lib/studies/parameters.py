@@ -83,6 +83,12 @@ class Ensembled(Parameters):
         return few > 0 and Ensemble(steps, targets, queries, eps=tuple(eps), images=few)
 
 
+class Marked(Parameters):
+    """How much a study looks at what its networks' maps mark (`lib.studies.marking`)."""
+
+    marked_images: Annotated[int, Field(ge=2, description="test images whose marked pixels are taken away and put in")] = 16
+
+
 class Trained(OnImages):
     """Which networks a study trains, and how; a study gives its own defaults where they differ."""
 

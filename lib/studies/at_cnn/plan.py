@@ -31,7 +31,7 @@ TITLE = "Adversarially trained CNNs"
 PUBLISHED = {"standard": "normal", "linf-8@1": "adv"}  # Boopathy et al.'s: Adv saw attacked images alone, of radius 8/255
 
 
-class Parameters(parameters.OnImages, parameters.Ensembled, marking.Marked):
+class Parameters(parameters.OnImages, parameters.Ensembled, parameters.Marked):
     """What the study varies; the defaults are the laptop profile."""
 
     arch: Annotated[str, Field(description="any name that lib.networks.models.create knows")] = "plain"

@@ -40,7 +40,7 @@ COMPARED = ("plain", "residual", "inception")  # one of each family that the pap
 A_JOB, MOST_JOBS = 30 * 224**2, 5
 
 
-class Parameters(parameters.Trained, marking.Marked):
+class Parameters(parameters.Trained, parameters.Marked):
     """What the study varies; the defaults are the laptop profile."""
 
     architectures: Annotated[tuple[str, ...], Field(min_length=1)] = COMPARED

@@ -26,7 +26,7 @@ TITLE = "Interpretability-aware training"
 Positive = Annotated[float, Field(gt=0)]
 
 
-class Parameters(parameters.Ensembled, marking.Marked):
+class Parameters(parameters.Ensembled, parameters.Marked):
     """What the study varies; the defaults are the laptop profile."""
 
     dataset: Annotated[str, Field(description="any name that lib.data.datasets.load knows")] = "digits"

@@ -92,7 +92,7 @@ PUBLISHED = {
 PUBLISHED_ACTIVE = (1e-5, 10)
 
 
-class Parameters(parameters.OnImages, marking.Marked):
+class Parameters(parameters.OnImages, parameters.Marked):
     """What the study varies; the defaults are the laptop profile."""
 
     architectures: Annotated[tuple[str, ...], Field(min_length=1, description="networks with a layer T, see LAYERS")] = (

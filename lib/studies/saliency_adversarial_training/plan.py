@@ -168,7 +168,7 @@ def label(arm: str) -> str:
     return f"{name}, {', '.join(told)}" if told else name
 
 
-class Parameters(parameters.OnImages, parameters.Ensembled, marking.Marked):
+class Parameters(parameters.OnImages, parameters.Ensembled, parameters.Marked):
     """What the study varies; the defaults are the laptop profile."""
 
     arch: Annotated[str, Field(description="a network that lib.networks.models.create knows")] = "plain"

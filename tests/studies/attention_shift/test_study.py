@@ -196,7 +196,7 @@ def test_large_images_are_measured_in_parts_that_are_all_of_them(monkeypatch):
     assert [job[0] for job in plan.jobs(p)[:3]] == list(LITE)  # so that neighbours cost alike
     assert plan.parts(Parameters()) == 1 and measure_.batch(Parameters()) == 60
     net = models.create("plain", classes=10, seed=3).eval()
-    monkeypatch.setattr(measure_, "network", lambda _p, *job: type("Trained", (), {"model": net}))
+    monkeypatch.setattr(plan, "model", lambda _p, *job: net)
     p = Parameters(images=10, eps=EPS)
     whole = measure_.measure(p, "plain", 0)
     monkeypatch.setattr(plan, "A_JOB", 4 * 32**2)
@@ -212,7 +212,7 @@ def test_large_images_are_measured_in_parts_that_are_all_of_them(monkeypatch):
 
 def test_the_study_measures_a_black_box_attack_where_it_is_asked_for(monkeypatch):
     nets = {(a, s): models.create(a, classes=10, seed=s).eval() for a in ("plain", "residual") for s in (0, 1)}
-    monkeypatch.setattr(measure_, "network", lambda _p, *job: type("Trained", (), {"model": nets[job]}))
+    monkeypatch.setattr(plan, "model", lambda _p, *job: nets[job])
     p = Parameters(architectures=("plain", "residual"), seeds=2, images=8, eps=EPS)
     white, black = (measure_.measure(q, "plain", 0) for q in (p, p.model_copy(update={"black_box": "residual"})))
     data = plan.evaluation_set(p)
