@@ -154,7 +154,7 @@ class Run:
             key = [self._key(job), arm.name]
 
             def compute() -> pd.DataFrame:
-                return marking.measure(plan.model(p, *job), images, arm, job[-1])
+                return marking.measure(plan.model(p, *job), images, arm, job[-1], p.marked_steps)
 
             return self.cached(f"marked-{_called(job)}", key, compute, marking.__name__)
 

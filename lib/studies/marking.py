@@ -19,7 +19,7 @@ from lib.claims.cubes import Cubes
 from lib.claims.rows import rows
 from lib.explanations import by_name
 from lib.explanations.by_name import METHODS, Settings
-from lib.networks import contract
+from lib.networks import contract, hooks
 from lib.networks.classifier import Classifier
 from lib.sanity.removal import deletion, insertion
 from lib.system import devices
@@ -38,27 +38,29 @@ class Arm(NamedTuple):
     jobs: Sequence[tuple[Any, ...]]
 
 
-def rows_of(model: torch.nn.Module, x: Tensor, y: Tensor, maps: Tensor, arm: str, seed: int, method: str) -> list[pd.DataFrame]:
+def rows_of(
+    model: torch.nn.Module, x: Tensor, y: Tensor, maps: Tensor, arm: str, seed: int, method: str, steps: int = 10
+) -> list[pd.DataFrame]:
     """Both measures of one explanation: of its maps (N, h, w) of the classes y of images x (N, C, H, W)."""
-    many = devices.images_at_once(x.shape[-1], 256, graph=False)
-    gone, come = deletion(model, x, y, maps, batch=many), insertion(model, x, y, maps, batch=many)
+    many, shares = devices.images_at_once(x.shape[-1], 256, graph=False), [i / steps for i in range(steps + 1)]
+    gone, come = (curve(model, x, y, maps, shares=shares, batch=many) for curve in (deletion, insertion))
     return [
         rows(arm, seed, f"{method}/deletion", 0, gone.control - gone.area),
         rows(arm, seed, f"{method}/insertion", 0, come.area - come.control),
     ]
 
 
-def measure(model: Classifier, x: Tensor, arm: Arm, seed: int) -> pd.DataFrame:
+def measure(model: Classifier, x: Tensor, arm: Arm, seed: int, steps: int = 10) -> pd.DataFrame:
     """Both measures of every explanation of one network on images x; maps at a layer are those of its last stage."""
     settings = Settings(model.stages[-1], n=8, steps=8)
     x = x.to(next(model.parameters()).device)
     parts = x.split(devices.images_at_once(x.shape[-1], len(x)))
-    with torch.no_grad():
+    with hooks.frozen(model), torch.no_grad():
         classes = [contract.logits_of(model, some).argmax(1) for some in parts]
     found = []
     for method in by_name.defined(EXPLAINED, arm.arch):
         maps = [by_name.explain(method, model, some, y, settings).values for some, y in zip(parts, classes, strict=True)]
-        found += rows_of(model, x, torch.cat(classes), torch.cat(maps), arm.name, seed, method)
+        found += rows_of(model, x, torch.cat(classes), torch.cat(maps), arm.name, seed, method, steps)
     return pd.concat(found, ignore_index=True)
 
 

@@ -87,6 +87,7 @@ class Marked(Parameters):
     """How much a study looks at what its networks' maps mark (`lib.studies.marking`)."""
 
     marked_images: Annotated[int, Field(ge=2, description="test images whose marked pixels are taken away and put in")] = 16
+    marked_steps: Annotated[int, Field(ge=1, description="in which they are, an equal share in each")] = 10
 
 
 class Trained(OnImages):
