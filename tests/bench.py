@@ -26,10 +26,11 @@ from lib.attacks import steps as steps_
 from lib.data import datasets
 from lib.explanations import activation_maps, by_name, gradients
 from lib.explanations import relevance as relevance_
-from lib.fooling import discrepancy, manipulation
+from lib.explanations.by_name import Settings
+from lib.fooling import discrepancy, manipulation, map_attack
 from lib.measures import comparison
 from lib.measures.similarity import ssim
-from lib.networks import folding, hooks, models
+from lib.networks import folding, hooks, models, rectifiers
 from lib.studies.attention_shift import measure
 from lib.studies.interpretability_aware_training import measure as measure_
 from lib.studies.interpretability_aware_training import objective, plan
@@ -577,6 +578,65 @@ def memory() -> None:
     record("peak memory, 1,440 images measured and attacked", "the same with 240 images", [peaks[1440] / peaks[240]], 1.1)
 
 
+MOVING = """
+import resource, sys, torch
+from lib.explanations import by_name
+from lib.explanations.by_name import Settings
+from lib.fooling import map_attack
+from lib.networks import models, rectifiers
+model = models.create("resnet18", classes=10).eval()
+for p in model.parameters():
+    p.requires_grad_(False)
+x, settings = torch.rand(16, 3, 64, 64), Settings(model.stages[-1])
+y = model(x).argmax(1)
+before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+if sys.argv[1] == "one":
+    z = x.clone().requires_grad_()
+    with rectifiers.smoothed(model, 10.0):
+        maps = by_name.explain(sys.argv[2], model, z, y, settings, create_graph=True).values
+    torch.autograd.grad(maps.square().sum(), z)
+else:
+    map_attack.move_maps(model, x, sys.argv[2], eps=1e-4, settings=settings, steps=6, stages=3)
+print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)
+"""
+
+
+def moving_maps() -> None:
+    """An attack on maps against the passes that it must make, and its peak memory against one of them: ResNet-18, 16 images of
+    64 pixels, a radius at which all keep their decision."""
+    model = models.create("resnet18", classes=10).eval()
+    for p in model.parameters():
+        p.requires_grad_(False)
+    x, settings, steps, stages = torch.rand(16, 3, 64, 64), Settings(model.stages[-1]), 6, 3
+    y = model(x).argmax(1)
+    for method in ("gradcam", "gradient", "lrp"):
+
+        def floor(method: str = method) -> None:
+            for _ in range(steps):
+                z = x.clone().requires_grad_()
+                with rectifiers.smoothed(model, 10.0):
+                    maps = by_name.explain(method, model, z, y, settings, create_graph=True).values
+                model(z)
+                torch.autograd.grad(maps.square().sum(), z)
+            for _ in range(stages + 1):
+                by_name.explain(method, model, x, y, settings)
+            with rectifiers.smoothed(model, 10.0):  # how like the network's the twin's maps are
+                by_name.explain(method, model, x, y, settings, create_graph=True)
+
+        def attack(method: str = method) -> None:
+            map_attack.move_maps(model, x, method, eps=1e-4, settings=settings, steps=steps, stages=stages)
+
+        label = by_name.find(method).label
+        record(f"attack on {label} maps", "the passes that it must make", pairs(attack, floor, 7), 1.1)
+        peaks = {}
+        for what in ("one", "attack"):
+            command = [sys.executable, "-c", MOVING, what, method]
+            done = [subprocess.run(command, capture_output=True, text=True, check=True, cwd=paths.PROJECT) for _ in range(3)]
+            peaks[what] = statistics.median(int(d.stdout) for d in done)
+        against = "one map that is differentiated, and its backward pass"
+        record(f"peak memory of an attack on {label} maps", against, [peaks["attack"] / peaks["one"]], 1.5)
+
+
 PARTS = {
     part.__name__: part
     for part in (
@@ -586,6 +646,7 @@ PARTS = {
         pixel_explanations,
         interpretability,
         relevance,
+        moving_maps,
         pixel_memory,
         memory,
         attention,
