@@ -160,7 +160,7 @@ class Run:
 
         found = self.each([(arm, job) for arm in plan.marked(p) for job in arm.jobs[: marking.RUNS]], work)
         self.table("marked", found)
-        return marking.table(found)
+        return marking.table(found).map(lambda cell: cell.replace(" ", "\N{NO-BREAK SPACE}"))  # no number is broken in two
 
     def each(self, items: Sequence[T], work: Callable[[T], pd.DataFrame], *, workers: int | None = None) -> pd.DataFrame:
         """One table from many pieces of work, as `side_by_side` does them."""

@@ -90,5 +90,5 @@ def _cell(found: intervals.Interval) -> str:
     """A dash where no map marks anything, so that there is no number; a number alone where too few do for an interval."""
     if not math.isfinite(found.value):
         return "–"
-    value, half = round(found.value, 2) + 0.0, (found.high - found.low) / 2
-    return f"{value:.2f}\N{NO-BREAK SPACE}±\N{NO-BREAK SPACE}{half:.2f}" if math.isfinite(half) else f"{value:.2f}"
+    value, half = round(found.value, 3) + 0.0, (found.high - found.low) / 2
+    return f"{value:.3f} ± {half:.3f}" if math.isfinite(half) else f"{value:.3f}"
