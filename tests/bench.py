@@ -587,8 +587,8 @@ from lib.networks import models, rectifiers
 model = models.create("resnet18", classes=10).eval()
 for p in model.parameters():
     p.requires_grad_(False)
-x, settings = torch.rand(16, 3, 64, 64), Settings(model.stages[-1])
-y = model(x).argmax(1)
+x, settings = torch.rand(96, 3, 64, 64), Settings(model.stages[-1])
+y = torch.zeros(96, dtype=torch.long)
 before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 if sys.argv[1] == "one":
     z = x.clone().requires_grad_()
@@ -596,14 +596,14 @@ if sys.argv[1] == "one":
         maps = by_name.explain(sys.argv[2], model, z, y, settings, create_graph=True).values
     torch.autograd.grad(maps.square().sum(), z)
 else:
-    map_attack.move_maps(model, x, sys.argv[2], eps=1e-4, settings=settings, steps=6, stages=3)
+    map_attack.move_maps(model, x, sys.argv[2], eps=1e-4, settings=settings, steps=3, stages=1, batch_size=96)
 print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)
 """
 
 
 def moving_maps() -> None:
-    """An attack on maps against the passes that it must make, and its peak memory against one of them: ResNet-18, 16 images of
-    64 pixels, a radius at which all keep their decision."""
+    """An attack on maps against the passes that it must make (16 images of 64 pixels), and its peak memory against one of them
+    (96): ResNet-18, a radius at which all keep their decision."""
     model = models.create("resnet18", classes=10).eval()
     for p in model.parameters():
         p.requires_grad_(False)

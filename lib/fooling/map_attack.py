@@ -102,11 +102,12 @@ class _Climb:
         with torch.enable_grad():
             room = -margin(contract.logits_of(self.model, z.to(self.dtype)).to(z), of.y) / of.room
             safe = room.detach() > self.slack
+            back = None if safe.all() else reach.image_gradient(self.model, torch.where(safe, 0.0, room).sum(), z)
+            del room  # and its graph, before that of the map is built
             value = self.goal(self.climbed(z, of.y, beta, tally), of.before, *of.given)
             (gradient,) = reach.gradients(torch.where(safe, value, 0.0).sum(), [z])
             gradient = torch.zeros_like(z) if gradient is None else gradient
-            if not safe.all():
-                gradient = gradient + reach.image_gradient(self.model, torch.where(safe, 0.0, room).sum(), z)
+            gradient = gradient if back is None else gradient + back
         tally.passes += len(z)
         return gradient
 
