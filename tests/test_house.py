@@ -200,7 +200,7 @@ def test_processes_that_the_benchmark_starts_import_what_is_there():
     module = ast.parse((paths.PROJECT / "tests" / "bench.py").read_text(encoding="utf-8"))
     texts = [n.value.value for n in module.body if isinstance(n, ast.Assign) and isinstance(n.value, ast.Constant)]
     codes = [ast.parse(t) for t in texts if isinstance(t, str) and "import" in t]
-    assert len(codes) == 2
+    assert len(codes) == 3
     for node in (n for code in codes for n in ast.walk(code) if isinstance(n, ast.ImportFrom)):
         origin = importlib.import_module(node.module)
         for alias in node.names:
