@@ -12,7 +12,6 @@ Every kernel runs a network through `logits_of`, so that what counts as logits i
 import math
 import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import NoReturn
 
 import numpy as np
 import torch
@@ -86,11 +85,7 @@ _IN_INFERENCE = (
 def check_outside_inference(parameters: Iterable[Tensor]) -> None:
     """ValueError for weights that `torch.inference_mode` made: the network can never be differentiated."""
     if any(p.is_inference() for p in parameters):
-        refuse_inference()
-
-
-def refuse_inference() -> NoReturn:
-    raise ValueError(_IN_INFERENCE)
+        raise ValueError(_IN_INFERENCE)
 
 
 def two_logits(logits: Float[Tensor, "n classes"]) -> Float[Tensor, "n _"]:

@@ -115,7 +115,7 @@ def frozen(model: nn.Module, *, parameters: bool = False) -> Iterator[nn.Module]
                     if p is None:
                         continue
                     if p.is_inference():
-                        contract.refuse_inference()
+                        contract.check_outside_inference([p])  # which refuses it
                     if (p.requires_grad or id(p) in _HOLDS) and id(p) not in leaves:
                         leaves[id(p)] = p, _Hold(own, parameters, p.requires_grad)
                         _set(p, _taken(*leaves[id(p)]))

@@ -28,8 +28,9 @@ from lib.networks import models
 from lib.runs import needs, profiles, sources
 from lib.runs.pictures import COARSE, WIDEST, plainer, smaller
 from lib.runs.record import commit, hashes, versions
-from lib.runs.shown import card_html, claims_html, warnings_html
+from lib.runs.shown import card_html, claims_html, marks, warnings_html
 from lib.studies import marking
+from lib.studies.parameters import Arm
 from lib.system import devices, files, paths
 from lib.system.progress import say
 from lib.training.cache import key_of
@@ -147,9 +148,11 @@ class Run:
         """What the maps of every explanation mark on the networks of the study's arms (`lib.studies.marking`), for people; the
         measurements are stored as `marked`."""
         p, plan = self.parameters, self.study("plan")
+        if not hasattr(plan, "marked"):
+            raise ValueError(f"{plan.__name__} has no marked(p): it names the arms whose networks are asked, a list of {Arm}")
         images = plan.evaluation_set(p).head(p.marked_images).images[:]
 
-        def work(one: tuple[marking.Arm, tuple[Any, ...]]) -> pd.DataFrame:
+        def work(one: tuple[Arm, tuple[Any, ...]]) -> pd.DataFrame:
             arm, job = one
             key = [self._key(job), arm.name]
 
@@ -160,7 +163,7 @@ class Run:
 
         found = self.each([(arm, job) for arm in plan.marked(p) for job in arm.jobs[: marking.RUNS]], work)
         self.table("marked", found)
-        return marking.table(found).map(lambda cell: cell.replace(" ", "\N{NO-BREAK SPACE}"))  # no number is broken in two
+        return marks(found)
 
     def each(self, items: Sequence[T], work: Callable[[T], pd.DataFrame], *, workers: int | None = None) -> pd.DataFrame:
         """One table from many pieces of work, as `side_by_side` does them."""

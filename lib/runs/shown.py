@@ -1,4 +1,4 @@
-"""Tables of a run as HTML for people: its card, its claims, and what its attacks warned of."""
+"""Tables of a run for people: its card, its claims, what its attacks warned of, and what maps mark on its networks."""
 
 import html
 import math
@@ -8,7 +8,11 @@ from urllib.parse import quote
 
 import pandas as pd
 
+from lib.claims import intervals, measures
 from lib.claims.claim import Verdict
+from lib.claims.cubes import Cubes
+from lib.explanations.by_name import METHODS
+from lib.studies.marking import EXPLAINED
 
 MARKS: dict[Verdict, str] = {
     "supported": "✔",
@@ -133,3 +137,36 @@ def warnings_html(found: pd.DataFrame) -> str:
     head = "".join(f'<th scope="col">{name}</th>' for name in ("network", "attack", "radius", "warning"))
     caption = "Warnings of the attacks: reasons to distrust a robust accuracy"
     return f'<table class="warnings"><caption>{caption}</caption><thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table>'
+
+
+WORDS = {"deletion": "taken away", "insertion": "put in"}
+
+
+def marks(found: pd.DataFrame) -> pd.DataFrame:
+    """A row an arm and what is done, a column an explanation: the mean over images and training runs with half the width of its
+    95 % interval, in which the runs of all arms moderate each other."""
+    cubes = Cubes.of(found)
+    arms = list(dict.fromkeys(found.arm))
+    measured = dict.fromkeys(found.measure)
+    cells = {}
+    for name in measured:
+        method, _, what = name.partition("/")
+        known = {arm: cubes.values[arm, name, 0.0] for arm in arms if (arm, name, 0.0) in cubes.values}
+        parts = [
+            intervals.parts(intervals.over(v), images=v.shape[1], seeds=len(v), of=measures.measure("share", difference=True))
+            for v in known.values()
+        ]
+        for arm, interval in zip(known, intervals.together(parts), strict=True):
+            cells[WORDS[what], arm, METHODS.find(method).label] = _mark(interval)
+    wide = pd.Series(cells).unstack(2, fill_value="–")
+    columns = [METHODS.find(m).label for m in EXPLAINED if METHODS.find(m).label in wide]
+    order = [(word, arm) for word in WORDS.values() for arm in arms]
+    return wide.reindex(index=pd.MultiIndex.from_tuples(order, names=["pixels", "network"]), columns=columns)
+
+
+def _mark(found: intervals.Interval) -> str:
+    """A dash where no map marks anything, so that there is no number; a number alone where too few do for an interval."""
+    if not math.isfinite(found.value):
+        return "–"
+    value, half = round(found.value, 3) + 0.0, (found.high - found.low) / 2
+    return f"{value:.3f}\N{NO-BREAK SPACE}±\N{NO-BREAK SPACE}{half:.3f}" if math.isfinite(half) else f"{value:.3f}"

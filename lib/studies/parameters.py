@@ -4,8 +4,8 @@ training runs an arm has."""
 import ast
 import re
 import typing
-from collections.abc import Iterable
-from typing import Annotated, Any, Literal
+from collections.abc import Iterable, Sequence
+from typing import Annotated, Any, Literal, NamedTuple
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
@@ -88,6 +88,14 @@ class Marked(Parameters):
 
     marked_images: Annotated[int, Field(ge=2, description="test images whose marked pixels are taken away and put in")] = 16
     marked_steps: Annotated[int, Field(ge=1, description="in which they are, an equal share in each")] = 10
+
+
+class Arm(NamedTuple):
+    """An arm of a study as people read it, its architecture, and the jobs of its networks, a training run each."""
+
+    name: str
+    arch: str
+    jobs: Sequence[tuple[Any, ...]]
 
 
 class Trained(OnImages):

@@ -12,9 +12,9 @@ from torch import nn
 from lib.claims import intervals, measures
 from lib.claims.rows import rows
 from lib.networks.classifier import Classifier
-from lib.runs import profiles
+from lib.runs import profiles, shown
 from lib.sanity import removal
-from lib.studies import marking
+from lib.studies import marking, parameters
 
 STUDIES = [name for name in profiles.declared_runs("laptop") if hasattr(profiles.part(name, "plan"), "marked")]
 
@@ -62,20 +62,20 @@ def test_a_map_of_what_is_read_is_above_zero_and_one_of_the_rest_below(corner, i
 
 
 def test_every_explanation_that_a_network_has_is_asked(corner, images):
-    found = marking.measure(corner, images, marking.Arm("a", "plain", []), 3)
+    found = marking.measure(corner, images, parameters.Arm("a", "plain", []), 3, 10)
     assert set(found.measure) == {f"{m}/{what}" for m in marking.EXPLAINED for what in ("deletion", "insertion")}
     assert set(found.seed) == {3} and set(found.arm) == {"a"} and (found.groupby("measure").image_id.nunique() == 6).all()
     by = found.groupby("measure").value.mean()
     assert all(by[f"{m}/{what}"] > 0.1 for m in ("gradcam", "gradxinput", "ig", "lrp") for what in ("deletion", "insertion"))
-    capped = marking.measure(corner, images, marking.Arm("a", "efficientnet-lite0", []), 0)
+    capped = marking.measure(corner, images, parameters.Arm("a", "efficientnet-lite0", []), 0, 10)
     assert set(found.measure) - set(capped.measure) == {"guided/deletion", "guided/insertion"}
 
 
 def test_batches_change_nothing_and_the_network_is_left_as_it_was(corner, images, monkeypatch):
-    whole = marking.measure(corner.train(), images, marking.Arm("a", "plain", []), 0)
+    whole = marking.measure(corner.train(), images, parameters.Arm("a", "plain", []), 0, 10)
     assert corner.training and all(p.requires_grad and p.grad is None for p in corner.parameters())
     monkeypatch.setattr(marking.devices, "images_at_once", lambda *_, **__: 2)
-    split = marking.measure(corner, images, marking.Arm("a", "plain", []), 0)
+    split = marking.measure(corner, images, parameters.Arm("a", "plain", []), 0, 10)
     exact = ~whole.measure.str.startswith("smoothgrad")  # whose noise is drawn batch by batch
     assert np.allclose(whole.value[exact], split.value[exact], atol=1e-6, equal_nan=True)
 
@@ -83,14 +83,14 @@ def test_batches_change_nothing_and_the_network_is_left_as_it_was(corner, images
 def test_the_table_shows_means_with_their_intervals_and_no_number_where_there_is_none():
     values = {("one", 0): [0.1, 0.3], ("one", 1): [0.2, 0.2], ("two", 0): [math.nan, math.nan]}
     found = pd.concat([rows(arm, seed, "gradcam/deletion", 0, torch.tensor(v)) for (arm, seed), v in values.items()])
-    shown = marking.table(found)
+    table = shown.marks(found)
     of = measures.measure("share", difference=True)
     own = intervals.parts(
         intervals.over(np.array([values["one", 0], values["one", 1]], np.float32)), images=2, seeds=2, of=of
     ).interval()
-    assert shown.loc[("taken away", "one"), "Grad-CAM"] == f"0.200 ± {(own.high - own.low) / 2:.3f}"
-    assert shown.loc[("taken away", "two"), "Grad-CAM"] == "–"
-    assert list(shown.index) == [(w, a) for w in ("taken away", "put in") for a in ("one", "two")]
+    assert table.loc[("taken away", "one"), "Grad-CAM"].split() == ["0.200", "±", f"{(own.high - own.low) / 2:.3f}"]
+    assert table.loc[("taken away", "two"), "Grad-CAM"] == "–"
+    assert list(table.index) == [(w, a) for w in ("taken away", "put in") for a in ("one", "two")]
 
 
 @pytest.mark.parametrize("run", STUDIES)

@@ -20,7 +20,7 @@ from pydantic import Field, field_validator, model_validator
 from lib.data import datasets, styles
 from lib.explanations import gradients
 from lib.networks import classifier, models, released, style
-from lib.studies import marking, parameters
+from lib.studies import parameters
 from lib.studies.at_cnn import painter
 from lib.system import devices, files
 from lib.training import cache, config, evaluate
@@ -337,9 +337,9 @@ def model(p: Parameters, arm: str, seed: int = 0) -> classifier.Classifier:
     return network(p, arm, seed).model
 
 
-def marked(p: Parameters) -> list[marking.Arm]:
+def marked(p: Parameters) -> list[parameters.Arm]:
     """All arms."""
-    return [marking.Arm(label(arm), p.arch, [(arm, seed) for seed in range(seeds_of(p, arm))]) for arm in p.arms]
+    return [parameters.Arm(label(arm), p.arch, [(arm, seed) for seed in range(seeds_of(p, arm))]) for arm in p.arms]
 
 
 def cost(p: Parameters) -> pd.DataFrame:

@@ -18,7 +18,7 @@ from pydantic import Field, model_validator
 
 from lib.data import datasets
 from lib.networks import classifier, folding
-from lib.studies import marking, parameters
+from lib.studies import parameters
 from lib.training import cache
 from lib.training.config import TrainConfig
 
@@ -96,9 +96,9 @@ def model(p: Parameters, arch: str, seed: int) -> classifier.Classifier:
     return folding.folded(found, x).to(memory_format=torch.channels_last)
 
 
-def marked(p: Parameters) -> list[marking.Arm]:
+def marked(p: Parameters) -> list[parameters.Arm]:
     """The networks of each architecture."""
-    return [marking.Arm(arch, arch, [(arch, seed) for seed in range(p.seeds)]) for arch in p.architectures]
+    return [parameters.Arm(arch, arch, [(arch, seed) for seed in range(p.seeds)]) for arch in p.architectures]
 
 
 def attacker_of(p: Parameters, arch: str, seed: int) -> tuple[str, int]:

@@ -14,7 +14,7 @@ from pydantic import Field, field_validator, model_validator
 from lib.attacks import unforeseen
 from lib.data import datasets
 from lib.networks import classifier, models, released
-from lib.studies import marking, parameters
+from lib.studies import parameters
 from lib.studies.interpretability_aware_training import objective
 from lib.studies.interpretability_aware_training.objective import ARMS
 from lib.system import devices, files
@@ -277,10 +277,10 @@ def model(p: Parameters, arm: str, seed: int = 0) -> classifier.Classifier:
     return network(p, arm, seed).model
 
 
-def marked(p: Parameters) -> list[marking.Arm]:
+def marked(p: Parameters) -> list[parameters.Arm]:
     """All arms, those that the authors published too."""
     arms = [(arm, [(arm, seed) for seed in range(seeds_of(p, arm))]) for arm in p.arms]
-    return [marking.Arm(label(arm), arch_of(arm) or p.arch, jobs) for arm, jobs in arms]
+    return [parameters.Arm(label(arm), arch_of(arm) or p.arch, jobs) for arm, jobs in arms]
 
 
 @functools.lru_cache(maxsize=2)

@@ -18,7 +18,7 @@ from lib.explanations import by_name, relevance_rules
 from lib.explanations.by_name import Settings
 from lib.fooling import manipulation
 from lib.networks import models
-from lib.studies import marking, parameters
+from lib.studies import parameters
 from lib.studies.model_manipulation import objective
 from lib.training import cache, config, objectives
 from lib.training.config import TrainConfig
@@ -375,10 +375,10 @@ def model(p: Parameters, arch: str, arm: str, seed: int, epoch: int | None = Non
     return found.model if epoch is None else found.after(epoch)
 
 
-def marked(p: Parameters) -> list[marking.Arm]:
+def marked(p: Parameters) -> list[parameters.Arm]:
     """Originals, controls and headline foolings."""
     found = [(arch, arm) for arch in p.architectures for arm in ("base", "none", *p.headline)]
-    return [marking.Arm(f"{label(b)}, {a}", a, [(a, b, seed) for seed in range(seeds_of(p, a, b))]) for a, b in found]
+    return [parameters.Arm(f"{label(b)}, {a}", a, [(a, b, seed) for seed in range(seeds_of(p, a, b))]) for a, b in found]
 
 
 @functools.lru_cache(maxsize=2)

@@ -22,7 +22,7 @@ from pydantic import Field, field_validator, model_validator
 
 from lib.data import datasets
 from lib.networks import classifier, models
-from lib.studies import marking, parameters
+from lib.studies import parameters
 from lib.studies.saliency_adversarial_training import maps as maps_
 from lib.studies.saliency_adversarial_training import objective
 from lib.system import names
@@ -420,9 +420,9 @@ def model(p: Parameters, arm: str, seed: int) -> classifier.Classifier:
     return network(p, arm, seed).model
 
 
-def marked(p: Parameters) -> list[marking.Arm]:
+def marked(p: Parameters) -> list[parameters.Arm]:
     """The headline arms."""
-    return [marking.Arm(label(arm), p.arch, [(arm, seed) for seed in range(seeds_of(p, arm))]) for arm in p.headline]
+    return [parameters.Arm(label(arm), p.arch, [(arm, seed) for seed in range(seeds_of(p, arm))]) for arm in p.headline]
 
 
 @functools.lru_cache(maxsize=8)
