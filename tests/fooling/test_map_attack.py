@@ -1,6 +1,9 @@
 """Attacks on explanations: what they must keep, what they must find, what they cost, and when they say that they are weak."""
 
+import gc
 import re
+import weakref
+from typing import ClassVar
 
 import pytest
 import torch
@@ -188,6 +191,44 @@ def test_it_costs_what_it_must(small_plain):
     spent = flops(lambda: map_attack.move_maps(small_plain, x, "gradient", eps=1e-4, settings=settings, steps=6, stages=3))
     twin = flops(lambda: smooth_map(small_plain, x, y, settings))
     assert spent == 6 * (step + forward) + (3 + 1) * look + twin
+
+
+class _Held(torch.autograd.Function):
+    """The identity, whose node holds a token: as long as the token lives, so does a graph."""
+
+    live: ClassVar[list] = []
+
+    @staticmethod
+    def forward(ctx, x):
+        ctx.token = _Token()
+        _Held.live.append(weakref.ref(ctx.token))
+        return x.clone()
+
+    @staticmethod
+    def backward(ctx, gradient):
+        return gradient
+
+
+class _Token:
+    pass
+
+
+def test_the_graph_of_the_margin_is_gone_before_the_map_is_built(x, monkeypatch):
+    net = toy()
+    model = nn.Sequential(net)
+    model.forward = lambda z: net(_Held.apply(z))
+    alive = []
+    original = map_attack._Climb.climbed
+
+    def climbed(self, *given):
+        gc.collect()
+        alive.append(sum(ref() is not None for ref in _Held.live))
+        return original(self, *given)
+
+    monkeypatch.setattr(map_attack._Climb, "climbed", climbed)
+    # a slack that leaves some rows unsafe, so that both branches are walked
+    map_attack.move_maps(model, x, "gradient", eps=8 / 255, steps=4, stages=1, slack=0.9, betas=None)
+    assert len(_Held.live) > 4 and alive and max(alive) == 0
 
 
 def smooth_map(model, x, y, settings):

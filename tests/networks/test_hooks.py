@@ -200,3 +200,15 @@ def test_probabilities_are_told_from_logits():
     assert contract.looks_like_probabilities(logits.softmax(1))
     assert not contract.looks_like_probabilities(logits)
     assert not contract.looks_like_probabilities(torch.rand(8, 5))
+
+
+def test_a_network_that_is_refused_halfway_is_left_as_it_was():
+    with torch.inference_mode():
+        late = nn.Linear(3, 3)
+    model = nn.Sequential(nn.Linear(3, 3), nn.BatchNorm1d(3), late).train()
+    with pytest.raises(ValueError, match="inference_mode"), hooks.frozen(model):
+        pass
+    assert all(m.training for m in model.modules()) and all(p.requires_grad for p in model[0].parameters())
+    with hooks.frozen(model[:2]):
+        assert not any(p.requires_grad for p in model[0].parameters())
+    assert all(p.requires_grad for p in model[0].parameters())
