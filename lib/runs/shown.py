@@ -168,5 +168,5 @@ def _mark(found: intervals.Interval) -> str:
     """A dash where no map marks anything, so that there is no number; a number alone where too few do for an interval."""
     if not math.isfinite(found.value):
         return "–"
-    value, half = round(found.value, 3) + 0.0, (found.high - found.low) / 2
-    return f"{value:.3f}\N{NO-BREAK SPACE}±\N{NO-BREAK SPACE}{half:.3f}" if math.isfinite(half) else f"{value:.3f}"
+    value, half = round(found.value, 2) + 0.0, (found.high - found.low) / 2
+    return f"{value:.2f} ± {half:.2f}" if math.isfinite(half) else f"{value:.2f}"
