@@ -12,6 +12,7 @@ around in JupyterLab: figures and claims of a notebook there go to a folder of t
 import dataclasses
 import io
 import os
+import re
 import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -160,7 +161,7 @@ class Run:
 
         found = self.each([(arm, job) for arm in plan.marked(p) for job in arm.jobs[: marking.RUNS]], work)
         self.table("marked", found)
-        return marking.table(found).map(lambda cell: cell.replace(" ", "\N{NO-BREAK SPACE}"))  # no number is broken in two
+        return marking.table(found).map(lambda cell: re.sub(r"-?\d\.\d+", lambda n: f"{round(float(n[0]), 2) + 0.0:.2f}", cell))
 
     def each(self, items: Sequence[T], work: Callable[[T], pd.DataFrame], *, workers: int | None = None) -> pd.DataFrame:
         """One table from many pieces of work, as `side_by_side` does them."""
