@@ -74,9 +74,9 @@ class Pool:
             self.queued += room
         return len(self.slot) > 0
 
-    def keep(self, stay: Bool[Tensor, " k"]) -> None:
-        """Rows that are done leave; the others are a step older."""
-        self.slot, self.age = self.slot[stay], self.age[stay] + 1
+    def keep(self, stay: Bool[Tensor, " k"], aged: int = 1) -> None:
+        """Rows that are done leave; the others are `aged` steps older."""
+        self.slot, self.age = self.slot[stay], self.age[stay] + aged
         self.state = {name: t[stay] for name, t in self.state.items()}
 
 

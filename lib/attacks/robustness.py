@@ -90,7 +90,9 @@ class _Attacker(Subject):
     def run(self, rows: Tensor, eps: float, loss: Loss, start: Start | None) -> Outcome:
         """One run of PGD over `rows`, each at its own step.
 
-        An iterate is judged by the forward pass that the next step needs anyway; the only extra one is the last.
+        An iterate is judged by the forward pass that the next step needs anyway; the only extra one is the last. Where all
+        steps are of one length, the next iterate is a function of this one: a row that is back where it was two steps ago goes
+        to and fro between two points that were judged already, and is done. Sign steps at the ball's faces soon do that.
         """
         x, device = wide(self.x), self.x.device  # images of half precision are moved in float32
         broken = torch.zeros(len(rows), dtype=torch.bool, device=device)
@@ -98,10 +100,12 @@ class _Attacker(Subject):
         spent = 0
         warnings: tuple[str, ...] = ()
         lengths = torch.tensor([self.step(eps, self.steps, i) for i in range(self.steps)], dtype=x.dtype, device=device)
+        steady = bool((lengths == lengths[0]).all())
 
         def begin(fresh: Tensor) -> dict[str, Tensor]:
             z = x[rows[fresh]]
-            return {"x_adv": z if start is None else (z + start(rows[fresh], x, eps)).clamp(0, 1)}
+            z = z if start is None else (z + start(rows[fresh], x, eps)).clamp(0, 1)
+            return {"x_adv": z, "before": z} if steady else {"x_adv": z}
 
         pool = Pool(len(rows), self.batch_size, begin, device)
         while pool.filled():
@@ -128,7 +132,13 @@ class _Attacker(Subject):
             if len(pool.slot):
                 origin = x[rows[pool.slot]]
                 delta = pool["x_adv"] + per_row(length, x) * ascent(gradient[stay], self.norm) - origin
-                pool["x_adv"] = (origin + project(delta, eps, self.norm)).clamp(0, 1)
+                moved = (origin + project(delta, eps, self.norm)).clamp(0, 1)
+                if steady:
+                    returned = (moved == pool["before"]).flatten(1).all(1)
+                    pool["before"], pool["x_adv"] = pool["x_adv"], moved
+                    pool.keep(~returned, aged=0)
+                else:
+                    pool["x_adv"] = moved
         return Outcome(broken, reached, spent, warnings)
 
 

@@ -9,7 +9,7 @@ from tests.conftest import Breaks, same_state, state_of, toy
 GRID = (0.002, 0.005, 0.01)
 
 
-def twin(model, x, y, grid, steps, runs):
+def twin(model, x, y, grid, steps, runs, step=steps_.default_step):
     """Every row, every eps, every run, from scratch: a row is broken if any iterate of any run at any eps so far fools."""
     broken = steps_.fooled(model(x), y)
     table = [~broken]
@@ -23,7 +23,7 @@ def twin(model, x, y, grid, steps, runs):
                 for _ in range(steps):
                     xi = xi.detach().requires_grad_()
                     (g,) = torch.autograd.grad(losses.cross_entropy(model(xi), y[i : i + 1]).sum(), xi)
-                    delta = (xi + steps_.default_step(e, steps) * g.sign() - x0).clamp(-e, e)
+                    delta = (xi + step(e, steps) * g.sign() - x0).clamp(-e, e)
                     xi = (x0 + delta).clamp(0, 1).detach()
                     hit |= bool(steps_.fooled(model(xi), y[i : i + 1]))
                 broken[i] |= hit
@@ -50,6 +50,19 @@ def test_equals_the_slow_twin_at_any_batch_size(model, data, batch_size):
     assert torch.equal(found.correct, expected)
     accuracy = found.accuracy
     assert 0 < accuracy[-1] < accuracy[0] < 1  # rows that break and rows that do not are both there
+
+
+def test_rows_that_go_to_and_fro_are_done(model, data):
+    """With steps of one length a row that is back where it was two steps ago meets nothing new: the slow twin, which takes
+    every step, breaks the same ones. Steps that shrink never repeat, and none is left out."""
+    x, y = data
+    every = {"screen": 1.0, "second_look": 0.0}
+    found = robustness.robust_accuracy(model, x, y, eps=GRID, steps=40, step=lambda eps, steps, i: 0.002, **every)
+    assert torch.equal(found.correct, twin(model, x, y, GRID, 40, 1, step=lambda eps, steps: 0.002))
+    held = found.correct.sum(1)
+    assert all(0 < spent < 40 * int(n) / 2 for spent, n in zip(found.steps[1:], held[1:], strict=True))
+    shrinking = robustness.robust_accuracy(model, x, y, eps=GRID, steps=40, **every)
+    assert all(spent >= 40 * int(n) for spent, n in zip(shrinking.steps[1:], shrinking.correct.sum(1)[1:], strict=True))
 
 
 def test_accuracy_never_rises_with_eps_and_starts_clean(model, data):
