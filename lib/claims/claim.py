@@ -74,8 +74,9 @@ class Rule:
 def p_value(found: Parts, seen: Moderated | None, rule: Rule, verdict: Verdict, delta: float) -> float:
     """Of a decision: the level at which the interval would touch the nearest threshold; .05 where it touches it at 95 %.
 
-    The widths of the interval scale as those of Student's t with the degrees of freedom of both its parts. 1 where nothing was
-    decided, as for an interval that does not exist.
+    The widths of the interval scale as those of Student's t with the degrees of freedom of both its parts, that of a share of
+    none or all as the binomial tail that made it. Of two thresholds the one that the interval would touch first counts. 1 where
+    nothing was decided, as for an interval that does not exist.
     """
     if verdict not in DECIDED:
         return 1.0
@@ -87,12 +88,14 @@ def p_value(found: Parts, seen: Moderated | None, rule: Rule, verdict: Verdict, 
         edges = [-delta, delta]
     elif rule.kind == "within":
         edges = [-rule.threshold, rule.threshold]
+    edges = [e for e in edges if found.measure.low <= e <= found.measure.high] or edges  # a share is never below 0
     levels = []
     for edge in edges:
         gap = float(found.measure.out(edge, found.units)) - found.centre
         width = above if gap > 0 else below
-        levels.append(2 * stdtr(freedom, -stdtrit(freedom, TAIL) * abs(gap) / width) if width > 0 else 0.0)
-    return float(max(levels) if verdict != "contradicted" else min(levels))
+        level = 2 * stdtr(freedom, -stdtrit(freedom, TAIL) * abs(gap) / width) if width > 0 else 0.0
+        levels.append(max(level, found.exact_level(edge)))
+    return float(max(levels))
 
 
 class Claim(BaseModel):

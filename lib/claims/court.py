@@ -187,7 +187,6 @@ class Court:
         seeds: int | None = None,
         gates: tuple[str, ...] = (),
         pool: str = "",
-        extreme: bool = False,
         trained: bool = True,
         note: str = "",
         unknown: str = "",
@@ -199,12 +198,13 @@ class Court:
         `measure` (`lib.claims.measures`) has its range and what is negligible, of a `difference` of two values unless said
         otherwise. It is resampled `over` the images of a measure (or so many images), and the training runs that all `arms`
         have (or `seeds`). Its variance over runs is moderated by that of the claims of the same `pool`, by default those whose
-        id begins alike. `extreme`: the statistic is a minimum or maximum over a grid. `trained=False`: it speaks of these
+        id begins alike. `trained=False`: it speaks of these
         networks alone, or of any. `n` says in other words what it rests on, `unit` what is resampled where it is not images;
         `gates` are those that it must pass, beyond the court's.
 
-        Raises ValueError where neither the claim nor the court says what is resampled, for an unknown gate or measure, and
-        for a primary whose id is taken.
+        Raises ValueError where neither the claim nor the court says what is resampled, for an unknown gate or measure, for a
+        primary whose id is taken, and where the court's images stand together and the claim is over others, whose `unit` it
+        does not name.
         """
         drawn = self.over if over is None else over
         count = self._seeds(arms) if seeds is None else seeds
@@ -217,11 +217,16 @@ class Court:
         barred = noted(*(self._gate(g, id).failed for g in (*self.gates, *gates)))
         images = drawn if isinstance(drawn, int) else self.cubes.images(drawn)
         units = self.units if self.units is not None and len(self.units) == images else None
+        if self.units is not None and units is None and not unit:
+            raise ValueError(
+                f"claim {id!r} is over {images} images, of which nothing says which stand and fall together; those of the "
+                f"court are {len(self.units)}, by {self.unit}. Name its own unit"
+            )
         if self.whose:
             statement, note = _bracketed(statement, self.whose), noted(note, ALONE)
         of = measures.measure(measure, difference=difference)
         called = unit or (self.unit if units is not None else "images")
-        options = {"draws": self.draws, "of": of, "units": units, "unit": called, "extreme": extreme}
+        options = {"draws": self.draws, "of": of, "units": units, "unit": called}
         found = parts(compute, images=images, seeds=count, **options)
         words = {
             "study": self.study,

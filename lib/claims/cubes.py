@@ -18,11 +18,20 @@ class Cubes:
 
     @classmethod
     def of(cls, table: pd.DataFrame, *further: Any) -> Self:
-        """From a table; `further` are the fields that a study's own class adds."""
+        """From a table; `further` are the fields that a study's own class adds.
+
+        Raises ValueError where the training runs of an arm were not measured on the same images, each once.
+        """
         found = {}
         for (arm, measure, level), part in table.groupby(["arm", "measure", "level"], observed=True):
             part = part.sort_values(["seed", "image_id"])
-            found[arm, measure, float(level)] = part.value.to_numpy().reshape(part.seed.nunique(), -1)
+            runs, images = part.seed.nunique(), np.unique(part.image_id)
+            if len(part) != runs * len(images) or (part.image_id.to_numpy().reshape(runs, -1) != images).any():
+                raise ValueError(
+                    f"{measure} of {arm} at {level:g}: {len(part)} values of {runs} training runs and {len(images)} images; "
+                    "every run must be measured on the same images, each once"
+                )
+            found[arm, measure, float(level)] = part.value.to_numpy().reshape(runs, -1)
         return cls(found, *further)
 
     def levels(self, measure: str) -> list[float]:

@@ -8,18 +8,21 @@ Graybill and Wang 1980), on the scale of `lib.claims.measures`:
 
 .. math:: value \pm \sqrt{t_{n-1}^2\, v_{images} + t_{d}^2\, \tilde s^2 / m}.
 
-Minima and maxima over a grid are lower and higher in resamples than in the data: their part over images is the bias-corrected
-percentile interval of the bootstrap (Efron 1987), which has a width of its own on either side. Shares of none or all of the
-images are exact (Clopper and Pearson 1934).
+Minima and maxima of several values are lower and higher in resamples than in the data, and more so the more of the values are
+alike. Their part over images comes from intervals that hold all values at once, by the bootstrap of the largest deviation in
+standard errors (Montiel Olea and Plagborg-Moller 2019, doi:10.1002/jae.2656): where each value lies in its interval, the
+smallest lies between the smallest lower end and the smallest upper end. Shares of none or all of the images are exact (Clopper
+and Pearson 1934).
 """
 
 import functools
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
-from scipy.special import ndtr, ndtri, stdtrit  # scipy.stats, which calls them, takes half a second to load
+from scipy.special import ndtri, stdtrit  # scipy.stats, which calls them, takes half a second to load
 
 from lib.claims import measures
 from lib.claims.measures import Measure
@@ -40,6 +43,27 @@ class Interval:
 
 
 Statistic = Callable[[np.ndarray, np.ndarray], float]  # (image indices, seed indices) -> value
+
+
+@dataclass(frozen=True)
+class Extreme:
+    """A statistic that is the smallest or the largest (`pick`, along an axis) of several, its `cells`."""
+
+    cells: Callable[[np.ndarray, np.ndarray], Sequence[float] | np.ndarray]
+    pick: Callable[..., Any]
+
+    def __call__(self, images: np.ndarray, seeds: np.ndarray) -> float:
+        return float(self.pick(np.asarray(self.cells(images, seeds), float)))
+
+
+def least(cells: Callable[[np.ndarray, np.ndarray], Sequence[float] | np.ndarray]) -> Extreme:
+    """The smallest of the values that `cells` gives."""
+    return Extreme(cells, np.min)
+
+
+def most(cells: Callable[[np.ndarray, np.ndarray], Sequence[float] | np.ndarray]) -> Extreme:
+    """The largest of them."""
+    return Extreme(cells, np.max)
 
 
 @dataclass(frozen=True)
@@ -93,6 +117,12 @@ class Parts:
             low, high = min(low, self.exact[0]), max(high, self.exact[1])
         return Interval(self.value, min(low, self.value), max(high, self.value), self.n)
 
+    def exact_level(self, edge: float) -> float:
+        """The level at which the exact interval of a share of none or all would touch `edge`; 0 where there is none."""
+        if self.exact is None:
+            return 0.0
+        return 2 * max(0.0, 1 - abs(edge - self.value) / _span(self.measure)) ** self.units
+
     @property
     def own(self) -> Moderated | None:
         """The variance over runs as it is, without the other arms."""
@@ -108,14 +138,13 @@ def parts(
     of: Measure | None = None,
     units: np.ndarray | None = None,
     unit: str = "images",
-    extreme: bool = False,
 ) -> Parts:
     """The statistic and its uncertainties; see the module's docstring.
 
     `statistic(image_index, seed_index)` computes the value from the images and seeds that it is given (integer arrays; an
     image may occur more than once). `units` (images,) says which images stand and fall together (pictures of one person);
-    what is resampled is called `unit`. `extreme`: a minimum or maximum over a grid. Raises ValueError for fewer than two units
-    or no seed.
+    what is resampled is called `unit`. Of an `Extreme` the cells are resampled together. Raises ValueError for fewer than two
+    units or no seed.
     """
     groups = None if units is None else [np.flatnonzero(units == u) for u in np.unique(units)]
     count = images if groups is None else len(groups)
@@ -123,25 +152,34 @@ def parts(
         raise ValueError(f"an interval needs 2 {unit} and 1 seed at least, got {count} and {seeds}")
     of = of or measures.measure("")
     every_image, every_seed = np.arange(images), np.arange(seeds)
-    value = float(statistic(every_image, every_seed))
+    cells, pick = (statistic.cells, statistic.pick) if isinstance(statistic, Extreme) else (_alone(statistic), np.min)
+    first = np.asarray(cells(every_image, every_seed), float)
+    value = float(pick(first))
     chosen = _resamples(count, draws)
     drawn = chosen if groups is None else (np.concatenate([groups[i] for i in one]) for one in chosen)
-    raw = np.array([statistic(i, every_seed) for i in drawn], float)
-    centre, resampled = float(of.out(value, count)), of.out(raw, count)
+    raw = np.array([cells(i, every_seed) for i in drawn], float)
     exact = None
-    if of.bounded and np.ptp(raw) == 0 and math.isfinite(value):
+    if of.bounded and np.ptp(pick(raw, axis=1)) == 0 and math.isfinite(value):
         exact = _exact(value, of, count)
-    spread = float(np.std(resampled, ddof=1)) * math.sqrt(count / (count - 1))  # a resample varies about its own mean
-    below = above = float(stdtrit(count - 1, TAIL)) * spread
-    if extreme and math.isfinite(below) and below > 0:
-        low, high = _bias_corrected(resampled, centre)
-        below, above = max(0.0, centre - low), max(0.0, high - centre)
+    own, resampled = of.out(first, count), of.out(raw, count)
+    spread = np.std(resampled, axis=0, ddof=1) * math.sqrt(count / (count - 1))  # a resample varies about its own mean
+    reach = float(stdtrit(count - 1, TAIL)) * spread
+    if isinstance(statistic, Extreme) and (spread > 0).any():
+        gone = np.abs(resampled - own) / np.where(spread > 0, spread, math.inf)
+        reach = reach * float(np.quantile(gone.max(1), CONFIDENCE)) / ndtri(TAIL)
+    centre = float(pick(own))
+    below, above = centre - float(pick(own - reach)), float(pick(own + reach)) - centre
     variance = 0.0
     if seeds > 1:
         variance = float(np.var(of.out([statistic(every_image, np.array([s])) for s in every_seed], count), ddof=1))
     n = f"{images} {unit}" if groups is None else f"{images} images of {count} {unit}"
     n += f", {seeds} seed{'s' if seeds > 1 else ' (spread over seeds unknown)'}"
     return Parts(value, centre, below, above, variance, seeds, count, of, n, exact, unit)
+
+
+def _alone(statistic: Statistic) -> Callable[[np.ndarray, np.ndarray], list[float]]:
+    """A statistic as the one cell of itself."""
+    return lambda images, seeds: [statistic(images, seeds)]
 
 
 @functools.lru_cache(maxsize=2)  # of 10,000 images: 40 MB each
@@ -163,24 +201,21 @@ def together(found: Sequence[Parts]) -> list[Interval]:
     return [f.interval(s) for f, s in zip(found, seen, strict=True)]
 
 
+def _span(of: Measure) -> float:
+    """What the share of images that an exact interval leaves open is a share of: of the range; of a difference, both of whose
+    shares are uncertain (Newcombe 1998), of that of one share times the root of two."""
+    width = of.high - of.low
+    return width if of.low >= 0 else width / math.sqrt(2)
+
+
 def _exact(value: float, of: Measure, count: int) -> tuple[float, float] | None:
     """Of a share of none or all of `count`; of a difference of two such shares, as wide on both sides."""
-    most = 1 - (1 - TAIL) ** (1 / count)  # Clopper and Pearson's upper end of 0 of `count`
-    width = of.high - of.low
-    if of.low < 0:  # a difference: each of the two shares is uncertain (Newcombe 1998)
-        reach = most * math.sqrt(2) * width / 2
+    reach = (1 - (1 - TAIL) ** (1 / count)) * _span(of)  # Clopper and Pearson's upper end of 0 of `count`
+    if of.low < 0:
         return max(of.low, value - reach), min(of.high, value + reach)
     if value in (of.low, of.high):
-        return (value, value + most * width) if value == of.low else (value - most * width, value)
+        return (value, value + reach) if value == of.low else (value - reach, value)
     return None
-
-
-def _bias_corrected(draws: np.ndarray, value: float) -> tuple[float, float]:
-    share = np.clip(np.mean(draws < value) + np.mean(draws == value) / 2, 1 / len(draws), 1 - 1 / len(draws))
-    shift = 2 * ndtri(share)
-    ends = ndtr([shift - ndtri(TAIL), shift + ndtri(TAIL)])
-    low, high = np.quantile(draws, ends)
-    return float(low), float(high)
 
 
 def over(values: np.ndarray) -> Statistic:

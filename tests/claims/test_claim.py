@@ -120,21 +120,74 @@ def test_the_interval_of_a_continuous_share_of_few_pairs_holds_its_truth():
     assert 0.9 <= held / 300 <= 0.98  # taken as half a pair from the end, it never would: .985 is nearer
 
 
-def test_smallest_steps_along_a_grid_are_not_biased():
-    """The minimum of six steps, all truly alike: resamples have smaller minima still, so a symmetric interval
-    lies too low."""
-    rng, held, plain, count = np.random.default_rng(0), 0, 0, 200
-    truth = 0.0
+@pytest.mark.parametrize(
+    ("means", "most"), [([0] * 4, 0.97), ([0] * 6, 0.98), ([0] * 10, 0.99), ([0, 0, 0.1, 0.2], 0.99), ([0, 1, 1, 1, 1, 1], 1.0)]
+)
+def test_the_interval_of_an_extreme_holds_its_truth(means, most):
+    """However many of the values are alike. The smallest of a sample is lower than that of the truth, and that of a resample
+    lower still: a symmetric interval of the smallest, or a bias-corrected one, lies too low."""
+    rng, held, usual, count = np.random.default_rng(0), 0, 0, 200
+    truth = min(means)
     for _ in range(count):
-        values = rng.normal(0, 1, (120, 6)) + np.array([0, 1, 1, 1, 1, 1])
+        values = rng.normal(0, 1, (120, len(means))) + np.array(means)
+        for extreme, sign in ((intervals.least, 1), (intervals.most, -1)):
+            found = intervals.parts(extreme(lambda i, s, v=sign * values: v[i].mean(0)), images=120, seeds=1, draws=200)
+            held += found.interval().low <= sign * truth <= found.interval().high
+        plain = intervals.parts(lambda i, s, v=values: v[i].mean(0).min(), images=120, seeds=1, draws=200).interval()
+        usual += plain.low <= truth <= plain.high
+    assert 0.93 <= held / count / 2 <= most, (held / count / 2, usual / count)
+    if len(set(means)) == 1:
+        assert usual / count < 0.85  # what the interval would be without
 
-        def least(i, s, v=values):
-            return v[i].mean(0).min()
 
-        found, usual = (intervals.parts(least, images=120, seeds=1, draws=200, extreme=e).interval() for e in (True, False))
-        held += found.low <= truth <= found.high
-        plain += usual.low <= truth <= usual.high
-    assert 0.91 <= held / count <= 0.99, (held / count, plain / count)
+def test_an_extreme_of_one_value_is_that_value():
+    """But for the quantile of the largest deviation, which is the bootstrap's own."""
+    values = np.random.default_rng(0).normal(0, 1, 200)
+    one = intervals.parts(intervals.least(lambda i, s: [values[i].mean()]), images=200, seeds=1, draws=2000).interval()
+    usual = intervals.parts(lambda i, s: values[i].mean(), images=200, seeds=1, draws=2000).interval()
+    assert (
+        one.value == usual.value
+        and one.low == pytest.approx(usual.low, abs=0.01)
+        and one.high == pytest.approx(usual.high, abs=0.01)
+    )
+
+
+def test_an_extreme_says_which_values_it_is_of():
+    cells = intervals.most(lambda i, s: [i.mean(), s.mean()])
+    assert (
+        cells(np.array([1, 2]), np.array([5])) == 5.0 and intervals.least(cells.cells)(np.array([1, 2]), np.array([5])) == 1.5
+    )
+    still = intervals.parts(intervals.least(lambda i, s: [1.0, 2.0]), images=9, seeds=2).interval()
+    assert (still.value, still.low, still.high) == (1.0, 1.0, 1.0)
+
+
+def test_p_of_a_decision_is_the_level_at_which_its_interval_touches_the_threshold_first():
+    """Of a contradicted `within` the nearer edge; of a share that cannot be negative not the edge below zero; of a share of all
+    the binomial tail."""
+    values = np.random.default_rng(3).normal(0.9, 0.5, 12)
+    values += 0.9 - values.mean()
+    found = intervals.parts(lambda i, s: values[i].mean(), images=12, seeds=1, draws=2000)
+    low = found.interval().low
+    edge = low - 0.01
+    alike = [
+        claim.p_value(found, None, rule, verdict, 0.0)
+        for rule, verdict in ((Rule("within", edge), "contradicted"), (Rule("above", edge), "supported"))
+    ]
+    assert alike[0] == pytest.approx(alike[1]) and 0.03 < alike[0] < 0.05
+    rare = np.zeros(2000)
+    rare[0] = 1.0
+    of = measures.measure("share")
+    seen = intervals.parts(lambda i, s: rare[i].mean(), images=2000, seeds=1, of=of)
+    assert Rule("above", 0.0).judge(seen.interval(), of.delta) == "negligible"
+    assert claim.p_value(seen, None, Rule("above", 0.0), "negligible", of.delta) < 1e-3
+    every = intervals.parts(lambda i, s: 1.0, images=5, seeds=1, of=of)
+    assert every.interval().low == pytest.approx(0.025**0.2)
+    assert claim.p_value(every, None, Rule("above", 0.47), "supported", 0.0) == pytest.approx(2 * 0.47**5)
+    touched = claim.p_value(every, None, Rule("above", every.interval().low), "supported", 0.0)
+    assert touched == pytest.approx(0.05)
+    none = intervals.parts(lambda i, s: 0.0, images=50, seeds=1, of=measures.measure("share", difference=True))
+    high = none.interval().high
+    assert claim.p_value(none, None, Rule("below", high), "supported", 0.0) == pytest.approx(0.05)
 
 
 def test_a_constant_has_no_width_and_nan_is_not_tested():

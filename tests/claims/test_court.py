@@ -5,13 +5,16 @@ import math
 import re
 
 import numpy as np
+import pandas as pd
 import pytest
+import torch
 
 from lib.claims import claim
 from lib.claims.claim import Rule
 from lib.claims.court import Court, noted
 from lib.claims.cubes import Cubes
 from lib.claims.intervals import over
+from lib.claims.rows import rows
 from lib.studies.parameters import Parameters
 
 UP = Rule("above", 0.0)
@@ -146,6 +149,25 @@ def test_an_inconclusive_claim_says_what_would_settle_it():
     runs = np.array([[0.4], [-0.2], [0.1]]) + 0.001 * rng.normal(size=(1, 60))
     row = added(Court("07", P), compute=over(runs), seeds=3, trained=True)
     assert re.search(r"settled by about \d+ training runs if", row.note) and "images" not in row.note
+
+
+def test_images_that_stand_together_are_not_taken_for_independent():
+    """A claim over other images than the court's must say what its own unit is."""
+    people = Court("07", P, units=np.repeat(np.arange(30), 2), unit="people", over=60)
+    assert "60 images of 30 people" in added(people, over=None).n
+    with pytest.raises(ValueError, match=r"claim 'up' is over 40 images.*are 60, by people"):
+        added(people, over=40)
+    assert added(people, over=40, unit="pairs").n == "40 pairs, 1 seed (spread over seeds unknown)"
+
+
+def test_runs_that_were_measured_on_other_images_are_refused():
+    def table(*images):
+        return pd.concat([rows("a", seed, "right", 0, torch.zeros(n)) for seed, n in enumerate(images)], ignore_index=True)
+
+    assert Cubes.of(table(4, 4)).values["a", "right", 0.0].shape == (2, 4)
+    for mixed in (table(4, 2), table(4, 4).assign(image_id=[0, 1, 2, 3, 3, 4, 5, 6]), table(4).assign(image_id=[0, 0, 1, 2])):
+        with pytest.raises(ValueError, match=r"right of a at 0: .*every run must be measured on the same images"):
+            Cubes.of(mixed)
 
 
 def test_without_interval_the_note_says_why():

@@ -244,7 +244,6 @@ def _sane(court: Court, cubes: Cubes, p: Parameters) -> None:
             Rule("within", 1e-4),
             statistic=f"largest shortfall below the bound of the {rest}",
             source=f"{BOOPATHY}, proposition 1",
-            extreme=True,
             **options,
         )
 

@@ -18,7 +18,7 @@ from scipy.stats import rankdata
 
 from lib.claims.claim import Claim, Rule
 from lib.claims.court import OURS, QUESTION, Court
-from lib.claims.intervals import Statistic, minus
+from lib.claims.intervals import Statistic, least, minus
 from lib.studies.attention_shift import compared
 from lib.studies.attention_shift.compared import SOURCE, Row
 from lib.studies.attention_shift.plan import COMPARED, FAMILY, Parameters
@@ -78,7 +78,6 @@ def judge(table: pd.DataFrame, p: Parameters, *, test: bool = True) -> list[Clai
         statistic="largest NISSIM at eps 0",
         source=OURS,
         difference=False,
-        extreme=True,
     )
     shifts = {m: _shift(table, m) for m in p.architectures}
     by = ", attacked with another network's gradient" if p.black_box else ""
@@ -126,7 +125,7 @@ def _gates(court: Court, table: pd.DataFrame) -> None:
 def _add(court: Court, rows: list[Row], pool: str = "") -> None:
     for row in rows:
         told = {"statistic": row.statistic, "source": row.source, "measure": row.measure, "note": row.note}
-        told |= {"difference": row.difference, "extreme": row.grid} | alone(court)
+        told |= {"difference": row.difference} | alone(court)
         court.add(row.id, row.kind, row.statement, row.compute, row.rule, pool=pool, **told)
 
 
@@ -166,21 +165,19 @@ def _shift(table: pd.DataFrame, m: str) -> list[Row]:
             "mod-monotone",
             "claim",
             "From one eps to the next, MOD (mean NISSIM between clean and attacked map) never falls by 0.01 or more",
-            lambda i, s: np.diff(by_eps(nissim, i, s)).min(),
+            least(lambda i, s: np.diff(by_eps(nissim, i, s))),
             "smallest step of MOD along eps",
             f"{first}; the tolerance is ours",
             rule=Rule("above", -0.01),
-            grid=True,
             note="where contradicted, the report's table of commonest answers gives the reason",
         ),
         Row(
             "attack-over-noise",
             "control",
             "FGSM moves the map more than random signs of the same size at every eps",
-            lambda i, s: over_noise(i, s).min(),
+            least(over_noise),
             "smallest difference over eps of mean NISSIM, FGSM - random signs",
             OURS,
-            grid=True,
         ),
         Row(
             "attack-over-noise-mean",

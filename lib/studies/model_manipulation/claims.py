@@ -12,7 +12,7 @@ import pandas as pd
 from lib.claims.claim import Claim, Rule
 from lib.claims.court import OURS, QUESTION, Court, noted
 from lib.claims.cubes import Cubes
-from lib.claims.intervals import Statistic, minus
+from lib.claims.intervals import Statistic, minus, most
 from lib.studies.model_manipulation import gates, published, statistics
 from lib.studies.model_manipulation.gates import LARGE, WHICH, rests, stands
 from lib.studies.model_manipulation.plan import (
@@ -277,7 +277,6 @@ def _active(court: Court, arch: str) -> None:
             statistics.both_swapped(c, f"{arch}/{arm}", f"{arch}/none", name),
             LARGE,
             **shared,
-            extreme=True,
             over=f"swap-c1/{name}",
             statistic=f"success rate under {through}, manipulated - control, of the class where this is smaller",
             note=noted(published.told(theirs), "the margin of .5 is ours"),
@@ -300,11 +299,10 @@ def _active(court: Court, arch: str) -> None:
                 f"swap-stays/{name}/{which}",
                 "open question",
                 f"The swap of the {WHICH[which]} class's map through {through} hardly carries over to any other interpreter",
-                lambda i, s, rates=rates: max(rate(i, s) for rate in rates),
+                most(lambda i, s, rates=rates: [rate(i, s) for rate in rates]),
                 RARE,
                 measure="share",
                 difference=False,
-                extreme=True,
                 arms=(arm,),
                 over=f"swap-{which}/{name}",
                 source=QUESTION,

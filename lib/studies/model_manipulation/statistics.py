@@ -9,7 +9,7 @@ import numpy as np
 import scipy.stats
 
 from lib.claims.cubes import Cubes
-from lib.claims.intervals import Statistic, over
+from lib.claims.intervals import Statistic, least, over
 from lib.fooling import manipulation
 from lib.studies.model_manipulation.plan import parsed
 
@@ -44,7 +44,7 @@ def halved(whole: Statistic, left: Statistic) -> Statistic:
 def both_swapped(cubes: Cubes, arm: str, honest: str, name: str) -> Statistic:
     """The success rate of the active fooling beyond an honest network's, of the class where it is smaller."""
     each = [(swap_rate(cubes, arm, name, c), swap_rate(cubes, honest, name, c)) for c in CLASSES]
-    return lambda i, s: min(own(i, s) - drift(i, s) for own, drift in each)
+    return least(lambda i, s: [own(i, s) - drift(i, s) for own, drift in each])
 
 
 def beyond(cubes: Cubes, arch: str, need: str) -> float:
