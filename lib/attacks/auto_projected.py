@@ -31,10 +31,11 @@ from lib.attacks.steps import (
     per_row,
     project,
     weaknesses,
-    wide,
 )
+from lib.data import checks
 from lib.data.checks import Labels
 from lib.networks import hooks
+from lib.system.devices import wide
 
 Objective = Literal["cross-entropy", "dlr"]
 MOMENTUM, RISES = 0.75, 0.75  # alpha and rho
@@ -58,6 +59,8 @@ def rivals(subject: Subject, rows: Int[Tensor, " k"], targets: int) -> Int[Tenso
     with torch.no_grad():
         for part in rows.split(subject.batch_size):
             logits = subject.logits(subject.x[part])
+            if not found:
+                checks.check_labels(subject.y, logits.shape[1], len(subject.x))
             hidden = logits.scatter(1, subject.y[part, None], -torch.inf)
             order = hidden.argsort(dim=1, descending=True, stable=True)
             found.append(order[:, : min(targets, logits.shape[1] - 1)])
@@ -218,8 +221,8 @@ def auto_pgd(
         )
     seed = (generator or torch.Generator().manual_seed(0)).initial_seed()
     subject, rows = Subject(model, x.detach(), y, norm, batch_size), torch.arange(len(x), device=x.device)
-    keep = wide(subject.x).clone()
-    with hooks.frozen(model):
+    with hooks.frozen(model):  # in inference mode too, what is written to comes about outside of it
+        keep = wide(subject.x).clone()
         if objective == "cross-entropy":
             start = keyed_start(seed, 0, norm)
             run = climb(subject, rows, eps, steps, lambda f, y, at: cross_entropy(f, y), start, keep)

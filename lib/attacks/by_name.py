@@ -20,8 +20,9 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from lib.attacks import projected, single_step, unforeseen
-from lib.attacks.steps import AttackResult, Norm, ascent, check_input, weaknesses, wide
+from lib.attacks.steps import AttackResult, Norm, ascent, check_input, weaknesses
 from lib.data.checks import Labels
+from lib.system.devices import wide
 from lib.system.names import Table
 
 

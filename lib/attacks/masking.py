@@ -18,7 +18,8 @@ from torch import Tensor, nn
 from lib.attacks import projected, square
 from lib.attacks.losses import cross_entropy, margin
 from lib.attacks.pool import Subject, keyed_start
-from lib.attacks.steps import default_step, fooled, logits_of, wide
+from lib.attacks.steps import default_step, fooled, logits_of
+from lib.system.devices import wide
 
 WIDER = 2.0  # radius of the larger ball, of the radius that is judged
 BACK = 40  # steps in either ball

@@ -102,7 +102,7 @@ def keyed_uniform(seed: int, rows: Int[Tensor, " k"], counts: Int[Tensor, " k"],
     The finaliser of SplitMix64 (Steele et al. 2014, doi:10.1145/2660193.2660195), chained over the four, in wrapping 64-bit
     integers; the upper 53 bits are the number. A generator a row and step would cost more than the network.
     """
-    mixed = _mixed(torch.full_like(rows, seed))
+    mixed = _mixed(torch.full_like(rows, (seed + 2**63) % 2**64 - 2**63))  # seeds of torch's generators have 64 bits, no sign
     mixed = _mixed(_mixed(mixed + rows) + counts)
     mixed = _mixed(mixed[:, None] + torch.arange(draws, device=rows.device))
     return _shifted(mixed, 11).double() * 2.0**-53

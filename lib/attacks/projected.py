@@ -33,11 +33,11 @@ from lib.attacks.steps import (
     project,
     random_point,
     weaknesses,
-    wide,
 )
 from lib.data.checks import Labels
 from lib.networks import hooks, reach
 from lib.system import devices
+from lib.system.devices import wide
 
 
 def pgd(

@@ -7,7 +7,7 @@ smaller ones. Close calls are: they are attacked at the next smaller eps too, an
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import torch
 from jaxtyping import Bool, Float
@@ -31,12 +31,12 @@ from lib.attacks.steps import (
     project,
     radii,
     weaknesses,
-    wide,
 )
 from lib.data import checks
 from lib.data.checks import Labels
 from lib.networks import contract, hooks
 from lib.system import devices
+from lib.system.devices import wide
 
 # (eps, steps, i) -> length of step i
 Step = Callable[[float, int, int], float]
@@ -86,13 +86,15 @@ class _Attacker(Subject):
 
     steps: int = 40
     step: Step = shrinking_step
+    repeats: bool = True  # the model answers the same images in the same way
 
     def run(self, rows: Tensor, eps: float, loss: Loss, start: Start | None) -> Outcome:
         """One run of PGD over `rows`, each at its own step.
 
         An iterate is judged by the forward pass that the next step needs anyway; the only extra one is the last. Where all
-        steps are of one length, the next iterate is a function of this one: a row that is back where it was two steps ago goes
-        to and fro between two points that were judged already, and is done. Sign steps at the ball's faces soon do that.
+        steps are of one length, and the model is not randomised, the next iterate is a function of this one: a row that is
+        back where it was two steps ago goes to and fro between two points that were judged already, and is done. Sign steps at
+        the ball's faces soon do that.
         """
         x, device = wide(self.x), self.x.device  # images of half precision are moved in float32
         broken = torch.zeros(len(rows), dtype=torch.bool, device=device)
@@ -100,7 +102,7 @@ class _Attacker(Subject):
         spent = 0
         warnings: tuple[str, ...] = ()
         lengths = torch.tensor([self.step(eps, self.steps, i) for i in range(self.steps)], dtype=x.dtype, device=device)
-        steady = bool((lengths == lengths[0]).all())
+        steady = self.repeats and bool((lengths == lengths[0]).all())
 
         def begin(fresh: Tensor) -> dict[str, Tensor]:
             z = x[rows[fresh]]
@@ -120,7 +122,7 @@ class _Attacker(Subject):
                     warnings = weaknesses(gradient, logits)
                 spent += int((~last).sum())
             now = fooled(logits, target)
-            reached[slot] = torch.maximum(reached[slot], margin(logits, target))
+            reached[slot] = torch.maximum(reached[slot], margin(logits, target).to(x))
             if now.any():
                 check_result(x[rows[slot[now]]], x_adv[now].to(self.x), eps, self.norm)
                 # deviation: any iterate at this radius or a smaller one breaks an image; Boopathy et al. judge the last iterate
@@ -199,7 +201,8 @@ def robust_accuracy(
     attacker = _Attacker(model, x.detach(), y, norm, batch_size, steps, step)
     queries = [0] * len(grid)
     with hooks.frozen(model):
-        clean, doubts = _clean(attacker)
+        clean, doubts, repeats = _clean(attacker)
+        attacker = replace(attacker, repeats=repeats)
         right = clean < 0
         broken = torch.zeros(len(grid), len(x), dtype=torch.bool, device=x.device)
         spent = [0] * len(grid)
@@ -263,8 +266,9 @@ def _at(
     return Outcome(broken, kept, total, warnings)
 
 
-def _clean(attacker: _Attacker) -> tuple[Tensor, tuple[Doubt, ...]]:
-    """Margins without attack (N,), negative where the prediction is right; and what its answers alone give to doubt."""
+def _clean(attacker: _Attacker) -> tuple[Tensor, tuple[Doubt, ...], bool]:
+    """Margins without attack (N,), negative where the prediction is right; what its answers alone give to doubt; and whether
+    they repeat."""
     margins, passes, size = [], [], attacker.batch_size
     with torch.no_grad():
         for i in range(0, len(attacker.x), size):
@@ -277,5 +281,6 @@ def _clean(attacker: _Attacker) -> tuple[Tensor, tuple[Doubt, ...]]:
             margins.append(torch.where(wrong, values.clamp_min(0), values.clamp_max(-torch.finfo(values.dtype).tiny)))
             if i == 0:
                 passes = [logits, attacker.logits(attacker.x[:size])]
-    texts = masking.randomised(*passes) + masking.optimising(attacker.model, attacker.x[:1])
-    return torch.cat(margins), tuple(Doubt("all", 0.0, text) for text in texts)
+    random = masking.randomised(*passes)
+    texts = random + masking.optimising(attacker.model, attacker.x[:1])
+    return torch.cat(margins), tuple(Doubt("all", 0.0, text) for text in texts), not random

@@ -7,9 +7,10 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from lib.attacks.losses import Loss, cross_entropy
-from lib.attacks.steps import AttackResult, check_ball, check_input, input_gradient, judged, radii, weaknesses, wide
+from lib.attacks.steps import AttackResult, check_ball, check_input, input_gradient, judged, radii, weaknesses
 from lib.data.checks import Labels
 from lib.networks import hooks
+from lib.system.devices import wide
 
 
 def fgsm_direction(

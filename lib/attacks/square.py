@@ -13,9 +13,11 @@ from torch import Tensor, nn
 from lib.attacks import square_l2
 from lib.attacks.losses import margin
 from lib.attacks.pool import Outcome, Pool, Subject, corners, keyed_uniform, signs
-from lib.attacks.steps import AttackResult, Norm, check_input, check_result, fooled, judged, per_row, wide
+from lib.attacks.steps import AttackResult, Norm, check_input, check_result, fooled, judged, per_row
+from lib.data import checks
 from lib.data.checks import Labels
 from lib.networks import contract, hooks
+from lib.system.devices import wide
 
 SHARE = 0.8  # p of the first squares, as in AutoAttack (arXiv:2003.01690)
 # of 10,000 queries, those after which the share is halved (arXiv:1912.00049, sec. 5)
@@ -87,6 +89,7 @@ def search(
             logits = subject.logits(x_adv)
             if spent == 0:
                 contract.check_logits(subject.model, logits)
+                checks.check_labels(subject.y, logits.shape[1], len(subject.x))
             spent += len(slot)
             now, value = fooled(logits, y), margin(logits, y).to(x)
             if now.any():
@@ -126,7 +129,7 @@ def square_attack(
         raise ValueError(f"queries={queries}, batch_size={batch_size}: from 1 to {LARGEST} queries, 1 image at least at once")
     seed = (generator or torch.Generator().manual_seed(0)).initial_seed()
     subject, rows = Subject(model, x.detach(), y, norm, batch_size), torch.arange(len(x), device=x.device)
-    keep = wide(subject.x).clone()
-    with hooks.frozen(model):
+    with hooks.frozen(model):  # in inference mode too, what is written to comes about outside of it
+        keep = wide(subject.x).clone()
         search(subject, rows, eps, queries, seed, keep)
         return judged(model, subject.x, keep.to(subject.x), y, eps, norm, margin, False, ())

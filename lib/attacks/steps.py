@@ -12,6 +12,7 @@ from lib.attacks.losses import Loss
 from lib.data import checks
 from lib.data.checks import Labels
 from lib.networks import contract, reach
+from lib.system.devices import wide
 
 Norm = Literal["linf", "l2"]
 
@@ -69,14 +70,6 @@ def check_result(x: Float[Tensor, "n c h w"], x_adv: Float[Tensor, "n c h w"], e
     pixels = 1 if norm == "linf" else x[0].numel() ** 0.5
     if distance > eps * (1 + max(1e-5, 2 * rounding)) + max(1e-6, pixels * rounding / 4):
         raise RuntimeError(f"the attack left its ball: {norm} distance {distance:.6g} > eps {eps:.6g}")
-
-
-def wide(t: Float[Tensor, "*s"]) -> Float[Tensor, "*s"]:
-    """Values of half precision in float32, in which attacks compute; others as they are.
-
-    In bfloat16 the usual step of PGD is less than half of the gap between two numbers near 1: nothing would move.
-    """
-    return t.float() if t.dtype in (torch.float16, torch.bfloat16) else t
 
 
 def _norm(delta: Tensor, norm: Norm) -> Tensor:

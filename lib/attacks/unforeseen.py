@@ -27,11 +27,12 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from lib.attacks import jpeg, losses
-from lib.attacks.steps import AttackResult, check_input, fooled, joined, logits_of, project, wide
+from lib.attacks.steps import AttackResult, check_input, fooled, joined, logits_of, project
 from lib.data import checks, images
 from lib.data.checks import Labels
 from lib.networks import contract, hooks, reach
 from lib.system import devices
+from lib.system.devices import wide
 
 # deviation: the step of Gabor and snow is the construction's own, as Kang et al. published it; Boopathy et al. 2020 took eps /
 # sqrt(200).

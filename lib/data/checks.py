@@ -76,8 +76,8 @@ def integers(values: Any, what: str, device: torch.device) -> Tensor:
             raise ValueError(
                 f"{what} are {_told(values)}; expected integers, the index of each image's class in the model's logits"
             ) from None
-    values = usable(values)
-    return values.to(device) if values.is_floating_point() or values.is_complex() else values.to(device, torch.long)
+    whole = not values.is_floating_point() and not values.is_complex()
+    return usable(values.to(device, torch.long) if whole else values.to(device))
 
 
 def _told(values: object) -> str:
@@ -98,7 +98,7 @@ def as_labels(y: Labels, x: Float[Tensor, "n c h w"], what: str = "labels") -> I
         )
     found = integers(y, what, x.device)
     if found.dim() == 0 and not found.is_floating_point():
-        return found.repeat(len(x))
+        return usable(found.repeat(len(x)))
     if found.dim() == 1 and len(found) != len(x) and what == "labels":
         raise ValueError(f"{len(x)} images but {len(found)} labels")
     if found.shape != (len(x),) or found.is_floating_point() or found.is_complex():

@@ -27,6 +27,7 @@ from lib.explanations.explanation import Explanation
 from lib.networks import contract, hooks, layouts, reach
 from lib.networks.contract import Targets
 from lib.networks.layouts import Layout
+from lib.system import devices
 
 Sign = Literal["positive", "signed", "counterfactual"]
 Method = Literal["gradcam", "gradcam++"]
@@ -46,11 +47,13 @@ def _weights(gradient: Tensor, activation: Tensor, method: Method) -> Tensor:
     if method == "gradcam":
         return gradient.mean((2, 3))
     # deviation: without the factor exp(score) of Chattopadhay et al., which only scales a map.
+    dtype = gradient.dtype
+    gradient, activation = devices.wide(gradient), devices.wide(activation)  # a square is zero where float16 ends
     g2 = gradient**2
     total = activation.sum((2, 3), keepdim=True)
     denominator = 2 * g2 + total * g2 * gradient + 1e-6
     alpha = torch.where(gradient == 0, 0.0, g2 / denominator)
-    return (alpha * gradient.relu()).sum((2, 3))
+    return (alpha * gradient.relu()).sum((2, 3)).to(dtype)
 
 
 def _signed(raw: Tensor, sign: Sign) -> Tensor:

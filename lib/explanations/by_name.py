@@ -4,8 +4,9 @@ r"""Explanations under one interface: one table, the raw map of a class, and the
 of trained networks. What a method takes of `Settings` is read from its function.
 
 `raw` gives what the function gives. `explain` gives what is shown: of pixels and of relevance the sum over channels, of
-magnitudes (Heo et al. 2019 for the gradient, "SimpleGrad") or of which the positive part is kept (relevance), and then each
-map scaled by its largest value (activation maps) or by its smallest and largest value (the others).
+magnitudes (Heo et al. 2019 for the gradient, "SimpleGrad"), of which the positive part is kept (relevance), or of places
+between -1 and 1 (guided Grad-CAM++, whose -1 speaks against the class), and then each map scaled by its largest value
+(activation maps) or by its smallest and largest value (the others).
 
 `gradcam`, `lrp_t`, `simple_t` and `lrp` are those of Heo et al. 2019 (arXiv:1902.02041; they leave `lrp` signed and unscaled),
 with their layer T: the input of the last convolution or block. (Right under average pooling the gradient is constant, and
@@ -55,15 +56,16 @@ class Method:
     """A row: how a method is called, what computes it, where it lies, and how it is shown.
 
     `function(model, x, targets, **settings)` gives an Explanation. `shown` says how channels become one map: by their
-    magnitudes, by the positive part of their sum, or as it is; `scale` what [0, 1] means. `many` methods take K classes an
-    image at once, others are asked class by class. `differentiable` functions have `create_graph`.
+    magnitudes, by the positive part of their sum, by how far above -1 they are together, or as it is; `scale` what [0, 1]
+    means. `many` methods take K classes an image at once, others are asked class by class. `differentiable` functions have
+    `create_graph`.
     """
 
     name: str
     label: str
     function: Callable[..., Explanation]
     where: Literal["pixels", "layer"]
-    shown: Literal["magnitude", "positive", "map"] = "magnitude"
+    shown: Literal["magnitude", "positive", "share", "map"] = "magnitude"
     scale: Literal["minmax", "max"] = "minmax"
     many: bool = False
     differentiable: bool = False
@@ -92,6 +94,8 @@ class Method:
         """Raw values, (..., C, h, w) or a map (..., h, w), as one map (..., h, w) >= 0."""
         if self.shown == "magnitude":
             return values.abs().sum(-3)
+        if self.shown == "share":
+            return (values + 1).sum(-3) / 2
         return values.sum(-3).clamp(min=0) if self.shown == "positive" else values
 
 
@@ -124,7 +128,7 @@ METHODS = Table(
         Method("smoothgrad", "SmoothGrad", gradients.smoothgrad, "pixels", differentiable=True),
         Method("ig", "integrated gradients", gradients.integrated_gradients, "pixels", differentiable=True),
         Method("guided", "guided backpropagation", guided.guided_backpropagation, "pixels", differentiable=True),
-        Method("guided-gradcam++", "guided Grad-CAM++", guided.guided_gradcam, "pixels"),
+        Method("guided-gradcam++", "guided Grad-CAM++", guided.guided_gradcam, "pixels", "share"),
     ),
 )
 find = METHODS.find

@@ -22,12 +22,13 @@ from torch import Tensor, nn
 
 from lib.attacks import losses
 from lib.attacks.by_name import Attack
-from lib.attacks.steps import check_input, check_radius, check_result, per_row, project, random_point, wide
+from lib.attacks.steps import check_input, check_radius, check_result, per_row, project, random_point
 from lib.data import checks
 from lib.data.checks import Labels
 from lib.explanations.activation_maps import all_cams
 from lib.networks import hooks, reach
 from lib.system import devices
+from lib.system.devices import wide
 
 Form = Literal["l1", "topk"]
 LABELS: dict[Form, str] = {"l1": "AAI, L1 form (map)", "topk": "AAI, top-k form (map)"}

@@ -25,7 +25,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from lib.attacks.losses import margin
-from lib.attacks.steps import Norm, ascent, check_ball, check_radius, check_result, per_row, project, random_point, wide
+from lib.attacks.steps import Norm, ascent, check_ball, check_radius, check_result, per_row, project, random_point
 from lib.explanations import by_name
 from lib.explanations.by_name import Settings
 from lib.fooling.goals import GOALS
@@ -33,6 +33,7 @@ from lib.measures import comparison
 from lib.networks import contract, hooks, reach, rectifiers
 from lib.networks.contract import Targets
 from lib.system import devices
+from lib.system.devices import wide
 
 # of the first stage and the last: at 5 a deep network's twin decides otherwise than the
 # network, at 100 its maps are those of the network but for little

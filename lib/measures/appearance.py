@@ -10,6 +10,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from lib.measures.comparison import degenerate, spearman
+from lib.system import devices
 
 
 def sensitivity(values: Float[Tensor, "n c h w"], percentile: float = 99.0) -> Float[Tensor, "n h w"]:
@@ -20,7 +21,7 @@ def sensitivity(values: Float[Tensor, "n c h w"], percentile: float = 99.0) -> F
     """
     if not 0 < percentile <= 100:
         raise ValueError(f"percentile must be in (0, 100], got {percentile}")
-    magnitude = values.abs().sum(1)
+    magnitude = devices.wide(values).abs().sum(1)
     flat = magnitude.flatten(1)
     top = torch.stack([row.quantile(percentile / 100) for row in flat])  # row by row: torch refuses large batches
     # deviation: where the percentile is 0 the maximum takes its place; Zhang and Zhu divide by the percentile alone.
@@ -71,6 +72,7 @@ def gini(maps: Float[Tensor, " n *s"]) -> Float[Tensor, " n"]:
 
     :math:`G = \frac{\sum_i (2i - n - 1)\,v_{(i)}}{n \sum_i v_i}` over values in ascending order. NaN for a map of zeros.
     """
+    maps = devices.wide(maps)
     values = maps.abs().flatten(1).sort(1).values
     n = values.shape[1]
     rank = 2 * torch.arange(1, n + 1, device=maps.device, dtype=maps.dtype) - n - 1

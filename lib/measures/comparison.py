@@ -12,6 +12,7 @@ from jaxtyping import Bool, Float, Real, Shaped
 from torch import Tensor
 
 from lib.measures.similarity import Window, ssim
+from lib.system import devices
 
 FAINT = 0.1  # maps that stay below have not been scaled: SSIM's constants, (0.01)^2 and (0.03)^2, would outweigh them
 
@@ -98,14 +99,14 @@ def spearman(a: Float[Tensor, " n *s"], b: Float[Tensor, " n *s"]) -> Float[Tens
     if a.shape != b.shape:
         raise ValueError(f"maps of one shape are compared; got {tuple(a.shape)} and {tuple(b.shape)}")
     u, v = (_order(m) for m in (a, b))
-    return (u * v).sum(-1).to(a.dtype)
+    return (u * v).sum(-1).to(devices.wide(a).dtype)
 
 
 def spearman_of_all(a: Float[Tensor, " n *s"], b: Float[Tensor, " m *s"]) -> Float[Tensor, "n m"]:
     """Spearman's rank correlation of every map of one batch with every map of the other, (N, M); NaN as in `spearman`."""
     if a.shape[1:] != b.shape[1:]:
         raise ValueError(f"maps of one shape are compared; got {tuple(a.shape[1:])} and {tuple(b.shape[1:])}")
-    return (_order(a) @ _order(b).T).to(a.dtype)
+    return (_order(a) @ _order(b).T).to(devices.wide(a).dtype)
 
 
 def _order(maps: Tensor) -> Tensor:
@@ -125,6 +126,7 @@ def kendall(a: Float[Tensor, " n *s"], b: Float[Tensor, " n *s"]) -> Float[Tenso
     """
     if a.shape != b.shape:
         raise ValueError(f"maps of one shape are compared; got {tuple(a.shape)} and {tuple(b.shape)}")
+    a, b = (devices.wide(t.detach()) for t in (a, b))
     u, v = a.flatten(1).T.contiguous(), b.flatten(1).T.contiguous()  # positions first: a lag is then one block of memory
     if len(u) > 400:
         from scipy.stats import kendalltau  # here, since it takes half a second that most processes need not wait
@@ -171,6 +173,7 @@ def centroid(maps: Float[Tensor, "n h w"]) -> Float[Tensor, "n 2"]:
     Raises ValueError for maps with negative values.
     """
     _check_mass(maps)
+    maps = devices.wide(maps)
     height, width = maps.shape[-2:]
     mass = maps.sum((-2, -1))
     y = (maps.sum(-1) * torch.arange(height, device=maps.device, dtype=maps.dtype)).sum(-1)
@@ -190,7 +193,7 @@ def degenerate(maps: Float[Tensor, "*n h w"]) -> Bool[Tensor, " *n"]:
 
 def psnr(x: Float[Tensor, " n *s"], y: Float[Tensor, " n *s"], data_range: float = 1.0) -> Float[Tensor, " n"]:
     """Peak signal-to-noise ratio in dB, 10 log10(L^2 / mean squared error), an image each; infinite for equal images."""
-    error = ((x - y) ** 2).flatten(1).mean(1)
+    error = ((devices.wide(x) - devices.wide(y)) ** 2).flatten(1).mean(1)
     return 10 * torch.log10(data_range**2 / error)
 
 
@@ -205,5 +208,6 @@ def overlap(
         peak = mask.flatten(1).gather(1, a.flatten(1).argmax(1, keepdim=True))[:, 0].to(a.dtype)
         return peak.masked_fill(_nan(a), torch.nan)
     _check_mass(a)
+    a = devices.wide(a)
     mass = a.sum((-2, -1))
     return torch.where(mass > 0, (a * mask).sum((-2, -1)) / mass, torch.nan)

@@ -16,6 +16,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from lib.system import devices
+
 Window = Literal["uniform", "gaussian", "global"]
 CHUNK_ELEMENTS = 2**18  # per field: what is worked on at once fits the cache, whatever the number of maps
 
@@ -76,6 +78,7 @@ def ssim(
             f"a window of {sizes[0]} does not fit maps of {height} x {width}; it must be odd and no larger than the map "
             "(on a small native grid use size=3 or window='global')"
         )
+    a, b = devices.wide(a), devices.wide(b)
     kind: Window = "uniform" if window == "global" else window
     rows = _band(kind, sizes[0], sigma, height, a.dtype, a.device)
     columns = _band(kind, sizes[1], sigma, width, a.dtype, a.device)
@@ -91,6 +94,12 @@ def ssim(
 
 
 def _chunk(a: Tensor, b: Tensor, rows: Tensor, columns: Tensor, norm: float) -> Tensor:
+    """SSIM of some pairs. In the precision of the maps inside autocast too: variances are small differences of large sums."""
+    with torch.autocast(a.device.type, enabled=False):
+        return _similarity(a, b, rows, columns, norm)
+
+
+def _similarity(a: Tensor, b: Tensor, rows: Tensor, columns: Tensor, norm: float) -> Tensor:
     fields = torch.stack([a, b, a * a + b * b, a * b])
     mean_a, mean_b, squares, product = rows.T @ (fields @ columns)
     mean_ab = mean_a * mean_b

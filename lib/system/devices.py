@@ -45,3 +45,12 @@ def images_at_once(size: int, most: int, *, graph: bool = True) -> int:
     """How many square images of `size` pixels a side pass a network together: `most`, or fewer where they are large, so that
     memory does not grow with their size. Passes that keep no `graph` for a backward pass take four times as many."""
     return max(1, min(most, (PIXELS_WITH_GRAPH if graph else PIXELS_WITHOUT) // size**2))
+
+
+def wide(t: torch.Tensor) -> torch.Tensor:
+    """Values of half precision in float32, in which attacks and measures compute; others as they are.
+
+    In bfloat16 the usual step of PGD is less than half of the gap between two numbers near 1: nothing would move. In float16
+    the sum over a map overflows, and a squared gradient is zero.
+    """
+    return t.float() if t.dtype in (torch.float16, torch.bfloat16) else t

@@ -6,7 +6,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from lib.attacks import losses, projected, robustness, single_step, steps, unforeseen
+from lib.attacks import auto_projected, losses, projected, robustness, single_step, square, steps, unforeseen
 from lib.attacks.by_name import ATTACKS
 from lib.fooling import interpretation_attack
 from lib.networks import classifier, models
@@ -250,6 +250,39 @@ def test_inference_mode_is_as_any_other(name, x, y):
     outside = call(labels)
     for found in (*inside, outside):
         torch.testing.assert_close(found, expected, rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("labels", [0, np.int64(0), torch.zeros(6, dtype=torch.int32), [0] * 6], ids=str)
+def test_labels_of_any_kind_in_inference_mode(x, labels):
+    model, whole = toy(), torch.zeros(6, dtype=torch.long)
+    for attack in (projected.pgd, auto_projected.auto_pgd):
+        expected = attack(model, x, whole, eps=8 / 255, steps=2).x_adv
+        with torch.inference_mode():
+            assert torch.equal(attack(model, x + 0, labels, eps=8 / 255, steps=2).x_adv, expected)
+    expected = square.square_attack(model, x, whole, eps=8 / 255, queries=5).x_adv
+    with torch.inference_mode():
+        assert torch.equal(square.square_attack(model, x + 0, labels, eps=8 / 255, queries=5).x_adv, expected)
+
+
+@pytest.mark.parametrize(
+    "attack",
+    [
+        lambda *given: projected.pgd(*given, eps=0.1, steps=1),
+        lambda *given: square.square_attack(*given, eps=0.1, queries=3),
+        lambda *given: auto_projected.auto_pgd(*given, eps=0.1, steps=2),
+        lambda *given: auto_projected.auto_pgd(*given, eps=0.1, steps=2, objective="dlr"),
+    ],
+)
+def test_labels_beyond_the_classes_are_refused_by_every_attack(attack, x):
+    with pytest.raises(ValueError, match=r"labels range over \[0, 7\], but the model has 4 classes"):
+        attack(toy(), x, torch.tensor([0, 0, 0, 0, 0, 7]))
+
+
+@pytest.mark.parametrize("seed", [-1, 2**63, 2**64 - 1, 2**63 - 1])
+def test_generators_of_any_seed(seed, x, y):
+    """Torch's own `seed()` is as large more often than not."""
+    found = square.square_attack(toy(), x, y, eps=0.1, queries=5, generator=torch.Generator().manual_seed(seed))
+    assert (found.x_adv - x).abs().max() > 0.05
 
 
 def test_networks_that_return_no_logits_are_told(x, y):

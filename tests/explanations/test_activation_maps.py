@@ -282,3 +282,16 @@ def test_the_zoo_of_small_families_has_maps_at_every_stage():
         net = models.create(arch, classes=10).eval()
         found = activation_maps.gradcams(net, x, contract.predicted, list(net.stages))
         assert list(found.maps) == list(net.stages)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_gradcam_plus_plus_of_half_precision_is_no_map_of_zeros(dtype):
+    """Its squared gradients, of a mean over many positions, end below what float16 can hold."""
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.Conv2d(3, 8, 3, padding=1), nn.ReLU(), nn.Conv2d(8, 8, 3, padding=1), nn.ReLU())
+    net = nn.Sequential(net, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(8, 4))
+    x = torch.rand(2, 3, 56, 56)
+    expected = activation_maps.gradcam(net, x, [0, 1], "0", method="gradcam++").values
+    found = activation_maps.gradcam(net.to(dtype), x.to(dtype), [0, 1], "0", method="gradcam++").values
+    assert expected.max() > 0
+    assert (found.float() - expected).abs().max() < 0.05 * expected.max()

@@ -114,7 +114,8 @@ def twin_guided_gradcam(net, x, y, s):
     c = minmax(activation_maps.gradcam(net, x, y, s.layer, method="gradcam++", sign="signed").values)
     c = nn.functional.interpolate(c[:, None], x.shape[2:], mode="bilinear")
     g = guided.guided_backpropagation(net, x, y).values.sign()
-    return pixels(torch.where(g > 0, c, torch.where(g < 0, -1.0, (c - 1) / 2)))
+    raw = torch.where(g > 0, c, torch.where(g < 0, -1.0, (c - 1) / 2))  # -1: what speaks against the class
+    return minmax((raw + 1).sum(1))
 
 
 def twin_cam(net, x, y, s):
