@@ -145,7 +145,7 @@ WORDS = {"deletion": "taken away", "insertion": "put in"}
 
 def marks(found: pd.DataFrame) -> pd.DataFrame:
     """A row an arm and what is done, a column an explanation: the mean over images and training runs with half the width of its
-    95 % interval, in which the runs of all arms moderate each other."""
+    95 % interval, in which the runs of all arms moderate each other; an arm of one run has the variance of the others."""
     cubes = Cubes.of(found)
     arms = list(dict.fromkeys(found.arm))
     measured = dict.fromkeys(found.measure)
@@ -162,7 +162,9 @@ def marks(found: pd.DataFrame) -> pd.DataFrame:
     wide = pd.Series(cells).unstack(2, fill_value="–")
     columns = [METHODS.find(m).label for m in EXPLAINED if METHODS.find(m).label in wide]
     order = [(word, arm) for word in WORDS.values() for arm in arms]
-    return wide.reindex(index=pd.MultiIndex.from_tuples(order, names=["pixels", "network"]), columns=columns)
+    wide = wide.reindex(index=pd.MultiIndex.from_tuples(order, names=["pixels", "network"]), columns=columns)
+    runs = {arm: f"{n} run{'' if n == 1 else 's'}" for arm, n in found.groupby("arm", observed=True).seed.nunique().items()}
+    return wide.set_index(wide.index.get_level_values("network").map(runs).rename("trained"), append=True)
 
 
 def _mark(found: intervals.Interval) -> str:
