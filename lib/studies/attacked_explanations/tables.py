@@ -72,13 +72,10 @@ def randomised(table: pd.DataFrame, arm: str) -> pd.DataFrame:
 
 
 def removal(table: pd.DataFrame) -> pd.DataFrame:
-    """A row an explanation, columns (deletion or insertion, network): areas between its curve and that of random orders."""
-    parts = table.measure.astype(str).str.partition("/")
-    rows = table.assign(method=parts[0], measure=parts[2])
-    rows = rows[rows.measure.isin(("deletion", "insertion"))]
-    wide = rows.pivot_table(index="method", columns=["measure", "arm"], values="value", aggfunc="mean", sort=False)
-    wide = wide.reindex(index=[m for m in METHODS if m in wide.index])
-    return wide.rename(index=METHODS.labels(*wide.index), columns=NAMES).rename_axis(index="explanation").round(3)
+    """The rows of deletion and insertion, the networks by their names and in their order, for `lib.runs.shown.marks`."""
+    rows = table[table.measure.astype(str).str.endswith(("/deletion", "/insertion"))]
+    ordered = rows.sort_values("arm", key=lambda arms: arms.map(list(NAMES).index), kind="stable")
+    return ordered.assign(measure=ordered.measure.astype(str), arm=ordered.arm.map(NAMES))
 
 
 def hidden(table: pd.DataFrame) -> pd.DataFrame:

@@ -13,6 +13,7 @@ from lib.explanations import by_name
 from lib.figures.explorer import Explorer
 from lib.fooling import goals
 from lib.networks import contract
+from lib.runs import shown
 from lib.sanity import EDGES
 from lib.studies.attacked_explanations import claims, explorer, measure, plan, tables
 from lib.studies.attacked_explanations.plan import Parameters
@@ -194,7 +195,10 @@ def test_tables_are_means_over_seeds_and_images(several):
     bars = tables.bars(table, several, "standard")
     assert (bars.low <= bars.value).all() and (bars.value <= bars.high).all()
     assert tables.hidden(table).loc["standard", "left of two classes"] == pytest.approx(0.4, abs=0.01)
-    assert tables.removal(table).shape == (4, 2 * 4)
+    marked = shown.marks(tables.removal(table))
+    own = [("taken away", name) for arm, name in plan.NAMES.items() if arm in several.arms]
+    assert list(marked.index[:4]) == [*own, ("taken away", plan.NAMES[plan.PHOTOGRAPHS])] and marked.shape == (2 * 4, 4)
+    assert all(" ± " in cell for cell in marked.loc[("taken away", "standard")])  # three runs
 
 
 @pytest.mark.parametrize(
