@@ -57,12 +57,23 @@ class Column:
 
 
 @dataclass(frozen=True)
+class Beside:
+    """A control that a verdict must be read with, as a study's `beside(p)` names it: a few words, and its row of claims.csv."""
+
+    words: str
+    row: Any
+
+
+@dataclass(frozen=True)
 class Cell:
-    """What one run says of one claim: its row of claims.csv (None: the run has no such claim), and of what it speaks there."""
+    """What one run says of one claim: its row of claims.csv (None: the run has no such claim), the control beside it, of what
+    it speaks there, and what was measured there where that differs from the first run's."""
 
     column: Column
     row: Any
+    beside: Beside | None = None
     about: str = ""
+    statistic: str = ""
 
     @property
     def reason(self) -> str:
@@ -81,15 +92,24 @@ class Cell:
         return told.get(row.adjusted, "")
 
 
+Said = tuple[Any, Beside | None]  # a row of claims.csv or None, and the control beside it
+
+
 @dataclass(frozen=True)
 class Line:
-    """A claim of a paper: its words, its statistic and what it should be, a cell a run, and why runs disagree."""
+    """A claim: its words, its statistic and what it should be, where it is from, a cell a run, and why runs disagree."""
 
     statement: str
     statistic: str
     claimed: str
+    source: str
     cells: tuple[Cell, ...]
     why: tuple[str, ...]
+
+    @property
+    def published(self) -> bool:
+        """Whether a publication makes the claim, whose source then has its year; else it is ours, or told elsewhere."""
+        return re.search(r"\b(19|20)\d\d\b", self.source) is not None
 
 
 @dataclass(frozen=True)
@@ -105,7 +125,7 @@ class Paper:
 
 def papers(compared: Iterable[str]) -> list[Paper]:
     """Of every study that has finished in these profiles."""
-    of_study: dict[str, list[tuple[Column, list[Any]]]] = {}
+    of_study: dict[str, list[tuple[Column, list[Said]]]] = {}
     for profile in compared:
         records = ledger.records(profile)
         for run, table in ledger.tables(profile).items():
@@ -114,7 +134,7 @@ def papers(compared: Iterable[str]) -> list[Paper]:
     return [_paper(number, _apart(found)) for number, found in sorted(of_study.items()) if found]
 
 
-def _apart(found: list[tuple[Column, list[Any]]]) -> list[tuple[Column, list[Any]]]:
+def _apart(found: list[tuple[Column, list[Said]]]) -> list[tuple[Column, list[Said]]]:
     """The columns with names of their own, the authors' networks last: two runs on the same data are told apart by their
     profiles, by their networks, or by what they are called."""
     told = [c.told for c, _ in found]
@@ -126,11 +146,13 @@ def _apart(found: list[tuple[Column, list[Any]]]) -> list[tuple[Column, list[Any
     return [(column, rows) for column, (_, rows) in zip(named, found, strict=True)]
 
 
-def _columns(profile: str, run: str, table: Any, record: Mapping[str, Any]) -> list[tuple[Column, list[Any]]]:
-    """The columns that a run fills, each with its rows in the order of the study's primaries."""
+def _columns(profile: str, run: str, table: Any, record: Mapping[str, Any]) -> list[tuple[Column, list[Said]]]:
+    """The columns that a run fills, each with its rows in the order of the study's primaries, and the controls beside them."""
     try:
         p = profiles.validated(profiles.parameters_of(run), record.get("parameters", {}))
-        ids = getattr(profiles.part(run, "claims"), "primaries", lambda p: ())(p)
+        claims = profiles.part(run, "claims")
+        ids = getattr(claims, "primaries", lambda p: ())(p)
+        beside = getattr(claims, "beside", lambda p: {})(p)
     except ValueError:  # a study that is gone, or parameters that have changed since
         return []
     rows, at = {row.id: row for row in table.itertuples()}, f"@{p.variant}" if p.variant else ""
@@ -139,21 +161,26 @@ def _columns(profile: str, run: str, table: Any, record: Mapping[str, Any]) -> l
     embedded = data in EMBEDDED or data == "photographs" or data.startswith("shapes")
     found = []
     for theirs in (False, True):
-        own = [rows.get(f"{THEIRS if theirs else ''}{id}{at}") for id in ids]
-        if any(row is not None for row in own):
+        called = [f"{THEIRS if theirs else ''}{id}{at}" for id in ids]
+        controls = [f"{THEIRS if theirs else ''}{beside.get(id, ('', ''))[0]}{at}" for id in ids]
+        own = [
+            (rows.get(name), Beside(beside[id][1], rows[control]) if control in rows else None)
+            for id, name, control in zip(ids, called, controls, strict=True)
+        ]
+        if any(row is not None for row, _ in own):
             column = Column(profile, run, NAMES.get(bare, bare), embedded and not theirs, theirs, record["parameters"])
             found.append((column, own))
     return found
 
 
-def _paper(number: str, found: Sequence[tuple[Column, list[Any]]]) -> Paper:
+def _paper(number: str, found: Sequence[tuple[Column, list[Said]]]) -> Paper:
     run = found[0][0].run
     study = importlib.import_module(f"lib.studies.{profiles.package(run)}")
     first = re.match(r"Study \d+: .*?\((.*)\)\.", study.__doc__ or "")
     lines = []
-    for rows in itertools.zip_longest(*(rows for _, rows in found)):
-        if any(row is not None for row in rows):
-            lines.append(_line([Cell(column, row) for (column, _), row in zip(found, rows, strict=True)]))
+    for said in itertools.zip_longest(*(said for _, said in found), fillvalue=(None, None)):
+        if any(row is not None for row, _ in said):
+            lines.append(_line([Cell(column, *one) for (column, _), one in zip(found, said, strict=True)]))
     return Paper(number, _title(run), first[1] if first else "", tuple(c for c, _ in found), tuple(lines))
 
 
@@ -170,12 +197,14 @@ def _line(cells: Sequence[Cell]) -> Line:
     statement = there[0].row.statement
     if len({m[1] for m in split.values()}) == 1 and len({m[2] for m in split.values()}) > 1:
         statement = split[there[0].column][1]
-        cells = [Cell(c.column, c.row, (split[c.column][2] or "") if c.row is not None else "") for c in cells]
+        cells = [replace(c, about=(split[c.column][2] or "") if c.row is not None else "") for c in cells]
     elif len({m[1] for m in split.values()}) > 1:
-        cells = [Cell(c.column, c.row, _otherwise(c.row.statement, statement) if c.row is not None else "") for c in cells]
+        cells = [replace(c, about=_otherwise(c.row.statement, statement) if c.row is not None else "") for c in cells]
+    measured = there[0].row.statistic
+    cells = [replace(c, statistic=c.row.statistic) if c.row is not None and c.row.statistic != measured else c for c in cells]
     asked = re.search(r"lies ((?:above|below|inside) \S+?),? ", there[0].row.rule)
     claimed = f"; claimed: {asked[1]}" if asked else ""
-    return Line(statement, there[0].row.statistic, claimed, tuple(cells), tuple(why(cells)))
+    return Line(statement, measured, claimed, there[0].row.source, tuple(cells), tuple(why(cells)))
 
 
 def _otherwise(said: str, than: str) -> str:
@@ -188,10 +217,10 @@ def _otherwise(said: str, than: str) -> str:
 
 
 def why(cells: Iterable[Cell]) -> list[str]:
-    """Why runs disagree on a claim, or cannot say: a line a reason; none where all decide alike."""
+    """Why runs disagree on a claim, or cannot say: a line a reason; none where all decide, and alike."""
     there = [c for c in cells if c.row is not None]
     verdicts = {c.row.adjusted for c in there}
-    if len(verdicts) == 1 and verdicts <= {*DECIDED, "inconclusive", "not tested"}:
+    if len(verdicts) == 1 and verdicts <= {*DECIDED, "not tested"}:
         return []
     told = []
     decided = [c for c in there if c.row.adjusted in DECIDED]

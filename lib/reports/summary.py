@@ -5,6 +5,7 @@ import math
 import re
 from collections import Counter
 from collections.abc import Iterable, Sequence
+from typing import Any
 
 from lib.claims.claim import Verdict
 from lib.reports import ledger
@@ -19,7 +20,7 @@ def summary_html(profile: str) -> str:
     found = papers(ledger.compared(profile))
     older = "".join(f'<p class="study-older">{html.escape(told)}</p>' for told in older_lines(ledger.compared(profile)))
     if not found:
-        return f'{older}<p class="study-older">No paper\'s own claims have been judged yet.</p>'
+        return f'{older}<p class="study-older">No primary claim has been judged yet.</p>'
     return f"{older}{_glance(found)}{_legend()}{''.join(_paper(paper, profile) for paper in found)}"
 
 
@@ -67,10 +68,12 @@ def _glance(found: Sequence[Paper]) -> str:
         rows.append(f'<tr><th scope="row">{link}<br><small>{_short(paper.reference)}</small></th>{"".join(cells)}</tr>')
     head = "".join(f'<th scope="col">{h}</th>' for h in ("paper", *sides))
     foot = "".join(f"<td>{_counted(total[side])}</td>" for side in sides)
-    many = f"{len(found)} papers make" if len(found) > 1 else "1 paper makes"
+    published = sum(line.published for p in found for line in p.lines)
+    many = f"{len(found)} studies judge" if len(found) > 1 else "1 study judges"
     return (
-        f"<p>{many} {claims} claims that a reader would name. A mark is what became of one of them in a run, in the "
-        "order of the tables below, which have the numbers.</p>"
+        f"<p>{many} {claims} claims that a reader would name, {published} of them published, the others ours or told elsewhere "
+        "(their sources stand with them). A mark is what became of one of them in a run, in the order of the tables below, "
+        "which have the numbers.</p>"
         f'<table class="study-glance"><thead><tr>{head}</tr></thead><tbody>{"".join(rows)}</tbody>'
         f'<tfoot><tr><th scope="row">in all</th>{foot}</tr></tfoot></table>'
     )
@@ -112,7 +115,8 @@ def _at(column: Column, profile: str) -> str:
 
 def _row(line: Line, profile: str) -> str:
     cells = "".join(f"<td>{_cell(cell, profile)}</td>" for cell in line.cells)
-    says = f"{html.escape(line.statement)}<br><small>{html.escape(line.statistic)}{html.escape(line.claimed)}</small>"
+    measured = f"{line.statistic}{line.claimed}; {line.source}"
+    says = f"{html.escape(line.statement)}<br><small>{html.escape(measured)}</small>"
     told = "".join(f"<li>{html.escape(reason)}</li>" for reason in line.why)
     why = f'<tr class="study-why"><td colspan="{len(line.cells) + 1}"><b>Why:</b><ul>{told}</ul></td></tr>' if told else ""
     return f'<tr><th scope="row">{says}</th>{cells}</tr>{why}'
@@ -123,9 +127,17 @@ def _cell(cell: Cell, profile: str) -> str:
         return f"<small>{cell.reason}</small>"
     row = cell.row
     link = f'<a href="{_at(cell.column, profile)}{shown.anchor(row.id)}">{shown.verdict_html(row.adjusted)}</a>'
-    about = f"<br><small>{html.escape(cell.about)}</small>" if cell.about else ""
-    value = shown.number(row.value, row.ci_low, row.ci_high) if math.isfinite(row.value) else "no value"
-    return f'{link}<br><span class="number">{value}</span>{about}'
+    about = "".join(f"<br><small>{html.escape(words)}</small>" for words in (cell.about, cell.statistic) if words)
+    beside = ""
+    if cell.beside:
+        control, at = cell.beside.row, f"{_at(cell.column, profile)}{shown.anchor(cell.beside.row.id)}"
+        mark = f'<a href="{at}">{shown.verdict_html(control.adjusted)}</a>'
+        beside = f"<br><small>{html.escape(cell.beside.words)}: {mark} {_number(control)}</small>"
+    return f'{link}<br><span class="number">{_number(row)}</span>{about}{beside}'
+
+
+def _number(row: Any) -> str:
+    return shown.number(row.value, row.ci_low, row.ci_high) if math.isfinite(row.value) else "no value"
 
 
 def summary_markdown(compared: Sequence[str]) -> str:
@@ -142,11 +154,15 @@ def summary_markdown(compared: Sequence[str]) -> str:
         head = f"**{paper.number} {_plain(paper.title)}** ({_plain(_short(paper.reference))})"
         table.append(f"| {head} | {' | '.join('<br>'.join(map(_report, alike)) for alike in runs)} |")
         for line in paper.lines:
-            why = "".join(f"<br><sub>{_plain(reason)}</sub>" for reason in line.why)
+            told = [f"{line.statistic}{line.claimed}{'' if line.published else f'; {line.source}'}", *line.why]
+            under = "".join(f"<br><sub>{_plain(words)}</sub>" for words in told)
             cells = ["<br>".join(_brief(c) for c in line.cells if c.column in alike) for alike in runs]
-            table.append(f"| {_plain(line.statement)}{why} | {' | '.join(cells)} |")
+            table.append(f"| {_plain(line.statement)}{under} | {' | '.join(cells)} |")
     marks = ", ".join(f"{shown.MARKS[v]} {v}" for v in shown.MARKS if v != "not tested")
-    told = f"{marks}; – not in this run. Numbers have their 95 % interval; runs stand in the order of their paper's row."
+    told = (
+        f"{marks}; – not in this run. Numbers have their 95 % interval. Under a claim stands what is measured, then why runs "
+        "disagree or cannot say. Runs stand in the order of their paper's row."
+    )
     return "\n\n".join([told, *lines, "\n".join(table)])
 
 
@@ -159,8 +175,12 @@ def _brief(cell: Cell) -> str:
     if row is None:
         return "–"
     mark = shown.MARKS[row.adjusted]
-    about = f" <sub>{_plain(cell.about)}</sub>" if cell.about else ""
-    return f"{mark} {shown.number(row.value, row.ci_low, row.ci_high)}{about}" if math.isfinite(row.value) else mark
+    under = [_plain(words) for words in (cell.about, cell.statistic) if words]
+    if cell.beside:
+        control = cell.beside.row
+        under.append(f"{_plain(cell.beside.words)}: {shown.MARKS[control.adjusted]} {_number(control)}")
+    number = f" {_number(row)}" if math.isfinite(row.value) else ""
+    return f"{mark}{number}{''.join(f'<br><sub>{words}</sub>' for words in under)}"
 
 
 def _plain(text: str) -> str:

@@ -23,13 +23,14 @@ MEANS: dict[Verdict, str] = {
     "supported": "the whole 95 % interval lies where the claim says",
     "contradicted": "the whole interval lies on the other side",
     "negligible": "the whole interval lies so close to zero that the effect does not matter",
-    "inconclusive": "the interval reaches both sides",
+    "inconclusive": "the interval reaches both sides, or what it says alone does not stand once the other claims are counted",
     "one network": "one network was trained, and nothing says how much another one would differ",
     "not testable here": "what the claim stands on did not hold in this run",
     "not tested": "nothing was judged",
 }
 KINDS = {
-    "primary": "one of the three to five claims of a paper that its reader would name, fixed before their numbers were known",
+    "primary": "one of the three to five claims of a study that a reader would name, the paper's own unless its source says "
+    "otherwise, fixed before their numbers were known",
     "claim": "another statement of the paper",
     "control": "a check of ours beside it",
     "open question": "a statement that the paper's evidence does not carry, or a question of ours; in no tally",
@@ -56,7 +57,7 @@ def alone(claim: Any) -> str:
 
 def number(value: float, low: float, high: float) -> str:
     """A value and its interval, to two digits of its half-width; the interval is not broken between lines."""
-    if not (math.isfinite(low) and math.isfinite(high)):
+    if not (math.isfinite(low) and math.isfinite(high)) or low == high:  # counted exactly: no interval
         return f"{value:.3g}"
     half = (high - low) / 2
     digits = 1 - math.floor(math.log10(half)) if half > 0 else 9
@@ -79,7 +80,7 @@ def told(claim: Any) -> str:
 def claims_html(found: pd.DataFrame) -> str:
     """A run's claims as tables for people, each row with an anchor: the primaries, what else is claimed, and the checks."""
     groups = (
-        ("The paper's own claims", found[found.kind == "primary"]),
+        ("Primary claims", found[found.kind == "primary"]),
         ("Further claims, controls and open questions", found[~found.kind.isin(["primary", "check"])]),
         ("Checks: identities and theorems, in no tally", found[found.kind == "check"]),
     )

@@ -120,6 +120,43 @@ def test_other_words_within_a_sentence_stand_in_the_cells(home):
     assert [c.about for c in paper.lines[1].cells] == ["", ""]  # another sentence altogether
 
 
+def test_a_control_stands_beside_the_verdict_that_must_be_read_with_it(home):
+    """Study 1 names one for its third claim; on both pages, with a link to it."""
+    made = [*(f"{id}=up" for id in IDS), "more-than-class-change=down"]
+    finish(made=made, primaries=IDS, parameters={"dataset": "shapes"})
+    run(("up",) * 5, profile="datasets", dataset="mnist")  # where the run has no such control, nothing stands there
+    (paper,) = primaries.papers(["laptop", "datasets"])
+    besides = [[c.beside for c in line.cells] for line in paper.lines]
+    assert besides[2][0].row.id == "more-than-class-change" and sum(b is not None for row in besides for b in row) == 1
+    words = "moved farther than by explaining the new class on the clean image: "
+    assert f"<br><sub>{words}✘ -1.00 [" in summary.summary_markdown(["laptop", "datasets"])
+    told = f'{words}<a href="01-attention-shift.html#claim-more-than-class-change">{shown.verdict_html("contradicted")}</a>'
+    assert told in summary.summary_html("laptop")
+
+
+def test_claims_that_no_publication_makes_say_whose_they_are(home):
+    run(("up",) * 5)
+    path = paths.figures("laptop") / RUN / "claims.csv"
+    table = ledger.claims_of("laptop", RUN)
+    table.loc[table.id == IDS[0], "source"] = "a question of this study"
+    path.write_text(table.to_csv(index=False))
+    assert "5 claims that a reader would name, 4 of them published" in summary.summary_html("laptop")
+    assert summary.summary_markdown(["laptop"]).count("; a question of this study</sub>") == 1
+
+
+def test_what_is_measured_otherwise_stands_in_the_cell(home):
+    run(("up",) * 5)
+    run(("up",) * 5, profile="datasets", dataset="mnist")
+    path = paths.figures("datasets") / RUN / "claims.csv"
+    table = ledger.claims_of("datasets", RUN)
+    table.loc[table.id == IDS[0], "statistic"] = "mean at eps 4"
+    path.write_text(table.to_csv(index=False))
+    (paper,) = primaries.papers(["laptop", "datasets"])
+    assert [c.statistic for c in paper.lines[0].cells] == ["", "mean at eps 4"]
+    assert "<sub>mean at eps 4</sub>" in summary.summary_markdown(["laptop", "datasets"])
+    assert "<small>mean at eps 4</small>" in summary.summary_html("laptop")
+
+
 def test_runs_on_the_same_data_are_told_apart_by_their_networks(home):
     rows = list(claims(made=("mod-rises=up",)).itertuples())
     found = [
@@ -140,7 +177,7 @@ def test_the_page_says_all_of_it_with_words_and_links(two):
     assert 'href="01-attention-shift.html#claim-region-moves"' in text
     assert 'aria-label="3 supported, 1 negligible, 1 inconclusive"' in text
     assert 'href="https://arxiv.org/abs/2204.05427"' in text and "&lt;here&gt;" in text and "<here>" not in text
-    assert "not part of this run" in text and "1 paper makes 5 claims that a reader would name" in text
+    assert "not part of this run" in text and "1 study judges 5 claims that a reader would name, 5 of them published" in text
     # on the other profile's index the same, with links from there
     assert 'href="../laptop/01-attention-shift.html#claim-mod-rises"' in summary.summary_html("datasets")
 
@@ -168,7 +205,7 @@ def test_verdicts_count_once_the_others_are_and_the_nominal_ones_stand_beside(ho
     told = "supported on its own (p = 0.03), not once the others are counted"
     assert "4 supported, 0 contradicted, 0 negligible, 1 inconclusive" in pages.overview("laptop")
     assert 'aria-label="4 supported, 1 inconclusive"' in summary.summary_html("laptop")
-    assert "; claimed: above 0<" in summary.summary_html("laptop")
+    assert "; claimed: above 0; Some &amp; others 2022<" in summary.summary_html("laptop")
     assert summary.summary_markdown(["laptop"]).count("✔") == 5 and summary.summary_markdown(["laptop"]).count(" ? ") == 2
     for text in (shown.claims_html(ledger.claims_of("laptop", RUN)), browse.ledger_html("laptop")):
         assert text.count("✔ supported") - text.count(">✔ supported</option>") == 4 and told in text
@@ -190,9 +227,9 @@ def test_smoke_runs_are_beside_nothing_but_their_own(home):
 
 
 def test_where_nothing_is_judged_the_page_says_so(home):
-    assert "No paper's own claims have been judged yet" in summary.summary_html("laptop")
+    assert "No primary claim has been judged yet" in summary.summary_html("laptop")
     finish("02-other")  # no study of this project
-    assert "No paper's own claims" in summary.summary_html("laptop")
+    assert "No primary claim" in summary.summary_html("laptop")
 
 
 def test_the_table_of_the_readme(two):
@@ -202,7 +239,8 @@ def test_the_table_of_the_readme(two):
     assert rows[2].endswith(
         "[drawn shapes](figures/laptop/01-attention-shift.html) | [ORL faces](figures/datasets/01-attention-shift.html) |"
     )
-    assert rows[3].startswith(r"| It goes mod-rises \<here\> | ✔ 1.00 [") and rows[3].count("✔") == 2
+    measured = r"| It goes mod-rises \<here\><br><sub>mean of mod-rises; claimed: above 0</sub> | ✔ 1.00 ["
+    assert rows[3].startswith(measured) and rows[3].count("✔") == 2
     assert "<sub>supported on drawn shapes, contradicted on ORL faces: other data</sub>" in rows[4] and "✘" in rows[4]
     assert rows[7].endswith("| – |")
     assert all(row.count("|") - row.count(r"\|") == 4 for row in rows)
@@ -263,7 +301,7 @@ def test_a_figure_shows_claims_by_the_beginnings_of_their_ids():
         (-0.0004, -0.26, 0.2572, "0.00 [-0.26, 0.26]"),
         (12.34, 3.0, 21.0, "12.3 [3.0, 21.0]"),
         (1.48e-7, 1.2e-7, 1.75e-7, "1.48e-07 [1.2e-07, 1.75e-07]"),
-        (1.0, 1.0, 1.0, "1 [1, 1]"),
+        (1.0, 1.0, 1.0, "1"),
         (0.5, float("nan"), float("nan"), "0.5"),
         (1234.5, 900.0, 1600.0, "1.23e+03 [900, 1.6e+03]"),
     ],
@@ -275,7 +313,7 @@ def test_numbers_have_the_digits_of_their_intervals(value, low, high, told):
 def test_a_run_shows_its_claims_in_three_tables_with_anchors():
     table = claims(made=("main=up", "up", "sum=up", "gated/a>b=up"), gates=("gated/a>b",), primaries=("main",))
     text = shown.claims_html(table)
-    captions = [text.index(c) for c in ("The paper's own claims", "Further claims", "Checks: identities")]
+    captions = [text.index(c) for c in ("Primary claims", "Further claims", "Checks: identities")]
     assert captions == sorted(captions) and text.count("<caption>") == 3
     assert 'id="claim-gated/a&gt;b"' in text and shown.anchor("gated/a>b") == "#claim-gated%2Fa%3Eb"
     assert "⊘ not testable here" in text and "gate: the network is right on half" in text

@@ -76,6 +76,12 @@ def primaries(p: Parameters) -> tuple[str, ...]:
     return tuple(f"{id}/{p.headline[0]}" for id in ("contours-edges", "style-ratio", "saturated", "shuffled-4"))
 
 
+def beside(p: Parameters) -> dict[str, tuple[str, str]]:
+    """A map that likes edges of any image says nothing of its own."""
+    arm = p.headline[0]
+    return {f"contours-edges/{arm}": (f"own-edges/{arm}", "with the edges of its own image more than with another image's")}
+
+
 def judge(table: pd.DataFrame, p: Parameters, *, test: bool = True) -> list[Claim]:
     """All claims from the table of measurements."""
     whose = f"{family(p).name} of Boopathy et al." if p.authors else ""

@@ -44,6 +44,13 @@ def primaries(p: Parameters) -> tuple[str, ...]:
     return ("mod-rises", "region-moves", "flipped-move-more", "deep-keeps-more", "plain-most-stable")
 
 
+def beside(p: Parameters) -> dict[str, tuple[str, str]]:
+    """A flip changes the class that is explained, and that alone moves the map."""
+    return {
+        "flipped-move-more": ("more-than-class-change", "moved farther than by explaining the new class on the clean image")
+    }
+
+
 def judge(table: pd.DataFrame, p: Parameters, *, test: bool = True) -> list[Claim]:
     """All claims from the table of measurements; the headline layer is each network's last stage."""
     table = table[table["last"]]

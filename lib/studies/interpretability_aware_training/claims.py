@@ -66,6 +66,11 @@ def primaries(p: Parameters) -> tuple[str, ...]:
     return ("robust/int", "beyond/int/over-adv", "two-class/int", "int2-over-int", "tau-released/int2/over-adv")
 
 
+def beside(p: Parameters) -> dict[str, tuple[str, str]]:
+    """The paper attacks once, without a random start."""
+    return {"beyond/int/over-adv": ("overstated/int", "of what Int has right there, random starts take more than .02")}
+
+
 def judge(table: pd.DataFrame, p: Parameters, *, test: bool = True) -> list[Claim]:
     """All claims from the table of measurements; of the authors' networks, where it has rows of arms `released:ARM`."""
     ours, theirs = statistics.apart(table)

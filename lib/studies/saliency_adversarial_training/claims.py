@@ -128,6 +128,12 @@ def primaries(p: Parameters) -> tuple[str, ...]:
     return (f"helps/{arm}", f"over-uniform/{arm}", "sat-over-noise/pgd", "better-teacher/smoothgrad", f"cheap/{arm}")
 
 
+def beside(p: Parameters) -> dict[str, tuple[str, str]]:
+    """Maps are made once: what that adds to an epoch depends on how many there are."""
+    arm = "sat-std-smoothgrad"
+    return {f"cheap/{arm}": (f"cheap-{passes.EPOCHS}/{arm}", f"over the paper's {passes.EPOCHS} epochs")}
+
+
 def judge(table: pd.DataFrame, p: Parameters, *, test: bool = True) -> list[Claim]:
     """All claims from the table of measurements."""
     court = Court("05", p, Cubes.of(table), test, seeds=functools.partial(seeds_of, p), primaries=primaries(p))
@@ -282,22 +288,10 @@ def _better_maps(court: Court) -> None:
 def _cost(court: Court) -> None:
     """(v) What it costs, counted in passes, which are the same on every machine; seconds stand in the report's tables."""
     p = court.p
-    quarter, teaching = Rule("below", 1.25), "without the teacher's own training; the 1.25 is ours"
-    once = f"maps are made once a run of {p.epochs} epochs and moved with the images; {teaching}"
-    anew = "{} adds less than a quarter to the passes of training, with maps of every batch anew as released"
-    found = []
-    for arm in sat(p):
-        whole = f"{label(arm)} adds less than a quarter to the passes of training"
-        long = passes.of(config_of(p, arm, 0).model_copy(update={"epochs": 100})).total / passes.STEP["plain"].total
-        at100 = f"over the paper's 100 epochs it would be {long:.3g}" if p.epochs != 100 and parsed(arm).teacher else ""
-        found.append((f"cheap/{arm}", whole, arm, "original", quarter, noted(once, at100)))
-        found.append((f"fresh/{arm}", anew.format(label(arm)), f"{arm}@fresh", "original", quarter, teaching))
-    for base in ("pgd", "trades-1"):
-        fewer = f"{label(f'{base}+sat')} trains in fewer passes than {label(base)}"
-        found.append((f"faster/{base}", fewer, f"{base}+sat", base, Rule("below", 1.0), ""))
-    for id, statement, arm, against, rule, note in found:
+    for id, statement, arm, against, epochs, rule, note in passes.compared(p, sat(p)):
         if {arm, against} <= set(p.every):
-            taken = [passes.of(config_of(p, a, 0)).total for a in (arm, against)]
+            lengths = (config_of(p, a, 0).model_copy(update={"epochs": epochs}) for a in (arm, against))
+            taken = [passes.of(config).total for config in lengths]
             court.add(
                 id,
                 "check",

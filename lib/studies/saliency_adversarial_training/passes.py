@@ -22,10 +22,12 @@ their maps too: where batches leave some, maps cost less than one part in the nu
 import inspect
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
+from lib.claims.claim import Rule
 from lib.studies.saliency_adversarial_training import maps as maps_
 from lib.studies.saliency_adversarial_training import objective
+from lib.studies.saliency_adversarial_training.plan import Parameters, label, parsed
 from lib.training.config import TrainConfig
 
 
@@ -48,6 +50,7 @@ class Passes:
         return self.forward + self.backward
 
 
+EPOCHS = 100  # the paper's
 STEP = {"plain": Passes(1, 1), "pgd": Passes(1, 1), "trades": Passes(2, 2)}
 
 
@@ -87,4 +90,36 @@ def of(config: TrainConfig) -> Passes:
         found += mixed * asked(config.epochs, given["alpha10"]) * a_map(**fresh)
     if config.maps is not None:
         found += 1 / config.epochs * a_map(**config.maps_options)
+    return found
+
+
+class Compared(NamedTuple):
+    """Two arms whose passes a claim compares, over so many epochs."""
+
+    id: str
+    statement: str
+    arm: str
+    against: str
+    epochs: int
+    rule: Rule
+    note: str
+
+
+def compared(p: Parameters, arms: list[str]) -> list[Compared]:
+    """What is said of the cost of `arms`, which train with maps alone, in this run and in one of the paper's length; of maps of
+    every batch anew; and of maps in half of the batches that attacks had."""
+    quarter, teaching = Rule("below", 1.25), "without the teacher's own training; the 1.25 is ours"
+    once = f"maps are made once a run of {p.epochs} epochs and moved with the images; {teaching}"
+    found = []
+    for arm in arms:
+        cheap = f"{label(arm)} adds less than a quarter to the passes of training"
+        found.append(Compared(f"cheap/{arm}", cheap, arm, "original", p.epochs, quarter, once))
+        if p.epochs != EPOCHS and parsed(arm).teacher:
+            long = f"Over the paper's {EPOCHS} epochs {cheap}"
+            found.append(Compared(f"cheap-{EPOCHS}/{arm}", long, arm, "original", EPOCHS, quarter, teaching))
+        anew = f"{cheap}, with maps of every batch anew as released"
+        found.append(Compared(f"fresh/{arm}", anew, f"{arm}@fresh", "original", p.epochs, quarter, teaching))
+    for base in ("pgd", "trades-1"):
+        fewer = f"{label(f'{base}+sat')} trains in fewer passes than {label(base)}"
+        found.append(Compared(f"faster/{base}", fewer, f"{base}+sat", base, p.epochs, Rule("below", 1.0), ""))
     return found
