@@ -134,3 +134,38 @@ def warnings_html(found: pd.DataFrame) -> str:
     head = "".join(f'<th scope="col">{name}</th>' for name in ("network", "attack", "radius", "warning"))
     caption = "Warnings of the attacks: reasons to distrust a robust accuracy"
     return f'<table class="warnings"><caption>{caption}</caption><thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table>'
+
+
+WORDS = {"deletion": "taken away", "insertion": "put in"}
+
+
+def marks(found: pd.DataFrame) -> pd.DataFrame:
+    """A row an arm and what is done, a column an explanation: the mean over images and training runs with half the width of its
+    95 % interval, in which the runs of all arms moderate each other; an arm of one run has the variance of the others."""
+    cubes = Cubes.of(found)
+    arms = list(dict.fromkeys(found.arm))
+    measured = dict.fromkeys(found.measure)
+    cells = {}
+    for name in measured:
+        method, _, what = name.partition("/")
+        known = {arm: cubes.values[arm, name, 0.0] for arm in arms if (arm, name, 0.0) in cubes.values}
+        parts = [
+            intervals.parts(intervals.over(v), images=v.shape[1], seeds=len(v), of=measures.measure("share", difference=True))
+            for v in known.values()
+        ]
+        for arm, interval in zip(known, intervals.together(parts), strict=True):
+            cells[WORDS[what], arm, METHODS.find(method).label] = _mark(interval)
+    wide = pd.Series(cells).unstack(2, fill_value="–")
+    columns = [METHODS.find(m).label for m in EXPLAINED if METHODS.find(m).label in wide]
+    order = [(word, arm) for word in WORDS.values() for arm in arms]
+    wide = wide.reindex(index=pd.MultiIndex.from_tuples(order, names=["pixels", "network"]), columns=columns)
+    runs = {arm: f"{n} run{'' if n == 1 else 's'}" for arm, n in found.groupby("arm", observed=True).seed.nunique().items()}
+    return wide.set_index(wide.index.get_level_values("network").map(runs).rename("trained"), append=True)
+
+
+def _mark(found: intervals.Interval) -> str:
+    """A dash where no map marks anything, so that there is no number; a number alone where too few do for an interval."""
+    if not math.isfinite(found.value):
+        return "–"
+    value, half = round(found.value, 2) + 0.0, (found.high - found.low) / 2
+    return f"{value:.2f} ± {half:.2f}" if math.isfinite(half) else f"{value:.2f}"

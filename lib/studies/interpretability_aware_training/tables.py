@@ -4,6 +4,7 @@ What a chart draws has a row a point (value, low, high, n); what is read has a r
 """
 
 import itertools
+import math
 from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
@@ -21,6 +22,7 @@ from lib.studies.interpretability_aware_training.plan import Parameters, arch_of
 TERMS = {"one": "γ D1", "all": "γ D̃", "kl": "KL", "ig": "w R", "ce": "CE(x′)"}
 PGD = {"plain": "paper's PGD", "strong": "strongest"}
 ATTACKS = PGD | {"ensemble": "ensemble"}
+FEWEST = 30  # images that survive, as claims ask too: of a handful, the ones that moved least, tau says nothing
 KINDS = ("survivors", "released", "l1", "topk", "noise", "ig")  # of Kendall's tau: attacks, and on which images
 FORMS = {  # of the attack: what a chart of it shows of KINDS, and how
     "as released, survivors (solid) and all (dashed)": {"survivors": "-", "released": "--"},
@@ -77,8 +79,10 @@ def told(cubes: Cubes, p: Parameters, arm: str, measure: str, level: float = 0.0
 
 def tau(cubes: Cubes, p: Parameters, arm: str, kind: str, eps: float) -> Interval:
     """Kendall's tau of one of KINDS: the measure `tau/KIND` over all images; `survivors`, the released attack over those
-    whose prediction stays."""
+    whose prediction stays, NaN where these are fewer than FEWEST in some network."""
     if kind == "survivors":
+        if statistics.surviving(cubes, arm, eps).min() < FEWEST:
+            return Interval(math.nan, math.nan, math.nan, "")
         return cubes.interval(statistics.survivors(cubes, arm, eps), "tau/released", seeds_of(p, arm))
     return told(cubes, p, arm, f"tau/{kind}", eps)
 

@@ -196,9 +196,10 @@ def test_tables_are_means_over_seeds_and_images(several):
     assert (bars.low <= bars.value).all() and (bars.value <= bars.high).all()
     assert tables.hidden(table).loc["standard", "left of two classes"] == pytest.approx(0.4, abs=0.01)
     marked = shown.marks(tables.removal(table))
-    own = [("taken away", name) for arm, name in plan.NAMES.items() if arm in several.arms]
-    assert list(marked.index[:4]) == [*own, ("taken away", plan.NAMES[plan.PHOTOGRAPHS])] and marked.shape == (2 * 4, 4)
-    assert all(" ± " in cell for cell in marked.loc[("taken away", "standard")])  # three runs
+    own = [("taken away", name, "3 runs") for arm, name in plan.NAMES.items() if arm in several.arms]
+    last = ("taken away", plan.NAMES[plan.PHOTOGRAPHS], "1 run")
+    assert list(marked.index[:4]) == [*own, last] and marked.shape == (2 * 4, 4)
+    assert all(" ± " in cell for cell in marked.loc[("taken away", "standard", "3 runs")])
 
 
 @pytest.mark.parametrize(

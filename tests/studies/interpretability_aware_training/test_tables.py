@@ -79,6 +79,20 @@ def test_accuracy_has_both_attacks_and_begins_clean(cubes):
     assert len(found) == 3 * 2 * 3 and tables.warned(cubes, P) == ["Adv"]
 
 
+@pytest.fixture(autouse=True)
+def few(monkeypatch):
+    """Ten images a network here."""
+    monkeypatch.setattr(tables, "FEWEST", 3)
+
+
+def test_no_tau_is_shown_of_a_handful_of_survivors(cubes, monkeypatch):
+    assert tables.table_3(cubes, P).loc["Int2"].iloc[0] == "0.90 of 4"
+    monkeypatch.setattr(tables, "FEWEST", 5)
+    assert tables.table_3(cubes, P).loc["Int2"].iloc[0] == "– of 4"
+    found = tables.order(cubes, P)
+    assert found[found.kind == "survivors"].value.isna().any() and found[found.kind != "survivors"].value.notna().all()
+
+
 def test_tau_of_survivors_is_theirs_alone(cubes):
     found = tables.order(cubes, P).set_index(["arm", "kind", "eps"]).value
     assert found["adv", "survivors", 0.12] == pytest.approx(0.9) and found["adv", "released", 0.12] == pytest.approx(0.66)
