@@ -12,7 +12,6 @@ around in JupyterLab: figures and claims of a notebook there go to a folder of t
 import dataclasses
 import io
 import os
-import re
 import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -29,7 +28,7 @@ from lib.networks import models
 from lib.runs import needs, profiles, sources
 from lib.runs.pictures import COARSE, WIDEST, plainer, smaller
 from lib.runs.record import commit, hashes, versions
-from lib.runs.shown import card_html, claims_html, warnings_html
+from lib.runs.shown import card_html, claims_html, marks, warnings_html
 from lib.studies import marking
 from lib.system import devices, files, paths
 from lib.system.progress import say
@@ -161,7 +160,7 @@ class Run:
 
         found = self.each([(arm, job) for arm in plan.marked(p) for job in arm.jobs[: marking.RUNS]], work)
         self.table("marked", found)
-        return marking.table(found).map(lambda cell: re.sub(r"-?\d\.\d+", lambda n: f"{round(float(n[0]), 2) + 0.0:.2f}", cell))
+        return marks(found)
 
     def each(self, items: Sequence[T], work: Callable[[T], pd.DataFrame], *, workers: int | None = None) -> pd.DataFrame:
         """One table from many pieces of work, as `side_by_side` does them."""

@@ -1,4 +1,4 @@
-"""Tables of a run as HTML for people: its card, its claims, and what its attacks warned of."""
+"""Tables of a run for people: its card, its claims, what its attacks warned of, and what maps mark on its networks."""
 
 import html
 import math
@@ -8,7 +8,11 @@ from urllib.parse import quote
 
 import pandas as pd
 
+from lib.claims import intervals, measures
 from lib.claims.claim import Verdict
+from lib.claims.cubes import Cubes
+from lib.explanations.by_name import METHODS
+from lib.studies.marking import EXPLAINED
 
 MARKS: dict[Verdict, str] = {
     "supported": "✔",
