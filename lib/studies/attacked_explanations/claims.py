@@ -62,7 +62,8 @@ def judge(table: pd.DataFrame, p: Parameters, *, test: bool = True) -> list[Clai
     )
     _gates(court, p)
     others = [m for m in p.methods if m != "gradcam"]
-    whole = court.within("", ", mean of the explanations", gates=("right/standard",))
+    at = f", within {p.headline:g}/255"
+    whole = court.within("", f"{at}, mean of the explanations", gates=("right/standard",))
     _contrast(
         whole,
         "fragile",
@@ -81,7 +82,7 @@ def judge(table: pd.DataFrame, p: Parameters, *, test: bool = True) -> list[Clai
     )
     if "smoothgrad" in p.methods and "gradient" in p.methods:
         _contrast(
-            court.within("", gates=("right/standard",)),
+            court.within("", at, gates=("right/standard",)),
             "smoothing-holds",
             "SmoothGrad's map moves less than the gradient's, each under the attack that is made for it",
             _values(cubes, "standard", "gradient", "adaptive", p) - _values(cubes, "standard", "smoothgrad", "adaptive", p),
@@ -91,7 +92,7 @@ def judge(table: pd.DataFrame, p: Parameters, *, test: bool = True) -> list[Clai
     if "adversarial" in p.arms:
         resists = ("right/standard", "right/adversarial", "resists")
         _contrast(
-            court.within("", ", mean of the explanations", gates=resists),
+            court.within("", f"{at}, mean of the explanations", gates=resists),
             "robust-training-holds",
             "Maps of adversarially trained networks move less than those of standard ones under attacks that are made for them",
             _mean(cubes, "standard", p.methods, "adaptive", p) - _mean(cubes, "adversarial", p.methods, "adaptive", p),

@@ -180,9 +180,12 @@ def beside_one_face(table: pd.DataFrame, p: Parameters) -> pd.DataFrame:
 
 def companions(means: pd.DataFrame, eps: float) -> pd.DataFrame:
     """MOD and what stands beside it at one eps for the predicted class, by network, layer and attack: means over seeds."""
-    columns = ["mod", "mod_native", "mod_over_ceiling", "spearman", "iou", "centroid_shift", "empty", "accuracy"]
+    said = (
+        {"mod": "MOD", "mod_native": "MOD at the map's own size"} | COMPANIONS | {"empty": "empty maps", "accuracy": "accuracy"}
+    )
     part = where(means, eps=eps, target_mode="pred")
-    return part.groupby(["model", "layer", "attack"], observed=True)[columns].mean().round(3)
+    found = part.groupby(["model", "layer", "attack"], observed=True)[list(said)].mean().round(3)
+    return found.rename(columns=said, index=ATTACK_NAMES).rename_axis(index={"model": "network"})
 
 
 def vid(means: pd.DataFrame) -> pd.DataFrame:

@@ -117,7 +117,7 @@ def test_figure_5_s_face_stands_beside_the_shares_of_all():
 
 def test_companions_are_those_of_one_eps():
     found = tables.companions(tables.summary(measurements(seeds=2)), 0.4)
-    assert found.loc[("plain", "stage3", "fgsm"), ["mod", "mod_over_ceiling", "accuracy"]].to_list() == [0.3, 0.6, 0.0]
+    assert found.loc[("plain", "stage3", "FGSM"), ["MOD", "MOD / ceiling", "accuracy"]].to_list() == [0.3, 0.6, 0.0]
 
 
 def test_looks_by_network_and_attack():
