@@ -14,6 +14,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
+from matplotlib.patheffects import withStroke
 
 from lib.claims.intervals import Interval
 from lib.figures.style import COLOURS, MAGNITUDE, SIGNED, series
@@ -238,9 +239,11 @@ def boxes(ax: Axes, names: Sequence[str], values: Sequence[np.ndarray]) -> None:
     ax.set_xlim(-0.5, len(names) - 0.5)
 
 
-def mark(ax: Axes, right: bool, colour: str = "white") -> None:
-    """✓ or ✗ in the corner of a picture: is the prediction right?"""
-    ax.text(0.03, 0.97, "✓" if right else "✗", transform=ax.transAxes, va="top", color=colour, fontsize=8)
+def mark(ax: Axes, right: bool) -> None:
+    """✓ or ✗ in the corner of a picture: is the prediction right? With a rim, so that it is seen on any ground."""
+    rim = withStroke(linewidth=2.5, foreground=COLOURS[2 if right else 1])
+    sign = "✓" if right else "✗"
+    ax.text(0.03, 0.97, sign, transform=ax.transAxes, va="top", color="white", fontsize=10, path_effects=[rim])
 
 
 def same_height(ax: Axes, value: float, label: str | None = None) -> None:
