@@ -279,7 +279,7 @@ def move_maps(
     tally, parts = _Tally(), []
     with hooks.frozen(model):
         for ids in torch.arange(len(x), device=x.device).split(batch_size):
-            parts.append(_batch(c, x[ids], None if given is None else given.to(x)[ids], ids.tolist(), restarts, seed, tally))
+            parts.append(_batch(c, x[ids], None if given is None else given[ids].to(x), ids.tolist(), restarts, seed, tally))
     best = _Best(*(torch.cat([part[0][i] for part in parts]) for i in range(4)))
     before = torch.cat([part[1] for part in parts])
     trace = torch.cat([part[2] for part in parts], 1)

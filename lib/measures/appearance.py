@@ -62,8 +62,7 @@ def scatter(maps: Float[Tensor, "n h w"], generator: torch.Generator | None = No
     Total variation alone falls when few pixels are bright; this does not. NaN for a map without contrast.
     """
     flat = maps.flatten(1)
-    generator = generator or torch.Generator().manual_seed(0)
-    order = torch.randperm(flat.shape[1], generator=generator, device=generator.device).to(maps.device)
+    order = torch.randperm(flat.shape[1], generator=generator or torch.Generator().manual_seed(0)).to(maps.device)
     return total_variation(maps) / _variation(flat[:, order].view_as(maps))
 
 

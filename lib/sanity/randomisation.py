@@ -225,7 +225,7 @@ def permuted(values: Float[Tensor, "*s"], generator: torch.Generator) -> Float[T
     """The values of a tensor in random order, uniform over the orders that differ from theirs (where all are equal: as is)."""
     flat = values.reshape(-1)
     while True:
-        found = flat[torch.randperm(len(flat), generator=generator, device=generator.device).to(flat.device)]
+        found = flat[torch.randperm(len(flat), generator=generator).to(flat.device)]
         if not torch.equal(found, flat) or torch.equal(flat, flat[:1].expand_as(flat)):
             return found.view(values.shape)
 

@@ -68,7 +68,7 @@ class Curves:
 def removal_ranks(maps: Float[Tensor, "n h w"], size: tuple[int, int], generator: torch.Generator) -> Int[Tensor, "n a b"]:
     """When each pixel of an image of `size` is removed, 0 first: the highest value of the enlarged map; ties at random."""
     big = activation_maps.upsample(maps, size).flatten(1)
-    tied = _random_orders(big, generator)
+    tied = torch.stack([torch.randperm(big.shape[1], generator=generator) for _ in big]).to(big.device)
     order = tied.gather(1, big.gather(1, tied).sort(dim=1, descending=True, stable=True).indices)
     places = torch.arange(big.shape[1], device=big.device).expand_as(order)
     return torch.empty_like(order).scatter_(1, order, places).view(len(maps), *size)
@@ -77,13 +77,8 @@ def removal_ranks(maps: Float[Tensor, "n h w"], size: tuple[int, int], generator
 def shuffled(maps: Float[Tensor, "n h w"], generator: torch.Generator) -> Float[Tensor, "n h w"]:
     """Each map's values at random places."""
     flat = maps.flatten(1)
-    return flat.gather(1, _random_orders(flat, generator)).view_as(maps)
-
-
-def _random_orders(rows: Float[Tensor, "n d"], generator: torch.Generator) -> Int[Tensor, "n d"]:
-    """An order of the places of each row, drawn where the generator is."""
-    drawn = [torch.randperm(rows.shape[1], generator=generator, device=generator.device) for _ in rows]
-    return torch.stack(drawn).to(rows.device)
+    order = torch.stack([torch.randperm(flat.shape[1], generator=generator) for _ in flat]).to(flat.device)
+    return flat.gather(1, order).view_as(maps)
 
 
 def blurred(x: Float[Tensor, "n c h w"], sigma: float = 5.0, taps: int = 11) -> Float[Tensor, "n c h w"]:
@@ -217,9 +212,8 @@ def _curves(
     generator = generator or torch.Generator().manual_seed(0)
     n, size = len(x), (x.shape[2], x.shape[3])
     classes = checks.as_labels(y, x)
-    maps = maps.detach().to(x.device)
     lost = comparison.degenerate(maps) | ~maps.flatten(1).isfinite().all(1)
-    maps = maps.to(x).masked_fill(lost[:, None, None], 0)
+    maps = maps.detach().to(x).masked_fill(lost[:, None, None], 0)
     orders = [maps, *(shuffled(maps, generator) for _ in range(draws))]
     ranks = torch.cat([removal_ranks(m, size, generator) for m in orders])  # (orders * n, h, w)
     counts = torch.tensor([round(s * size[0] * size[1]) for s in shares], device=x.device)
