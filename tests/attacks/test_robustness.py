@@ -221,7 +221,8 @@ def test_of_a_randomised_model_every_step_is_taken(data):
     options = {"eps": (0.02,), "steps": 60, "screen": 1.0, "second_look": 0.0}
     found = robustness.robust_accuracy(Unsteady(toy()), x, y, step=lambda eps, steps, i: 0.01, **options)
     assert any("randomised" in w for w in found.warnings)
-    assert found.steps[1] >= 60 * int(found.correct[1].sum()) > 0 or found.correct[1].sum() == 0
+    held = int(found.correct[1].sum())
+    assert held > 0 and found.steps[1] >= 60 * held
     uneven = robustness.robust_accuracy(Unsteady(toy()), x, y, step=lambda eps, steps, i: 0.01 + 1e-9 * i, **options)
     assert abs(float(found.accuracy[1] - uneven.accuracy[1])) < 0.2  # the same, but for what is drawn
 
