@@ -187,3 +187,40 @@ def test_leaves_the_model_as_it_was(model, data):
 def test_bad_options_say_what_to_do(model, data, options, message):
     with pytest.raises(ValueError, match=message):
         robustness.robust_accuracy(model, *data, **options)
+
+
+class Unsteady(nn.Module):
+    """Rounds what it sees to levels that are drawn anew in each pass; its gradient looks past that."""
+
+    def __init__(self, net):
+        super().__init__()
+        self.net, self.generator = net, torch.Generator().manual_seed(0)
+
+    def forward(self, x):
+        drawn = torch.rand(x.shape, generator=self.generator, dtype=x.dtype)
+        return self.net((torch.floor(3 * x + drawn) / 3).detach() + 0 * x)
+
+
+def test_of_a_randomised_model_every_step_is_taken(data):
+    """Another pass may fool it where this one did not, so that nothing is decided when a row comes back to where it was."""
+    x, _ = data
+    y = toy()(x).argmax(1)
+    options = {"eps": (0.02,), "steps": 60, "screen": 1.0, "second_look": 0.0}
+    found = robustness.robust_accuracy(Unsteady(toy()), x, y, step=lambda eps, steps, i: 0.01, **options)
+    assert any("randomised" in w for w in found.warnings)
+    held = int(found.correct[1].sum())
+    assert held > 0 and found.steps[1] >= 60 * held
+    uneven = robustness.robust_accuracy(Unsteady(toy()), x, y, step=lambda eps, steps, i: 0.01 + 1e-9 * i, **options)
+    assert abs(float(found.accuracy[1] - uneven.accuracy[1])) < 0.2  # the same, but for what is drawn
+
+
+def test_a_network_that_answers_in_float64_is_attacked(data):
+    x, y = data
+    model = toy()
+
+    class Narrow(nn.Module):
+        def forward(self, z):
+            return model(z.double())
+
+    narrow = robustness.robust_accuracy(Narrow(), x.float(), y, eps=GRID, steps=5)
+    assert torch.equal(narrow.correct, robustness.robust_accuracy(model, x.float().double(), y, eps=GRID, steps=5).correct)
