@@ -61,7 +61,8 @@ def optimising(model: nn.Module, x: Float[Tensor, "n c h w"]) -> tuple[str, ...]
         with torch.no_grad():
             logits_of(model, x)
     finally:
-        sys.setprofile(before)
+        # below Python 3.12 `cProfile` shows as an object here, which goes on by its own method
+        sys.setprofile(before) if before is None or callable(before) else before.enable()
     if not seen:
         return ()
     return (
