@@ -2,6 +2,7 @@
 
 import copy
 import itertools
+from typing import TypeVar
 
 import torch
 from torch import nn
@@ -9,10 +10,11 @@ from torch.nn.utils.fusion import fuse_conv_bn_weights
 
 from lib.networks.hooks import frozen
 
+Network = TypeVar("Network", bound=nn.Module)
 TOLERANCE = 1e-3  # relative to the largest logit
 
 
-def folded(model: nn.Module, x: torch.Tensor) -> nn.Module:
+def folded(model: Network, x: torch.Tensor) -> Network:
     """A copy that computes the same logits in evaluation mode with fewer operations: BatchNorm(W a + b) is one convolution.
 
     A BatchNorm2d is folded where it is defined right after a convolution of as many channels in the same module; where it
@@ -38,6 +40,15 @@ def folded(model: nn.Module, x: torch.Tensor) -> nn.Module:
             "after the convolution that it is defined after. Use the network as it is."
         )
     return found
+
+
+def measured(model: Network, x: torch.Tensor) -> Network:
+    """A trained network as it is measured on images like x: `folded`, and channels last in memory.
+
+    A pass and its gradient take a quarter to a third less time on a CPU. What is differentiated twice gains from the folding
+    alone; what gives a network other weights, or counts them, wants it as it was trained.
+    """
+    return folded(model, x.to(next(model.parameters()).device)).to(memory_format=torch.channels_last)
 
 
 def _pair(before: nn.Module, norm: nn.Module) -> bool:

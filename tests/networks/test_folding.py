@@ -6,7 +6,7 @@ from torch import nn
 
 from lib.explanations import activation_maps
 from lib.networks import models
-from lib.networks.folding import folded
+from lib.networks.folding import folded, measured
 
 
 def stirred(net):
@@ -54,3 +54,21 @@ def test_a_normalisation_that_runs_elsewhere_is_refused():
 
     with pytest.raises(ValueError, match="folded, Before gives other logits"):
         folded(Before().eval(), torch.rand(2, 3, 4, 4))
+
+
+@pytest.mark.parametrize("arch", ["plain", "inception"])
+def test_what_is_measured_is_the_network_laid_out_for_speed(arch):
+    net = stirred(models.create(arch, classes=5))
+    x = torch.rand(4, 3, 32, 32, generator=torch.Generator().manual_seed(0))
+    found = measured(net, x[:2])
+    assert found.stages == net.stages and type(found) is type(net)
+    assert not any(isinstance(m, nn.BatchNorm2d) for m in found.modules())
+    a, b = x.clone().requires_grad_(), x.clone().requires_grad_()
+    expected, logits = net(a), found(b)
+    torch.testing.assert_close(logits, expected, rtol=1e-4, atol=1e-4)
+    (there,), (here,) = torch.autograd.grad(expected[:, 1].sum(), [a]), torch.autograd.grad(logits[:, 1].sum(), [b])
+    torch.testing.assert_close(here, there, rtol=1e-3, atol=1e-4 * float(there.abs().max()))
+    convolutions = [m.weight for m in found.modules() if isinstance(m, nn.Conv2d) and m.kernel_size == (3, 3)]
+    assert all(w.is_contiguous(memory_format=torch.channels_last) for w in convolutions) and len(convolutions) >= 6
+    own = [m for m in net.modules() if isinstance(m, nn.Conv2d | nn.BatchNorm2d)]  # left as it was
+    assert len(own) >= 12 and all(m.weight.is_contiguous() for m in own)

@@ -19,7 +19,7 @@ from pydantic import Field, field_validator, model_validator
 
 from lib.data import datasets, styles
 from lib.explanations import gradients
-from lib.networks import classifier, models, released, style
+from lib.networks import classifier, folding, models, released, style
 from lib.studies import parameters
 from lib.studies.at_cnn import painter
 from lib.system import devices, files
@@ -331,10 +331,10 @@ def network(p: Parameters, arm: str, seed: int) -> Trained:
 
 
 def model(p: Parameters, arm: str, seed: int = 0) -> classifier.Classifier:
-    """The network of an arm, trained here or published by Boopathy et al., on the run's device."""
+    """The network of an arm as it is measured; trained here, or published by Boopathy et al., on the run's device."""
     if p.authors:
         return released.load(family(p), PUBLISHED[arm]).to(devices.device(p.device))
-    return network(p, arm, seed).model
+    return folding.measured(network(p, arm, seed).model, evaluation_set(p).images[:2])
 
 
 def marked(p: Parameters) -> list[parameters.Arm]:

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from lib.claims import warned
+from lib.networks import folding
 from lib.pathways import influences, interventions, neurons
 from lib.pathways.graph import top_count
 from lib.pathways.neurons import Groups, Scores
@@ -164,7 +165,8 @@ def measure(p: Parameters, arch: str, seed: int, number: int | None = None, what
     if number is not None and what == plan.GRAPH:
         pair = plan.PHOTOGRAPHED if arch == plan.PHOTOGRAPHS else p.pairs[number]
         return traced.row(traced.of_pair(p, arch, pair)).assign(arch=arch, seed=seed, pair=pair)
-    model, data = plan.network(p, arch, seed).model, plan.evaluation_set(p)
+    data = plan.evaluation_set(p)
+    model = folding.measured(plan.network(p, arch, seed).model, data.images[:2])
     where = next(model.parameters()).device
     layers = plan.layers_of(model, p.layers)
     parts = []

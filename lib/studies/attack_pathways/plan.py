@@ -21,7 +21,6 @@ import dataclasses
 import functools
 from typing import Annotated, Any, Literal, NamedTuple
 
-import torch
 from pydantic import Field, field_validator, model_validator
 from torch import Tensor, nn
 
@@ -152,12 +151,10 @@ def network(p: Parameters, arch: str, seed: int) -> cache.Trained:
 
 def in_groups(model: classifier.Classifier, x: Tensor) -> classifier.Classifier:
     """A network of ImageNet's classes as one of groups, laid out for speed; what it computes is looked at on the images x."""
-    own = folding.folded(model, x.to(next(model.parameters()).device))
-    assert isinstance(own, classifier.Classifier)
+    own = folding.measured(model, x)
     scale = {"mean": own.mean.flatten().tolist(), "std": own.std.flatten().tolist()}
     names = imagenet_groups.NAMES
-    found = classifier.adapt(own.net, output=imagenet_groups.by_group, stages=own.stages, classes=len(names), **scale)
-    return found.to(memory_format=torch.channels_last)
+    return classifier.adapt(own.net, output=imagenet_groups.by_group, stages=own.stages, classes=len(names), **scale)
 
 
 def seen(p: Parameters, *job: Any) -> list[str]:

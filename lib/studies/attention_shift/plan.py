@@ -13,7 +13,6 @@ size: a perturbation that one network makes must fit the others.
 import functools
 from typing import Annotated, Any, Literal
 
-import torch
 from pydantic import Field, model_validator
 
 from lib.data import datasets
@@ -88,12 +87,9 @@ def networks(p: Parameters, *job: Any) -> list[TrainConfig]:
 
 
 def model(p: Parameters, arch: str, seed: int) -> classifier.Classifier:
-    """A trained network; a published one with its normalisations folded into its convolutions, and laid out for speed."""
+    """A network, trained or published, as it is measured."""
     found = cache.trained(p.train_config(arch, seed), device_name=p.device).model
-    if not p.as_published:
-        return found
-    x = evaluation_set(p).images[:2].to(next(found.parameters()).device)
-    return folding.folded(found, x).to(memory_format=torch.channels_last)
+    return folding.measured(found, evaluation_set(p).images[:2])
 
 
 def marked(p: Parameters) -> list[parameters.Arm]:

@@ -23,7 +23,7 @@ from torch import Tensor, nn
 from lib.attacks import losses, projected, robustness, single_step
 from lib.attacks.steps import input_gradient
 from lib.claims.rows import rows
-from lib.networks import hooks
+from lib.networks import folding, hooks
 from lib.studies import parameters
 from lib.studies.saliency_adversarial_training import maps, objective, plan
 from lib.studies.saliency_adversarial_training.plan import (
@@ -95,7 +95,8 @@ def strong(model: nn.Module, x: Tensor, y: Tensor, p: Parameters) -> robustness.
 @functools.lru_cache(maxsize=32)
 def transferred(p: Parameters, seed: int, eps: float) -> Tensor:
     """Images that fool the original that stands behind `seed`, at `eps` of 255."""
-    model, data = plan.model(p, "original", teacher_seed(seed)), evaluation_set(p)
+    data = evaluation_set(p)
+    model = folding.measured(plan.model(p, "original", teacher_seed(seed)), data.images[:2])
     where, part = next(model.parameters()).device, slice(0, p.strong_images)
     x, y = data.images[part].to(where), data.labels[part].to(where)
     return pgd(model, x, y, eps, TRANSFER_STEPS)
@@ -108,9 +109,9 @@ def cosine(a: Tensor, b: Tensor) -> Tensor:
 
 def measure(p: Parameters, arm: str, seed: int) -> pd.DataFrame:
     """Everything about one network."""
-    model, data = plan.model(p, arm, seed), evaluation_set(p)
+    data = evaluation_set(p)
+    model = folding.measured(plan.model(p, arm, seed), data.images[:2])
     where = next(model.parameters()).device
-    model.to(memory_format=torch.channels_last)  # faster, as in training
     x, y = data.images[:].to(where, memory_format=torch.channels_last), data.labels.to(where)
     clean = _right(model, x, y)
     found = [rows(arm, seed, "clean", 0, clean)]
