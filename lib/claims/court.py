@@ -68,7 +68,7 @@ class Stated:
     barred: str  # the gates that failed, in words
     tested: bool
     trained: bool  # whether it speaks of networks as they are trained, of which more than one must be seen
-    arms: tuple[str, ...]
+    behind: dict[tuple[str, str], int]  # the training runs that it rests on, by networks and arm; empty: nobody said
     note: str
 
     def verdict(self, seen: Moderated | None) -> Verdict:
@@ -136,7 +136,8 @@ class Court:
     themselves, `units` which of these images stand and fall together, called `unit`. `gates` are the names of gates that
     every claim must pass here; `primaries` the ids, without the variant, of the claims that are the paper's own. `whose` says
     whose the networks are, in words, where somebody published them, one an arm: claims then speak of these alone, not of a way
-    of training, so that images are what is resampled.
+    of training, so that images are what is resampled. `networks` tells networks apart that are called alike, or not at all:
+    those of one arm and of one name here are the same ones, whatever claims say of them.
     """
 
     study: str
@@ -154,6 +155,7 @@ class Court:
     gates: tuple[str, ...] = ()
     primaries: tuple[str, ...] = ()
     whose: str = ""
+    networks: str = ""
     known_gates: dict[str, Gate] = field(default_factory=dict)
     stated: list[Stated] = field(default_factory=list)
 
@@ -247,7 +249,7 @@ class Court:
                 barred,
                 self.test,
                 trained and kind != "check" and not self.whose,
-                arms,
+                self._behind(arms, count),
                 note,
             )
         )
@@ -267,10 +269,16 @@ class Court:
         return adjusted([one.claim(seen.get(i)) for i, one in enumerate(self.stated)])
 
     def _freedom(self, at: list[int]) -> float:
-        """How many training runs, beyond the first of each arm, stand behind claims; unknown where they name no arms."""
-        arms = {arm for i in at for arm in self.stated[i].arms}
-        named = all(self.stated[i].arms for i in at) and not isinstance(self.seeds, int)
-        return float(sum(self._seeds((arm,)) - 1 for arm in arms)) if named else math.inf
+        """How many training runs, beyond the first of each arm, stand behind claims; no limit where one names no arms."""
+        behind = [self.stated[i].behind for i in at]
+        runs = {network: count for one in behind for network, count in one.items()}  # of one network they are as many
+        return float(sum(count - 1 for count in runs.values())) if all(behind) else math.inf
+
+    def _behind(self, arms: tuple[str, ...], count: int) -> dict[tuple[str, str], int]:
+        """The training runs that a claim rests on; nothing where neither it nor the court says of which networks."""
+        if arms and not isinstance(self.seeds, int):
+            return {(self.networks, arm): self.seeds(arm) for arm in arms}
+        return {(self.networks, arm): count for arm in arms or ([""] if self.networks else [])}
 
     def _gate(self, name: str, id: str) -> Gate:
         if name not in self.known_gates:

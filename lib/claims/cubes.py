@@ -6,7 +6,7 @@ from typing import Any, Self
 import numpy as np
 import pandas as pd
 
-from lib.claims import intervals
+from lib.claims import intervals, measures
 from lib.claims.intervals import Statistic, over
 
 
@@ -46,6 +46,17 @@ class Cubes:
         """The mean over the images and seeds that have a value (a map without contrast has no rank correlation)."""
         return over(self.values[arm, measure, level])
 
-    def interval(self, statistic: Statistic, measure: str, seeds: int, draws: int = 200) -> intervals.Interval:
-        """A statistic over the images of a measure, with its 95 % interval."""
-        return intervals.interval(statistic, images=self.images(measure), seeds=seeds, draws=draws)
+    def less(self, a: tuple[str, str, float], b: tuple[str, str, float]) -> Statistic:
+        """The mean of one (arm, measure, level) less another: image by image, over those that have both, so that an image whose
+        map is dead on one side does not stay in the mean of the other. Training runs are paired as far as both have them."""
+        one, other = self.values[a], self.values[b]
+        runs = min(len(one), len(other))
+        return over(one[:runs] - other[:runs])
+
+    def interval(
+        self, statistic: Statistic, over: str, seeds: int, of: str, *, difference: bool = False, draws: int = 200
+    ) -> intervals.Interval:
+        """A statistic over the images of a measure, with its 95 % interval: the one that a claim of it has, but for what other
+        arms tell of training runs. `of` names what it is (`lib.claims.measures`), whose range the interval never leaves."""
+        scale = measures.measure(of, difference=difference)
+        return intervals.interval(statistic, scale, images=self.images(over), seeds=seeds, draws=draws)

@@ -41,6 +41,11 @@ class Interval:
     high: float
     n: str
 
+    @property
+    def side(self) -> float:
+        """How far the farther end is from the value: what stands after ±."""
+        return max(self.value - self.low, self.high - self.value)
+
 
 Statistic = Callable[[np.ndarray, np.ndarray], float]  # (image indices, seed indices) -> value
 
@@ -190,9 +195,9 @@ def _resamples(count: int, draws: int) -> np.ndarray:
     return chosen
 
 
-def interval(statistic: Statistic, *, images: int, seeds: int, draws: int = 500) -> Interval:
+def interval(statistic: Statistic, of: Measure, *, images: int, seeds: int, draws: int = 500) -> Interval:
     """The statistic with its interval over images and seeds, on its own; see `parts`."""
-    return parts(statistic, images=images, seeds=seeds, draws=draws).interval()
+    return parts(statistic, images=images, seeds=seeds, draws=draws, of=of).interval()
 
 
 def together(found: Sequence[Parts]) -> list[Interval]:

@@ -29,11 +29,10 @@ def row(found: Interval, **about: Any) -> dict[str, Any]:
 
 
 def cell(found: Interval, digits: int = 2) -> str:
-    """`0.81±0.02`: a value and half the width of its interval; without an interval the value, without a value a dash."""
-    half = (found.high - found.low) / 2
+    """`0.81±0.02`: a value and the longer side of its interval; without an interval the value, without a value a dash."""
     if not np.isfinite(found.value):
         return "–"
-    return f"{found.value:.{digits}f}" + (f"±{half:.{digits}f}" if np.isfinite(half) else "")
+    return f"{found.value:.{digits}f}" + (f"±{found.side:.{digits}f}" if np.isfinite(found.side) else "")
 
 
 def table(found: Iterable[Interval] | pd.DataFrame) -> pd.DataFrame:

@@ -145,7 +145,7 @@ def kendall(a: Float[Tensor, " n *s"], b: Float[Tensor, " n *s"]) -> Float[Tenso
 
 
 def topk_iou(a: Float[Tensor, " n *s"], b: Float[Tensor, " n *s"], share: float = 0.2) -> Float[Tensor, " n"]:
-    """Intersection over union of the highest ceil(share * H * W) pixels of each map, in [0, 1].
+    """Intersection over union of the highest ceil(share * H * W) pixels of each map, in [0, 1]; k / (H * W) asks for k.
 
     Only pixels above the map's minimum count, so a sparse map gives fewer, and its empty background is never shared; equal
     values are taken in row-major order. NaN where a map is constant and has no highest pixels.
@@ -154,7 +154,7 @@ def topk_iou(a: Float[Tensor, " n *s"], b: Float[Tensor, " n *s"], share: float 
         raise ValueError(f"share must be in (0, 1], got {share}")
     if a.shape != b.shape:
         raise ValueError(f"maps of one shape are compared; got {tuple(a.shape)} and {tuple(b.shape)}")
-    k = math.ceil(share * a[0].numel())
+    k = math.ceil(share * a[0].numel() * (1 - 1e-12))  # 53 / 3136 * 3136 is a bit more than 53
 
     def top(m: Tensor) -> Tensor:
         flat = m.flatten(1)

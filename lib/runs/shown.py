@@ -144,8 +144,8 @@ WORDS = {"deletion": "taken away", "insertion": "put in"}
 
 
 def marks(found: pd.DataFrame) -> pd.DataFrame:
-    """A row an arm and what is done, a column an explanation: the mean over images and training runs with half the width of its
-    95 % interval, in which the runs of all arms moderate each other; an arm of one run has the variance of the others."""
+    """A row an arm and what is done, a column an explanation: the mean over images and training runs with the longer side of
+    its 95 % interval, in which the runs of all arms moderate each other; an arm of one run has the variance of the others."""
     cubes = Cubes.of(found)
     arms = list(dict.fromkeys(found.arm))
     measured = dict.fromkeys(found.measure)
@@ -171,5 +171,5 @@ def _mark(found: intervals.Interval) -> str:
     """A dash where no map marks anything, so that there is no number; a number alone where too few do for an interval."""
     if not math.isfinite(found.value):
         return "–"
-    value, half = round(found.value, 2) + 0.0, (found.high - found.low) / 2
-    return f"{value:.2f} ± {half:.2f}" if math.isfinite(half) else f"{value:.2f}"
+    value = round(found.value, 2) + 0.0
+    return f"{value:.2f} ± {found.side:.2f}" if math.isfinite(found.side) else f"{value:.2f}"

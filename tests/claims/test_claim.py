@@ -4,10 +4,15 @@ import numpy as np
 import pandas as pd
 import pytest
 import scipy.stats
+import torch
 
 from lib.claims import claim, intervals, measures
 from lib.claims.claim import Rule
+from lib.claims.cubes import Cubes
 from lib.claims.intervals import Interval
+from lib.claims.rows import rows
+
+ANY = measures.measure("")
 
 
 @pytest.mark.parametrize(
@@ -32,7 +37,7 @@ def test_verdicts_follow_from_the_interval(rule, low, high, verdict):
 
 def test_over_images_alone_it_is_the_standard_error_of_a_mean():
     values = np.random.default_rng(1).normal(size=400)
-    found = intervals.interval(lambda i, s: values[i].mean(), images=400, seeds=1, draws=2000)
+    found = intervals.interval(lambda i, s: values[i].mean(), ANY, images=400, seeds=1, draws=2000)
     t = scipy.stats.ttest_1samp(values, 0).confidence_interval()
     assert found.value == pytest.approx(values.mean())
     assert (found.low, found.high) == pytest.approx((t.low, t.high), abs=0.01)
@@ -41,7 +46,7 @@ def test_over_images_alone_it_is_the_standard_error_of_a_mean():
 
 def test_over_seeds_alone_it_is_students_t():
     by_seed = np.array([1.0, 2.0, 4.0])
-    found = intervals.interval(lambda i, s: by_seed[s].mean(), images=50, seeds=3)
+    found = intervals.interval(lambda i, s: by_seed[s].mean(), ANY, images=50, seeds=3)
     t = scipy.stats.ttest_1samp(by_seed, 0).confidence_interval()
     assert (found.low, found.high) == pytest.approx((t.low, t.high), rel=1e-9)
 
@@ -55,7 +60,7 @@ def test_a_mean_over_pairs_varies_more_than_its_images_means_would():
         pairs = u[:, None] + u[None, :] + (noise + noise.T) / 2
         np.fill_diagonal(pairs, 0)
         means = pairs.sum(1, keepdims=True).T / 39
-        got = intervals.interval(intervals.over_pairs(means), images=40, seeds=1, draws=200)
+        got = intervals.interval(intervals.over_pairs(means), ANY, images=40, seeds=1, draws=200)
         assert got.value == pytest.approx(pairs.sum() / (40 * 39))
         found.append(got.value)
         said.append((got.high - got.low) / 2 / 2.02)
@@ -72,7 +77,7 @@ def test_people_with_several_pictures_are_drawn_as_people():
     t = scipy.stats.ttest_1samp(people, 0).confidence_interval()
     assert (found.low, found.high) == pytest.approx((t.low, t.high), abs=0.02)
     assert found.n.startswith("80 images of 40 people")
-    naive = intervals.interval(lambda i, s: values[i].mean(), images=80, seeds=1, draws=2000)
+    naive = intervals.interval(lambda i, s: values[i].mean(), ANY, images=80, seeds=1, draws=2000)
     assert naive.high - naive.low < 0.8 * (found.high - found.low)
 
 
@@ -94,7 +99,7 @@ def test_intervals_stay_within_their_range(name, difference):
     values[:, 0], values[0, 1] = of.low, (of.low + of.high) / 2  # nearly all are at the end
     found = intervals.parts(intervals.over(values), images=12, seeds=3, of=of).interval()
     assert of.low < found.low < found.value < found.high < of.high
-    assert intervals.interval(intervals.over(values), images=12, seeds=3).high > of.high  # what the scale is for
+    assert intervals.interval(intervals.over(values), ANY, images=12, seeds=3).high > of.high  # what the scale is for
 
 
 @pytest.mark.parametrize(("name", "difference"), [("share", False), ("correlation", True)])
@@ -190,12 +195,32 @@ def test_p_of_a_decision_is_the_level_at_which_its_interval_touches_the_threshol
     assert claim.p_value(none, None, Rule("below", high), "supported", 0.0) == pytest.approx(0.05)
 
 
+def test_tables_have_the_intervals_of_claims():
+    """No share leaves [0, 1]; none of the images is not nothing; image by image, what one side lacks leaves no gap."""
+    right = (np.arange(40) < 2).astype(float)
+    table = pd.concat(
+        rows(arm, seed, "right", 0, torch.tensor(right if arm == "few" else right * 0))
+        for arm in ("few", "none")
+        for seed in (0, 1)
+    )
+    cubes = Cubes.of(table)
+    few, none = (cubes.interval(cubes.mean(arm, "right"), "right", 2, "share") for arm in ("few", "none"))
+    assert 0 < few.low < 0.05 < few.high < 0.25 and few.side == few.high - few.value
+    assert none.low == 0 and none.high == pytest.approx(1 - 0.025 ** (1 / 40))
+    less = cubes.interval(cubes.less(("few", "right", 0.0), ("none", "right", 0.0)), "right", 2, "share", difference=True)
+    assert -1 <= less.low < less.value == pytest.approx(0.05)
+    with pytest.raises(ValueError, match="unknown measure 'shar'; did you mean share"):
+        cubes.interval(cubes.mean("few", "right"), "right", 2, "shar")
+    gaps = Cubes({("a", "m", 0.0): np.array([[1.0, np.nan, 3.0]]), ("b", "m", 0.0): np.array([[0.0, 9.0, 1.0], [0, 0, 0]])})
+    assert gaps.less(("a", "m", 0.0), ("b", "m", 0.0))(np.arange(3), np.array([0])) == 1.5
+
+
 def test_a_constant_has_no_width_and_nan_is_not_tested():
-    assert intervals.interval(lambda i, s: 0.0, images=5, seeds=2) == Interval(0.0, 0.0, 0.0, "5 images, 2 seeds")
-    found = intervals.interval(lambda i, s: math.nan, images=5, seeds=2)
+    assert intervals.interval(lambda i, s: 0.0, ANY, images=5, seeds=2) == Interval(0.0, 0.0, 0.0, "5 images, 2 seeds")
+    found = intervals.interval(lambda i, s: math.nan, ANY, images=5, seeds=2)
     assert math.isnan(found.low) and Rule("above", 0).judge(found) == "not tested"
     with pytest.raises(ValueError, match="2 images and 1 seed"):
-        intervals.interval(lambda i, s: 0.0, images=1, seeds=1)
+        intervals.interval(lambda i, s: 0.0, ANY, images=1, seeds=1)
 
 
 def test_the_tally_counts_claims_alone():

@@ -1,6 +1,7 @@
 """The court: what it makes of a claim, of a gate, of one training run, and of what is said within it."""
 
 import functools
+import itertools
 import math
 import re
 
@@ -109,6 +110,24 @@ def test_differences_that_share_an_arm_have_no_more_freedom_than_its_runs():
             added(court, id=f"up/{a}{b}", compute=over(values[a] - values[b]), trained=True, **more)
         freedom.append(court._freedom([0, 1, 2]))
     assert freedom == [6.0, math.inf]
+
+
+def test_claims_of_the_same_networks_have_the_freedom_of_these():
+    """Whoever says of how many runs they speak: the whole court, a part of it, or each claim."""
+    values = np.random.default_rng(0).normal(size=(3, 60))
+    pairs = Court("06", P, seeds=3)  # two pairs of classes of two networks
+    for arch, pair in itertools.product("pr", "xy"):
+        added(pairs.within(f"{arch}/{pair}", networks=arch), id="up", compute=over(values), trained=True)
+    assert pairs._freedom([0, 1]) == 2.0 and pairs._freedom([0, 1, 2, 3]) == 4.0
+    arms = Court("04", P)  # the arm `none` of three runs of one network, of one of another
+    for arch, runs in (("p", 3), ("r", 1)):
+        own = arms.within(arch, seeds=lambda arm, runs=runs: runs, networks=arch)
+        for kind in ("location", "topk"):
+            added(own, id=f"{kind}/drift", compute=over(values), arms=("none",), trained=True)
+    assert arms._freedom([0, 1]) == 2.0 and arms._freedom([0, 1, 2, 3]) == 2.0
+    alone = Court("02", P, seeds=lambda arm: 5).within("", seeds=2)  # of an arm that has fewer where it is asked
+    added(alone, compute=over(values), arms=("standard", "underfit"), trained=True)
+    assert alone._freedom([0]) == 2.0
 
 
 def test_what_nobody_would_act_on_is_negligible():

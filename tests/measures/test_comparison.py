@@ -81,6 +81,9 @@ def test_topk_iou_by_hand():
     one[0, 1, 1], other[0, 5, 5] = 1, 1
     assert comparison.topk_iou(one, other).item() == 0 and comparison.topk_iou(one, one).item() == 1
     assert comparison.topk_iou(one, torch.zeros(1, 8, 8)).isnan().all()
+    grid = torch.arange(3136.0).view(1, 56, 56)  # the highest 53 of 3,136, whose share times 3,136 is a bit more than 53
+    other = grid.flatten(1).index_put((torch.tensor([0]), torch.tensor([3136 - 54])), torch.tensor(1e6)).view_as(grid)
+    assert comparison.topk_iou(grid, other, 53 / 3136).item() == pytest.approx(52 / 54)
     with pytest.raises(ValueError, match="share must be in"):
         comparison.topk_iou(a, b, 0)
 

@@ -190,8 +190,11 @@ def _against(court: Court, arm: str, rival: Rival) -> None:
 
 def _contours(cubes: Cubes, arm: str, rival: Rival, p: Parameters) -> Iterator[Row]:
     """Claim (a): maps show contours, those of standard networks are scattered; the measures are ours."""
-    mine, theirs = (functools.partial(cubes.mean, one) for one in (arm, rival.arm))
-    name = label(arm)
+    name, both = label(arm), (arm, rival.arm)
+
+    def less(measure: str, one: str, other: str) -> Statistic:
+        return cubes.less((one, measure, 0.0), (other, measure, 0.0))
+
     for which, (says, measure, told, sign) in CONTOURS.items():
         key = f"smoothgrad/{which}"
         if (arm, key, 0.0) not in cubes.values:  # no masks
@@ -200,13 +203,14 @@ def _contours(cubes: Cubes, arm: str, rival: Rival, p: Parameters) -> Iterator[R
             f"contours-{which}",
             rival.kind,
             f"SmoothGrad's map of {name} {says} than that of {rival.name} does ({told})",
-            minus(mine(key), theirs(key)) if sign > 0 else minus(theirs(key), mine(key)),
+            less(key, *both[::sign]),
             f"{told}, {f'adversarial - {rival.arm}' if sign > 0 else f'{rival.arm} - adversarial'}",
             rival.source("claim (a); the measure is ours"),
             measure,
         )
-    mine_other, theirs_other = (over_pairs(cubes.values[a, "smoothgrad/edges-other", 0.0]) for a in (arm, rival.arm))
-    own, other = minus(mine("smoothgrad/edges"), mine_other), minus(theirs("smoothgrad/edges"), theirs_other)
+    own, other = (
+        minus(cubes.mean(a, "smoothgrad/edges"), over_pairs(cubes.values[a, "smoothgrad/edges-other", 0.0])) for a in both
+    )
     yield Row(
         "own-edges",
         "control",
@@ -221,7 +225,7 @@ def _contours(cubes: Cubes, arm: str, rival: Rival, p: Parameters) -> Iterator[R
         "scatter",
         "control",
         f"SmoothGrad's map of {name} is smoother than that of {rival.name} for its own distribution of values",
-        minus(theirs("smoothgrad/scatter"), mine("smoothgrad/scatter")),
+        less("smoothgrad/scatter", rival.arm, arm),
         f"total variation / that of the same pixels permuted, {rival.arm} - adversarial",
         OURS,
         "ratio",
@@ -231,7 +235,7 @@ def _contours(cubes: Cubes, arm: str, rival: Rival, p: Parameters) -> Iterator[R
         "alignment",
         rival.kind,
         f"The gradient of {name} is better aligned with the image than that of {rival.name}",
-        minus(mine("alignment"), theirs("alignment")),
+        less("alignment", arm, rival.arm),
         f"|<x, g>| / ||g||, x the image, g the gradient of the winning logit, adversarial - {rival.arm}",
         rival.source("claim (a); the measure is Etmann et al.'s (2019)"),
         "",

@@ -30,6 +30,7 @@ APPEARANCE = {
     "alignment": ("alignment with the image", "|<x, g>| / ||g||"),
 }
 BEHIND = {"smoothgrad/edges": "smoothgrad/edges-other", "conflict": "conflict-texture"}  # drawn pale, to compare
+BOUNDS = {"smoothgrad/edges": "correlation", "smoothgrad/tv": "variation", "alignment": ""}  # what is no share
 UNCHANGED = {"saturation": 2.0, "shuffle": 1.0}  # the level that leaves an image as it is
 
 
@@ -83,7 +84,8 @@ def with_intervals(cubes: Cubes, p: Parameters, arms: Iterable[str], of: Iterabl
     rows = []
     for measure, level in asked:
         for arm in arms:
-            found = cubes.interval(getattr(cubes, score)(arm, measure, level), measure, seeds_of(p, arm))
+            statistic = getattr(cubes, score)(arm, measure, level)
+            found = cubes.interval(statistic, measure, seeds_of(p, arm), BOUNDS.get(measure.partition("-")[0], "share"))
             about = {"arm": arm, "measure": measure, "level": level, "score": score}
             rows.append(about | {"value": found.value, "low": found.low, "high": found.high, "n": found.n})
     return pd.DataFrame(rows)

@@ -50,7 +50,8 @@ def judge(table: pd.DataFrame, p: Parameters, *, test: bool = True) -> list[Clai
     for (arch, pair), path in pathways.items():
         about = f" ({arch}, {pair.replace('>', ' → ')})."
         court.gate(f"apart {arch} {pair}", APARTLY, path.apart(), APART)
-        own = court.within(f"{arch}/{pair}", about, over=path.scored.images(pair), gates=(f"apart {arch} {pair}",))
+        clean = (f"apart {arch} {pair}",)
+        own = court.within(f"{arch}/{pair}", about, over=path.scored.images(pair), gates=clean, networks=arch)
         reached = path.success("pgd", -1)(np.arange(path.scored.images(pair)), np.arange(p.seeds))
         own.gate(f"reaches {arch} {pair}", "the strongest attack reaches its aim, share of images", reached, AIMED)
         first, last = thirds(path.layers)
@@ -82,7 +83,7 @@ def judge(table: pd.DataFrame, p: Parameters, *, test: bool = True) -> list[Clai
         alike, other = ([pathways[arch, pair] for pair in pairs] for pairs in (p.similar, p.dissimilar))
         fewest = min(path.scored.images(path.pair) for path in (*alike, *other))
         known = tuple(f"apart {arch} {path.pair}" for path in (*alike, *other))
-        court.within(arch, f" ({arch}).", gates=known).add(
+        court.within(arch, f" ({arch}).", gates=known, networks=arch).add(
             "similar-share-more",
             "claim",
             f"{told(p.similar)} share more top neurons than {told(p.dissimilar)}",

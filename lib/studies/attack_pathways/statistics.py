@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 import torch
 
-from lib.claims import intervals
+from lib.claims import intervals, measures
 from lib.claims.intervals import Interval, Statistic
 from lib.measures import comparison
 from lib.pathways import neurons
@@ -265,10 +265,11 @@ class Pathways:
         ever = (self.scored.success(self.arch, self.pair, attack).sum(-1) >= FEW).all(0)
         return int(ever.argmax()) if ever.any() else None
 
-    def interval(self, statistic: Statistic, draws: int = DRAWS) -> Interval:
+    def interval(self, statistic: Statistic, of: str = "share", draws: int = DRAWS) -> Interval:
+        """A statistic with its interval, within the range of what it is `of` (`lib.claims.measures`)."""
         images = self.scored.images(self.pair)
         seeds = len(self.scored.reached(self.arch, self.pair, "source"))
-        return intervals.interval(statistic, images=images, seeds=seeds, draws=draws)
+        return intervals.interval(statistic, measures.measure(of), images=images, seeds=seeds, draws=draws)
 
 
 def mean(parts: list[Statistic]) -> Statistic:
@@ -281,9 +282,9 @@ def thirds(layers: list[str]) -> tuple[list[str], list[str]]:
     return layers[:n], layers[-n:]
 
 
-def by_strength(path: Pathways, make: Callable[[int], Statistic], draws: int = 100) -> list[Interval]:
+def by_strength(path: Pathways, make: Callable[[int], Statistic], of: str = "share", draws: int = 100) -> list[Interval]:
     """A statistic's interval at each strength."""
-    return [path.interval(make(j), draws) for j in range(len(path.p.strengths))]
+    return [path.interval(make(j), of, draws) for j in range(len(path.p.strengths))]
 
 
 class _Held:

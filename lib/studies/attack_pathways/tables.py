@@ -21,6 +21,7 @@ from lib.system import paths
 All = Mapping[tuple[str, str], Pathways]  # by network and pair
 Rows = Iterator[dict[str, Any]]
 DRAWS = 60
+CORRELATION = "correlation"  # a measure, and the column that it fills
 SHARED_DRAWS = 100
 OWN = {"target": "target's own", "original": "source's own"}
 STAYS = {"original": "source's own, kept", "target": "target's own, joined", "new": "of neither, all layers"}
@@ -55,9 +56,9 @@ def success(pathways: All) -> pd.DataFrame:
     )
 
 
-def _curve(path: Pathways, attack: str, what: str, make: Callable[[int], Statistic]) -> Rows:
+def _curve(path: Pathways, attack: str, what: str, make: Callable[[int], Statistic], of: str = "share") -> Rows:
     """A statistic at each strength."""
-    for strength, found in zip(path.p.strengths, by_strength(path, make, DRAWS), strict=True):
+    for strength, found in zip(path.p.strengths, by_strength(path, make, of, DRAWS), strict=True):
         about = {"network": path.arch, "pair": path.pair, "attack": attack, "what": what, "strength": strength}
         yield about | {"value": found.value, "low": found.low, "high": found.high, "n": found.n}
 
@@ -65,7 +66,7 @@ def _curve(path: Pathways, attack: str, what: str, make: Callable[[int], Statist
 def shared(pathways: All) -> pd.DataFrame:
     """Rows (network, pair, layer, shared, low, high): the share of top neurons that clean images of both classes have."""
     return pd.DataFrame(
-        _at(path, path.interval(path.shared(layer), SHARED_DRAWS), "shared", layer=layer)
+        _at(path, path.interval(path.shared(layer), draws=SHARED_DRAWS), "shared", layer=layer)
         for path in pathways.values()
         for layer in path.layers
     )
@@ -101,7 +102,9 @@ def moved(pathways: All) -> pd.DataFrame:
     return pd.DataFrame(
         row
         for path, attack, (group, whose) in itertools.product(pathways.values(), ("pgd", "fgsm", "noise"), OWN.items())
-        for row in _curve(path, attack, f"{whose}, {NAMES[attack]}", functools.partial(path.moved, attack, group=group))
+        for row in _curve(
+            path, attack, f"{whose}, {NAMES[attack]}", functools.partial(path.moved, attack, group=group), "medians"
+        )
     )
 
 
@@ -109,7 +112,13 @@ def depth(pathways: All) -> pd.DataFrame:
     """Rows (network, pair, attack, layer, correlation, low, high): Spearman's correlation of clean and attacked activations
     of a layer's channels, at the strongest attack."""
     return pd.DataFrame(
-        _at(path, path.interval(path.correlation(attack, -1, [layer]), DRAWS), "correlation", attack=attack, layer=layer)
+        _at(
+            path,
+            path.interval(path.correlation(attack, -1, [layer]), "correlation", DRAWS),
+            "correlation",
+            attack=attack,
+            layer=layer,
+        )
         for path, attack in itertools.product(pathways.values(), ("pgd", "noise"))
         for layer in path.layers
     )
@@ -122,7 +131,7 @@ def clamped(pathways: All) -> pd.DataFrame:
     for path, which in itertools.product(pathways.values(), CLAMPED):
         for layer in (*path.layers, None):
             if (statistic := path.undone(which, layer)) is not None:
-                found = path.interval(statistic, SHARED_DRAWS)
+                found = path.interval(statistic, draws=SHARED_DRAWS)
                 at = layer or AT_ONCE
                 rows.append(_at(path, found, "value", what=HELD[which], layer=at) | {"n": found.n})
     return pd.DataFrame(rows)

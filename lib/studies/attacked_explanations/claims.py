@@ -144,6 +144,7 @@ def _contrast(
     **further: Any,
 ) -> None:
     """A claim that a difference of shares, (seed, image), is above zero; `what` says between what it is."""
+    note = _missing(difference, "the decision changed, or a map has no contrast")
     court.add(
         id,
         kind,
@@ -155,8 +156,15 @@ def _contrast(
         measure="share",
         arms=arms,
         over=difference.shape[1],
+        note=note,
         **further,
     )
+
+
+def _missing(values: np.ndarray, why: str) -> str:
+    """What is said where not all values are there."""
+    gone = int((~np.isfinite(values)).sum())
+    return f"{gone} of {values.size} values are missing, since {why}" if gone else ""
 
 
 def _sane(court: Court, cubes: Cubes, p: Parameters) -> None:
@@ -192,6 +200,7 @@ def _sane(court: Court, cubes: Cubes, p: Parameters) -> None:
             difference=False,
             arms=("standard",),
             over=kept.shape[1],
+            note=_missing(kept, "a map has no contrast"),
         )
         for measure, what in (("deletion", "random order - map's order"), ("insertion", "map's order - random order")):
             area = cubes.values["standard", f"{method}/{measure}", 0]
@@ -214,6 +223,7 @@ def _sane(court: Court, cubes: Cubes, p: Parameters) -> None:
         one, two, bound = (cubes.values[arm, f"hide/{c}", p.headline] for c in ("one", "two", "bound"))
         rest = "discrepancy of CAM that is left, of what PGD makes"
         options = {"arms": (arm,), "over": one.shape[1], "unknown": "PGD fools the network on too few images"}
+        options |= {"note": _missing(two, "PGD does not fool the network there")}
         within.add(
             "two-classes-hide-less",
             "claim",

@@ -47,13 +47,13 @@ def attacked(
     stages: int,
     restarts: int = 1,
 ) -> MovedMaps:
-    """The adaptive attack on the maps of a method; or the naive one, with as many steps: the network's own derivatives, one
-    length of step, the last iterate."""
+    """The adaptive attack on the maps of a method; or the naive one, with as many steps and restarts: the network's own
+    derivatives, one length of step, the last iterate."""
     judged, climbing = settings
-    given: dict[str, Any] = {"eps": eps, "settings": judged, "climbing": climbing, "steps": steps}
+    given: dict[str, Any] = {"eps": eps, "settings": judged, "climbing": climbing, "steps": steps, "restarts": restarts}
     if kind == "naive":
         return map_attack.move_maps(model, x, method, stages=1, betas=None, step=2.5 * eps / steps, **given)
-    return map_attack.move_maps(model, x, method, stages=stages, restarts=restarts, **given)
+    return map_attack.move_maps(model, x, method, stages=stages, **given)
 
 
 def signs(x: Tensor, eps: float) -> Tensor:

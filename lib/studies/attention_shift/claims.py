@@ -18,7 +18,7 @@ from scipy.stats import rankdata
 
 from lib.claims.claim import Claim, Rule
 from lib.claims.court import OURS, QUESTION, Court
-from lib.claims.intervals import Statistic, least, minus
+from lib.claims.intervals import Statistic, least
 from lib.studies.attention_shift import compared
 from lib.studies.attention_shift.compared import SOURCE, Row
 from lib.studies.attention_shift.plan import COMPARED, FAMILY, Parameters
@@ -84,7 +84,8 @@ def judge(table: pd.DataFrame, p: Parameters, *, test: bool = True) -> list[Clai
     shifts = {m: _shift(table, m) for m in p.architectures}
     by = ", attacked with another network's gradient" if p.black_box else ""
     for m, rows in shifts.items():
-        _add(court.within(m, f", in the {named(m)} network{by}", gates=(f"right/{m}", f"attacked/{m}")), rows)
+        own = {"gates": (f"right/{m}", f"attacked/{m}"), "networks": m}
+        _add(court.within(m, f", in the {named(m)} network{by}", **own), rows)
     told = ", ".join(named(m) for m in p.architectures)
     about = f", mean of the published networks {told}" if p.as_published else ", mean of the architectures"
     every = court.within("", about + by, gates=("right", "attacked"))
@@ -148,7 +149,7 @@ def _shift(table: pd.DataFrame, m: str) -> list[Row]:
         return (by_eps(nissim, i, s) - by_eps(noise, i, s))[1:]
 
     def farther(which: slice) -> Statistic:
-        return lambda i, s: pooled([pick(shift, i, s)[:, which]]) - pooled([pick(shift_noise, i, s)[:, which]])
+        return lambda i, s: pooled([pick(shift - shift_noise, i, s)[:, which]])  # images that have both
 
     first, second = f"{SOURCE}, claim 1", f"{SOURCE}, claim 2"
     centre = "The centre of mass of the map moves farther under FGSM than under random signs of the same size"
@@ -215,9 +216,12 @@ def _looks(table: pd.DataFrame, p: Parameters) -> list[Row]:
     is, whether its order is turned round. Each map explains what the network decides."""
     top, rows = f"eps {table.eps.max():g}", []
 
-    def rise(column: str, attack: str) -> Statistic:
-        values = cube(table, column, attack=attack)
-        return mean_of([finite_mean(values[m][:, -1] - values[m][:, 0]) for m in p.architectures])
+    def rise(column: str) -> tuple[Statistic, Statistic]:
+        """Under FGSM; and by how much more than under noise, over images that have both."""
+        each = [cube(table, column, attack=a) for a in ("fgsm", "noise")]
+        grows = [[values[m][:, -1] - values[m][:, 0] for m in p.architectures] for values in each]
+        more = [a - b for a, b in zip(*grows, strict=True)]
+        return mean_of([finite_mean(g) for g in grows[0]]), mean_of([finite_mean(g) for g in more])
 
     covers = "The map covers more of the image, counted where it is at least half of its maximum"
     for column, id, says, shares in (
@@ -226,12 +230,13 @@ def _looks(table: pd.DataFrame, p: Parameters) -> list[Row]:
     ):
         if table[column].isna().all():
             continue
+        attacked, beyond_noise = rise(column)
         rows += [
             Row(
                 id,
                 "open question",
                 f"{says} under FGSM at {top} than without attack",
-                rise(column, "fgsm"),
+                attacked,
                 f"{shares}, {top} - clean image",
                 QUESTION,
                 measure="share",
@@ -240,20 +245,20 @@ def _looks(table: pd.DataFrame, p: Parameters) -> list[Row]:
                 f"{id}-over-noise",
                 "control",
                 f"{says} under FGSM at {top} than under random signs of the same size",
-                minus(rise(column, "fgsm"), rise(column, "noise")),
+                beyond_noise,
                 f"{shares}, {top}, FGSM - random signs",
                 OURS,
                 measure="share",
             ),
         ]
-    turned = {a: cube(table, "spearman", attack=a) for a in ("fgsm", "noise")}
-    each = [mean_of([finite_mean(inverted(v[m][:, -1])) for m in p.architectures]) for v in turned.values()]
+    after, noise = (cube(table, "spearman", attack=a) for a in ("fgsm", "noise"))
+    turned = [inverted(after[m][:, -1]) - inverted(noise[m][:, -1]) for m in p.architectures]
     more = "More maps are turned round (ranks correlate negatively with the clean map's)"
     last = Row(
         "inverted-over-noise",
         "open question",
         f"{more} under FGSM at {top} than under random signs of the same size",
-        minus(*each),
+        mean_of([finite_mean(values) for values in turned]),
         f"share of maps whose rank correlation with the clean map is negative, {top}, FGSM - random signs",
         QUESTION,
         measure="share",

@@ -54,7 +54,7 @@ def judge(table: pd.DataFrame, p: Parameters, *, test: bool = True) -> list[Clai
     court = Court("00", p, Cubes.of(table), test, p.seeds, draws=200, unknown=unknown, primaries=primaries(p))
     asked = [(p.published, on_photographs(p), p.radii[-1], 1)]
     for arch, claims, eps, seeds in asked + [(arch, claimed(p), p.eps[-1], p.seeds) for arch in p.architectures]:
-        own = court.within(arch, f", in the {named(arch)} network", seeds=seeds)
+        own = court.within(arch, f", in the {named(arch)} network", seeds=seeds, networks=arch)
         seen = at_strongest(court.cubes, arch, eps)
         known = gates(own, arch, seen, eps, PHOTO if arch == p.published else "")
         for row in claims:

@@ -182,7 +182,8 @@ def _single(
         warned.tell(f"{arch}, seed {seed}", "PGD towards another class", eps, attacked.warnings)
         for name, images in (("attack", attacked.x_adv), ("noise", single_step.step_along(x, draw, eps))):
             maps = activation_maps.gradcam(model, images, y, last)
-            keep(f"reached/{name}", eps, (maps.logits.argmax(1) == aimed).float())
+            there = clean.logits.argmax(1) == aimed  # before any attack
+            keep(f"reached/{name}", eps, (maps.logits.argmax(1) == aimed).float().masked_fill(there, torch.nan))
             before, after = (
                 activation_maps.upsample(activation_maps.normalise(m), p.size) for m in (clean.maps[last].relu(), maps.values)
             )

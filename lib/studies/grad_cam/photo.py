@@ -133,12 +133,13 @@ def under_attack(
     model: nn.Module, layer: str, data: ImageSet, aim: int, radii: tuple[float, ...], steps: int, keep: Keep
 ) -> None:
     """Every photograph attacked towards one class, and with random signs of the same size: whether it gets there (NaN where
-    it shows that class), and how far the map of the true class moves."""
+    it shows that class, or is taken for it as it is), and how far the map of the true class moves."""
     where = next(model.parameters()).device
     for index in torch.arange(len(data)).split(BATCH):
         x, y = data.images[index].to(where), data.labels[index].to(where)
         clean = activation_maps.gradcam(model, x, y, layer)
         keep("right", 0, (clean.logits.argmax(1) == y).float())
+        there = (y == aim) | (clean.logits.argmax(1) == aim)
         draw = single_step.random_sign(x, torch.Generator().manual_seed(int(index[0])))
         before = activation_maps.upsample(activation_maps.normalise(clean.values), x.shape[-1])
         for eps in radii:
@@ -147,7 +148,7 @@ def under_attack(
             for name, images in (("attack", attacked.x_adv), ("noise", single_step.step_along(x, draw, eps))):
                 maps = activation_maps.gradcam(model, images, y, layer)
                 after = activation_maps.upsample(activation_maps.normalise(maps.values), x.shape[-1])
-                keep(f"reached/{name}", eps, (maps.logits.argmax(1) == aim).float().masked_fill(y == aim, torch.nan))
+                keep(f"reached/{name}", eps, (maps.logits.argmax(1) == aim).float().masked_fill(there, torch.nan))
                 keep(f"nissim/{name}", eps, comparison.nissim(before, after))
 
 

@@ -23,8 +23,8 @@ KINDS = {"attack": "targeted attack", "noise": "random signs"}
 
 
 def told(cubes: Cubes, p: Parameters, arch: str, measure: str, level: float = 0.0) -> Interval:
-    """A measure of one network: the mean over images and seeds, with its interval."""
-    return cubes.interval(cubes.mean(arch, measure, level), measure, p.seeds)
+    """A measure of one network, a share: the mean over images and seeds, with its interval."""
+    return cubes.interval(cubes.mean(arch, measure, level), measure, p.seeds, "share")
 
 
 def _row(found: Interval, value: str = "value", **about: Any) -> dict[str, Any]:
@@ -38,7 +38,7 @@ def removal(cubes: Cubes, p: Parameters) -> pd.DataFrame:
     return pd.DataFrame(
         [
             _row(
-                _of_photographs(cubes, p, f"removal/{sign}/{kind}{suffix}"),
+                _of_photographs(cubes, p, f"removal/{sign}/{kind}{suffix}", of=""),
                 **{"growth of": what, "map": says, "taken away": region},
             )
             for (kind, what), (sign, says), (region, suffix) in itertools.product(
@@ -68,10 +68,10 @@ def photographs_under_attack(cubes: Cubes, p: Parameters) -> pd.DataFrame:
     )
 
 
-def _of_photographs(cubes: Cubes, p: Parameters, measure: str, level: float = 0.0) -> Interval:
+def _of_photographs(cubes: Cubes, p: Parameters, measure: str, level: float = 0.0, of: str = "share") -> Interval:
     """The mean over photographs of the one published network, with its interval."""
     name = f"photo/{measure}"
-    return cubes.interval(cubes.mean(p.published, name, level), name, seeds=1)
+    return cubes.interval(cubes.mean(p.published, name, level), name, 1, of)
 
 
 def right(cubes: Cubes, p: Parameters) -> pd.DataFrame:

@@ -252,12 +252,13 @@ def _tau(court: Court) -> None:
                 continue
             both, released = (arm, rival), form == "released"
             gates = (f"trained-{rival}", f"learnt-{arm}", f"learnt-{rival}")
-            tau = statistics.survivors if released else functools.partial(_mean_tau, form=form)
+            own, other = ((a, f"tau/{form}", p.eps) for a in both)
+            left = [statistics.survivors(cubes, a, p.eps) for a in both] if released else []
             court.add(
                 f"tau-{form}/{arm}/over-{rival}",
                 "control" if source == OURS else "claim",
                 said(says, both, f"Kendall's tau, eps {p.eps:.3g}"),
-                minus(tau(cubes, arm, p.eps), tau(cubes, rival, p.eps)),
+                minus(*left) if released else cubes.less(own, other),
                 UP,
                 measure="correlation",
                 arms=both,
@@ -269,21 +270,17 @@ def _tau(court: Court) -> None:
             )
 
 
-def _mean_tau(cubes: Cubes, arm: str, eps: float, form: str) -> Statistic:
-    return cubes.mean(arm, f"tau/{form}", eps)
-
-
 def _tau_controls(court: Court) -> None:
     """Attacks on the explanation: what the size of the step does, what noise does, what counting survivors alone does."""
     p, cubes = court.p, court.cubes
     low, high, eps = min(p.aai_eps), max(p.aai_eps), f"eps {p.eps:.3g}"
     for arm in p.headline:
-        name, tau = label(arm), functools.partial(_mean_tau, cubes, arm)
+        name = label(arm)
         add = functools.partial(court.add, kind="control", rule=UP, source=OURS, measure="correlation", arms=(arm,))
         add(
             f"tau-falls/{arm}",  # a larger ball holds the smaller one, so that this is all but certain
             statement=f"The explanation of {name} keeps less of its order the larger the attack's radius (Kendall's tau)",
-            compute=minus(tau(low, form="l1"), tau(high, form="l1")),
+            compute=cubes.less((arm, "tau/l1", low), (arm, "tau/l1", high)),
             over="tau/l1",
             gates=(f"learnt-{arm}",),
             statistic=f"Kendall's tau over all images, L1 form, eps {low:.3g} - eps {high:.3g}",
@@ -291,7 +288,7 @@ def _tau_controls(court: Court) -> None:
         add(
             f"tau-noise/{arm}",
             statement=f"The attack disorders the explanation of {name} more than random signs do (Kendall's tau, {eps})",
-            compute=minus(tau(p.eps, form="noise"), tau(p.eps, form="l1")),
+            compute=cubes.less((arm, "tau/noise", p.eps), (arm, "tau/l1", p.eps)),
             over="tau/l1",
             gates=(f"learnt-{arm}",),
             statistic=f"Kendall's tau at {eps}, random signs - L1 form",
@@ -299,7 +296,7 @@ def _tau_controls(court: Court) -> None:
         add(
             f"survivors/{arm}",
             statement=f"Leaving out images whose prediction changed flatters the explanation of {name} (Kendall's tau, {eps})",
-            compute=minus(statistics.survivors(cubes, arm, p.eps), tau(p.eps, form="released")),
+            compute=minus(statistics.survivors(cubes, arm, p.eps), cubes.mean(arm, "tau/released", p.eps)),
             over="tau/released",
             gates=(f"surviving-{arm}",),
             statistic=f"Kendall's tau at {eps}, over survivors - over all images",

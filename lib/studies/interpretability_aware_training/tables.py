@@ -1,6 +1,7 @@
 """Study 3's numbers as tables, each with its 95 % interval over images and seeds, and the paper's printed ones beside them.
 
-What a chart draws has a row a point (value, low, high, n); what is read has a row an arm, its cells `value±half its interval`.
+What a chart draws has a row a point (value, low, high, n); what is read has a row an arm. Cells `0.81±0.02` are a value and the
+longer side of its interval.
 """
 
 import itertools
@@ -22,6 +23,7 @@ from lib.studies.interpretability_aware_training.plan import Parameters, arch_of
 TERMS = {"one": "γ D1", "all": "γ D̃", "kl": "KL", "ig": "w R", "ce": "CE(x′)"}
 PGD = {"plain": "paper's PGD", "strong": "strongest"}
 ATTACKS = PGD | {"ensemble": "ensemble"}
+BOUNDS = {"tau": "correlation", "top": "overlap", "moved": ""}  # of measures that are no share of images, by their first part
 FEWEST = 30  # images that survive, as claims ask too: of a handful, the ones that moved least, tau says nothing
 KINDS = ("survivors", "released", "l1", "topk", "noise", "ig")  # of Kendall's tau: attacks, and on which images
 FORMS = {  # of the attack: what a chart of it shows of KINDS, and how
@@ -74,7 +76,8 @@ def losses(p: Parameters, accuracies: Mapping[str, float], histories: Mapping[st
 
 def told(cubes: Cubes, p: Parameters, arm: str, measure: str, level: float = 0.0) -> Interval:
     """A measure of one arm: the mean over images and seeds, with its interval."""
-    return cubes.interval(cubes.mean(arm, measure, level), measure, seeds_of(p, arm))
+    of = BOUNDS.get(measure.partition("/")[0], "accuracy")
+    return cubes.interval(cubes.mean(arm, measure, level), measure, seeds_of(p, arm), of)
 
 
 def tau(cubes: Cubes, p: Parameters, arm: str, kind: str, eps: float) -> Interval:
@@ -83,7 +86,7 @@ def tau(cubes: Cubes, p: Parameters, arm: str, kind: str, eps: float) -> Interva
     if kind == "survivors":
         if statistics.surviving(cubes, arm, eps).min() < FEWEST:
             return Interval(math.nan, math.nan, math.nan, "")
-        return cubes.interval(statistics.survivors(cubes, arm, eps), "tau/released", seeds_of(p, arm))
+        return cubes.interval(statistics.survivors(cubes, arm, eps), "tau/released", seeds_of(p, arm), "correlation")
     return told(cubes, p, arm, f"tau/{kind}", eps)
 
 
@@ -147,7 +150,7 @@ def proposition(cubes: Cubes, p: Parameters) -> pd.DataFrame:
     rows = {}
     for arm in p.arms:
         counts = {says: "{} of {}".format(*violations(cubes, [arm], suffix)) for suffix, says in measured.items()}
-        tight = cubes.interval(statistics.tightness(cubes, arm, p.eps), "d2", seeds_of(p, arm))
+        tight = cubes.interval(statistics.tightness(cubes, arm, p.eps), "d2", seeds_of(p, arm), "ratio")
         rows[label(arm)] = counts | {f"median D2 / bound, eps {p.eps:.3g}": cell(tight)}
     return pd.DataFrame.from_dict(rows, orient="index")
 
@@ -160,7 +163,7 @@ def calibration(cubes: Cubes, p: Parameters) -> pd.DataFrame:
     for name, arm in itertools.product(p.unforeseen_eps, arms):
         measure = f"calibration/{name}"
         for radius in cubes.levels(measure):
-            one = cubes.interval(cubes.mean(arm, measure, radius), measure, seeds=1)
+            one = cubes.interval(cubes.mean(arm, measure, radius), measure, 1, "accuracy")
             found.append(row(one, attack=name, arm=arm, radius=radius))
     return pd.DataFrame(found)
 
@@ -266,7 +269,7 @@ def released_accuracy(theirs: pd.DataFrame) -> pd.DataFrame:
     cubes = Cubes.of(theirs)
     return pd.DataFrame(
         [
-            row(cubes.interval(cubes.mean(arm, measure, eps), measure, seeds=1), arm=arm, attack=says, eps=eps)
+            row(cubes.interval(cubes.mean(arm, measure, eps), measure, 1, "accuracy"), arm=arm, attack=says, eps=eps)
             for arm, (measure, says) in itertools.product(theirs.arm.unique(), STARTS.items())
             for eps in cubes.levels(measure)
         ]

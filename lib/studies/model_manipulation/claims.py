@@ -58,7 +58,7 @@ def judge(table: pd.DataFrame, p: Parameters, *, test: bool = True) -> list[Clai
     for arch in p.architectures:
         gates.state(court, arch)
         seeds = functools.partial(seeds_of, p, arch)
-        of_one = court.within(arch, f" ({arch})", seeds=seeds, gates=(f"right/{arch}",))
+        of_one = court.within(arch, f" ({arch})", seeds=seeds, gates=(f"right/{arch}",), networks=arch)
         _succeeds(of_one, arch)
         _keeps_deciding(of_one, arch)
         _transfers(of_one, arch)
@@ -244,12 +244,12 @@ def _transfers(court: Court, arch: str) -> None:
         )
     for arm, name in itertools.product(p.headline, (n for n in UNSEEN if n in interpreters(arch))):
         kind = parsed(arm).kind
-        honest, fooled = (c.mean(f"{arch}/{a}", f"t/{kind}/{name}") for a in ("none", arm))
+        honest, fooled = ((f"{arch}/{a}", f"t/{kind}/{name}", 0.0) for a in ("none", arm))
         court.add(
             f"unseen/{arm}/{name}",
             "control",
             f"Maps of {INTERPRETERS[name]}, which the training does not see, hardly follow when fooling {label(arm)}",
-            minus(honest, fooled) if kind != "centre" else minus(fooled, honest),
+            c.less(honest, fooled) if kind != "centre" else c.less(fooled, honest),
             Rule("below", 0.05),
             arms=(arm, "none"),
             over=f"t/{kind}/{name}",

@@ -1,7 +1,7 @@
 """Study 4's numbers as tables: success rates, accuracies and swaps beside the published ones, and the curves of the figures.
 
 A network is called `architecture/arm`, as in the table of measurements. Intervals are of 95 %, over images and, where an arm
-has several seeds, over seeds. Cells `12±3` are a value and half the width of its interval.
+has several seeds, over seeds. Cells `12±3` are a value and the longer side of its interval.
 """
 
 import itertools
@@ -33,8 +33,8 @@ DIVIDED = "imagenet:divided:"
 
 
 def told(cubes: Cubes, p: Parameters, name: str, statistic: Statistic, measure: str) -> Interval:
-    """A statistic of one network over the images of a measure, with its interval."""
-    return cubes.interval(statistic, measure, plan.seeds_of(p, *name.split("/")))
+    """A statistic of one network over the images of a measure, a share, with its interval."""
+    return cubes.interval(statistic, measure, plan.seeds_of(p, *name.split("/")), "share")
 
 
 def mean(cubes: Cubes, p: Parameters, name: str, measure: str, level: float = 0.0) -> Interval:

@@ -428,11 +428,12 @@ def _honest(court: Court) -> None:
                 note="never below 0: what the ensemble leaves right is right under the other too",
             )
         moved = c.values[arm, "transfer", high]
+        moved = moved * c.values[arm, "clean", 0.0][:, : moved.shape[1]]  # as under attack: what is wrong as it is stays wrong
         _add(
             court,
             f"no-masking/{arm}",
             "control",
-            f"Attacks on another network fool {label(arm)} less than attacks on itself",
+            f"Attacks on another network fool {label(arm)} no more than attacks on itself do (by two points at most)",
             over(moved - strong),
             Rule("above", -0.02),
             arms=(arm,),

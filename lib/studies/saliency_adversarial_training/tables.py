@@ -1,7 +1,7 @@
 """Study 5's numbers as tables: robust accuracy beside the published, the cost of training, the sweeps, switches and attacks.
 
 Intervals are of 95 %, over images and, where an arm has several seeds, over seeds; those of times are over the rounds of the
-timing. Cells `12.0±3.0` are a value and half the width of its interval, `0.1 [0.0, 0.2]` a value and its interval.
+timing. Cells `12.0±3.0` are a value and the longer side of its interval, `0.1 [0.0, 0.2]` a value and its interval.
 """
 
 import math
@@ -26,9 +26,9 @@ TIMES = ("time", "time low", "time high")
 PLAIN_STEPS = ("sat-masks", "sat-boxes", "sign")  # one of them is timed for all steps along a map
 
 
-def mean(cubes: Cubes, p: Parameters, arm: str, measure: str, level: float = 0.0) -> Interval:
+def mean(cubes: Cubes, p: Parameters, arm: str, measure: str, level: float = 0.0, of: str = "accuracy") -> Interval:
     """The mean of a measure of one arm, with its interval."""
-    return cubes.interval(cubes.mean(arm, measure, level), measure, plan.seeds_of(p, arm))
+    return cubes.interval(cubes.mean(arm, measure, level), measure, plan.seeds_of(p, arm), of)
 
 
 def named(arm: str) -> str:
@@ -123,8 +123,8 @@ def costs(cubes: Cubes, p: Parameters) -> pd.DataFrame:
     rows, original = [], cubes.values["original", "seconds", 0.0]
     once = passes.STEP["plain"].total
     for arm in (a for a in p.arms if "@" not in a and _costed(cubes, p, a)):
-        took = cubes.interval(statistics.ratio(statistics.cost(cubes, arm, p), original), "seconds", 1)
-        found = cubes.interval(statistics.robust(cubes, arm, p), "pgd", plan.seeds_of(p, arm))
+        took = cubes.interval(statistics.ratio(statistics.cost(cubes, arm, p), original), "seconds", 1, "ratio")
+        found = cubes.interval(statistics.robust(cubes, arm, p), "pgd", plan.seeds_of(p, arm), "accuracy")
         counted = passes.of(plan.config_of(p, arm, 0)).total / once
         rows.append(_row(found, arm=arm, passes=counted, time=took.value, **{"time low": took.low, "time high": took.high}))
     return pd.DataFrame(rows)
@@ -144,7 +144,7 @@ def costs_anew(cubes: Cubes) -> pd.DataFrame:
     found = {}
     for name in (k for k in ATTRIBUTIONS if statistics.timed(cubes, f"maps/{k}")):
         both = statistics.ratio([step, cubes.values[f"maps/{name}", "seconds", 0.0]], original)
-        found[plan.NAMES[name]] = _told(cubes.interval(both, "seconds", 1), ".2f")
+        found[plan.NAMES[name]] = _told(cubes.interval(both, "seconds", 1, "ratio"), ".2f")
     return pd.DataFrame({"maps made anew for every batch, as released: multiple of the original's step": found})
 
 
@@ -175,7 +175,7 @@ def sweeps(cubes: Cubes, p: Parameters) -> pd.DataFrame:
 
 
 def _apart(cubes: Cubes, arms: Sequence[Statistic], measure: str, seeds: int) -> str:
-    return _told(cubes.interval(minus(*arms), measure, seeds), "+.3f")
+    return _told(cubes.interval(minus(*arms), measure, seeds, "accuracy", difference=True), "+.3f")
 
 
 def switches(cubes: Cubes, p: Parameters) -> pd.DataFrame:
@@ -185,7 +185,7 @@ def switches(cubes: Cubes, p: Parameters) -> pd.DataFrame:
         both = (arm, arm.partition("@")[0])
         seeds = min(plan.seeds_of(p, a) for a in both)
         robust = [statistics.robust(cubes, a, p) for a in both]
-        with_it, without = (f"{cubes.interval(one, 'pgd', seeds).value:.3f}" for one in robust)
+        with_it, without = (f"{cubes.interval(one, 'pgd', seeds, 'accuracy').value:.3f}" for one in robust)
         rows[plan.label(arm)] = {
             "robust accuracy": with_it,
             "without the switch": without,
@@ -201,7 +201,7 @@ def attacks(cubes: Cubes, p: Parameters) -> pd.DataFrame:
     the direction of training; the paper's attack is on the strong one's images, the ensemble on the first of these."""
     rows, high = {}, p.strong_eps[-1]
     for arm in p.arms:
-        weak = cubes.interval(cubes.mean(arm, "pgd", high), "strong", plan.seeds_of(p, arm))
+        weak = cubes.interval(cubes.mean(arm, "pgd", high), "strong", plan.seeds_of(p, arm), "accuracy")
         row = {
             "clean": _percent(mean(cubes, p, arm, "clean")),
             f"PGD-{p.steps}": _percent(weak),
@@ -211,7 +211,7 @@ def attacks(cubes: Cubes, p: Parameters) -> pd.DataFrame:
             f"random signs of {p.eps:g}/255": _percent(mean(cubes, p, arm, "noise", p.eps)),
         }
         if (arm, "cosine", 0.0) in cubes.values:
-            row["cosine, this image"] = f"{mean(cubes, p, arm, 'cosine').value:+.3f}"
-            row["another"] = f"{mean(cubes, p, arm, 'cosine-another').value:+.3f}"
+            row["cosine, this image"] = f"{mean(cubes, p, arm, 'cosine', of='cosine').value:+.3f}"
+            row["another"] = f"{mean(cubes, p, arm, 'cosine-another', of='cosine').value:+.3f}"
         rows[plan.label(arm)] = row
     return pd.DataFrame(rows).T.fillna("")

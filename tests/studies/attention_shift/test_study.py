@@ -9,7 +9,7 @@ import torch
 from skimage.metrics import structural_similarity
 
 from lib.attacks import single_step
-from lib.claims import intervals
+from lib.claims import intervals, measures
 from lib.data import datasets
 from lib.explanations import activation_maps
 from lib.networks import models
@@ -456,7 +456,7 @@ def test_networks_share_their_variance_with_networks_and_means_with_none():
     alone = judged(table[table.model == "plain"], architectures=("plain",))
     assert max(widths.values()) < 1.5 * min(widths.values())  # three variances of two degrees each would differ more
     cube = statistics.cube(table, "nissim")["plain"]
-    own = intervals.interval(intervals.over(cube[:, -1] - cube[:, 1]), images=20, seeds=3)
+    own = intervals.interval(intervals.over(cube[:, -1] - cube[:, 1]), measures.measure(""), images=20, seeds=3)
     for id in ("mod-rises", "mod-rises/plain"):  # the mean of one network and that network are not two
         assert alone[id].ci_high - alone[id].ci_low == pytest.approx(own.high - own.low, rel=0.05)
 

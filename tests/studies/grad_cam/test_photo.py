@@ -130,3 +130,7 @@ def test_attacks_towards_one_class(net, data):
     assert found["reached/attack", 0.01][:2].tolist() == [0, 0] and found["reached/attack", 0.6][:2].tolist() == [1, 1]
     assert all(v[2].isnan() for (name, _), v in found.items() if name.startswith("reached"))  # it shows the class aimed at
     assert found["nissim/attack", 0.6].shape == (3,) and set(found) >= {("nissim/noise", 0.01), ("reached/noise", 0.6)}
+    rows.clear()
+    taken = ImageSet("taken", "test", data.images, torch.tensor([0, 1, 1]), data.classes)  # the third is wrong as it is
+    photo.under_attack(net, "conv", taken, 2, (0.6,), 5, lambda name, level, values: rows.append((name, level, values)))
+    assert {v[2].isnan().item() for name, _, v in rows if name.startswith("reached")} == {True}

@@ -133,10 +133,10 @@ def test_published_numbers_stand_beside_ours(cubes):
     first = tables.table_1(cubes, P)
     assert first.columns.get_level_values(0).unique().tolist() == ["ours, digits", "published, mnist, small"]
     assert first.loc["Adv", ("published, mnist, small", "0.35")] == "0.010"
-    assert first.loc["Adv", ("ours, digits", "0.12")] == "0.50±0.37 / 0.40"  # half the interval: 2.26 sqrt(.25 / 9)
-    assert first.loc["Adv"].iloc[0] == "1.00±0.00"
+    assert first.loc["Adv", ("ours, digits", "0.12")] == "0.50±0.35 / 0.40"
+    assert first.loc["Adv"].iloc[0] == "1.00±0.31"  # all of ten: 1 - .025^(1/10)
     second = tables.table_2(cubes, P)
-    assert second.loc["Int2", ("ours, digits", "snow")].startswith("0.80±") and second.loc["Int2"].iloc[0] == "1.00±0.00"
+    assert second.loc["Int2", ("ours, digits", "snow")].startswith("0.80±") and second.loc["Int2"].iloc[0] == "1.00±0.31"
     assert second.loc["Adv", ("published, cifar10, small", "gabor")] == "0.190"
     third = tables.table_3(cubes, P)
     assert third.loc["Int2"].iloc[0] == "0.90 of 4" and third.loc["Normal", ("published, mnist, small", "0.3")] == "-0.085"

@@ -114,7 +114,7 @@ def test_costs_are_multiples_of_the_originals_step_with_the_share_of_the_maps(cu
         "sat-std-gradient": 2 + 8 / P.epochs,  # maps are made once a run
         "pgd": 4,
     }
-    assert found.accuracy["sat-masks"] == pytest.approx(0.7) and (found["time low"] == found.time).all()
+    assert found.accuracy["sat-masks"] == pytest.approx(0.7) and found["time low"].tolist() == pytest.approx(found.time)
     assert found.passes.to_dict() == pytest.approx(
         {"original": 1, "sign": 1, "sat-masks": 1, "sat-std-gradient": 1 + 1 / P.epochs, "pgd": 1 + P.steps}
     )
@@ -150,7 +150,7 @@ def test_attacks_are_compared_on_the_images_of_the_strong_one(cubes):
     found = tables.attacks(cubes, P)
     row = found.loc["SAT (masks)"]
     assert row["PGD-5"].startswith("75.0±")  # six of eight, and not of ten
-    assert row["PGD-50, restarts"].startswith("75.0±") and row["transferred"] == "100.0±0.0"
+    assert row["PGD-50, restarts"].startswith("75.0±") and row["transferred"] == "100.0±36.9"  # all of eight: 1 - .025^(1/8)
     assert row["clean"] == row["random signs of 8/255"] and row["clean"].startswith("90.0±")
     assert (row["cosine, this image"], row["another"]) == ("+0.100", "-0.020")
     assert found.loc["PGD", "PGD-50, restarts"] == "" and found.loc["original", "another"] == ""
