@@ -27,16 +27,16 @@ bench: .venv/ready-test
 format: .venv/ready-test
 	@$(RUN) -m ruff check --fix lib tests notebooks; $(RUN) -m ruff format lib tests
 
-.venv/bin/python:
+.venv/bin/pip:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
 	  { echo "Python 3.11 or newer is needed; name one: make PYTHON=python3.12 $(MAKECMDGOALS)"; exit 1; }
 	@echo "creating the environment in .venv (once; some minutes, most of it PyTorch)"
-	@$(PYTHON) -m venv .venv
+	@$(PYTHON) -m venv .venv || { rm -rf .venv; exit 1; }
 
-.venv/ready: .venv/bin/python pyproject.toml constraints.txt
+.venv/ready: .venv/bin/pip pyproject.toml constraints.txt
 	@$(RUN) -m pip install --quiet --constraint constraints.txt --editable .
 	@touch $@
 
-.venv/ready-test: .venv/bin/python pyproject.toml constraints.txt
+.venv/ready-test: .venv/bin/pip pyproject.toml constraints.txt
 	@$(RUN) -m pip install --quiet --constraint constraints.txt --editable '.[test]'
 	@touch $@ .venv/ready

@@ -5,7 +5,7 @@ import locale
 import os
 import sys
 
-from lib.system import forks
+from lib.system import forks, paths
 from lib.system.progress import say
 
 COMMANDS = {
@@ -22,6 +22,7 @@ COMMANDS = {
 INTERRUPTED = 130  # the exit status that shells know
 OF_STUDIES = ("kernel", "serve")  # what no person types
 FORKED = ("train", "measure", "run", "report", "kernel")  # jobs of a study
+GO_ON = ("study", "run", "measure", "train")  # what keeps what was finished
 
 
 def speak_utf8() -> None:
@@ -39,6 +40,7 @@ def main(given: list[str]) -> int:
     if given[0] not in (*COMMANDS, *OF_STUDIES):
         print(f"unknown command {given[0]!r}; there are {', '.join(COMMANDS)}", file=sys.stderr)
         return 2
+    paths.settle()
     try:
         code = forks.ask(given) if given[0] in FORKED else None
         if code == INTERRUPTED:
@@ -47,7 +49,8 @@ def main(given: list[str]) -> int:
             return code
         return importlib.import_module(f"lib.commands.{given[0]}").main(given[1:])
     except KeyboardInterrupt:
-        say("interrupted; what was finished is kept, and the same command goes on from there")
+        goes_on = given[0] in GO_ON
+        say("interrupted" + ("; what was finished is kept, and the same command goes on from there" if goes_on else ""))
         return INTERRUPTED
 
 

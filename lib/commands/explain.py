@@ -14,7 +14,8 @@ from lib.data import own_pictures
 from lib.data.own_pictures import OwnPicture
 from lib.explanations import by_name as explanations
 from lib.fooling import before_after
-from lib.fooling.before_after import Asked, Force
+from lib.fooling.before_after import Asked, BeforeAfter, Force
+from lib.measures import comparison
 from lib.networks import named
 from lib.networks.named import Named
 from lib.reports import explained
@@ -88,21 +89,42 @@ def main(given: list[str]) -> int:
         network = named.load(a.network, size=a.size)
         asked, of, force = _asked(network, a), _class(network, a.of, "--of"), _force(network, a)
         pictures = own_pictures.gather(a.pictures, size=network.size, channels=network.channels, crop=network.crop)
-        _check_writable(explained.pages(a.out, len(pictures)), pictures)
+        pages = explained.pages(a.out, len(pictures))
+        _check_writable([*pages, explained.table_beside(a.out)], pictures)
         network.model.to(device)
-        found = []
+        found: dict[int, BeforeAfter] = {}
         with devices.one_thread_on_cpu(a.device):  # the numbers of an attack do not depend on how many cores there are
-            for i, picture in enumerate(pictures, 1):
-                x = picture.x[None].to(device)
-                found.append(before_after.before_and_after(network.model, x, asked, of=of, force=force, head=network.head))
+            for i, picture in enumerate(pictures):
+                try:
+                    one = before_after.before_and_after(
+                        network.model, picture.x[None].to(device), asked, of=of, force=force, head=network.head
+                    )
+                except (ValueError, RuntimeError) as error:  # of this picture: the others are not lost
+                    if len(pictures) == 1:
+                        raise
+                    say(f"{picture.path} is left out: {error}")
+                    continue
+                found[i] = one
+                _tell(picture, one)
                 if len(pictures) > 1:
-                    say(f"{i} of {len(pictures)}: {picture.path}")
-        for written in explained.write(a.out, network, pictures, found, force):
+                    say(f"{i + 1} of {len(pictures)}: {picture.path}")
+        if not found:
+            raise ValueError("every picture was left out; nothing is written")
+        for written in explained.write(a.out, network, [pictures[i] for i in found], list(found.values()), force):
             say(str(written))
     except (ValueError, RuntimeError, OSError) as error:
         say(f"error: {error}")
         return 2 if isinstance(error, ValueError) else 1
-    return 0
+    return 0 if len(found) == len(pictures) else 1
+
+
+def _tell(picture: OwnPicture, one: BeforeAfter) -> None:
+    """What a figure does not show: why nothing may have moved, and that a map is empty."""
+    for warning in one.warnings:
+        say(f"{picture.path}: {warning}")
+    for shift in one.shifts:
+        if comparison.degenerate(shift.before[None]):
+            say(f"{picture.path}: the map of {shift.asked.method.label} is the same everywhere, so that it marks nothing")
 
 
 # -- what was typed ----------------------------------------------------------------------------------------------------
@@ -188,7 +210,7 @@ def _force(network: Named, a: argparse.Namespace) -> Force | None:
     attack = attacks.find(a.attack)
     if attack.name == "none":
         return None
-    eps = _eps(a.eps or EPS)
+    eps = _eps(EPS if a.eps is None else a.eps)
     try:
         steps.check_radius(eps, attack.norm, network.channels * network.size**2)
     except ValueError as error:
@@ -197,13 +219,16 @@ def _force(network: Named, a: argparse.Namespace) -> Force | None:
 
 
 def _check_writable(pages: Sequence[Path], pictures: Sequence[OwnPicture]) -> None:
-    """ValueError where a figure cannot be written, or would be written over a picture."""
+    """ValueError where a figure or the table, the last of `pages`, cannot be written, or would be written over a picture or
+    over somebody's table."""
     seen = {p.path.resolve() for p in pictures}
     for page in pages:
         if page.resolve() in seen:
             raise ValueError(f"--out {page} is one of the pictures; name another file")
         if page.is_dir():
             raise ValueError(f"--out {page} is a folder; name a file in it, {page / 'explained.png'}")
+        if page.suffix == ".csv" and page.exists() and not explained.is_table(page):
+            raise ValueError(f"--out {pages[0]} would write its table over {page}, which is another one; name another file")
     folder = pages[0].parent
     try:
         folder.mkdir(parents=True, exist_ok=True)

@@ -3,11 +3,23 @@
 import argparse
 import json
 from pathlib import Path
+from typing import Any
 
 from lib.runs import profiles
 from lib.runs.run import start
 from lib.system import devices, files
 from lib.system.progress import say
+
+
+def _listed(text: str) -> list[tuple[Any, ...]]:
+    """Jobs as JSON. Raises ValueError for anything else."""
+    try:
+        found = json.loads(text)
+        if not (isinstance(found, list) and all(isinstance(job, list) for job in found)):
+            raise ValueError("no list of lists")
+    except ValueError as error:
+        raise ValueError(f'--jobs {text}: {error}; write a list of jobs as JSON, [["plain", 0]]') from None
+    return [tuple(job) for job in found]
 
 
 def main(given: list[str]) -> int:
@@ -21,7 +33,7 @@ def main(given: list[str]) -> int:
         p = profiles.parameters(arguments.run, arguments.profile)
         run = start(arguments.run.split(".")[0], p.model_dump())
         known = [tuple(job) for job in run.study("plan").jobs(p)]
-        jobs = known if arguments.jobs is None else [tuple(job) for job in json.loads(arguments.jobs)]
+        jobs = known if arguments.jobs is None else _listed(arguments.jobs)
         stray = [job for job in jobs if job not in known]
         if stray:
             raise ValueError(f"{arguments.run} has no job {stray[0]}; there are {known[0]}, … ({len(known)})")

@@ -12,6 +12,7 @@ import contextlib
 import hashlib
 import io
 import pickle
+import shutil
 import struct
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
@@ -75,20 +76,25 @@ def lay_out(name: str, root: Path, images: int, named: Iterable[str] = (), seed:
     if base in ("folder", "imagenet", "restricted") and (option == "imagenet" or base != "folder"):
         _imagenet(root / option, images, set(named), draw)
     elif base == "folder" and option in FOLDERS:
-        _once(root / option, lambda: _folder(root / option, images, draw, *FOLDERS[option]))
+        _once(root / option, lambda place: _folder(place, images, draw, *FOLDERS[option]))
     elif base == "folder" and option in STYLES:
-        _once(root / option, lambda: _styles(root / option, images, draw, STYLES[option]))
+        _once(root / option, lambda place: _styles(place, images, draw, STYLES[option]))
     elif name in PLACES:
         place, write = PLACES[name]
-        _once(root / place, lambda: write(root / place, images, draw))
+        _once(root / place, lambda there: write(there, images, draw))
     else:
         known = [*PLACES, *(f"folder:{f}" for f in ("imagenet", *FOLDERS, *STYLES)), "imagenet:NAME", "restricted:NAME"]
         raise ValueError(f"data set {name!r} has no miniature in lib.data.miniatures; there are {', '.join(known)}")
 
 
-def _once(place: Path, write: Callable[[], None]) -> None:
-    if not place.exists():
-        write()
+def _once(place: Path, write: Callable[[Path], None]) -> None:
+    """Written whole or not at all: an interrupted one is begun anew."""
+    if place.exists():
+        return
+    part = place.with_name(f".{place.name}.part")
+    shutil.rmtree(part, ignore_errors=True)
+    write(part)
+    part.rename(place)
 
 
 def _each(draw: Draw, place: Path, n: int, size: tuple[int, int], suffix: str = "jpg", there: int = 0) -> None:

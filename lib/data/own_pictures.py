@@ -66,9 +66,10 @@ def _files(path: Path) -> list[Path]:
             )
         return found
     if not path.exists():
-        beside = [p.name for p in path.parent.iterdir()] if path.parent.is_dir() else []
-        close = names.close(path.name, beside)
-        meant = f"did you mean {' or '.join(str(path.parent / c) for c in close)}?" if close else "give its path from here"
+        beside = list(path.parent.iterdir()) if path.parent.is_dir() else []
+        pictures = [p.name for p in beside if p.is_dir() or p.suffix.lower() in images.SUFFIXES]
+        close = [str(path.parent / c) for c in names.close(path.name, pictures)]
+        meant = f"did you mean {' or '.join(close)}?" if close else f"give its path from {Path.cwd()}"
         raise ValueError(f"there is no file {path}; {meant}")
     return [path]
 

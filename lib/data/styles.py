@@ -95,8 +95,7 @@ def _files(source: str) -> tuple[Path, ...]:
 @functools.lru_cache(maxsize=4)
 def _usable(root: Path) -> tuple[Path, ...]:
     """Files whose header is an image's, large enough; what is dropped is said."""
-    listed = sorted(f for f in root.rglob("*") if f.suffix.lower() in images.SUFFIXES)
-    listed = [f for f in listed if all(map(folders.visible, f.relative_to(root).parts))]
+    listed = sorted(folders.images_below(root)[0])
     found = [f for f in listed if _side(f) >= MIN_SIDE]
     if len(found) < len(listed):
         say(f"styles below {root}: {len(listed) - len(found)} of {len(listed)} files are no images or under {MIN_SIDE} pixels")

@@ -276,8 +276,8 @@ class Explorer:
         for name, value in (self.values if values is None else values).items():
             if isinstance(value, Image.Image):
                 file = getattr(self.controls[name], "name", "") or "picture.png"
-                lines.insert(0, "from PIL import Image")
-                arguments.append(f"{name}=Image.open({file!r})")
+                lines[:0] = ["from pathlib import Path", "", "from lib.data import own_pictures"]
+                arguments.append(f"{name}=own_pictures.opened(Path({file!r}))")  # upright, in the colours that were seen
             else:
                 arguments.append(f"{name}={value!r}")
         given = "".join(f"    {a},\n" for a in arguments)

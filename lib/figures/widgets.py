@@ -171,7 +171,7 @@ class OwnNetwork(ipywidgets.VBox):
         if name:
             try:
                 self.load(name)
-            except (ValueError, RuntimeError, OSError) as error:
+            except Exception as error:  # whatever somebody's own code raises
                 self.said.value = told(error)
                 return
         self.said.value, self.back.layout.display, self.value = "", "" if name else "none", name

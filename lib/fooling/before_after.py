@@ -66,6 +66,7 @@ class BeforeAfter:
     of: int
     logits: dict[str, Float[Tensor, " classes"]]
     shifts: list[Shift]
+    warnings: tuple[str, ...] = ()  # of the attack: reasons to distrust that nothing moved
 
     def decision(self, version: str) -> int:
         return int(self.logits[version].argmax())
@@ -112,13 +113,13 @@ def before_and_after(
     contract.check_logits(model, logits)
     decided = logits.argmax(1)
     number = int(decided) if of is None else of
-    versions = {"before": x}
+    versions, doubts = {"before": x}, ()
     if force is not None:
         targets = None if force.aim is None else torch.full_like(decided, force.aim)
         made = force.attack(
             model, x, decided, eps=force.eps, steps=force.steps, targets=targets, generator=torch.Generator().manual_seed(seed)
         )
-        versions["after"] = made.x_adv.detach()
+        versions["after"], doubts = made.x_adv.detach(), getattr(made, "warnings", ())
         signs = torch.Generator().manual_seed(seed + 1)
         versions["noise"] = signs_of_the_size(x, versions["after"], force, signs)
     maps: dict[str, list[Tensor]] = {}
@@ -130,7 +131,7 @@ def before_and_after(
     size = (x.shape[-2], x.shape[-1])
     shifts = [_shift(a, size, {v: m[i] for v, m in maps.items()}) for i, a in enumerate(asked)]
     attacked = versions["after"][0].cpu() if force else None
-    return BeforeAfter(x[0].cpu(), attacked, number, found, shifts)
+    return BeforeAfter(x[0].cpu(), attacked, number, found, shifts, doubts)
 
 
 def _logits(model: nn.Module, x: Tensor, explained: Sequence[by_name.Explanation]) -> Tensor:

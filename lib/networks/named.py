@@ -144,7 +144,8 @@ def _class_names(text: str, net: nn.Module, count: int) -> tuple[str, ...]:
     if known is None:
         return tuple(map(str, range(count)))
     if isinstance(known, str) or not isinstance(known, Sequence) or len(known) != count:
-        has = f"{len(known)} class_names" if isinstance(known, Sequence) else f"class_names of type {type(known).__name__}"
+        listed = isinstance(known, Sequence) and not isinstance(known, str)
+        has = f"{len(known)} class_names" if listed else f"class_names of type {type(known).__name__}"
         raise ValueError(
             f"{text} has {has} and gives {count} logits; class_names are a list of text, one a logit, in their order"
         )
@@ -152,28 +153,28 @@ def _class_names(text: str, net: nn.Module, count: int) -> tuple[str, ...]:
 
 
 def _probe(model: nn.Module, channels: int, side: int) -> Tensor:
-    """An image of noise, of the type and on the device of a network's weights; always the same."""
+    """An image of noise, on the device of a network's weights; always the same."""
     first = next((p for p in model.parameters() if p.is_floating_point()), torch.zeros(()))
     x = torch.rand(1, channels, side, side, generator=torch.Generator().manual_seed(0))
     return x.to(first.device)
 
 
 def _fitting(text: str, model: classifier.Classifier, side: int) -> tuple[int, Tensor]:
-    """The number of channels that a network takes, by its first convolution or else by trial, and its logits."""
-    first = next((m for m in model.modules() if isinstance(m, nn.Conv2d)), None)
-    if first is not None and first.in_channels not in (1, 3):
-        raise ValueError(
-            f"{text} takes images of {first.in_channels} channels; pictures have 1 (grey) or 3 (colour): let its function "
-            "return a module that makes what it needs of them"
-        )
-    tried = (3, 1) if first is None else (first.in_channels,)
-    for channels in tried:
+    """The number of channels that a network takes, colour before grey, and its logits. The convolution that it defines first
+    tells only what to say: it need not be the one that sees the picture."""
+    refused = {}
+    for channels in (3, 1):
         try:
             return channels, _checked_pass(text, model, _probe(model, channels, side), None)
-        except ValueError:
-            if channels == tried[-1]:
-                raise
-    raise AssertionError("unreachable")
+        except ValueError as error:
+            refused[channels] = error
+    asked = next((m.in_channels for m in model.modules() if isinstance(m, nn.Conv2d)), 3)
+    if asked in refused or asked == 0:
+        raise refused[asked or 3]
+    raise ValueError(
+        f"{text} takes images of {asked} channels; pictures have 1 (grey) or 3 (colour): let its function return a module that "
+        "makes what it needs of them"
+    ) from refused[3]
 
 
 def _checked_pass(text: str, model: nn.Module, x: Tensor, published_size: int | None) -> Tensor:
@@ -184,8 +185,16 @@ def _checked_pass(text: str, model: nn.Module, x: Tensor, published_size: int | 
             logits = contract.logits_of(model, x)
     except (RuntimeError, AssertionError, IndexError, TypeError) as error:
         line = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        kinds = {str(p.dtype).removeprefix("torch.") for p in model.parameters() if p.dtype in (torch.half, torch.bfloat16)}
         remedy = f"leave the size out, it is {published_size}" if published_size else "say which size it takes (--size, size=)"
+        if kinds:
+            remedy = f"its weights are of {' and '.join(sorted(kinds))}: let its function return net.float()"
         raise ValueError(f"{text} does not take images of {channels} × {side} × {side} ({line}); {remedy}") from error
+    except ValueError:  # of the contract, which says what to do
+        raise
+    except Exception as error:
+        line = (str(error).strip().splitlines() or [""])[0]
+        raise ValueError(f"{text} fails on a picture ({type(error).__name__}: {line}); mend its forward") from error
     contract.check_logits(model, logits)
     return logits
 

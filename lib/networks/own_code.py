@@ -18,15 +18,16 @@ from typing import Any
 import torch
 from torch import nn
 
-from lib.system import names
+from lib.system import names, paths
 
 
 def build(text: str) -> nn.Module:
     """The network that a function without arguments returns, or that stands there under that name itself.
 
-    `text` is `module:function`, where the module is looked for as `import` does, or `folder/file.py:function`. A file is
-    read anew each time. Raises ValueError in one sentence, with the remedy, for code that is missing or cannot be imported,
-    for a function that is not there, takes arguments or fails, and for one that gives no nn.Module.
+    `text` is `module:function`, where the module is looked for as `import` does, or `folder/file.py:function`. The code, and
+    what it imports from its folder, is read anew each time. Raises ValueError in one sentence, with the remedy, for code that
+    is missing or cannot be imported, for a function that is not there, takes arguments or fails, and for one that gives no
+    nn.Module.
     """
     place, colon, name = text.rpartition(":")
     if not (place and colon and name):
@@ -50,16 +51,33 @@ def _a(thing: object) -> str:
     return f"{'an' if kind[0] in 'AEIOUaeiou' else 'a'} {kind}"
 
 
+_IMPORTED: set[str] = set()  # what own code has imported from its folder, by name
+
+
 @contextlib.contextmanager
 def _importing_from(folder: Path) -> Iterator[None]:
-    """What lies in a folder can be imported inside the block."""
+    """What lies in a folder can be imported inside the block, as it is now: what was imported so before is forgotten, whose
+    names (`model`, `utils`) are those of many folders."""
+    for name in _IMPORTED:
+        sys.modules.pop(name, None)
+    _IMPORTED.clear()
+    before = set(sys.modules)
     sys.path.insert(0, str(folder))
     importlib.invalidate_caches()
     try:
         yield
     finally:
+        _IMPORTED.update(n for n in set(sys.modules) - before if _lies_in(sys.modules[n], folder))
         with contextlib.suppress(ValueError):  # the code may have removed it
             sys.path.remove(str(folder))
+
+
+def _lies_in(module: ModuleType, folder: Path) -> bool:
+    """Whether a module is somebody's file in the folder: neither installed in an environment there, nor this project's."""
+    file = getattr(module, "__file__", None)
+    if not file or not Path(file).is_relative_to(folder) or {"site-packages", "dist-packages"} & set(Path(file).parts):
+        return False
+    return not Path(file).is_relative_to(paths.PROJECT / "lib")
 
 
 def _by_name(module: str) -> ModuleType:
@@ -88,9 +106,9 @@ def _from_file(file: Path) -> ModuleType:
     if not file.is_file():
         beside = sorted(p.stem for p in file.parent.glob("*.py")) if file.parent.is_dir() else []
         close = names.close(file.stem, beside)
-        meant = (
-            f"did you mean {' or '.join(str(file.parent / f'{c}.py') for c in close)}?" if close else "give its path from here"
-        )
+        meant = f"give its path from {Path.cwd()}"
+        if close:
+            meant = f"did you mean {' or '.join(str(file.parent / f'{c}.py') for c in close)}?"
         raise ValueError(f"there is no file {file}; {meant}")
     if file.suffix != ".py":
         raise ValueError(f"{file} is no Python file; write folder/file.py:function")
@@ -115,6 +133,11 @@ def _told(error: BaseException, file: str | None) -> str:
 
 
 def _unimportable(place: str, error: BaseException) -> ValueError:
+    if isinstance(error, ModuleNotFoundError) and error.name and error.name.startswith("lib."):
+        return ValueError(
+            f"{place} cannot be imported, since it imports {error.name!r}, and `lib` is this project's own folder here; rename "
+            "yours, or copy what it needs of it"
+        )
     if isinstance(error, ModuleNotFoundError) and error.name:
         return ValueError(f"{place} cannot be imported, since it imports {error.name!r}, which is not here; install it")
     file = str(Path(place).resolve()) if place.endswith(".py") else None

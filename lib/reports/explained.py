@@ -18,6 +18,7 @@ from lib.measures import comparison
 from lib.networks.named import Named
 from lib.system import files
 
+FIRST = "picture,width (pixels)"  # of a table
 LIKELIEST = 3  # classes before, and after
 _DATELESS = {"svg": {"Date": None}, "pdf": {"CreationDate": None}}  # the same figure is the same file
 
@@ -26,6 +27,17 @@ def pages(out: Path, count: int) -> list[Path]:
     """The files of the figure: `out`, or `out-1`, `out-2`, … where `count` pictures take several sheets."""
     number = len(_parts(count))
     return [out] if number == 1 else [out.with_name(f"{out.stem}-{i}{out.suffix}") for i in range(1, number + 1)]
+
+
+def table_beside(out: Path) -> Path:
+    """The file of the table."""
+    return out.with_suffix(".csv")
+
+
+def is_table(path: Path) -> bool:
+    """Whether a file is a table that was written here, by how it begins."""
+    with path.open("rb") as file:
+        return file.read(len(FIRST)).decode(errors="replace") == FIRST
 
 
 def _parts(count: int) -> list[slice]:
@@ -48,8 +60,8 @@ def write(
     table = csv.DictWriter(text, rows[0].keys(), lineterminator="\n")
     table.writeheader()
     table.writerows(rows)
-    files.write_bytes(out.with_suffix(".csv"), text.getvalue().encode())
-    return [*written, out.with_suffix(".csv")]
+    files.write_bytes(table_beside(out), text.getvalue().encode())
+    return [*written, table_beside(out)]
 
 
 def _encoded(fig: Figure, kind: str) -> bytes:
@@ -161,6 +173,7 @@ def records(network: Named, picture: OwnPicture, one: BeforeAfter, force: Force 
         "radius (values of pixels from 0 to 1)": force.eps if force else "",
         "steps": force.steps if force and "steps" in force.attack.takes else "",
         "largest change of a value (1/255)": _number(one.largest_change * 255) if force else "",
+        "what the attack warns of": "; ".join(one.warnings),
     }
     said: dict[str, Any] = {}
     for version, called in (("before", "before"), ("after", "after"), ("noise", "random signs")):

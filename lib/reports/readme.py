@@ -9,8 +9,11 @@ BEGIN, END = "<!-- what holds: made by `make readme` -->", "<!-- what holds: end
 
 
 def block() -> str:
-    """What stands between the markers, from the committed claims."""
-    return f"\n\n{summary_markdown([p for p in COMMITTED if ledger.finished(p)])}\n\n"
+    """What stands between the markers, from the committed claims. Raises ValueError where there are none."""
+    there = [p for p in COMMITTED if ledger.finished(p)]
+    if not there:
+        raise ValueError(f"no finished run of {' or '.join(COMMITTED)} below {paths.home()}; run `make report` first")
+    return f"\n\n{summary_markdown(there)}\n\n"
 
 
 def current(text: str) -> str:
@@ -23,7 +26,9 @@ def current(text: str) -> str:
 
 
 def write() -> bool:
-    """Bring README.md up to date; whether it changed."""
+    """Bring README.md up to date; whether it changed. Raises ValueError where the results are those of another home."""
+    if paths.home() != paths.PROJECT:
+        raise ValueError(f"README.md tells of the project's own results; STUDY_HOME is {paths.home()}, run this without it")
     path = paths.PROJECT / "README.md"
     text = path.read_text(encoding="utf-8")
     now = current(text)

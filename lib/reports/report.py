@@ -69,13 +69,15 @@ def render(run: str, profile: str) -> Path:
     Raises RuntimeError where the run has not finished.
     """
     folder = paths.results(profile, run)
-    if not (folder / "run.json").exists():
-        raise RuntimeError(f"{run} has not finished under profile {profile}: {folder / 'run.json'} is missing. Run it first.")
+    record = files.read_json(folder / "run.json")
+    if record is None:
+        gone = f"{folder / 'run.json'} is missing or damaged"
+        raise RuntimeError(f"{run} has not finished under profile {profile}: {gone}. Run it first.")
     missing = [f["file"] for f in ledger.shown_figures(profile, run) if not (paths.figures(profile) / f["file"]).exists()]
     if missing:
         raise RuntimeError(f"{run}: {', '.join(missing)} missing below {paths.figures(profile)}; run it again to draw them")
     # a smoke run with changed parameters is a smoke run still
-    smoke = files.read_json(folder / "run.json")["parameters"]["profile"] == "smoke"
+    smoke = record["parameters"]["profile"] == "smoke"
     target = page(run, profile)
     text = _styled(_html(folder / "executed.ipynb", run, profile, smoke), target.parent)
     with _pages(profile):

@@ -70,8 +70,19 @@ def parameters(run: str, profile: str, overrides: Mapping[str, Any] | None = Non
         raise ValueError(
             f"{_named(asked, own)} alone would not bring its values, nothing was run; use {command(meant, asked['profile'])}"
         )
-    differences = yaml.safe_load(file.read_text(encoding="utf-8")) or {}
-    return validated(model, {**differences, **own, **(overrides or {})})
+    return validated(model, {**_written(file), **own, **(overrides or {})})
+
+
+def _written(file: Path) -> dict[str, Any]:
+    """The values of a profile's file. Raises ValueError, with the file's name, where it holds none."""
+    try:
+        found = yaml.safe_load(file.read_text(encoding="utf-8")) or {}
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        said = " ".join(str(error).split())
+        raise ValueError(f"{file} cannot be read ({said}); it holds lines `parameter: value`") from error
+    if not isinstance(found, dict):
+        raise ValueError(f"{file} holds {type(found).__name__}, not lines `parameter: value`")
+    return found
 
 
 def command(run: str, profile: str) -> str:

@@ -131,8 +131,56 @@ def test_many_pictures_make_several_sheets_of_one_length(here, monkeypatch, caps
     assert sorted(p.name for p in here.glob("many*")) == ["many-1.svg", "many-2.svg", "many-3.svg", "many.csv"]
     assert len(pd.read_csv("many.csv")) == 7
     said = capsys.readouterr().err.splitlines()
-    assert said[0] == "1 of 7: photos/a.png" and said[-1] == "many.csv" and len(said) == 11
+    assert said[-1] == "many.csv" and next(s for s in said if " of 7: " in s) == "1 of 7: photos/a.png"
+    assert "photos/c0.png: the map of Grad-CAM is the same everywhere, so that it marks nothing" in said
     assert "c4.png" in (here / "many-3.svg").read_text() or "<path" in (here / "many-3.svg").read_text()
+
+
+def test_one_picture_that_fails_does_not_lose_the_others(here, capsys):
+    Image.new("RGB", (40, 40)).save(here / "photos" / "black.png")
+    (here / "mynet.py").write_text(
+        NET
+        + """
+class Divides(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.net, self.size = build(), 32
+    def forward(self, x): return self.net(x / x.sum((1, 2, 3), keepdim=True))
+"""
+    )
+    assert run("photos", "--network", "mynet.py:Divides", "--method", "gradient", "--out", "o.png") == 1
+    said = capsys.readouterr().err
+    assert "photos/black.png is left out: the model's logits are not finite" in said
+    assert pd.read_csv("o.csv").picture.tolist() == ["photos/a.png", "photos/b.png"]
+    assert run("photos/black.png", "--network", "mynet.py:Divides", "--out", "p.png") == 2 and not (here / "p.csv").exists()
+
+
+def test_an_attack_that_sees_no_gradient_says_so(here, capsys):
+    (here / "mynet.py").write_text(
+        NET
+        + """
+class Rounds(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.net, self.size = build(), 32
+    def forward(self, x): return self.net((x * 255).round() / 255)
+"""
+    )
+    assert run("cat.jpg", "--network", "mynet.py:Rounds", "--attack", "pgd", "--method", "gradient", "--out", "o.png") == 0
+    said = capsys.readouterr().err
+    assert (
+        "cat.jpg: zero gradients on 100% of the images" in said and "the map of gradient is the same everywhere" in said.lower()
+    )
+    assert pd.read_csv("o.csv")["what the attack warns of"][0].startswith("zero gradients")
+
+
+def test_somebodys_table_is_not_written_over(here, capsys):
+    (here / "mine.csv").write_text("a,b\n1,2\n")
+    assert run("cat.jpg", *OWN, "--out", "mine.png") == 2 and (here / "mine.csv").read_text() == "a,b\n1,2\n"
+    assert "would write its table over mine.csv, which is another one" in capsys.readouterr().err
+    (here / "folder.csv").mkdir()
+    assert run("cat.jpg", *OWN, "--out", "folder.png") == 2 and not (here / "folder.png").exists()
+    assert run("cat.jpg", *OWN, "--out", "own.png") == run("cat.jpg", *OWN, "--out", "own.png") == 0  # its own it may
 
 
 def test_a_map_of_each_layer_and_the_class_aimed_at(here):

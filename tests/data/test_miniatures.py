@@ -82,6 +82,22 @@ def test_what_comes_with_packages_needs_no_files(root):
     assert not list(root.iterdir())
 
 
+def test_an_interrupted_one_is_begun_anew(root, monkeypatch):
+    place, write = miniatures.PLACES["mnist"]
+
+    def stops(there, images, draw):
+        there.mkdir(parents=True)
+        raise KeyboardInterrupt
+
+    monkeypatch.setitem(miniatures.PLACES, "mnist", (place, stops))
+    with pytest.raises(KeyboardInterrupt):
+        miniatures.lay_out("mnist", root, 8)
+    monkeypatch.setitem(miniatures.PLACES, "mnist", (place, write))
+    assert not (root / place).exists()
+    miniatures.lay_out("mnist", root, 8)
+    assert len(datasets.load("mnist", "test", size=28, channels=1)) >= 8 and not list(root.glob(".*.part"))
+
+
 def test_an_unknown_data_set_is_refused_by_name(root):
     with pytest.raises(ValueError, match=r"'folder:celebrities' has no miniature .* there are mnist, cifar10"):
         miniatures.lay_out("folder:celebrities", root, 8)

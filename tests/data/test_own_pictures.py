@@ -94,7 +94,7 @@ def test_nothing_there(folder, tmp_path, monkeypatch):
         gather(tmp_path / "empty")
     with pytest.raises(ValueError, match=r"there is no file .*/bb\.png; did you mean .*/photos/b\.png"):
         gather(folder / "bb.png")
-    with pytest.raises(ValueError, match=r"there is no file .*/none/b\.png; give its path from here"):
+    with pytest.raises(ValueError, match=r"there is no file .*/none/b\.png; give its path from /.*"):
         gather(tmp_path / "none" / "b.png")
     monkeypatch.setattr(own_pictures, "MOST", 2)
     with pytest.raises(ValueError, match=r"3 pictures; at most 2 are taken at once\. Give fewer, or make a data set"):

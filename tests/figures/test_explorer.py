@@ -206,7 +206,7 @@ def test_the_code_names_the_file_of_an_upload_and_the_parameters_that_differ():
     found, own, _ = uploading()
     found.p = P(size=64)
     given(own, png_of(), "cat.png")
-    assert "from PIL import Image\n" in found.code() and "own=Image.open('cat.png')" in found.code()
+    assert "from lib.data import own_pictures\n" in found.code() and "own=own_pictures.opened(Path('cat.png'))" in found.code()
     assert "explorer(P(size=64)).render(" in found.code()
 
 

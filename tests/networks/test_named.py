@@ -45,6 +45,23 @@ def infinite():
     found = net()
     found[4].weight.data.fill_(float("inf"))
     return found
+class Sees(nn.Module):
+    def __init__(self, first, see):
+        super().__init__()
+        self.first, self.net, self.see = first, net(), see
+    def forward(self, x): return self.see(self, x)
+
+def head_first(): return Sees(nn.Conv2d(16, 3, 1), lambda self, x: self.net(x))
+def saturation(): return Sees(nn.Conv2d(1, 3, 3), lambda self, x: self.net(self.first(x.amax(1, True) - x.amin(1, True))))
+def lazy(): return nn.Sequential(nn.LazyConv2d(4, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 3))
+def half(): return net().half()
+def raises():
+    def see(self, x): return {}["logits"]
+    return Sees(nn.Identity(), see)
+def texts():
+    found = net()
+    found.class_names = "abc"
+    return found
 def ill_staged(): return adapt(net(), stages=("nowhere",))
 """
 
@@ -151,6 +168,11 @@ def test_own_code_is_found_out_by_a_pass(own):
     assert torch.equal(found.model(x), found.model.net(x))  # images in [0, 1], as they are
 
 
+@pytest.mark.parametrize("function", ["head_first", "saturation", "lazy"])
+def test_the_convolution_defined_first_need_not_be_the_one_that_sees_the_picture(own, function):
+    assert own(function, size=16).channels == 3
+
+
 def test_what_own_code_says_of_itself_holds(own):
     for function in ("told", "adapted"):
         found = own(function)
@@ -169,9 +191,12 @@ def test_a_network_without_a_layer_for_maps(own):
 @pytest.mark.parametrize(
     ("function", "given", "said"),
     [
-        ("fixed", {}, r"mine\.py:fixed does not take images of 1 × 224 × 224 \(.*\); say which size it takes \(--size"),
+        ("fixed", {}, r"mine\.py:fixed does not take images of 3 × 224 × 224 \(.*\); say which size it takes \(--size"),
         ("net", {"size": 4}, r"size 4: images have 8 to 2048 pixels a side"),
         ("deep", {}, r"takes images of 5 channels; pictures have 1 \(grey\) or 3 \(colour\)"),
+        ("half", {}, r"does not take .*; its weights are of float16: let its function return net\.float\(\)"),
+        ("raises", {}, r"mine\.py:raises fails on a picture \(KeyError: 'logits'\); mend its forward"),
+        ("texts", {}, r"has class_names of type str and gives 3 logits"),
         ("misnamed", {}, r"has 1 class_names and gives 3 logits"),
         ("tuples", {"size": 16}, r"the model returns a tuple .*adapt\(model, output=0\)"),
         ("infinite", {"size": 16}, r"logits are not finite; its weights hold NaN or infinity in net\.4\.weight"),

@@ -35,6 +35,33 @@ def test_a_function_of_a_file_or_of_a_module(here, text):
     assert own_code.build(text).out_channels == 4
 
 
+@pytest.mark.parametrize("text", ["{}/net.py:build", "net:build"])
+def test_modules_of_one_name_in_two_folders_are_two(here, monkeypatch, text):
+    """`model` and `utils` are everybody's; and one that is edited is read again."""
+    for folder, width in (("a", 5), ("b", 6)):
+        write(here / folder, f"width = {width}\n", "model.py")
+        write(
+            here / folder, "from torch import nn\nfrom model import width\nbuild = lambda: nn.Conv2d(3, width, 1)\n", "net.py"
+        )
+
+    def channels(folder):
+        if text.startswith("net"):
+            monkeypatch.chdir(here / folder)
+        return own_code.build(text.format(here / folder)).out_channels
+
+    torch_before = sys.modules["torch"]
+    assert [channels(f) for f in "aba"] == [5, 6, 5]
+    (here / "a" / "model.py").write_text("width = 17\n")
+    assert channels("a") == 17 and sys.modules["torch"] is torch_before
+
+
+def test_a_folder_called_lib_is_this_projects(here):
+    write(here / "lib", "width = 5\n", "models.py")
+    write(here, "from lib.models import width\n")
+    with pytest.raises(ValueError, match=r"imports 'lib\.models', and `lib` is this project's own folder here; rename yours"):
+        own_code.build("mine.py:build")
+
+
 def test_a_file_is_read_anew_and_its_folder_is_searched(here):
     write(here / "sub", "width = 5\n", "beside.py")
     write(here / "sub", "from torch import nn\ndef build():\n    import beside\n    return nn.Conv2d(3, beside.width, 1)\n")
@@ -74,7 +101,7 @@ def test_dataclasses_of_a_file_find_their_module(here):
         ("mine.py", "names no code: write module:function"),
         (":build", "names no code"),
         ("mime.py:build", r"there is no file mime\.py; did you mean mine\.py\?"),
-        ("none/mine.py:build", r"there is no file none/mine\.py; give its path from here"),
+        ("none/mine.py:build", r"there is no file none/mine\.py; give its path from /.*"),
         ("nowhere:build", r"there is no module 'nowhere', neither in .* nor among what is installed; of a file elsewhere"),
         ("mine.py:built", r"mine\.py has no function 'built'; did you mean build\?"),
         ("mine.py:nothing", r"mine\.py:nothing returns None, no torch\.nn\.Module; return the network itself"),

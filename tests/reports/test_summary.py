@@ -257,6 +257,18 @@ def test_a_readme_without_the_markers_is_refused_and_one_with_them_brought_up_to
     assert readme.current(now) == now
 
 
+def test_the_readme_is_left_alone_where_there_is_nothing_to_say(home, monkeypatch):
+    before = (paths.PROJECT / "README.md").read_bytes()
+    with pytest.raises(ValueError, match=r"README\.md tells of the project's own results; STUDY_HOME is"):
+        readme.write()
+    monkeypatch.setattr(paths, "PROJECT", home)  # a checkout without results
+    (home / "README.md").write_text(f"{readme.BEGIN}\nold\n{readme.END}\n")
+    with pytest.raises(ValueError, match=r"no finished run of laptop or datasets below .*; run `make report` first"):
+        readme.write()
+    monkeypatch.undo()
+    assert (paths.PROJECT / "README.md").read_bytes() == before
+
+
 def test_the_readme_is_current(monkeypatch):
     """Of the committed results: `make readme` would change nothing."""
     monkeypatch.delenv("STUDY_HOME", raising=False)

@@ -68,6 +68,15 @@ def test_wrong_parameters_are_refused_before_anything_runs(home, overrides, mess
     assert not list(home.rglob("*.ipynb"))
 
 
+@pytest.mark.parametrize("text", [b"images: [1", b"- a", b"images", b"\timages: 1", "images: 1".encode("utf-16")])
+def test_a_profile_that_holds_no_values_is_refused_by_its_file(tmp_path, monkeypatch, text):
+    (tmp_path / "x.yaml").write_bytes(text)
+    monkeypatch.setattr(profiles, "profile_file", lambda run, profile: tmp_path / "x.yaml")
+    with pytest.raises(ValueError, match=r"x\.yaml (cannot be read|holds \w+, not lines `parameter: value`)") as refused:
+        profiles.parameters("01-attention-shift", "smoke")
+    assert "\n" not in str(refused.value)
+
+
 def test_scientific_notation_arrives_as_a_number():
     """YAML reads 1e-3 as text; the schema makes it a number."""
     assert profiles.parameters("01-attention-shift", "smoke", {"learning_rate": "1e-3"}).learning_rate == 0.001
