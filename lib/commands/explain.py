@@ -6,8 +6,6 @@ import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
-import torch
-
 from lib.attacks import by_name as attacks
 from lib.attacks import steps
 from lib.data import own_pictures
@@ -85,7 +83,7 @@ def main(given: list[str]) -> int:
     a = parser().parse_args(given)
     try:
         _check_form(a)
-        device = _device(a.device)
+        device = devices.usable(a.device)
         network = named.load(a.network, size=a.size)
         asked, of, force = _asked(network, a), _class(network, a.of, "--of"), _force(network, a)
         pictures = own_pictures.gather(a.pictures, size=network.size, channels=network.channels, crop=network.crop)
@@ -155,15 +153,6 @@ def _check_form(a: argparse.Namespace) -> None:
         raise ValueError(f"--aim {a.aim}: {attack.name} aims at nothing; choose pgd or fgsm")
     if a.eps is None and attack.norm != "linf":
         raise ValueError(f"--attack {attack.name} has a radius in another measure than {EPS} is meant for; give --eps")
-
-
-def _device(name: str) -> torch.device:
-    try:
-        found = devices.device(name)
-        torch.zeros(1, device=found)
-    except (RuntimeError, AssertionError):
-        raise ValueError(f"--device {name}: this machine has none such; leave it out, or choose cpu") from None
-    return found
 
 
 def _eps(text: str) -> float:

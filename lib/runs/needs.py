@@ -5,8 +5,10 @@ from collections.abc import Iterable, Iterator
 from typing import Any
 
 from lib.data import datasets
+from lib.networks import zoo
 from lib.runs import profiles
 from lib.studies.parameters import Parameters
+from lib.system import devices
 from lib.training.config import TrainConfig
 
 LOOKED_AT = ("dataset", "photographs")  # parameters that name data of which a study looks at the test split
@@ -19,17 +21,24 @@ def _every(configs: Iterable[TrainConfig]) -> Iterator[TrainConfig]:
 
 
 def check(run: str, p: Parameters) -> None:
-    """That the data sets are there, have the classes that parameters name, and are a batch at least where something is trained.
+    """That the device and the data sets are there, and published weights where training begins with them; that data have the
+    classes that parameters name, and are a batch at least where something is trained.
 
     Raises ValueError with the parameter to set, and what `lib.data.datasets.load` raises for data that is missing.
     """
     if run == profiles.LEDGER:
         return
+    devices.usable(p.device)
     for name in LOOKED_AT:
         if hasattr(p, name):
             datasets.count(getattr(p, name), "test", size=getattr(p, "size", None) if name == "dataset" else None)
     seen: set[tuple[str, int | None, int]] = set()
     for config in _every(profiles.part(run, "plan").networks(p)):
+        if config.weights == "imagenet" and config.arch not in zoo.NETWORKS and ":" not in config.arch:
+            raise ValueError(
+                f"weights=imagenet: {config.arch} was never published; nothing was run. Choose an architecture of "
+                f"{', '.join(zoo.NETWORKS)}, or weights=none"
+            )
         asked = (config.dataset, config.limit, config.batch_size)
         if config.epochs and asked not in seen:  # a published network needs no training images
             seen.add(asked)

@@ -23,7 +23,7 @@ from lib.training.config import Augmentation, TrainConfig
 class Parameters(BaseModel):
     """What every notebook takes. A study's own parameters extend this; the defaults are those of `laptop`."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
     @model_validator(mode="before")
     @classmethod

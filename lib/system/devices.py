@@ -16,6 +16,16 @@ def device(name: str = "auto") -> torch.device:
     return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
 
 
+def usable(name: str) -> torch.device:
+    """`device`, after it has held a number. Raises ValueError where this machine has none such."""
+    try:
+        found = device(name)
+        torch.zeros(1, device=found).item()
+    except (RuntimeError, AssertionError):
+        raise ValueError(f"device {name}: this machine has none such; leave it out, or choose cpu") from None
+    return found
+
+
 @contextlib.contextmanager
 def threads(n: int) -> Iterator[None]:
     before = torch.get_num_threads()

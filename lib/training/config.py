@@ -25,7 +25,7 @@ Schedule = Annotated[
 class TrainConfig(BaseModel):
     """Everything that decides the weights of a network, but for the data's own content."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
     dataset: str
     size: Annotated[int, Field(ge=8, description="image size in pixels")] = 32

@@ -226,7 +226,7 @@ BAD = {
     "cat.jpg --network mynet.py:dense": r"mynet\.py:dense does not take images of .* say which size it takes",
     "cat.jpg --network connected": r"'connected' comes without weights",
     "cat.jpg --size 3": r"size 3: images have 8 to 2048 pixels a side",
-    "cat.jpg --device abacus": r"--device abacus: this machine has none such",
+    "cat.jpg --device abacus": r"device abacus: this machine has none such",
 }
 
 

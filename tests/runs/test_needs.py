@@ -4,6 +4,7 @@ import re
 
 import numpy as np
 import pytest
+import torch
 import yaml
 from PIL import Image
 
@@ -32,6 +33,14 @@ def pictures(folder, count, splits=("train", "test")):
             file = folder / split / ("cat", "dog")[i % 2] / f"{i}.png"
             file.parent.mkdir(parents=True, exist_ok=True)
             Image.fromarray(np.full((32, 32, 3), i, np.uint8)).save(file)
+
+
+def test_a_machine_without_the_device_and_networks_without_weights_are_said(no_kernel, monkeypatch):
+    monkeypatch.setattr(run_.devices, "device", lambda name="auto": torch.device("cuda:99" if name == "cuda" else "cpu"))
+    with pytest.raises(ValueError, match="device cuda: this machine has none such; leave it out, or choose cpu"):
+        headless.execute("01-attention-shift", "smoke", {"device": "cuda"})
+    with pytest.raises(ValueError, match=r"weights=imagenet: plain was never published; nothing was run\. Choose .* resnet18"):
+        headless.execute("01-attention-shift", "smoke", {"weights": "imagenet"})
 
 
 AS_PUBLISHED = {"epochs": 0, "seeds": 1, "weights": "imagenet", "architectures": ("resnet18",)}

@@ -59,6 +59,7 @@ def test_laptop_is_the_defaults(run):
         ({"device": "tpu"}, "device = 'tpu'"),
         ({"architectures": []}, "architectures"),
         ({"images": 0}, "images = 0"),
+        ({"learning_rate": float("inf")}, "learning_rate = inf: Input should be a finite number"),
     ],
 )
 def test_wrong_parameters_are_refused_before_anything_runs(home, overrides, message):
