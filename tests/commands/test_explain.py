@@ -183,6 +183,14 @@ def test_somebodys_table_is_not_written_over(here, capsys):
     assert run("cat.jpg", *OWN, "--out", "own.png") == run("cat.jpg", *OWN, "--out", "own.png") == 0  # its own it may
 
 
+def test_the_figure_of_an_earlier_time_is_no_picture(here, monkeypatch, capsys):
+    monkeypatch.chdir(here / "photos")
+    own = ["--network", "../mynet.py:build"]
+    for _ in range(2):
+        assert run(".", *own) == 0 and pd.read_csv("explained.csv").picture.tolist() == ["a.png", "b.png"]
+    assert run(".", *own, "--out", "a.png") == 2 and "--out a.png is one of the pictures" in capsys.readouterr().err
+
+
 def test_a_map_of_each_layer_and_the_class_aimed_at(here):
     given = ["--layer", "layer1,last", "--method", "gradcam,gradcam++", "--attack", "pgd", "--steps", 2, "--aim", "ti$er"]
     assert run("cat.jpg", *OWN, *given, "--eps", ".1", "--out", "a.png") == 0
