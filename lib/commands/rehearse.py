@@ -38,6 +38,8 @@ def _chosen(named: list[str], turn: str | None) -> list[str]:
         return named or known
     if named:
         raise ValueError("--turn chooses a run itself; name none")
+    if turn and not set(turn.lower()) <= set("0123456789abcdef"):
+        raise ValueError(f"--turn {turn}: give a commit's hash, or nothing for the day")
     return [rehearsal.in_turn(int(turn, 16) if turn else int(time.time() // 86400))]
 
 
@@ -72,6 +74,8 @@ def main(given: list[str]) -> int:
                 found.append(_rehearse(Stage(folder), run, arguments))
     except (ValueError, OSError) as error:
         say(f"error: {error}")
+        if found:  # what was rehearsed before is told
+            print(table(found))
         return 2
     print(table(found))
     return int(any(r.error for r in found))

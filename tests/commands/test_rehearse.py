@@ -95,6 +95,7 @@ def test_runs_in_turn(capsys):
     assert rehearse._chosen([], "ff") == [short[255 % len(short)]] and len(rehearse._chosen([], "")) == 1
     assert rehearse._chosen([], None) == RUNS and rehearse._chosen([CHEAPEST], None) == [CHEAPEST]
     assert rehearse.main(["08-nothing"]) == 2 and "08-nothing is no run of the profile paper" in capsys.readouterr().err
+    assert rehearse.main(["--turn", "zz"]) == 2 and "--turn zz: give a commit's hash" in capsys.readouterr().err
     assert rehearse.main([CHEAPEST, "--turn"]) == 2 and rehearse.main([CHEAPEST, "--images", "4"]) == 2
 
 
@@ -138,6 +139,18 @@ def test_an_error_in_a_notebook_names_the_run(few, tmp_path, monkeypatch, capsys
     out, err = capsys.readouterr()
     assert f"the rehearsal of {CHEAPEST} failed after" in err and "'NoneType' object is not callable" in err
     assert out.splitlines()[1].endswith("FAILED")
+
+
+def test_what_was_rehearsed_is_told_where_a_later_run_cannot_begin(monkeypatch, tmp_path, capsys):
+    def first_alone(stage, run, arguments):
+        if run != CHEAPEST:
+            raise ValueError("it cannot begin")
+        return Rehearsed(run, 8, 1.0, 1.0, 2**30)
+
+    monkeypatch.setattr(rehearse, "_rehearse", first_alone)
+    assert rehearse.main([CHEAPEST, RUNS[0], "--folder", str(tmp_path)]) == 2
+    out, err = capsys.readouterr()
+    assert "it cannot begin" in err and out.splitlines()[1].startswith(CHEAPEST) and "1.00 GiB" in out
 
 
 def test_too_much_memory_is_a_failure(monkeypatch, tmp_path, capsys):
