@@ -31,7 +31,7 @@ format: .venv/ready-test
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
 	  { echo "Python 3.11 or newer is needed; name one: make PYTHON=python3.12 $(MAKECMDGOALS)"; exit 1; }
 	@echo "creating the environment in .venv (once; some minutes, most of it PyTorch)"
-	@$(PYTHON) -m venv .venv || { rm -rf .venv; exit 1; }
+	@[ -e .venv ] || new=1; $(PYTHON) -m venv .venv || { [ -z "$$new" ] || rm -rf .venv; exit 1; }
 
 .venv/ready: .venv/bin/pip pyproject.toml constraints.txt
 	@$(RUN) -m pip install --quiet --constraint constraints.txt --editable .

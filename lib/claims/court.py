@@ -271,7 +271,9 @@ class Court:
     def _freedom(self, at: list[int]) -> float:
         """How many training runs, beyond the first of each arm, stand behind claims; no limit where one names no arms."""
         behind = [self.stated[i].behind for i in at]
-        runs = {network: count for one in behind for network, count in one.items()}  # of one network they are as many
+        runs: dict[tuple[str, str], int] = {}
+        for network, count in (pair for one in behind for pair in one.items()):
+            runs[network] = max(count, runs.get(network, 0))  # a claim may ask for fewer of them than there are
         return float(sum(count - 1 for count in runs.values())) if all(behind) else math.inf
 
     def _behind(self, arms: tuple[str, ...], count: int) -> dict[tuple[str, str], int]:

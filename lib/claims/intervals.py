@@ -51,6 +51,23 @@ Statistic = Callable[[np.ndarray, np.ndarray], float]  # (image indices, seed in
 
 
 @dataclass(frozen=True)
+class Among:
+    """A statistic of those images alone that something holds for, `eligible` (seed, image) bool: at an end of its range it is
+    as exact as so many images make it."""
+
+    statistic: Statistic
+    eligible: np.ndarray
+
+    def __call__(self, images: np.ndarray, seeds: np.ndarray) -> float:
+        return self.statistic(images, seeds)
+
+    @property
+    def count(self) -> int:
+        """Images that count in some training run."""
+        return int(self.eligible.any(0).sum())
+
+
+@dataclass(frozen=True)
 class Extreme:
     """A statistic that is the smallest or the largest (`pick`, along an axis) of several, its `cells`."""
 
@@ -90,6 +107,7 @@ class Parts:
     n: str
     exact: tuple[float, float] | None = None
     unit: str = "images"
+    among: int = 0  # of the units those that the statistic is of
 
     @property
     def finite(self) -> bool:
@@ -126,7 +144,7 @@ class Parts:
         """The level at which the exact interval of a share of none or all would touch `edge`; 0 where there is none."""
         if self.exact is None:
             return 0.0
-        return 2 * max(0.0, 1 - abs(edge - self.value) / _span(self.measure)) ** self.units
+        return 2 * max(0.0, 1 - abs(edge - self.value) / _span(self.measure)) ** self.among
 
     @property
     def own(self) -> Moderated | None:
@@ -157,6 +175,7 @@ def parts(
         raise ValueError(f"an interval needs 2 {unit} and 1 seed at least, got {count} and {seeds}")
     of = of or measures.measure("")
     every_image, every_seed = np.arange(images), np.arange(seeds)
+    among = max(1, min(count, statistic.count)) if isinstance(statistic, Among) else count
     cells, pick = (statistic.cells, statistic.pick) if isinstance(statistic, Extreme) else (_alone(statistic), np.min)
     first = np.asarray(cells(every_image, every_seed), float)
     value = float(pick(first))
@@ -165,8 +184,8 @@ def parts(
     raw = np.array([cells(i, every_seed) for i in drawn], float)
     exact = None
     if of.bounded and np.ptp(pick(raw, axis=1)) == 0 and math.isfinite(value):
-        exact = _exact(value, of, count)
-    own, resampled = of.out(first, count), of.out(raw, count)
+        exact = _exact(value, of, among)
+    own, resampled = of.out(first, among), of.out(raw, among)
     spread = np.std(resampled, axis=0, ddof=1) * math.sqrt(count / (count - 1))  # a resample varies about its own mean
     reach = float(stdtrit(count - 1, TAIL)) * spread
     if isinstance(statistic, Extreme) and (spread > 0).any():
@@ -176,10 +195,10 @@ def parts(
     below, above = centre - float(pick(own - reach)), float(pick(own + reach)) - centre
     variance = 0.0
     if seeds > 1:
-        variance = float(np.var(of.out([statistic(every_image, np.array([s])) for s in every_seed], count), ddof=1))
+        variance = float(np.var(of.out([statistic(every_image, np.array([s])) for s in every_seed], among), ddof=1))
     n = f"{images} {unit}" if groups is None else f"{images} images of {count} {unit}"
     n += f", {seeds} seed{'s' if seeds > 1 else ' (spread over seeds unknown)'}"
-    return Parts(value, centre, below, above, variance, seeds, count, of, n, exact, unit)
+    return Parts(value, centre, below, above, variance, seeds, count, of, n, exact, unit, among)
 
 
 def _alone(statistic: Statistic) -> Callable[[np.ndarray, np.ndarray], list[float]]:
@@ -241,7 +260,7 @@ def over(values: np.ndarray) -> Statistic:
         chosen = chosen[np.isfinite(chosen)]
         return float(chosen.mean()) if len(chosen) else float("nan")
 
-    return statistic
+    return Among(statistic, np.isfinite(values))
 
 
 def over_pairs(values: np.ndarray) -> Statistic:

@@ -87,8 +87,8 @@ def main(given: list[str]) -> int:
         network = named.load(a.network, size=a.size)
         asked, of, force = _asked(network, a), _class(network, a.of, "--of"), _force(network, a)
         pictures = own_pictures.gather(a.pictures, size=network.size, channels=network.channels, crop=network.crop)
-        pictures = _without_earlier(a.out, a.pictures, pictures)
-        pages = explained.pages(a.out, len(pictures))
+        pictures = _without_earlier(a.pictures, pictures)
+        pages = dict.fromkeys((a.out, *explained.pages(a.out, len(pictures))))  # of fewer, if some are left out, these or it
         _check_writable([*pages, explained.table_beside(a.out)], pictures)
         network.model.to(device)
         found: dict[int, BeforeAfter] = {}
@@ -208,20 +208,15 @@ def _force(network: Named, a: argparse.Namespace) -> Force | None:
     return Force(attack, eps, a.steps or STEPS, _class(network, a.aim, "--aim"))
 
 
-def _without_earlier(out: Path, given: Sequence[Path], pictures: list[OwnPicture]) -> list[OwnPicture]:
-    """The pictures without the figure that the same command wrote into their folder before, which its table beside it shows."""
-    if not (explained.table_beside(out).is_file() and explained.is_table(explained.table_beside(out))):
-        return pictures
-    figure = re.compile(rf"{re.escape(out.stem)}(-\d+)?{re.escape(out.suffix)}")
-    folder, named_ = out.parent.resolve(), {p.resolve() for p in given}
-
-    def earlier(path: Path) -> bool:
-        return path.resolve().parent == folder and bool(figure.fullmatch(path.name)) and path.resolve() not in named_
-
-    left = [p for p in pictures if not earlier(p.path)]
-    if not left:
-        raise ValueError(f"there is no picture but {out}, the figure of an earlier time; name others")
-    return left
+def _without_earlier(given: Sequence[Path], pictures: list[OwnPicture]) -> list[OwnPicture]:
+    """The pictures without figures that this command wrote into their folder before, but for files that were named."""
+    named_ = {p.resolve() for p in given}
+    earlier = {p.path for p in pictures if p.path.resolve() not in named_ and explained.is_figure(p.path)}
+    for path in sorted(earlier):
+        say(f"{path} is left out: it is a figure of this command")
+    if len(earlier) == len(pictures):
+        raise ValueError("there is no picture but figures of this command; name others")
+    return [p for p in pictures if p.path not in earlier]
 
 
 def _check_writable(pages: Sequence[Path], pictures: Sequence[OwnPicture]) -> None:

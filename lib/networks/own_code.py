@@ -9,6 +9,7 @@ import importlib.machinery
 import importlib.util
 import inspect
 import sys
+import sysconfig
 import traceback
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -24,10 +25,10 @@ from lib.system import names, paths
 def build(text: str) -> nn.Module:
     """The network that a function without arguments returns, or that stands there under that name itself.
 
-    `text` is `module:function`, where the module is looked for as `import` does, or `folder/file.py:function`. The code, and
-    what it imports from its folder, is read anew each time. Raises ValueError in one sentence, with the remedy, for code that
-    is missing or cannot be imported, for a function that is not there, takes arguments or fails, and for one that gives no
-    nn.Module.
+    `text` is `module:function`, where the module is looked for as `import` does, or `folder/file.py:function`. The code is
+    read anew each time, and so are modules of its folder that own code imported before. Raises ValueError in one sentence, with
+    the remedy, for code that is missing or cannot be imported, for a function that is not there, takes arguments or fails, and
+    for one that gives no nn.Module.
     """
     place, colon, name = text.rpartition(":")
     if not (place and colon and name):
@@ -56,28 +57,36 @@ _IMPORTED: set[str] = set()  # what own code has imported from its folder, by na
 
 @contextlib.contextmanager
 def _importing_from(folder: Path) -> Iterator[None]:
-    """What lies in a folder can be imported inside the block, as it is now: what was imported so before is forgotten, whose
-    names (`model`, `utils`) are those of many folders."""
-    for name in _IMPORTED:
+    """What lies in a folder can be imported inside the block, as it is now.
+
+    What earlier code imported is forgotten where the folder has a module of that name: `model` and `utils` are in many.
+    """
+    for name in [n for n in _IMPORTED if _provides(folder, n.partition(".")[0])]:
         sys.modules.pop(name, None)
-    _IMPORTED.clear()
-    before = set(sys.modules)
+        _IMPORTED.discard(name)
+    before, writes = set(sys.modules), sys.dont_write_bytecode
     sys.path.insert(0, str(folder))
+    sys.dont_write_bytecode = True  # a kept compilation counts as current within a second, and nothing is left in the folder
     importlib.invalidate_caches()
     try:
         yield
     finally:
         _IMPORTED.update(n for n in set(sys.modules) - before if _lies_in(sys.modules[n], folder))
+        sys.dont_write_bytecode = writes
         with contextlib.suppress(ValueError):  # the code may have removed it
             sys.path.remove(str(folder))
 
 
+def _provides(folder: Path, name: str) -> bool:
+    return (folder / f"{name}.py").is_file() or (folder / name).is_dir()
+
+
 def _lies_in(module: ModuleType, folder: Path) -> bool:
-    """Whether a module is somebody's file in the folder: neither installed in an environment there, nor this project's."""
+    """Whether a module is somebody's in the folder: not Python's, not installed in an environment there, not this project's."""
     file = getattr(module, "__file__", None)
-    if not file or not Path(file).is_relative_to(folder) or {"site-packages", "dist-packages"} & set(Path(file).parts):
-        return False
-    return not Path(file).is_relative_to(paths.PROJECT / "lib")
+    places = [Path(p) for p in ([file] if file else list(getattr(module, "__path__", ())))]
+    others = [*(Path(sysconfig.get_path(p)) for p in ("stdlib", "platstdlib", "purelib", "platlib")), paths.PROJECT / "lib"]
+    return any(p.is_relative_to(folder) and not any(map(p.is_relative_to, others)) for p in places)
 
 
 def _by_name(module: str) -> ModuleType:

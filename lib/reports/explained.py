@@ -10,6 +10,7 @@ from typing import Any
 
 import matplotlib as mpl
 from matplotlib.figure import Figure
+from PIL import Image
 
 from lib.data.own_pictures import OwnPicture
 from lib.figures import sheet, style
@@ -20,7 +21,9 @@ from lib.system import files
 
 FIRST = "picture,width (pixels)"  # of a table
 LIKELIEST = 3  # classes before, and after
-_DATELESS = {"svg": {"Date": None}, "pdf": {"CreationDate": None}}  # the same figure is the same file
+MADE_BY = "python -m lib explain"
+# the same figure is the same file; and a picture (.png) says that it is a figure
+_ABOUT = {"svg": {"Date": None}, "pdf": {"CreationDate": None}, "png": {"Software": MADE_BY}}
 
 
 def pages(out: Path, count: int) -> list[Path]:
@@ -32,6 +35,12 @@ def pages(out: Path, count: int) -> list[Path]:
 def table_beside(out: Path) -> Path:
     """The file of the table."""
     return out.with_suffix(".csv")
+
+
+def is_figure(path: Path) -> bool:
+    """Whether a picture is a figure that was written here, as it says itself."""
+    with Image.open(path) as picture:
+        return picture.info.get("Software") == MADE_BY
 
 
 def is_table(path: Path) -> bool:
@@ -69,7 +78,7 @@ def _encoded(fig: Figure, kind: str) -> bytes:
     content = io.BytesIO()
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="Glyph")  # of a file's name; the table has it whole
-        fig.savefig(content, format=kind, metadata=_DATELESS.get(kind))
+        fig.savefig(content, format=kind, metadata=_ABOUT.get(kind))
     return content.getvalue()
 
 

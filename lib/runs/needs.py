@@ -4,11 +4,12 @@ import itertools
 from collections.abc import Iterable, Iterator
 from typing import Any
 
+import torch
+
 from lib.data import datasets
 from lib.networks import zoo
 from lib.runs import profiles
 from lib.studies.parameters import Parameters
-from lib.system import devices
 from lib.training.config import TrainConfig
 
 LOOKED_AT = ("dataset", "photographs")  # parameters that name data of which a study looks at the test split
@@ -28,7 +29,8 @@ def check(run: str, p: Parameters) -> None:
     """
     if run == profiles.LEDGER:
         return
-    devices.usable(p.device)
+    if not _there(p.device):
+        raise ValueError(f"device {p.device}: this machine has none such; nothing was run. Use --set device=auto")
     for name in LOOKED_AT:
         if hasattr(p, name):
             datasets.count(getattr(p, name), "test", size=getattr(p, "size", None) if name == "dataset" else None)
@@ -44,6 +46,13 @@ def check(run: str, p: Parameters) -> None:
             seen.add(asked)
             _check_batch(p, config)
     _check_classes(p)
+
+
+def _there(device: str) -> bool:
+    """Whether this machine has a device; it is not touched, since the work is another process's."""
+    if device == "cuda":
+        return torch.cuda.is_available()
+    return device != "mps" or torch.backends.mps.is_available()
 
 
 def _check_batch(p: Parameters, config: TrainConfig) -> None:

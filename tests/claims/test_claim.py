@@ -215,6 +215,18 @@ def test_tables_have_the_intervals_of_claims():
     assert gaps.less(("a", "m", 0.0), ("b", "m", 0.0))(np.arange(3), np.array([0])) == 1.5
 
 
+def test_a_share_of_few_images_is_as_exact_as_these_few():
+    """Of 200 images twenty count, all of them: Clopper and Pearson of twenty, not of 200."""
+    few = np.full((2, 200), np.nan)
+    few[:, :20] = 1.0
+    found = intervals.parts(intervals.over(few), images=200, seeds=2, of=measures.measure("share"))
+    assert found.interval().low == pytest.approx(0.025 ** (1 / 20)) and found.among == 20
+    every = intervals.parts(intervals.over(np.ones((2, 200))), images=200, seeds=2, of=measures.measure("share"))
+    assert every.interval().low == pytest.approx(0.025 ** (1 / 200))
+    touched = claim.p_value(found, None, Rule("above", found.interval().low), "supported", 0.0)
+    assert touched == pytest.approx(0.05)
+
+
 def test_a_constant_has_no_width_and_nan_is_not_tested():
     assert intervals.interval(lambda i, s: 0.0, ANY, images=5, seeds=2) == Interval(0.0, 0.0, 0.0, "5 images, 2 seeds")
     found = intervals.interval(lambda i, s: math.nan, ANY, images=5, seeds=2)

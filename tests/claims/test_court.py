@@ -128,6 +128,10 @@ def test_claims_of_the_same_networks_have_the_freedom_of_these():
     alone = Court("02", P, seeds=lambda arm: 5).within("", seeds=2)  # of an arm that has fewer where it is asked
     added(alone, compute=over(values), arms=("standard", "underfit"), trained=True)
     assert alone._freedom([0]) == 2.0
+    mixed = Court("02", P, seeds=lambda arm: 5)  # and beside claims of all of them
+    added(mixed, compute=over(np.vstack([values, values[:2]])), arms=("standard", "linf"), trained=True)
+    added(mixed.within("", seeds=2), compute=over(values), arms=("linf", "underfit"), trained=True)
+    assert mixed._freedom([0, 1]) == mixed._freedom([1, 0]) == 4 + 4 + 1
 
 
 def test_what_nobody_would_act_on_is_negligible():

@@ -174,6 +174,14 @@ class Rounds(nn.Module):
     assert pd.read_csv("o.csv")["what the attack warns of"][0].startswith("zero gradients")
 
 
+def test_one_sheet_less_is_not_written_over_a_picture(here, monkeypatch, capsys):
+    """Two pictures on two sheets, one of which fails: the one sheet that is left has the name of a picture."""
+    monkeypatch.setattr(explained.sheet, "ROWS", 1)
+    before = (here / "photos" / "a.png").read_bytes()
+    assert run("photos", *OWN, "--out", "photos/a.png") == 2 and (here / "photos" / "a.png").read_bytes() == before
+    assert "photos/a.png is one of the pictures" in capsys.readouterr().err
+
+
 def test_somebodys_table_is_not_written_over(here, capsys):
     (here / "mine.csv").write_text("a,b\n1,2\n")
     assert run("cat.jpg", *OWN, "--out", "mine.png") == 2 and (here / "mine.csv").read_text() == "a,b\n1,2\n"
@@ -188,7 +196,11 @@ def test_the_figure_of_an_earlier_time_is_no_picture(here, monkeypatch, capsys):
     own = ["--network", "../mynet.py:build"]
     for _ in range(2):
         assert run(".", *own) == 0 and pd.read_csv("explained.csv").picture.tolist() == ["a.png", "b.png"]
+    assert "explained.png is left out: it is a figure of this command" in capsys.readouterr().err
     assert run(".", *own, "--out", "a.png") == 2 and "--out a.png is one of the pictures" in capsys.readouterr().err
+    assert run("a.png", *own, "--out", "b.svg") == 0  # its table stands beside a picture b.png, which is nobody's figure
+    before = (here / "photos" / "b.png").read_bytes()
+    assert run(".", *own, "--out", "b.png") == 2 and (here / "photos" / "b.png").read_bytes() == before
 
 
 def test_a_map_of_each_layer_and_the_class_aimed_at(here):

@@ -2,6 +2,7 @@
 
 import os
 import sys
+from pathlib import Path
 
 import pytest
 import torch
@@ -51,8 +52,33 @@ def test_modules_of_one_name_in_two_folders_are_two(here, monkeypatch, text):
 
     torch_before = sys.modules["torch"]
     assert [channels(f) for f in "aba"] == [5, 6, 5]
-    (here / "a" / "model.py").write_text("width = 17\n")
-    assert channels("a") == 17 and sys.modules["torch"] is torch_before
+    for width in (7, 8):  # of the same size, within a second
+        (here / "a" / "model.py").write_text(f"width = {width}\n")
+        assert channels("a") == width
+    assert sys.modules["torch"] is torch_before and not list(here.rglob("__pycache__"))
+
+
+def test_folders_without_init_are_forgotten_too_and_pythons_own_modules_never(here, monkeypatch):
+    write(here / "a", "from models.net1 import width\n" + NET.replace("4", "width"), "net.py")
+    write(here / "a" / "models", "width = 5\n", "net1.py")
+    write(here / "b", "from models import width\n" + NET.replace("4", "width"), "net.py")
+    write(here / "b", "width = 6\n", "models.py")
+    assert [own_code.build(f"{f}/net.py:build").out_channels for f in "ab"] == [5, 6]
+    monkeypatch.delitem(sys.modules, "colorsys", raising=False)
+    with own_code._importing_from(Path(os.__file__).parents[2]):  # somebody's home, with an interpreter in it
+        import colorsys
+    assert "colorsys" not in own_code._IMPORTED and sys.modules["colorsys"] is colorsys
+
+
+def test_an_earlier_network_keeps_what_it_imports_late(here):
+    """Where another folder has no module of that name."""
+    late = "class Net(nn.Module):\n    def forward(self, x):\n        import helpers\n        return helpers.twice(x)\n"
+    write(here / "a", "from torch import nn\nimport helpers\n" + late + "build = Net\n", "net.py")
+    write(here / "a", "def twice(x):\n    return 2 * x\n", "helpers.py")
+    write(here / "b", NET, "net.py")
+    net = own_code.build("a/net.py:build")
+    own_code.build("b/net.py:build")
+    assert net(torch.ones(1)).item() == 2
 
 
 def test_a_folder_called_lib_is_this_projects(here):

@@ -36,8 +36,8 @@ def pictures(folder, count, splits=("train", "test")):
 
 
 def test_a_machine_without_the_device_and_networks_without_weights_are_said(no_kernel, monkeypatch):
-    monkeypatch.setattr(run_.devices, "device", lambda name="auto": torch.device("cuda:99" if name == "cuda" else "cpu"))
-    with pytest.raises(ValueError, match="device cuda: this machine has none such; leave it out, or choose cpu"):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    with pytest.raises(ValueError, match=r"device cuda: this machine has none such; nothing was run\. Use --set device=auto"):
         headless.execute("01-attention-shift", "smoke", {"device": "cuda"})
     with pytest.raises(ValueError, match=r"weights=imagenet: plain was never published; nothing was run\. Choose .* resnet18"):
         headless.execute("01-attention-shift", "smoke", {"weights": "imagenet"})

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from lib.claims import cubes as cubes_
-from lib.claims.intervals import Statistic, minus
+from lib.claims.intervals import Among, Statistic, minus
 
 
 @dataclass
@@ -50,7 +50,7 @@ class Cubes(cubes_.Cubes):
                 return float("nan")
             return float((both[s] @ times / count).mean())
 
-        return statistic
+        return Among(statistic, before > 0)
 
 
 def shape_bias(cubes: Cubes, arm: str) -> Statistic:

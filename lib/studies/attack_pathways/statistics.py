@@ -13,7 +13,7 @@ import pandas as pd
 import torch
 
 from lib.claims import intervals, measures
-from lib.claims.intervals import Interval, Statistic
+from lib.claims.intervals import Among, Interval, Statistic
 from lib.measures import comparison
 from lib.pathways import neurons
 from lib.pathways.graph import top_count
@@ -143,7 +143,7 @@ class Pathways:
             count = could[s][:, i].sum()
             return float(won[s][:, i].sum() / count) if count else float("nan")
 
-        return statistic
+        return Among(statistic, could)
 
     def apart(self) -> float:
         """How well the network of the worst seed tells clean images of the two classes apart: the share of the target's that
@@ -180,7 +180,7 @@ class Pathways:
             known = np.isfinite(values)
             return float(values[known].mean()) if known.any() else float("nan")
 
-        return statistic
+        return Among(statistic, np.isfinite(failed[:, strength]))
 
     def shared(self, layer: str, over_chance: bool = False) -> Statistic:
         """|O ∩ T| / K; `over_chance` moves the K/C that two sets drawn at random have in common to 0, and leaves 1 at 1."""

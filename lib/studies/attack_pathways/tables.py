@@ -114,8 +114,8 @@ def depth(pathways: All) -> pd.DataFrame:
     return pd.DataFrame(
         _at(
             path,
-            path.interval(path.correlation(attack, -1, [layer]), "correlation", DRAWS),
-            "correlation",
+            path.interval(path.correlation(attack, -1, [layer]), CORRELATION, DRAWS),
+            CORRELATION,
             attack=attack,
             layer=layer,
         )
