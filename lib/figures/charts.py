@@ -28,11 +28,15 @@ def row(found: Interval, **about: Any) -> dict[str, Any]:
     return about | {"value": found.value, "low": found.low, "high": found.high, "n": found.n}
 
 
-def cell(found: Interval, digits: int = 2) -> str:
-    """`0.81±0.02`: a value and the longer side of its interval; without an interval the value, without a value a dash."""
+def cell(found: Any, digits: int = 2) -> str:
+    """`0.81±0.02`: a value and the longer side of its interval; without an interval the value, without a value a dash.
+
+    `found` is an interval, or a row of a table with value, low and high.
+    """
+    side = max(found.value - found.low, found.high - found.value)
     if not np.isfinite(found.value):
         return "–"
-    return f"{found.value:.{digits}f}" + (f"±{found.side:.{digits}f}" if np.isfinite(found.side) else "")
+    return f"{found.value:.{digits}f}" + (f"±{side:.{digits}f}" if np.isfinite(side) else "")
 
 
 def table(found: Iterable[Interval] | pd.DataFrame) -> pd.DataFrame:

@@ -27,6 +27,7 @@ def test_a_row_and_a_cell_tell_the_interval():
     assert charts.row(FOUND[0], arm="adv") == {"arm": "adv", "value": 0.2, "low": 0.1, "high": 0.3, "n": "8 images"}
     assert charts.cell(FOUND[0]) == "0.20±0.10" and charts.cell(FOUND[1], 1) == "0.9±0.2"
     assert charts.cell(Interval(0.9, 0.6, 1.0, "")) == "0.90±0.30"  # the longer side
+    assert charts.cell(next(charts.table(FOUND).itertuples())) == charts.cell(FOUND[0])  # of a row of a table too
     assert charts.cell(Interval(0.5, math.nan, math.nan, "")) == "0.50"
     assert charts.cell(Interval(math.nan, math.nan, math.nan, "")) == "–"
 
