@@ -41,10 +41,10 @@ class Interval:
     high: float
     n: str
 
-    @property
-    def side(self) -> float:
-        """How far the farther end is from the value: what stands after ±."""
-        return max(self.value - self.low, self.high - self.value)
+
+def side(found: Any) -> float:
+    """How far the farther end of an interval, or of a row with value, low and high, is from the value: what stands after ±."""
+    return max(found.value - found.low, found.high - found.value)
 
 
 Statistic = Callable[[np.ndarray, np.ndarray], float]  # (image indices, seed indices) -> value

@@ -16,6 +16,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 from matplotlib.patheffects import withStroke
 
+from lib.claims import intervals
 from lib.claims.intervals import Interval
 from lib.figures.style import COLOURS, MAGNITUDE, SIGNED, series
 
@@ -33,7 +34,7 @@ def cell(found: Any, digits: int = 2) -> str:
 
     `found` is an interval, or a row of a table with value, low and high.
     """
-    side = max(found.value - found.low, found.high - found.value)
+    side = intervals.side(found)
     if not np.isfinite(found.value):
         return "–"
     return f"{found.value:.{digits}f}" + (f"±{side:.{digits}f}" if np.isfinite(side) else "")

@@ -171,5 +171,5 @@ def _mark(found: intervals.Interval) -> str:
     """A dash where no map marks anything, so that there is no number; a number alone where too few do for an interval."""
     if not math.isfinite(found.value):
         return "–"
-    value = round(found.value, 2) + 0.0
-    return f"{value:.2f} ± {found.side:.2f}" if math.isfinite(found.side) else f"{value:.2f}"
+    value, side = round(found.value, 2) + 0.0, intervals.side(found)
+    return f"{value:.2f} ± {side:.2f}" if math.isfinite(side) else f"{value:.2f}"

@@ -175,7 +175,7 @@ class Rounds(nn.Module):
 
 
 def test_one_sheet_less_is_not_written_over_a_picture(here, monkeypatch, capsys):
-    """Two pictures on two sheets, one of which fails: the one sheet that is left has the name of a picture."""
+    """Were one of two pictures left out, the one sheet that is left would have the name of a picture."""
     monkeypatch.setattr(explained.sheet, "ROWS", 1)
     before = (here / "photos" / "a.png").read_bytes()
     assert run("photos", *OWN, "--out", "photos/a.png") == 2 and (here / "photos" / "a.png").read_bytes() == before

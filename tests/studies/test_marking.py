@@ -88,7 +88,7 @@ def test_the_table_shows_means_with_their_intervals_and_no_number_where_there_is
     own = intervals.parts(
         intervals.over(np.array([values["one", 0], values["one", 1]], np.float32)), images=2, seeds=2, of=of
     ).interval()
-    assert table.loc[("taken away", "one", "2 runs"), "Grad-CAM"] == f"0.20 ± {own.side:.2f}"
+    assert table.loc[("taken away", "one", "2 runs"), "Grad-CAM"] == f"0.20 ± {intervals.side(own):.2f}"
     assert table.loc[("taken away", "two", "1 run"), "Grad-CAM"] == "–"
     arms = (("one", "2 runs"), ("two", "1 run"))
     assert list(table.index) == [(w, *a) for w in ("taken away", "put in") for a in arms]
