@@ -212,7 +212,8 @@ class Tape(TorchFunctionMode):
         numbers = step.name in _SUMS and len(given) < 2  # a number that is added may be negative
         kept = step.name in KEEPING | _SUMS and not numbers and all(id(t) in self.nonnegative for t in given)
         for t in step.outputs:
-            self.producer[id(t)] = step
+            if not any(t is s for s in step.sources):  # what gives back its input has not made it
+                self.producer[id(t)] = step
             self.reached.add(id(t))
             if kept or step.name in ("relu", "relu6") or (step.name == "hardtanh" and _least(step) >= 0):
                 self.nonnegative.add(id(t))

@@ -16,6 +16,7 @@ from lib.networks import hooks, reach
 from lib.pathways import neurons
 
 TOGETHER = 32
+STARTS = 16
 
 
 def total_variation(x: Float[Tensor, "n c h w"]) -> Float[Tensor, " n"]:
@@ -40,9 +41,11 @@ def features(
     """An image (C, H, W) = `shape` in [0, 1] for each channel, (len(channels), C, H, W).
 
     The objective is the mean activation over its own value at the start (so that channels of any scale are treated alike)
-    minus `smoothness` times the total variation. Cost: `steps` forward-and-input-backward passes of one image a channel,
-    no backward below what the layer needs. Randomness comes from `seed` alone; images do not depend on which other
-    channels are asked for. Raises ValueError for a channel that the layer does not have.
+    minus `smoothness` times the total variation. A channel that the noise does not reach (a ReLU that is 0 everywhere) has no
+    gradient there: it begins at the best of STARTS coarser images of noise, and is NaN where none of them reaches it either.
+    Cost: `steps` forward-and-input-backward passes of one image a channel, no backward below what the layer needs. Randomness
+    comes from `seed` alone; images do not depend on which other channels are asked for. Raises ValueError for a channel that
+    the layer does not have.
     """
     if len(channels) > TOGETHER:  # memory depends on how many are made together, the images do not
         options = {"shape": shape, "steps": steps, "lr": lr, "shift": shift, "smoothness": smoothness, "seed": seed}
@@ -51,12 +54,14 @@ def features(
     if not len(channels):
         return torch.zeros(0, *shape)
     where = next(model.parameters())
-    starts = [torch.randn(shape, generator=torch.Generator().manual_seed(seed * 1_000_003 + int(c))) for c in channels]
-    z = (0.3 * torch.stack(starts)).to(where).requires_grad_()
+    generators = [torch.Generator().manual_seed(seed * 1_000_003 + int(c)) for c in channels]
+    z = (0.3 * torch.stack([torch.randn(shape, generator=g) for g in generators])).to(where)
+    z = _reached(model, layer, channels, z, generators).requires_grad_()
     optimizer = torch.optim.Adam([z], lr=lr)
     wanted = torch.tensor(list(channels), device=where.device)
     shifts = torch.randint(-shift, shift + 1, (steps, 2), generator=torch.Generator().manual_seed(seed)).tolist()
     scale: Tensor | None = None
+    mean = z.new_ones(len(wanted))
     with hooks.frozen(model), torch.enable_grad():
         for i in range(steps):
             x = z.sigmoid()
@@ -64,15 +69,37 @@ def features(
                 model(x.roll(shifts[i], (2, 3)))
             activation = seen[layer]
             reach.check_below(model, x, activation, layer)
-            if max(channels) >= activation.shape[1] or min(channels) < 0:
-                raise ValueError(f"channels {sorted(channels)} of layer {layer!r}, which has {activation.shape[1]}")
             mean = activation[torch.arange(len(wanted)), wanted].mean((1, 2))
             if scale is None:
                 scale = mean.detach().abs().clamp_min(1e-3)
             loss = -(mean / scale) + smoothness * total_variation(x)
             (z.grad,) = torch.autograd.grad(loss.sum(), z)
             optimizer.step()
-    return z.detach().sigmoid()
+    return torch.where((mean.detach() == 0)[:, None, None, None], torch.nan, z.detach().sigmoid())
+
+
+@torch.no_grad()
+def _reached(model: nn.Module, layer: str, channels: Sequence[int], z: Tensor, generators: Sequence[torch.Generator]) -> Tensor:
+    """Where channels begin (N, C, H, W): as given, or where that does not move a channel at all, the coarser noise that does
+    most. Raises ValueError for a channel that the layer does not have."""
+
+    def means(x: Tensor) -> Tensor:
+        with hooks.frozen(model), hooks.capture(model, [layer], cut=False) as seen:
+            model(x.sigmoid())
+        activation = seen[layer]
+        if max(channels) >= activation.shape[1] or min(channels) < 0:
+            raise ValueError(f"channels {sorted(channels)} of layer {layer!r}, which has {activation.shape[1]}")
+        return activation.mean((2, 3))
+
+    z = z.clone()
+    found = means(z)
+    coarse = [max(1, side // 4) for side in z.shape[2:]]
+    for i, channel in enumerate(channels):
+        if found[i, channel] == 0:
+            noise = 1.5 * torch.randn((STARTS, z.shape[1], *coarse), generator=generators[i])
+            starts = F.interpolate(noise, size=z.shape[2:], mode="bilinear").to(z)
+            z[i] = starts[means(starts)[:, channel].argmax()]
+    return z
 
 
 class Patch(NamedTuple):
@@ -97,6 +124,8 @@ def patches(
     scores = neurons.scores(model, x, [layer]).of[layer]
     if len(channels) and not 0 <= min(channels) <= max(channels) < scores.shape[1]:
         raise ValueError(f"channels {sorted(channels)} of layer {layer!r}, which has {scores.shape[1]}")
+    if not count:
+        return [[] for _ in channels]
     found: list[list[Patch]] = []
     shown: list[int] = []  # what the maps below are of: where there are few images, all channels share one pass
     with hooks.frozen(model), torch.enable_grad():

@@ -45,10 +45,11 @@ class Graph:
     strengths: tuple[float, ...]
     layers: tuple[Layer, ...]
     edges: Mapping[str, Sequence[np.ndarray]]
-    success: Mapping[str, Sequence[int]]  # by attack, images that reach the target class at each strength
+    success: Mapping[str, Sequence[int]]  # by attack, images that come to reach the target class at each strength
     images: int  # of the source class, that everything is counted over
     cards: Mapping[str, Mapping[int, Image.Image]]
     targets: int = 0  # images of the target class
+    taken: int = 0  # images of the source class that the network takes for the target before any attack
     settings: Mapping[str, Any] = field(default_factory=dict)  # what else it was made with, by name
     code: str = ""  # Python that makes it again
 
@@ -117,6 +118,7 @@ def build(
     other = None if target is None else neurons.scores(model, target, layers).of
     checks.check_labels(torch.tensor([target_class]), clean.logits.shape[1], 1)
     y = torch.full((len(source),), target_class, device=source.device)
+    taken = clean.logits.argmax(1) == target_class  # before any attack, which cannot succeed there
     medians = {n: (neurons.median(clean.of[n]), None if other is None else neurons.median(other[n])) for n in layers}
     moved: dict[str, list[Tensor]] = {}
     found: dict[str, dict[str, Tensor]] = {}
@@ -124,13 +126,15 @@ def build(
     for attack, make in attacks.items():
         moved[attack], success[attack], rows = [], [], []
         for strength in strengths:
-            parts = zip(source.split(neurons.rows_of(source)), y.split(neurons.rows_of(source)), strict=True)
-            images = torch.cat([make(model, a, b, strength) for a, b in parts])
+            images = make(model, source, y, strength)
+            if not isinstance(images, Tensor) or images.shape != source.shape:
+                given = tuple(images.shape) if isinstance(images, Tensor) else type(images).__name__
+                raise ValueError(f"attack {attack!r} gives {given} for images {tuple(source.shape)}; as many alike are needed")
             # deviation: the same images at every strength; Bluff keeps, at each, those whose attack succeeds, so that its sets
             # differ.
             scored = neurons.scores(model, images, layers)
             moved[attack].append(images)
-            success[attack].append(int((scored.logits.argmax(1) == target_class).sum()))
+            success[attack].append(int(((scored.logits.argmax(1) == target_class) & ~taken).sum()))
             rows.append({n: neurons.median(scored.of[n]) for n in layers})
             tell(f"attacked by {attack} at strength {strength:g}")
         found[attack] = {n: torch.stack([r[n] for r in rows]) for n in layers}
@@ -171,6 +175,7 @@ def build(
         images=len(source),
         cards=cards,
         targets=0 if target is None else len(target),
+        taken=int(taken.sum()),
         settings={
             "share of channels that are top neurons": share,
             "top neurons of a layer, at least": least,
@@ -207,7 +212,7 @@ def _cards(
     best = features_.patches(model, gallery, layer, channels, count=count)
     return {
         c: card(
-            None if made is None else made[i].cpu(),
+            None if made is None or made[i].isnan().any() else made[i].cpu(),
             [features_.cut(gallery[part.image], part.box, size).cpu() for part in best[i]],
         )
         for i, c in enumerate(channels)

@@ -1,16 +1,15 @@
 r"""How much neurons of one layer make neurons of the next (Bluff: Das, Park et al. 2020, arXiv:2009.02608).
 
 The *influence* of neuron i of a layer on neuron o of the next is the median over images of the maximum over positions of
-the convolution of i's map with the one kernel slice from i to o, without bias. BatchNorm's scale belongs to the kernel.
+the convolution of i's map with the one kernel slice from i to o, without bias. A scale that directly follows the
+convolution, BatchNorm's or a constant factor, belongs to the kernel; any other is in the maps that the next one sees.
 Through neurons b between them it is max_b min(inf(i, b), inf(b, o)); of paths side by side (branches, a shortcut) the larger
-counts. A shortcut that changes nothing is a kernel of one: a neuron's influence on itself is its score. Where no path leads,
-influence is 0.
+counts. A shortcut that changes nothing is a kernel of one: a neuron's influence on itself is its score. A gate, which
+multiplies whole channels, is no path of its own. Where no path leads, influence is 0.
 """
 
-import functools
 import itertools
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from typing import NamedTuple
 
 import torch
@@ -22,82 +21,7 @@ from lib.data import checks
 from lib.networks import contract, hooks, reach, tape
 from lib.networks.tape import Step, Tape
 from lib.pathways.neurons import median, rows_of
-
-# Operations that leave channels where they are.
-_CHANNELWISE = {
-    "relu",
-    "relu6",
-    "hardtanh",
-    "leaky_relu",
-    "elu",
-    "selu",
-    "gelu",
-    "silu",
-    "hardswish",
-    "hardsigmoid",
-    "prelu",
-    "mish",
-    "softplus",
-    "tanh",
-    "sigmoid",
-    "dropout",
-    "dropout2d",
-    "max_pool2d",
-    "avg_pool2d",
-    "adaptive_max_pool2d",
-    "adaptive_avg_pool2d",
-    "batch_norm",
-    "pad",
-    "clone",
-    "contiguous",
-    "to",
-    "view",
-    "view_as",
-}
-_BESIDE = {"add", "__add__", "__radd__", "mul", "__mul__", "__rmul__", "sub", "__sub__"}
-_JOINED = {"cat", "concat", "concatenate"}
-
-
-# -- influence ---------------------------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class _Source:
-    """The lower layer's own channels."""
-
-    channels: int
-
-
-@dataclass(frozen=True)
-class _Convolution:
-    """The channels of a convolution of what `below` puts out; `step` is its place on the tape."""
-
-    below: "_Node"
-    step: int
-    channels: int
-
-
-@dataclass(frozen=True)
-class _Beside:
-    """Channel by channel the largest of several paths."""
-
-    paths: tuple["_Node", ...]
-    channels: int
-
-
-@dataclass(frozen=True)
-class _Joined:
-    """Channels one after the other; None where they do not come from the lower layer."""
-
-    parts: tuple["_Node | None", ...]
-    widths: tuple[int, ...]
-
-    @property
-    def channels(self) -> int:
-        return sum(self.widths)
-
-
-_Node = _Source | _Convolution | _Beside | _Joined
+from lib.pathways.routes import PRODUCTS, QUOTIENTS, Beside, Convolution, Joined, Node, Source, walk
 
 
 class _Hop(NamedTuple):
@@ -108,63 +32,23 @@ class _Hop(NamedTuple):
     columns: tuple[int, ...]
 
 
-def _walk(record: Tape, upper: Tensor, lower: Tensor) -> _Node:
-    """How the channels of `upper` come from those of `lower`."""
-    order = {id(step): i for i, step in enumerate(record.steps)}
-
-    @functools.cache
-    def follow(identity: int, tensor: Tensor) -> _Node | None:
-        if identity == id(lower):
-            return _Source(lower.shape[1])
-        step = record.producer.get(identity)
-        if step is None:
-            return None
-        below = [found for t in step.sources if (found := follow(id(t), t)) is not None]
-        if not below:
-            return None
-        if step.name == "conv2d":
-            return _Convolution(below[0], order[id(step)], tensor.shape[1])
-        if step.name in _JOINED:
-            given = step.args[0] if step.args else step.kwargs["tensors"]
-            dimension = step.args[1] if len(step.args) > 1 else step.kwargs.get("dim", step.kwargs.get("axis", 0))
-            if dimension in (1, -3):
-                return _Joined(tuple(follow(id(t), t) for t in given), tuple(t.shape[1] for t in given))
-        if step.name in _BESIDE:
-            wide = [b for b in below if b.channels == tensor.shape[1]]
-            return wide[0] if len(wide) == 1 else _Beside(tuple(wide), tensor.shape[1])
-        if step.name == "pad" and tensor.dim() == 4 and below[0].channels != tensor.shape[1]:  # a shortcut with more channels
-            pads = tape.bound(step, ("input", "pad"))[1]
-            return _Joined((None, below[0], None), (pads[4], below[0].channels, pads[5]))
-        if step.name in _CHANNELWISE and tensor.dim() == 4 and below[0].channels == tensor.shape[1]:
-            return below[0]
-        raise ValueError(
-            f"influence cannot be followed through {step.name!r} in layer {step.layer!r}; name layers between which there are "
-            "convolutions, normalisation, pooling, activations, sums and concatenations"
-        )
-
-    found = follow(id(upper), upper)
-    if found is None:
-        raise ValueError("the upper layer does not depend on the lower one; name layers in the order in which they run")
-    return found
-
-
-def _hops(node: _Node | None, columns: tuple[int, ...], rows: tuple[int, ...]) -> set[_Hop]:
+def _hops(node: Node | None, columns: tuple[int, ...], rows: tuple[int, ...]) -> set[_Hop]:
     """Every convolution on the way to the channels `columns` of a node, from the lower layer's channels `rows`."""
     found: set[_Hop] = set()
     seen: set[tuple[int, tuple[int, ...]]] = set()  # where paths meet again, what lies below is looked at once
 
-    def visit(node: _Node | None, columns: tuple[int, ...]) -> None:
+    def visit(node: Node | None, columns: tuple[int, ...]) -> None:
         if node is None or (id(node), columns) in seen:
             return
         seen.add((id(node), columns))
-        if isinstance(node, _Convolution):
-            below = rows if isinstance(node.below, _Source) else tuple(range(node.below.channels))
+        if isinstance(node, Convolution):
+            below = rows if isinstance(node.below, Source) else tuple(range(node.below.channels))
             found.add(_Hop(node.step, below, columns))
             visit(node.below, below)
-        elif isinstance(node, _Beside):
+        elif isinstance(node, Beside):
             for path in node.paths:
                 visit(path, columns)
-        elif isinstance(node, _Joined):
+        elif isinstance(node, Joined):
             for part, own, _ in _parts(node, columns):
                 visit(part, own)
 
@@ -172,7 +56,7 @@ def _hops(node: _Node | None, columns: tuple[int, ...], rows: tuple[int, ...]) -
     return found
 
 
-def _parts(node: _Joined, columns: tuple[int, ...]) -> Iterator[tuple[_Node | None, tuple[int, ...], list[int]]]:
+def _parts(node: Joined, columns: tuple[int, ...]) -> Iterator[tuple[Node | None, tuple[int, ...], list[int]]]:
     """Of each part: itself, which of its channels are asked for, and their places among `columns`."""
     begin = 0
     for part, width in zip(node.parts, node.widths, strict=True):
@@ -183,34 +67,34 @@ def _parts(node: _Joined, columns: tuple[int, ...]) -> Iterator[tuple[_Node | No
 
 
 def _combined(
-    node: _Node | None, columns: tuple[int, ...], rows: tuple[int, ...], hops: dict[_Hop, Tensor], own: Tensor
+    node: Node | None, columns: tuple[int, ...], rows: tuple[int, ...], hops: dict[_Hop, Tensor], own: Tensor
 ) -> Tensor:
     """Influence (rows, columns) from single hops' medians; `own` (C,) is that of the lower layer's channels on themselves,
     -inf stands where there is no path."""
     known: dict[tuple[int, tuple[int, ...], tuple[int, ...], bool], Tensor] = {}
 
-    def visit(node: _Node | None, columns: tuple[int, ...], rows: tuple[int, ...], unchanged: bool) -> Tensor:
+    def visit(node: Node | None, columns: tuple[int, ...], rows: tuple[int, ...], unchanged: bool) -> Tensor:
         key = (id(node), columns, rows, unchanged)
         if key not in known:
             known[key] = value(node, columns, rows, unchanged)
         return known[key]
 
-    def value(node: _Node | None, columns: tuple[int, ...], rows: tuple[int, ...], unchanged: bool) -> Tensor:
+    def value(node: Node | None, columns: tuple[int, ...], rows: tuple[int, ...], unchanged: bool) -> Tensor:
         found = own.new_full((len(rows), len(columns)), -torch.inf)
-        if isinstance(node, _Source):
+        if isinstance(node, Source):
             for i, row in enumerate(rows):
                 for j in (j for j, column in enumerate(columns) if column == row):
                     found[i, j] = torch.inf if unchanged else own[row]
-        elif isinstance(node, _Convolution):
-            between = rows if isinstance(node.below, _Source) else tuple(range(node.below.channels))
+        elif isinstance(node, Convolution):
+            between = rows if isinstance(node.below, Source) else tuple(range(node.below.channels))
             hop = hops[_Hop(node.step, between, columns)]
-            if isinstance(node.below, _Source):
+            if isinstance(node.below, Source):
                 return hop
             # what reaches the convolution unchanged has no weaker step before it
             return strongest(visit(node.below, between, rows, True), hop)
-        elif isinstance(node, _Beside):
+        elif isinstance(node, Beside):
             return torch.stack([visit(path, columns, rows, unchanged) for path in node.paths]).amax(0)
-        elif isinstance(node, _Joined):
+        elif isinstance(node, Joined):
             for part, inside, places in _parts(node, columns):
                 found[:, places] = visit(part, inside, rows, unchanged)
         return found
@@ -304,7 +188,7 @@ def influence(
     if len(layers) < 2:
         return []
     x = checks.check_images(x)
-    pairs: list[_Node] = []
+    pairs: list[Node] = []
     wanted: list[tuple[tuple[int, ...], tuple[int, ...]]] = []
     hops: list[dict[_Hop, list[Tensor]]] = [{} for _ in layers[1:]]
     own: list[list[Tensor]] = [[] for _ in layers[1:]]
@@ -316,8 +200,8 @@ def influence(
                 logits = contract.logits_of(model, part)
             reach.check_recorded(record, model, part, layers, logits, image=False)
             if not pairs:
-                pairs = [_walk(record, seen[b], seen[a]) for a, b in itertools.pairwise(layers)]
-                every = {n: tuple(range(seen[n].shape[1])) if shown is None else tuple(shown[n]) for n in layers}
+                pairs = [walk(record, seen[b], seen[a]) for a, b in itertools.pairwise(layers)]
+                every = {n: _asked(n, seen[n].shape[1], shown) for n in layers}
                 wanted = [(every[a], every[b]) for a, b in itertools.pairwise(layers)]
             scales = _scales(record)
             for i, node in enumerate(pairs):
@@ -338,7 +222,18 @@ def influence(
     return [torch.where(matrix == -torch.inf, 0.0, matrix) for matrix in matrices]
 
 
-def _beginning(node: _Node | None) -> set[int]:
+def _asked(layer: str, width: int, shown: dict[str, Sequence[int]] | None) -> tuple[int, ...]:
+    """The channels of a layer that are asked for. Raises ValueError for one that it does not have."""
+    if shown is None:
+        return tuple(range(width))
+    if layer not in shown:
+        raise ValueError(f"shown names no channels of layer {layer!r}; give some of each layer, or None for all")
+    if any(not 0 <= c < width for c in shown[layer]):
+        raise ValueError(f"channels {sorted(shown[layer])} of layer {layer!r}, which has {width}")
+    return tuple(shown[layer])
+
+
+def _beginning(node: Node | None) -> set[int]:
     """The convolutions (places on the tape) that take the lower layer's maps, pooled or not."""
     found: set[int] = set()
     seen: set[int] = set()
@@ -348,23 +243,44 @@ def _beginning(node: _Node | None) -> set[int]:
         if node is None or id(node) in seen:
             continue
         seen.add(id(node))
-        if isinstance(node, _Convolution):
+        if isinstance(node, Convolution):
             waiting.append(node.below)
-            if isinstance(node.below, _Source):
+            if isinstance(node.below, Source):
                 found.add(node.step)
         else:
-            waiting += node.paths if isinstance(node, _Beside) else node.parts if isinstance(node, _Joined) else ()
+            waiting += node.paths if isinstance(node, Beside) else node.parts if isinstance(node, Joined) else ()
     return found
 
 
 def _scales(record: Tape) -> dict[int, Tensor]:
-    """By convolution (its place on the tape): the scale of the BatchNorm that follows it, a factor a channel."""
-    order = {id(step): i for i, step in enumerate(record.steps)}
-    found = {}
-    for step in record.steps:
-        below = record.producer.get(id(step.sources[0])) if step.name == "batch_norm" else None
-        if below is not None and below.name == "conv2d":
-            n = tape.normalisation(step)
+    """By convolution (its place on the tape): what directly follows it multiplies its channels by, a factor a channel."""
+    found: dict[int, Tensor] = {}
+    made: dict[int, int] = {}  # by tensor, the convolution that made it, scaled or not
+    for place, step in enumerate(record.steps):
+        if step.name == "conv2d":
+            made[id(step.outputs[0])] = place
+        below = made.get(id(step.sources[0])) if len(step.sources) == 1 else None
+        factor = None if below is None else _factor(step)
+        if below is not None and factor is not None:
             # deviation: BatchNorm's scale belongs to the kernel; Bluff's network has no BatchNorm.
-            found[order[id(below)]] = n.weight * torch.rsqrt(n.variance + n.eps)
+            found[below] = found.get(below, 1.0) * factor
+            made[id(step.outputs[0])] = below
     return found
+
+
+def _factor(step: Step) -> Tensor | None:
+    """What a step multiplies each channel (C,) of its one input by, whatever the image; None where it does something else."""
+    channels = step.outputs[0].shape[1] if step.outputs and step.outputs[0].dim() == 4 else 0
+    if step.name == "batch_norm":
+        n = tape.normalisation(step)
+        return n.weight * torch.rsqrt(n.variance + n.eps)
+    if step.name not in PRODUCTS | QUOTIENTS or not channels or len(step.args) < 2:
+        return None
+    constant = step.args[1] if step.args[0] is step.sources[0] else step.args[0]
+    factor = torch.as_tensor(constant, dtype=step.sources[0].dtype, device=step.sources[0].device)
+    if step.name in QUOTIENTS:
+        factor = 1 / factor
+    if factor.numel() == 1:
+        return factor.reshape(1).expand(channels)
+    alone = factor.dim() >= 3 and factor.numel() == factor.shape[-3] == channels  # a number a channel
+    return factor.reshape(channels) if alone else None

@@ -114,7 +114,8 @@ def _side_by_side(graph: Graph) -> Rows:
 def _told(graph: Graph, attack: str, strength: int) -> str:
     """Whether the attack does what it is for, at one strength (by number, 0: none)."""
     if not strength:
-        return f"no attack: {counted(graph.images)} of {graph.source}"
+        said = f"no attack: {counted(graph.images)} of {graph.source}"
+        return said + (f", of which the network takes {graph.taken} for {graph.target} as they are" if graph.taken else "")
     won = graph.success[attack][strength - 1]
     reach = "reaches" if 1 in (won, graph.images) else "reach"
     said = f"strength {graph.strengths[strength - 1]:g}: {won} of {counted(graph.images)} {reach} {graph.target}"
@@ -216,8 +217,9 @@ def _cells(graph: Graph) -> float:
 
 
 def _first_success(graph: Graph, attack: str) -> int:
-    """The weakest strength (by number, from 1) that moves half of the images to the target class; else the middle one."""
-    reached = (i for i, won in enumerate(graph.success[attack], 1) if 2 * won >= graph.images)
+    """The weakest strength (by number, from 1) that moves half of the images to the target class that are not there before;
+    else the middle one."""
+    reached = (i for i, won in enumerate(graph.success[attack], 1) if won and 2 * won >= graph.images - graph.taken)
     return next(reached, max(1, len(graph.strengths) // 2))
 
 

@@ -61,7 +61,9 @@ def scores(model: nn.Module, x: Float[Tensor, "n c h w"], layers: Sequence[str],
 
 def median(values: Float[Tensor, " n *s"]) -> Float[Tensor, " *s"]:
     """The median over the first dimension, halfway between the two middle values where their number is even."""
-    return values[0] if len(values) == 1 or (len(values) and not values[0].numel()) else values.quantile(0.5, dim=0)
+    if len(values) == 1 or (len(values) and not values[0].numel()):
+        return values[0]
+    return devices.wide(values).quantile(0.5, dim=0)
 
 
 def percentile(medians: Float[Tensor, "*s c"]) -> Float[Tensor, "*s c"]:

@@ -82,3 +82,30 @@ def test_channels_that_are_none(net, call):
     first = (net,) if call is features.features else (net, torch.rand(2, 3, 16, 16))
     with pytest.raises(ValueError, match=r"channels \[99\] of layer 'stage1', which has 16"):
         call(*first, "stage1", [99], **arguments)
+
+
+class Late(nn.Module):
+    """Channel 0 answers to a light patch alone, that noise of single pixels hardly makes; channel 1 to nothing."""
+
+    def __init__(self, threshold: float = 0.62) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(1, 2, 8, stride=8)
+        self.conv.weight.data = torch.stack([torch.ones(1, 8, 8) / 64, -torch.ones(1, 8, 8)])
+        self.conv.bias.data = torch.tensor([-threshold, 0.0])
+        self.relu = nn.ReLU()
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.relu(self.conv(x)).mean((2, 3))
+
+
+def test_a_channel_that_noise_does_not_reach_begins_elsewhere_or_is_left_out():
+    model = Late()
+    made = features.features(model, "relu", [0, 1], shape=(1, 16, 16), steps=0)
+    assert model(made[:1])[0, 0] > 0 and model(torch.full((1, 1, 16, 16), 0.5))[0, 0] == 0
+    made = features.features(model, "relu", [0, 1], shape=(1, 16, 16), steps=20)
+    assert model(made[:1])[0, 0] > 0.2 and made[1].isnan().all()  # nothing excites it: no picture says that something does
+    assert torch.equal(made[:1], features.features(model, "relu", [0], shape=(1, 16, 16), steps=20))
+
+
+def test_no_patches_are_none():
+    assert features.patches(Peak(), torch.rand(2, 1, 8, 8), "conv", [0, 1], count=0) == [[], []]

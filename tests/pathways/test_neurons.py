@@ -387,3 +387,100 @@ def test_any_network(arch):
     shown = dict.fromkeys(model.stages, (0, 1, 2))
     for matrix in influences.influence(model, images(2, 64).float(), model.stages, shown):
         assert matrix.shape == (3, 3) and matrix.isfinite().all()
+
+
+class Between(nn.Module):
+    """What lies between the ReLU behind convolution a and the end: any function of its maps and of a second convolution."""
+
+    def __init__(self, function) -> None:
+        super().__init__()
+        self.a, self.first, self.b, self.end = nn.Conv2d(3, 6, 3), nn.ReLU(), nn.Conv2d(6, 6, 3, padding=1), nn.Identity()
+        self.function = function
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        maps = self.first(self.a(x))
+        return self.end(self.function(maps, self.b)).mean((2, 3))
+
+
+def between(function) -> torch.Tensor:
+    torch.manual_seed(5)
+    (found,) = influences.influence(Between(function).to(D).eval(), images(), ["first", "end"])
+    return found
+
+
+@pytest.mark.parametrize(
+    "function",
+    [
+        lambda a, b: b(F.dropout(a, training=False)),  # gives back its input, as all of the first line do
+        lambda a, b: b(F.alpha_dropout(a).contiguous().to(D).type_as(a)),
+        lambda a, b: b(a) * torch.sigmoid(a.mean((2, 3), keepdim=True) - 30),  # a gate is no path
+        lambda a, b: b(a).clamp(min=-9),
+        lambda a, b: b(F.threshold(a, -1, 0)),
+        lambda a, b: b(a[:, :, :, :])[..., :],
+        lambda a, b: b(a) * 1.0 / 1,
+    ],
+)
+def test_what_changes_no_influence(function):
+    assert torch.equal(between(function), between(lambda a, b: b(a)))
+
+
+def test_a_constant_factor_belongs_to_the_kernel():
+    plain = between(lambda a, b: b(a))
+    factors = torch.tensor([0.5, 2.0, 0.0, 1.0, 3.0, 0.25], dtype=D).view(-1, 1, 1)
+    torch.testing.assert_close(between(lambda a, b: factors * b(a)), plain * factors.flatten())
+    torch.testing.assert_close(between(lambda a, b: b(a) / 4), plain / 4)
+    lowest = between(lambda a, b: -1 * b(a))  # the maximum of -z is not that of z
+    assert not torch.allclose(lowest.abs(), plain.abs())
+    torch.manual_seed(5)
+    turned = Between(lambda a, b: b(a)).to(D).eval()
+    turned.b.weight.data *= -1
+    (expected,) = influences.influence(turned, images(), ["first", "end"])
+    torch.testing.assert_close(lowest, expected)
+
+
+@pytest.mark.parametrize(
+    ("function", "name"),
+    [
+        (lambda a, b: a - b(a), "sub"),
+        (lambda a, b: 1 - b(a), "__rsub__|rsub"),
+        (lambda a, b: a / (1 + b(a)), "div"),
+        (lambda a, b: b(a)[:, [1, 0, 2, 3, 4, 5]], "__getitem__"),
+        (lambda a, b: b(a)[:, 1:], "__getitem__"),
+    ],
+)
+def test_a_sign_or_an_order_that_no_kernel_holds_is_refused(function, name):
+    with pytest.raises(ValueError, match=f"cannot be followed through '({name})'"):
+        between(function)
+
+
+def test_a_stage_of_many_blocks_is_followed_to_its_beginning():
+    class Deep(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.first, self.end = nn.Conv2d(3, 2, 1), nn.Identity()
+            self.blocks = nn.ModuleList(nn.Conv2d(2, 2, 1) for _ in range(120))
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            x = self.first(x)
+            for block in self.blocks:
+                x = x + F.relu(F.relu(F.relu(F.relu(block(x))))) * 0
+            return self.end(x).mean((2, 3))
+
+    (found,) = influences.influence(Deep().to(D).eval(), images(2, 4), ["first", "end"])
+    assert found.shape == (2, 2) and found.isfinite().all()
+
+
+def test_channels_that_a_layer_lacks_have_no_influence_to_ask_for():
+    model, x = Between(lambda a, b: b(a)).to(D).eval(), images()
+    for shown, message in (
+        ({"first": [0], "end": [77]}, r"channels \[77\] of layer 'end', which has 6"),
+        ({"first": [-1], "end": [0]}, r"channels \[-1\] of layer 'first'"),
+        ({"first": [0]}, "names no channels of layer 'end'"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            influences.influence(model, x, ["first", "end"], shown)
+
+
+@pytest.mark.parametrize("kind", [torch.float16, torch.bfloat16])
+def test_medians_of_half_precision(kind):
+    assert neurons.median(torch.tensor([[1.0], [2.0], [4.0], [8.0]], dtype=kind)).tolist() == [3.0]

@@ -112,7 +112,7 @@ def test_what_it_was_counted_over_and_what_it_shows_is_said(graph, page):
     shown = pages.contents(page)
     assert shown["views"]["one"]["counted"] == "counted over 4 images of one and 4 images of two"
     clean, weak = (next(t for t in shown["told"] if t["attack"] == "mine" and t["s"] == s) for s in (0, 1))
-    assert clean["told"] == "no attack: 4 images of one"
+    assert clean["told"] == "no attack: 4 images of one, of which the network takes 1 for two as they are"
     assert re.fullmatch(r"strength 0\.1: \d of 4 images reach(es)? two.*", weak["told"])
     own = graph.layers[1]
     channels = list(own.groups.shown)
@@ -248,11 +248,29 @@ def test_without_attack_nothing_is_highlighted(graph):
         ({"layers": ["head"]}, "a map needs a convolutional layer"),
         ({"layers": []}, "pathways need one at least"),
         ({"target_class": 7}, "the model has 3 classes"),
+        ({"attacks": {"mine": lambda model, x, y, eps: x[:1]}}, r"'mine' gives \(1, 3, 16, 16\) for images \(4, 3, 16, 16\)"),
+        ({"attacks": {"mine": lambda model, x, y, eps: x.numpy()}}, "'mine' gives ndarray for images"),
     ],
 )
 def test_bad_input_is_refused(changes, message):
     with pytest.raises(ValueError, match=message):
         build(**changes)
+
+
+def test_images_that_are_taken_for_the_target_before_are_no_successes():
+    idle = {"mine": lambda _model, images, _classes, _strength: images}
+    graphs = [build(attacks=idle, target_class=c) for c in range(3)]
+    assert [list(g.success["mine"]) for g in graphs] == [[0, 0]] * 3
+    assert sum(g.taken for g in graphs) == 4  # each image is taken for one class
+    assert "takes" not in interactive._told(dataclasses.replace(graphs[0], taken=0), "mine", 0)
+
+
+def test_a_channel_that_nothing_excites_is_shown_by_patches_alone(monkeypatch):
+    made = torch.rand(6, 3, 16, 16)
+    made[1] = torch.nan
+    monkeypatch.setattr(graph_.features_, "features", lambda model, layer, channels, **_: made[: len(channels)])
+    cards = graph_._cards(Odd(), "features", [0, 1], torch.rand(4, 3, 16, 16), 2, 2)
+    assert [card.size for card in cards.values()] == [(3 * 17 - 1 + 2, 16), (2 * 17 - 1, 16)]
 
 
 def test_what_any_attack_exploits_is_shown_for_all():

@@ -51,8 +51,8 @@ def judge(table: pd.DataFrame, p: Parameters, *, test: bool = True) -> list[Clai
         about = f" ({arch}, {pair.replace('>', ' → ')})."
         court.gate(f"apart {arch} {pair}", APARTLY, path.apart(), APART)
         clean = (f"apart {arch} {pair}",)
-        own = court.within(f"{arch}/{pair}", about, over=path.scored.images(pair), gates=clean, networks=arch)
-        reached = path.success("pgd", -1)(np.arange(path.scored.images(pair)), np.arange(p.seeds))
+        own = court.within(f"{arch}/{pair}", about, over=path.images, gates=clean, networks=arch)
+        reached = path.success("pgd", -1)(np.arange(path.images), np.arange(p.seeds))
         own.gate(f"reaches {arch} {pair}", "the strongest attack reaches its aim, share of images", reached, AIMED)
         first, last = thirds(path.layers)
         aimed = (f"reaches {arch} {pair}",)
@@ -76,12 +76,12 @@ def judge(table: pd.DataFrame, p: Parameters, *, test: bool = True) -> list[Clai
                     measure=measure,
                     gates=gates,
                     note=note,
-                    **alone(p, path.scored.images(pair)),
+                    **alone(p, path.images),
                 )
         _selection(own, path)
     for arch in p.architectures:
         alike, other = ([pathways[arch, pair] for pair in pairs] for pairs in (p.similar, p.dissimilar))
-        fewest = min(path.scored.images(path.pair) for path in (*alike, *other))
+        fewest = min(path.images for path in (*alike, *other))
         known = tuple(f"apart {arch} {path.pair}" for path in (*alike, *other))
         court.within(arch, f" ({arch}).", gates=known, networks=arch).add(
             "similar-share-more",
@@ -118,7 +118,7 @@ def narrow(path: Pathways, layers: list[str]) -> str:
 
 def floored(path: Pathways) -> str:
     """A note where no clamping undoes a thing, so that none could be told from another."""
-    every = (np.arange(path.scored.images(path.pair)), np.arange(path.p.seeds))
+    every = (np.arange(path.images), np.arange(path.p.seeds))
     most = [statistic(*every) for which in CLAMPED if (statistic := path.undone(which))]
     none = bool(most) and max(most) < LITTLE
     return "next to no attack fails whatever is clamped: it is too strong to tell neurons apart" if none else ""
@@ -320,7 +320,7 @@ def _selection(court: Court, path: Pathways) -> None:
         measure="share",
         note=noted(f"{few} successes of all seeds", narrow(path, path.layers)),
         unknown=NEVER,
-        **alone(path.p, path.scored.images(path.pair)),
+        **alone(path.p, path.images),
     )
     court.add(
         "selection-falls",
@@ -333,5 +333,5 @@ def _selection(court: Court, path: Pathways) -> None:
         measure="share",
         note=narrow(path, path.layers),
         unknown=NEVER,
-        **alone(path.p, path.scored.images(path.pair)),
+        **alone(path.p, path.images),
     )

@@ -153,10 +153,9 @@ def measure_pair(
     for (attack, found), images in zip(clean.items(), (source, target), strict=True):
         keep(images, attack, 0.0, found)
     for attack, strength in itertools.product(plan.ATTACKS, p.strengths):
-        parts = zip(source.split(neurons.rows_of(source)), y.split(neurons.rows_of(source)), strict=True)
-        found = [plan.attack(model, a, b, strength, name=attack, steps=p.steps) for a, b in parts]
-        warned.tell(network, f"{plan.NAMES[attack]} (L2)", strength, itertools.chain(*(f.warnings for f in found)))
-        keep(torch.cat([f.x_adv for f in found]), attack, strength)
+        hit = plan.attack(model, source, y, strength, name=attack, steps=p.steps)
+        warned.tell(network, f"{plan.NAMES[attack]} (L2)", strength, hit.warnings)
+        keep(hit.x_adv, attack, strength)
     return pd.concat(rows, ignore_index=True)
 
 

@@ -21,13 +21,15 @@ import dataclasses
 import functools
 from typing import Annotated, Any, Literal, NamedTuple
 
+import torch
 from pydantic import Field, field_validator, model_validator
 from torch import Tensor, nn
 
 from lib.attacks import by_name
-from lib.attacks.steps import AttackResult
+from lib.attacks.steps import AttackResult, joined
 from lib.data import datasets, imagenet_groups
 from lib.networks import classifier, folding, hooks, zoo
+from lib.pathways import neurons
 from lib.studies import parameters, subjects
 from lib.training import cache, evaluate
 from lib.training.config import TrainConfig
@@ -179,9 +181,15 @@ def attacked(model: nn.Module, x: Tensor, y: Tensor, strength: float, *, name: s
 
 
 def attack(model: nn.Module, x: Tensor, y: Tensor, strength: float, *, name: str, steps: int) -> AttackResult:
-    """The same, with what the attack warns of."""
-    row = by_name.find(f"{name}-l2")
-    return row(model, x, y, eps=strength, steps=steps, step=strength / 5, targets=y)
+    """The same, with what the attack warns of; some images at a time, with one stream of random numbers for all of them."""
+    row, rows = by_name.find(f"{name}-l2"), neurons.rows_of(x)
+    generator = torch.Generator().manual_seed(0)
+    return joined(
+        [
+            row(model, a, b, eps=strength, steps=steps, step=strength / 5, targets=b, generator=generator)
+            for a, b in zip(x.split(rows), y.split(rows), strict=True)
+        ]
+    )
 
 
 def layers_of(model: classifier.Classifier, named: tuple[str, ...] = ()) -> tuple[str, ...]:

@@ -54,7 +54,7 @@ class Scored:
 
     def reached(self, arch: str, pair: str, attack: str) -> np.ndarray:
         """(seeds, strengths, images), bool: which images are taken for the target class, of as many as `images` says."""
-        return self._reached[arch, pair, attack][..., : self.images(pair)]
+        return self._reached[arch, pair, attack][..., : self.images(arch, pair)]
 
     def untaken(self, arch: str, pair: str) -> np.ndarray:
         """(seeds, 1, images), bool: which images of the source class are not taken for the target before any attack."""
@@ -69,23 +69,23 @@ class Scored:
         found = self._among.get((arch, pair, attack, group))
         if not found:
             return None
-        layers = np.stack(found)[..., : self.images(pair)]
+        layers = np.stack(found)[..., : self.images(arch, pair)]
         return np.where(np.isfinite(layers).any(0), np.nan_to_num(layers).sum(0), np.nan)
 
     def undone(self, arch: str, pair: str, which: str, layer: str | None) -> np.ndarray | None:
         """(seeds, strengths, images): whether PGD fails while neurons of a layer, or of all (None), are clamped; NaN where it
         had not succeeded or exploits none; None if not measured."""
         found = self._undone.get((arch, pair, which, layer))
-        return None if found is None else found[..., : self.images(pair)]
+        return None if found is None else found[..., : self.images(arch, pair)]
 
-    def images(self, pair: str) -> int:
-        """How many of the source class, or of the target class where those are fewer."""
-        arch = next(iter(self.layers))
+    def images(self, arch: str, pair: str) -> int:
+        """How many of the source class, or of the target class where those are fewer: what statistics are computed on."""
         return min(self._reached[arch, pair, c].shape[2] for c in ("source", "target"))
 
 
 DRAWS = 200
 LAST = 2  # layers that count as deep
+AS_MANY = 5  # draws of as many images as an attack succeeds on
 FEW = 3  # successes that a median is taken of, at least
 Medians = dict[str, np.ndarray]
 
@@ -118,6 +118,11 @@ class Pathways:
     def _values(self, attack: str, layer: str) -> np.ndarray:
         """(seeds, strengths, channels, images), so that a draw of images lies together."""
         return np.ascontiguousarray(self.scored.scores(self.arch, self.pair, attack, layer).swapaxes(2, 3))
+
+    @property
+    def images(self) -> int:
+        """How many images of the source class statistics are computed on."""
+        return self.scored.images(self.arch, self.pair)
 
     def medians(self, attack: str, i: np.ndarray, s: np.ndarray) -> Medians:
         """By layer (seeds, strengths, channels); `source` and `target` have one strength, 0."""
@@ -237,10 +242,12 @@ class Pathways:
 
     def new_among_as_many(self, attack: str, strength: int) -> Statistic:
         """The same over as many images, drawn from all of them: a median of few images varies more, whichever they are."""
-        rng = np.random.default_rng(0)
-        return self._new_among(
-            attack, strength, lambda i, won: [rng.choice(i, int(won.sum()), replace=False) for _ in range(5) if won.any()]
-        )
+
+        def drawn(i: np.ndarray, won: np.ndarray) -> list[np.ndarray]:
+            rng = np.random.default_rng(0)  # its own each time: the same images give the same number
+            return [rng.choice(i, int(won.sum()), replace=False) for _ in range(AS_MANY) if won.any()]
+
+        return self._new_among(attack, strength, drawn)
 
     def _new_among(self, attack: str, strength: int, choose: Callable[[np.ndarray, np.ndarray], list[np.ndarray]]) -> Statistic:
         succeeded = self.scored.success(self.arch, self.pair, attack)[:, strength]
@@ -267,7 +274,7 @@ class Pathways:
 
     def interval(self, statistic: Statistic, of: str = "share", draws: int = DRAWS) -> Interval:
         """A statistic with its interval, within the range of what it is `of` (`lib.claims.measures`)."""
-        images = self.scored.images(self.pair)
+        images = self.images
         seeds = len(self.scored.reached(self.arch, self.pair, "source"))
         return intervals.interval(statistic, measures.measure(of), images=images, seeds=seeds, draws=draws)
 

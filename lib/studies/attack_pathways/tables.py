@@ -94,7 +94,7 @@ def _groups(path: Pathways) -> Rows:
 
 def over_all(path: Pathways, statistic: Statistic) -> float:
     """A statistic of all images and seeds, without an interval."""
-    return statistic(np.arange(path.scored.images(path.pair)), np.arange(path.p.seeds))
+    return statistic(np.arange(path.images), np.arange(path.p.seeds))
 
 
 def moved(pathways: All) -> pd.DataFrame:

@@ -119,7 +119,7 @@ def between(
         features=found.features,
         patches=p.patches,
         settings={"network": found.title, "steps of PGD, each a fifth of the strength": p.steps},
-        code=code(p, network, given, found.classes[number], attacks, layers),
+        code=code(p, network, given, found.classes[number], attacks, layers, seed),
         progress=progress,
     )
 
@@ -151,16 +151,17 @@ def opened(found: Subject, files: Sequence[Path]) -> Tensor:
     return torch.stack([found.data.like(open_image(Path(f))) for f in files])
 
 
-def code(p: Parameters, network: str, source: str, target: str, attacks: Sequence[str], layers: Sequence[str]) -> str:
+def code(
+    p: Parameters, network: str, source: str, target: str, attacks: Sequence[str], layers: Sequence[str], seed: int = 0
+) -> str:
     """Python that traces a graph and writes its page; `source` as it stands in Python."""
     changed = p.model_dump(exclude_defaults=True, exclude={"profile", "variant"})
     given = ", ".join(f"{k}={v!r}" for k, v in changed.items())
-    own = "" if network in p.architectures else subjects.PUBLISHED if network == plan.PHOTOGRAPHS else network
-    named = f", layers={tuple(layers)!r}" if layers else ""
+    named = (f", layers={tuple(layers)!r}" if layers else "") + (f", seed={seed}" if seed else "")
     return (
         "from pathlib import Path\n\nfrom lib import pathways\nfrom lib.studies.attack_pathways import plan, traced\n\n"
         f"p = plan.Parameters({given})\n"
-        f"graph = traced.between(p, {(own or network)!r}, {source}, {target!r}, attacks={tuple(attacks)!r}{named})\n"
+        f"graph = traced.between(p, {network!r}, {source}, {target!r}, attacks={tuple(attacks)!r}{named})\n"
         'Path("graph.html").write_text(pathways.page({graph.title: graph}, plan.NAMES, graph.title))\n'
     )
 

@@ -117,6 +117,14 @@ def test_the_code_beside_a_graph_of_the_study_makes_it_too(graph, quick, tmp_pat
     same(made["graph"], graph)
 
 
+def test_the_code_names_what_was_traced_and_its_training_run():
+    where = {"architectures": ("efficientnet-lite0",), "epochs": 0, "seeds": 1, "weights": "imagenet"}
+    p = plan.Parameters(**SMOKE.model_dump(exclude={"architectures", "epochs", "seeds", "weights"}), **where)
+    code = traced.code(p, plan.PHOTOGRAPHS, "'jeep'", "cannon", ("pgd",), (), 0)
+    assert "between(p, 'photographs', 'jeep', 'cannon', attacks=('pgd',))" in code  # not the study's own network of that name
+    assert "seed=3)" in traced.code(SMOKE, "plain", "'a'", "b", ("pgd",), (), 3)
+
+
 def test_what_was_traced_is_found_again(tracings):
     """In the explorer, and after a restart beside the run's other measurements; another choice is traced."""
     run = run_.start(RUN, SMOKE.model_dump())

@@ -180,7 +180,7 @@ def test_attacks_have_the_length_of_their_strength(attack):
         assert length.min() > 0.5 - 1e-3
 
 
-def test_targeted_attacks_raise_the_target_and_noise_is_drawn_once():
+def test_targeted_attacks_raise_the_target_and_noise_is_drawn_once(monkeypatch):
     net = models.create("plain", classes=4).eval()
     x, y = torch.rand(4, 3, 16, 16), torch.full((4,), 2)
 
@@ -193,6 +193,9 @@ def test_targeted_attacks_raise_the_target_and_noise_is_drawn_once():
     a, b = (plan.attacked(net, x, y, s, name="noise", steps=20) - x for s in (0.01, 0.02))
     inside = (x > 0.05) & (x < 0.95)
     assert torch.allclose((2 * a)[inside], b[inside], atol=1e-5)
+    monkeypatch.setattr(plan.neurons, "rows_of", lambda x: 2)  # what passes together: no direction is drawn twice
+    c = plan.attacked(net, x, y, 0.02, name="noise", steps=20) - x
+    assert torch.nn.functional.cosine_similarity(c[:2].flatten(1), c[2:].flatten(1)).abs().max() < 0.2
     with pytest.raises(ValueError, match=r"unknown attack 'cw-l2'; .*There are none, noise, fgsm, pgd"):
         plan.attacked(net, x, y, 1.0, name="cw", steps=20)
 
@@ -425,6 +428,8 @@ def test_successes_alone_are_other_images():
     assert path.kept("pgd", 0, "new", ["a", "b"])(i, s) == 0
     assert np.isnan(path.new_among_successes("noise", 0)(i, s)) and np.isnan(path.new_among_as_many("noise", 0)(i, s))
     assert path.new_among_as_many("pgd", 0)(i, s) < 2 / 6  # as many images, but drawn from all
+    again = path.new_among_as_many("pgd", 0)
+    assert again(i, s) == again(i, s)  # however often it was asked before
     assert path.first_success("pgd") == 0 and path.first_success("noise") is None
     there = table.assign(success=table.success | ((table.attack == "source") & (table.image_id < 5)))
     path = statistics.measured(there, p)["plain", p.dissimilar[0]]
