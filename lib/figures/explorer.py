@@ -112,7 +112,9 @@ class Explorer:
         self.ask = _button("the same over many images", lambda: self._start(self._over_many))
         self.keep = _button(KEEP, self._keep)
         self.view: View | None = None
-        self._held, self._turn = False, 0
+        self._made: dict[str, str] = {}  # what the controls said when the view was begun
+        self._held, self._turn = threading.local(), 0
+        self._unfollowed: list[str] = []  # controls that have changed since `follow` was last told
         buttons = [*([self.next] if seek else []), *([self.ask] if many else []), self.keep]
         left = ipywidgets.VBox(
             [*self.controls.values(), *buttons], layout=ipywidgets.Layout(flex="0 0 370px", max_width="100%")
@@ -136,19 +138,26 @@ class Explorer:
         return {name: control.value for name, control in self.controls.items()}
 
     def _changed(self, name: str) -> None:
-        if self._held:
+        if getattr(self._held, "now", False):
             return
-        with self._holding():
-            if left := {"image": Upload, "arch": OwnNetwork}.get(name):
+        if left := {"image": Upload, "arch": OwnNetwork}.get(name):
+            with self._holding():
                 self._leave(left)
-            if self.follow:
-                try:
-                    self.follow(name, self.controls)
-                except Exception as error:
-                    self.status.value = told(error)
-                    return
         self.over.value = ""  # of another choice
-        self._start(self._draw)
+        self._unfollowed.append(name)
+        self._start(self._follow_and_draw)
+
+    def _follow_and_draw(self, turn: int) -> None:
+        while self._unfollowed:
+            name = self._unfollowed.pop(0)
+            try:
+                with self._holding():
+                    if self.follow:
+                        self.follow(name, self.controls)  # which may train a network
+            except Superseded:
+                self._unfollowed.insert(0, name)  # the other controls do not go with it yet
+                raise
+        self._draw(turn)
 
     def _leave(self, kind: type[Upload] | type[OwnNetwork]) -> None:
         """Back from what is one's own to what is the study's."""
@@ -158,12 +167,12 @@ class Explorer:
 
     @contextlib.contextmanager
     def _holding(self) -> Iterator[None]:
-        """What changes in here is drawn once, after it."""
-        self._held = True
+        """What this thread changes in here is drawn once, after it."""
+        self._held.now = True
         try:
             yield
         finally:
-            self._held = False
+            self._held.now = False
 
     def _start(self, work: Callable[[int], None]) -> None:
         """Do it in place of what is being done: in a notebook beside the kernel's thread, which so hears the next change."""
@@ -178,6 +187,10 @@ class Explorer:
         self._turn += 1
         self._do(self._turn, self._draw)
         return self
+
+    def stop(self) -> None:
+        """End what is being made; what is shown stays."""
+        self._turn += 1
 
     def _do(self, turn: int, work: Callable[[int], None]) -> None:
         """One work at a time, which says how far it is, ends where it is once it is superseded, and says what went wrong."""
@@ -196,11 +209,11 @@ class Explorer:
                     raise
 
     def _draw(self, turn: int) -> None:
-        values = self.values
+        values, made = self.values, self.settings()
         view = self.render(**values)
         drawn = png(view.figure)
         self._check(turn)
-        self.view = view
+        self.view, self._made = view, made
         self.picture.value, self.status.value = img(drawn, view.plain), view.text
         self.under.value = self._under(drawn, view, values)
 
@@ -258,20 +271,21 @@ class Explorer:
         if self.kept.value:
             self.kept.value, self._beside.layout.display, self.keep.description = "", "none", KEEP
         elif self.view:
-            made = "; ".join(f"{html.escape(k)} {html.escape(v)}" for k, v in self.settings().items())
-            self.kept.value = f"<b>kept:</b> {made}<br>{self.status.value}<br>{self.picture.value}"
+            made = "; ".join(f"{html.escape(k)} {html.escape(v)}" for k, v in self._made.items())
+            self.kept.value = f"<b>kept:</b> {made}<br>{self.view.text}<br>{self.picture.value}"
             self._beside.layout.display, self.keep.description = "", "let the kept view go"
 
     def settings(self) -> dict[str, str]:
         """What every control says, in the words of its menu."""
-        said = {c.description: getattr(c, "label", None) or c.value for c in self.controls.values()}
+        said = {c.description: _said(c) for c in self.controls.values()}
         return {label: str(value) for label, value in said.items() if value not in (None, "")}
 
     def code(self, values: Mapping[str, Any] | None = None) -> str:
         """Python that makes the view of these values, by default of those that the controls say now."""
         study, kind = type(self.p).__module__.removesuffix(".plan"), type(self.p).__name__
         changed = ", ".join(f"{k}={v!r}" for k, v in self.p.model_dump(exclude_defaults=True).items())
-        lines = [f"from {study}.explorer import explorer", f"from {study}.plan import {kind}", ""]
+        lines = ["from lib.figures import use_style", f"from {study}.explorer import explorer"]
+        lines += [f"from {study}.plan import {kind}", "", "use_style()"]
         arguments = []
         for name, value in (self.values if values is None else values).items():
             if isinstance(value, Image.Image):
@@ -297,6 +311,13 @@ class Explorer:
             f"{_numbers(view)}<details><summary>the code that makes this view</summary>"
             f'<pre style="user-select: all; white-space: pre-wrap">{html.escape(code)}</pre></details>'
         )
+
+
+def _said(control: Any) -> Any:
+    """What a control says: the words of its menu, the file of an upload, else its value."""
+    if isinstance(control, Upload):
+        return control.name if control.value is not None else None
+    return getattr(control, "label", None) or control.value
 
 
 def _button(label: str, act: Callable[[], None]) -> ipywidgets.Button:

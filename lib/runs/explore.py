@@ -34,6 +34,9 @@ class Explorers(ipywidgets.VBox):
                 self._say(f"opening {self.study.label} …")
                 with heard(self._say):
                     self.made[run] = profiles.part(run, "explorer").explorer(profiles.parameters(run, self.profile))
+            for other in self.made.values():  # one work at a time: what nobody looks at ends
+                if other is not self.made[run] and hasattr(other, "stop"):
+                    other.stop()
             self.place.children = (self.made[run].widget,)
             self.said.value = ""
             if hasattr(self.made[run], "update"):  # it draws only when it is asked to

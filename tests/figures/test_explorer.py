@@ -167,6 +167,70 @@ def test_controls_follow_one_another_before_anything_is_drawn():
     assert drawings[-1] == ("none", "b")
 
 
+def test_what_is_kept_says_what_made_it_whatever_the_controls_say_now():
+    def render(n):
+        if n:
+            raise ValueError("no")
+        return drawn(n)
+
+    found = explorer(render)
+    found.controls["n"].value = 3
+    found.keep.click()
+    assert "n 0<br>drew 0<br>" in found.kept.value
+
+
+def test_a_control_that_cannot_be_followed_ends_the_view_before_it(monkeypatch):
+    """Its error stands, not the words of a view that the menus no longer say; what is slow in it is done beside the kernel."""
+    live, threads = Live(monkeypatch), []
+
+    def follow(name, controls):
+        threads.append(threading.current_thread().name)
+        if controls["n"].value == 2:
+            raise ValueError("2 cannot be loaded")
+
+    found = Explorer(P(), {"n": widgets.integer("n", 0, 9)}, live.render, follow).update()
+    found.controls["n"].value = 1
+    assert live.begun.wait(10)
+    found.controls["n"].value = 2
+    live.go_on.set()
+    settled()
+    assert "2 cannot be loaded" in found.status.value and "drew 0" not in found.status.value
+    assert threads == ["explorer"] * 2 and live.ended == [0, 1]
+
+
+def test_a_control_whose_following_was_ended_is_followed_before_the_next(monkeypatch):
+    """Else the other controls would not go with it."""
+    monkeypatch.setattr(explorer_, "get_ipython", lambda: type("Shell", (), {"kernel": object()})())
+    net, begun, go_on, followed = torch.nn.Identity(), threading.Event(), threading.Event(), []
+
+    def follow(name, controls):
+        if name == "kind" and not begun.is_set():
+            begun.set()
+            assert go_on.wait(10)
+            net(torch.zeros(1))  # the training of a network: the change of mind ends it here
+        followed.append(name)
+
+    controls = {"kind": widgets.integer("kind", 0, 9), "n": widgets.integer("n", 0, 9)}
+    found = Explorer(P(), controls, lambda kind, n: drawn(10 * kind + n), follow).update()
+    controls["kind"].value = 4
+    assert begun.wait(10)
+    controls["n"].value = 2
+    go_on.set()
+    settled()
+    assert followed == ["kind", "n"] and found.status.value == "drew 42"
+
+
+def test_a_view_nobody_looks_at_is_ended(monkeypatch):
+    live = Live(monkeypatch)
+    found = explorer(live.render)
+    found.controls["n"].value = 1
+    assert live.begun.wait(10)
+    found.stop()
+    live.go_on.set()
+    settled()
+    assert live.ended == [0, 1] and found.view.text == "drew 0"
+
+
 def test_pictures_keep_their_proportions_and_can_be_read_aloud():
     """Neither a least height nor a stretched width: in a study of where maps lie, a squeezed picture is a wrong result."""
     shown = explorer_.img(b"png", 'a "cat" < 1')
@@ -207,7 +271,8 @@ def test_the_code_names_the_file_of_an_upload_and_the_parameters_that_differ():
     found.p = P(size=64)
     given(own, png_of(), "cat.png")
     assert "from lib.data import own_pictures\n" in found.code() and "own=own_pictures.opened(Path('cat.png'))" in found.code()
-    assert "explorer(P(size=64)).render(" in found.code()
+    assert "explorer(P(size=64)).render(" in found.code() and "\n\nuse_style()\n" in found.code()
+    assert found.settings()["own"] == "cat.png"
 
 
 def test_a_view_is_kept_beside_those_that_follow():

@@ -17,6 +17,9 @@ class Made:
     def update(self):
         self.drawn += 1
 
+    def stop(self):
+        self.stopped = getattr(self, "stopped", 0) + 1
+
 
 @pytest.fixture
 def asked(monkeypatch):
@@ -47,6 +50,7 @@ def test_an_explorer_is_made_when_its_study_is_chosen(asked):
     shown.study.value = "03-interpretability-aware-training"
     shown.study.value = "00-grad-cam"
     assert asked == ["00-grad-cam", "03-interpretability-aware-training"] and shown.place.children == (first.widget,)
+    assert first.stopped == 1 == shown.made["03-interpretability-aware-training"].stopped  # what one has left ends
 
 
 def test_progress_is_shown_while_one_is_made(asked):

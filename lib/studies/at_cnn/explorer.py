@@ -48,7 +48,7 @@ MAIN = {  # the control that says how strong a change is, and what it is called
 }
 STYLES = 24  # held-out styles to choose from
 SHOWN = 100  # images to choose from
-PIECES = 4  # a side, to begin with
+PIECES, MOST_PIECES = 4, 8  # a side, to begin with and at most
 STEPS = 10  # of PGD
 RADII = (0.5, 1.0, 2.0, 4.0)  # of 255, on photographs, whose networks give way sooner
 COPIES = 4  # in SmoothGrad at 224 pixels, so that a map takes a third of a second
@@ -325,7 +325,8 @@ def explorer(p: Parameters) -> Explorer:
             over = "eps of 255, L∞" + ("" if how == "none" else f", after the change “{how}”")
             return curve(looked(arch, network), change, levels, count, over=over, eps=1.0, present=255 * eps)
         options = {"over": main[1], "eps": 0.0, "present": chosen[main[0]]}
-        view = curve(looked(arch, network), change, grids[main[0]], SHOWN, **options)
+        levels = pieces(arch, network) if main[0] == "k" else grids[main[0]]
+        view = curve(looked(arch, network), change, levels, SHOWN, **options)
         if how == "saturation":
             view.figure.axes[0].set_xscale("log")
         return view
@@ -342,11 +343,21 @@ def explorer(p: Parameters) -> Explorer:
                     return at
         return image
 
+    def pieces(arch: str, network: str) -> list[int]:
+        """Into how many pieces a side the images of all networks in view can be cut, equal ones."""
+        sizes = [published().size if photographed(arch, network) else p.size]
+        sizes += [subjects.own(network, p.device).size] if network else []
+        return [k for k in sorted({*grids["k"], *range(1, MOST_PIECES + 1)}) if math.gcd(*sizes) % k == 0]
+
     def fit(name: str, controls: dict[str, Any]) -> None:
         arch, network = controls["arch"].value, controls["network"].value
         if name in ("arch", "network"):
-            photographs = photographed(arch, network)
+            photographs, cut = photographed(arch, network), pieces(arch, network)
             fit_images(controls, data_of(arch, network), photographs, len(paintings(data_of(arch, network), arch, network)))
+            without = ("style (AdaIN)",) * photographs + ("patch shuffle",) * (len(cut) < 2)
+            widgets.offer(controls["how"], [t for t in TRANSFORMS if t not in without])
+            widgets.offer(controls["k"], [(f"{k}", k) for k in cut], cut[-1])
+            controls["own"].size = subjects.own(network, p.device).size if network else data_of(arch, network).images.shape[-1]
             methods = measure.methods(subjects.PUBLISHED if photographs else p.arch)
             widgets.offer(controls["method"], list(by_name.METHODS.menu(*methods).items()))
         for slider in ("p_level", "k", "style", "alpha"):
@@ -357,9 +368,8 @@ def explorer(p: Parameters) -> Explorer:
         if list(controls["image"].options) == names:
             return
         controls["image"].options = names
-        controls["own"].size = data.images.shape[-1]
         controls["style"].max = min(STYLES, lent) - 1
-        widgets.offer(controls["how"], [t for t in TRANSFORMS if not (photographs and t == "style (AdaIN)")])
+        controls["how"].options = TRANSFORMS
         grid = (0.0, *(RADII if photographs else p.robust_eps))
         controls["eps"].options = [(f"{e:g}/255", e / 255) for e in grid]
         begin = (FIRST, "patch shuffle", 0) if photographs else (FIRST_TRAINED % len(names), "none", len(grid) // 2)

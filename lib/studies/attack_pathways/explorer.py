@@ -23,6 +23,7 @@ from lib.figures import widgets
 from lib.figures.explorer import Superseded
 from lib.pathways import pages, stored
 from lib.pathways.graph import Graph
+from lib.studies import subjects
 from lib.studies.attack_pathways import plan, traced
 from lib.studies.attack_pathways.plan import NAMES, Parameters
 from lib.system import files, paths
@@ -85,7 +86,7 @@ class Explorer:
         trained = {f"{a} (trained on {p.dataset})": a for a in p.architectures}
         published = {f"{traced.PUBLISHED} (published)": plan.PHOTOGRAPHS}
         self.arch = widgets.choice("network", published | trained, plan.PHOTOGRAPHS)
-        self.network = widgets.OwnNetwork(functools.partial(traced.subject, p))
+        self.network = widgets.OwnNetwork(self._anew)
         self.source = widgets.choice("from", [source], source)
         self.own = Pictures()
         self.target = ipywidgets.Combobox(description="to class", value=target, style=widgets.LABEL, continuous_update=False)
@@ -135,6 +136,11 @@ class Explorer:
         self.trace()
 
     # -- controls ------------------------------------------------------------------------------------------------------
+
+    def _anew(self, name: str) -> None:
+        """Load one's own network from its file as it is now; graphs of what it was are let go."""
+        subjects.anew(name, self.p.device)
+        self.kept.clear()
 
     @property
     def chosen(self) -> str:
@@ -216,7 +222,7 @@ class Explorer:
                     raise
             finally:
                 self._busy = False
-                self.stale(not done)
+                self.stale(not done or turn != self._turn)
 
     def _tell(self, turn: int, line: str) -> None:
         """How far it is; ends it where it is once it is no longer wanted."""

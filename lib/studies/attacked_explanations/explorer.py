@@ -72,6 +72,7 @@ def draw(seen: Looked, p: Parameters, x: Tensor, *, method: str, attack: str, go
     a, b = (seen_from_afar(method, e.values, x) for e in (before, after))
     moved, by_chance = (goals.mass_moved(e.values, before.values).item() for e in (after, noisy))
     agree = comparison.spearman(before.values, after.values).item()
+    dead = bool((comparison.degenerate(before.values) | comparison.degenerate(after.values)).any())
     change = float((x_adv - x).abs().max())
     now, name = seen.classes[int(after.logits.argmax())], seen.classes[int(y)]
     numbers = [
@@ -79,7 +80,7 @@ def draw(seen: Looked, p: Parameters, x: Tensor, *, method: str, attack: str, go
         Number("predicted class, after", now),
         Number(f"probability of {name}, before", float(before.logits.softmax(1)[0, y])),
         Number(f"probability of {name}, after", float(after.logits.softmax(1)[0, y])),
-        Number("share of the map that moved", moved, UNIT),
+        Number("share of the map that moved", "not defined: a map is empty" if dead else moved, UNIT),
         Number("Spearman's rank correlation of the two maps", agree, "-1 to 1"),
         Number("share of the map that moved under random signs of the same size", by_chance, UNIT),
         Number("largest change of a pixel", change, "of [0, 1]"),
@@ -100,6 +101,11 @@ def draw(seen: Looked, p: Parameters, x: Tensor, *, method: str, attack: str, go
         f"that moved <b>{moved:.2f}</b> ({UNIT}), under random signs of the same size {by_chance:.2f}; rank correlation "
         f"{agree:.2f}."
     )
+    if dead:
+        text = (
+            f"<b>{html.escape(name)}</b> before, <b>{html.escape(now)}</b> after; a map of {METHODS.find(method).label} is "
+            "empty (nothing here speaks for the class), so what moved is not defined."
+        )
     return View(fig, text, numbers)
 
 

@@ -113,22 +113,33 @@ def draw(seen: Looked, x: Tensor, y: int | None, *, attack: str, eps: float, met
 
 
 def curve(
-    seen: Looked, x: Tensor, y: Tensor | None, radii: tuple[float, ...], *, attack: str, method: str, present: float
+    seen: Looked,
+    x: Tensor,
+    y: Tensor | None,
+    radii: tuple[float, ...],
+    *,
+    attack: str,
+    method: str,
+    explain: str,
+    present: float,
 ) -> View:
-    """How far the map of the predicted class moves over the images x at each radius, and under random signs."""
+    """How far the map of the class that `explain` names moves over the images x at each radius, and under random signs."""
     settings, size = Settings(seen.layer, head=seen.head), x.shape[-1]
-    clean = explanations.raw(method, seen.model, x, contract.predicted, settings)
-    label, before = clean.logits.argmax(1) if y is None else y, shown(clean.values, size)
+    with torch.no_grad():
+        predicted = contract.logits_of(seen.model, x).argmax(1)
+    label = predicted if y is None else y
+    of = {"true class": label, "predicted class of the clean image": predicted}.get(explain, contract.predicted)
+    before = shown(explanations.raw(method, seen.model, x, of, settings).values, size)
     found = {}
     for name in dict.fromkeys((attack, "noise")):
         moved, row = [], attacks.find(name)
         for i, eps in enumerate(radii):
             say(f"{row.label}, radius {i + 1} of {len(radii)}")
             x_adv = row(seen.model, x, label, eps=eps, steps=STEPS).x_adv
-            after = explanations.raw(method, seen.model, x_adv, contract.predicted, settings).values
+            after = explanations.raw(method, seen.model, x_adv, of, settings).values
             moved.append(comparison.nissim(before, shown(after, size)).cpu())
         found[row.label] = torch.stack(moved)
-    label_y = f"NISSIM, {explanations.find(method).label} before and after"
+    label_y = f"NISSIM, {explanations.find(method).label} of the {explain}"
     return over_levels(radii, found, present, xlabel="eps, of [0, 1]", ylabel=label_y, unit=UNIT)
 
 
@@ -192,21 +203,25 @@ def explorer(p: Parameters) -> Explorer:
             x, y = data.like(own), None
         return draw(seen, x[None].to(devices.device(p.device)), y, attack=attack, eps=eps, method=method, explain=explain)
 
-    def many(arch: str, network: str, dataset: str, attack: str, eps: float, stage: int, method: str, **_other: Any) -> View:
+    def many(
+        arch: str, network: str, dataset: str, attack: str, eps: float, stage: int, method: str, explain: str, **_other: Any
+    ) -> View:
         seen, data, labelled = looked(dataset, arch, network, stage)
         x, y = data.images[:MANY].to(devices.device(p.device)), data.labels[:MANY].to(devices.device(p.device))
         radii = RADII if photographed(arch, network) else p.eps
-        return curve(seen, x, y if labelled else None, radii, attack=attack, method=method, present=eps)
+        options = {"attack": attack, "method": method, "explain": explain, "present": eps}
+        return curve(seen, x, y if labelled else None, radii, **options)
 
     def seek(dataset: str, arch: str, network: str, image: int, attack: str, eps: float, stage: int, **_other: Any) -> int:
-        """The next image that is taken for something else once it is attacked."""
-        seen, data, _ = looked(dataset, arch, network, stage)
+        """The next image that is taken for something else once it is attacked, as the view attacks it."""
+        seen, data, labelled = looked(dataset, arch, network, stage)
         for step in range(1, len(data)):
             at = (image + step) % len(data)
             x = data.images[at][None].to(devices.device(p.device))
             with torch.no_grad():
                 before = contract.logits_of(seen.model, x).argmax(1)
-            x_adv = attacks.find(attack)(seen.model, x, before, eps=eps, steps=STEPS).x_adv
+            away = data.labels[at][None].to(before) if labelled else before
+            x_adv = attacks.find(attack)(seen.model, x, away, eps=eps, steps=STEPS).x_adv
             with torch.no_grad():
                 if int(contract.logits_of(seen.model, x_adv).argmax()) != int(before):
                     return at

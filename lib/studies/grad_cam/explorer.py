@@ -26,6 +26,7 @@ METHODS = explanations.METHODS.menu("gradcam", "gradcam++", "cam")
 ATTACKS = attacks.ATTACKS.menu("none", "pgd", "noise")
 SHOWN = {"for the class (ReLU)": "positive", "against it (counterfactual)": "counterfactual", "both (no ReLU)": "signed"}
 PREDICTED = -1  # in place of a class: the one that is predicted now
+SHOWN_IMAGES = 100  # to choose from
 MANY = 16  # images that the curve is over
 UNIT = "0: same map, 1: as different as can be"
 
@@ -76,15 +77,19 @@ def draw(
 
     x_adv = chosen(model, x, aim, eps=eps, steps=steps, targets=aim).x_adv
     fig, axes = pictures.canvas(2, 3, (10.5, 6.2))
-    told, numbers, maps = [], [], []
+    told, numbers = [], []
+    looks = [explained(picture) for picture in (x, x_adv)]
+    maps = [raw for raw, _ in looks]
+    limit = max(float(raw.abs().max()) for raw in maps)  # one scale for both, where they have units
+    attacked = "the image again" if attack == "none" else f"attacked: {chosen.label}, eps {eps:g}"
     for row, (picture, when) in enumerate(((x, "before"), (x_adv, "after"))):
-        raw, logits = explained(picture)
-        maps.append(raw)
+        raw, logits = looks[row]
         now, largest = int(logits.argmax()), float(raw.abs().max())
         about = classes[now if of == PREDICTED else of]
-        pictures.image(axes[row, 0], picture[0].cpu(), "image" if row == 0 else f"attacked: {chosen.label}, eps {eps:g}")
+        pictures.image(axes[row, 0], picture[0].cpu(), "image" if row == 0 else attacked)
         if sign == "signed":
-            drawn = pictures.heatmap(axes[row, 1], raw, f"{when}: for (red) and against (blue) {about}", signed=True)
+            title = f"{when}: for (red) and against (blue) {about}"
+            drawn = pictures.heatmap(axes[row, 1], raw, title, signed=True, limit=limit)
             pictures.colour_bar(fig, drawn, axes[row, 1], "map, in the score's units")
         else:
             scaled = raw / largest if largest else raw
@@ -114,30 +119,44 @@ def draw(
 
 
 def curve(
-    subject: Looked, x: Tensor, radii: tuple[float, ...], *, method: str, level: str, aimed: int, present: float, steps: int
+    subject: Looked,
+    x: Tensor,
+    radii: tuple[float, ...],
+    *,
+    of: int,
+    sign: activation_maps.Sign,
+    method: str,
+    level: str,
+    attack: str,
+    aimed: int,
+    present: float,
+    steps: int,
 ) -> View:
-    """How far the map of the class that was predicted moves, over the images x, at each radius: the attack and random signs."""
-    settings = Settings(subject.layers[level], head=subject.head)
+    """How far the map that the view shows moves, over the images x, at each radius: under PGD and under random signs."""
+    settings = Settings(subject.layers[level], sign=sign, head=subject.head)
     model, size = subject.model, (x.shape[-2], x.shape[-1])
-    clean = explanations.raw(method, model, x, contract.predicted, settings)
-    of = clean.logits.argmax(1)
-    kept = of != aimed  # those that show what is aimed at already are no victims
-    x, of = x[kept], of[kept]
-    aim = torch.full_like(of, aimed)
+    target: contract.Targets = contract.predicted if of == PREDICTED else of
+    clean = explanations.raw(method, model, x, target, settings)
+    kept = clean.logits.argmax(1) != aimed  # those that show what is aimed at already are no victims
+    x = x[kept]
+    aim = torch.full((len(x),), aimed, device=x.device)
 
     def shown(values: Tensor) -> Tensor:
-        return activation_maps.normalise(activation_maps.upsample(values, size)).cpu()
+        return activation_maps.normalise(activation_maps.upsample(values, size).abs()).cpu()
 
     before, found = shown(clean.values[kept]), {}
-    for name in ("pgd", "noise"):
+    for name in ("noise",) if attack == "noise" else ("pgd", "noise"):
         moved = []
         for i, eps in enumerate(radii):
             say(f"{attacks.find(name).label}, radius {i + 1} of {len(radii)}")
             x_adv = attacks.find(name)(model, x, aim, eps=eps, steps=steps, targets=aim).x_adv
-            moved.append(comparison.nissim(before, shown(explanations.raw(method, model, x_adv, of, settings).values)))
+            moved.append(comparison.nissim(before, shown(explanations.raw(method, model, x_adv, target, settings).values)))
         found[f"{attacks.find(name).label}" + (f" at {subject.classes[aimed]}" if name == "pgd" else "")] = torch.stack(moved)
-    label = f"NISSIM, {explanations.find(method).label} before and after"
-    return over_levels(radii, found, present, xlabel="eps, of [0, 1]", ylabel=label, unit=UNIT)
+    about = "the predicted class" if of == PREDICTED else subject.classes[of]
+    speaks = {"positive": "for", "counterfactual": "against", "signed": "for and against"}[sign]
+    label = f"NISSIM, {explanations.find(method).label} {speaks}\n{about}, before and after"
+    at = 0.0 if attack == "none" else present
+    return over_levels(radii, found, at, xlabel="eps, of [0, 1]", ylabel=label, unit=UNIT)
 
 
 def explorer(p: Parameters) -> Explorer:
@@ -201,12 +220,49 @@ def explorer(p: Parameters) -> Explorer:
         options = {"method": method, "sign": sign, "attack": attack, "eps": eps, "steps": p.steps}
         return draw(subject, x, of=of, aimed=aimed, level=layer, **options)
 
-    def many(arch: str, network: str, layer: str, method: str, aimed: int, eps: float, **_other: Any) -> View:
+    def many(
+        arch: str,
+        network: str,
+        of: int,
+        layer: str,
+        method: str,
+        sign: activation_maps.Sign,
+        attack: str,
+        aimed: int,
+        eps: float,
+        **_other: Any,
+    ) -> View:
         subject, data, _ = looked(arch, network)
         x = data.images[:MANY].to(devices.device(p.device))
         radii = p.radii if photographed(arch, network) else p.eps
-        options = {"method": method, "level": layer, "aimed": aimed, "present": eps, "steps": p.steps}
-        return curve(subject, x, radii, **options)
+        options = {"of": of, "sign": sign, "method": method, "level": layer, "attack": attack, "aimed": aimed}
+        return curve(subject, x, radii, **options, present=eps, steps=p.steps)
+
+    def seek(arch: str, network: str, show: str, image: int, attack: str, aimed: int, eps: float, **_other: Any) -> int:
+        """The next image that is taken for the class aimed at once it is attacked, and not before."""
+        subject, data, _ = looked(arch, network)
+        count = len(names(arch, network, show))
+        for step in range(1, count):
+            at = (image + step) % count
+            say(f"image {at}")
+            x = picture(data, arch, network, show, at, None)
+            aim = torch.tensor([aimed], device=x.device)
+            x_adv = attacks.find(attack)(subject.model, x, aim, eps=eps, steps=p.steps, targets=aim).x_adv
+            with torch.no_grad():
+                before, after = (int(contract.logits_of(subject.model, z).argmax()) for z in (x, x_adv))
+            if before != aimed == after:
+                return at
+        return image
+
+    def names(arch: str, network: str, show: str) -> list[str]:
+        """What the pictures to choose from show."""
+        _, data, _ = looked(arch, network)
+        shown = [data.classes[int(y)] for y in data.labels[:SHOWN_IMAGES]]
+        if show != "two objects":
+            return shown
+        if not photographed(arch, network):
+            return ["two objects"] * len(plan.two_objects(p).images[:SHOWN_IMAGES])
+        return [" | ".join(data.classes[int(data.labels[i])] for i in pair(data, image)) for image in range(len(shown))]
 
     def menus(arch: str, network: str) -> dict[str, Any]:
         """What a network's classes and radii are, and those to begin with: (options, value) by control."""
@@ -238,6 +294,10 @@ def explorer(p: Parameters) -> Explorer:
                 controls["aimed"].value = data.classes.index(p.aim) if second is None else int(data.labels[second])
         if name in ("arch", "network"):
             controls["own"].size = looked(arch, network)[1].images.shape[-1]
+        if name in ("arch", "network", "show"):
+            offered, at = widgets.numbers(names(arch, network, controls["show"].value)), controls["image"].value
+            controls["image"].options, controls["image"].value = offered, at if name == "show" and at < len(offered) else 0
+        if name in ("arch", "network"):
             for control, (options, value) in menus(arch, network).items():
                 controls[control].options, controls[control].value = options, value
         fitting(name, controls)
@@ -247,7 +307,7 @@ def explorer(p: Parameters) -> Explorer:
         "arch": widgets.choice("network", {plan.named(a): a for a in (p.published, *p.architectures)}, p.published),
         "network": widgets.OwnNetwork(lambda name: subjects.anew(name, p.device)),
         "show": widgets.choice("objects", ("one object", "two objects"), "two objects"),
-        "image": widgets.integer("image", 0, 99),
+        "image": widgets.numbered("image", names(p.published, "", "two objects")),
         "own": widgets.Upload("upload an image", plan.photo_set(p).images.shape[-1]),
         "of": widgets.choice("map of class", *first["of"]),
         "layer": widgets.choice("layer", {f"{level} stage": level for level in plan.LEVELS}, "last"),
@@ -257,7 +317,7 @@ def explorer(p: Parameters) -> Explorer:
         "aimed": widgets.choice("aimed at", *first["aimed"]),
         "eps": widgets.slider("eps, of [0, 1]", (0.0, *p.radii), first["eps"][1]),
     }
-    return Explorer(p, controls, render, follow, many)
+    return Explorer(p, controls, render, follow, many, seek)
 
 
 def fitting(name: str, controls: dict[str, Any]) -> None:

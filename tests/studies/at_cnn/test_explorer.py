@@ -49,6 +49,23 @@ def test_random_signs_stand_beside_the_attack(explore):
     assert found["Standard: largest change of a pixel by the attack"].value == pytest.approx(4 / 255, abs=1e-6)
 
 
+@pytest.mark.parametrize(("size", "cut"), [(256, [1, 2, 4, 8]), (75, [])])
+def test_pieces_are_those_that_every_network_in_view_can_be_cut_into(explore, tmp_path, size, cut):
+    """The published one sees 224 pixels."""
+    (tmp_path / f"own{size}.py").write_text(
+        "from torch import nn\ndef net():\n    found = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.AdaptiveAvgPool2d(1), "
+        f"nn.Flatten(), nn.Linear(4, 3))\n    found.size = {size}\n    return found\n"
+    )
+    c, before = explore.controls, explore.controls["arch"].value
+    c["network"].field.value = f"{tmp_path}/own{size}.py:net"
+    assert c["own"].size == size and ("patch shuffle" in c["how"].options) == bool(cut)
+    assert not cut or [k for _, k in c["k"].options] == cut
+    assert "cannot be cut" not in explore.status.value and "as it is" in explore.status.value
+    c["network"].back.click()
+    assert c["own"].size != size
+    c["arch"].value = before
+
+
 def test_its_code_makes_the_same_view(explore):
     shown = {}
     exec(explore.code(), shown)

@@ -1,5 +1,6 @@
 """Study 7: its measurement on small networks, its verdicts on planted numbers, its tables and its explorer."""
 
+import copy
 import itertools
 import math
 
@@ -350,3 +351,14 @@ def test_what_runs_would_decide_is_one_network_s(several):
         assert found[id].verdict == "supported" and found[id].statement.endswith("(Small of Boopathy et al.)"), id
     assert "Boopathy" not in found["adaptive-over-random/gradcam/photographs"].statement
     sentences.check(list(found.values()))
+
+
+def test_an_empty_map_has_not_moved_nowhere(explore, p):
+    model, data = plan.model(p, "standard", 0), plan.evaluation_set(p)
+    dead = copy.deepcopy(model)
+    dead.net.head.weight.data.zero_()  # nothing speaks for any class
+    seen = explorer.Looked(dead, dead.stages[-1], "head", data.classes)
+    view = explorer.draw(seen, p, data.images[:1], method="gradcam", attack="random", goal="mass", eps=4.0)
+    told = {n.name: n.value for n in view.numbers}
+    assert told["share of the map that moved"] == "not defined: a map is empty" and "0.00" not in view.text
+    assert "so what moved is not defined" in view.text

@@ -4,9 +4,11 @@ import io
 import re
 from datetime import UTC, datetime
 
+import matplotlib.pyplot as plt
 import pytest
 from PIL import Image
 
+from lib.figures.explorer import img
 from lib.networks import models
 from lib.studies.attention_shift import explorer, plan
 from tests.data.test_images import bomb
@@ -116,7 +118,10 @@ def test_it_begins_with_a_published_network_whose_decision_changes(tmp_path, mon
     assert before != after and "random signs of the same size: 0.0" in found.status.value
     assert {n.unit for n in found.view.numbers if n.name.startswith("NISSIM")} == {explorer.UNIT}
     shown = {}
-    exec(found.code(), shown)
+    with plt.rc_context():
+        plt.rcdefaults()  # as where nobody has started a notebook of the study
+        exec(found.code(), shown)
+        assert img(shown["view"]._repr_png_(), found.view.plain) == found.picture.value
     assert shown["view"].text == found.view.text and shown["view"].numbers == found.view.numbers
 
 
@@ -155,6 +160,33 @@ def test_the_next_image_and_the_curve(explore):
     c["arch"].value = "plain"
     explore.ask.click()
     assert "median and quartiles over 16 images" in explore.over.value and "random signs, eps" in explore.over.value
+
+
+def test_what_is_sought_is_what_the_view_attacks(explore):
+    """Away from the label, as the view does, also where the network is wrong before."""
+    c = explore.controls
+    c["arch"].value = "plain"
+    c["arch"].value = "efficientnet-lite0"
+    c["eps"].value, c["image"].value = explorer.RADII[0], 5
+    found = explore.seek(**explore.values)
+    view = explore.render(**explore.values | {"image": found})
+    told = {n.name: n.value for n in view.numbers}
+    assert found == 5 or told["predicted class, before"] != told["predicted class, after"]
+
+
+@pytest.mark.parametrize("explain", explorer.EXPLAINED)
+def test_the_curve_is_of_what_the_view_explains(explain):
+    model = models.create("plain", classes=10).eval()
+    data = plan.evaluation_set(plan.Parameters(images=8))
+    seen = explorer.Looked(model, "stage3", "head", data.classes)
+    options = {"attack": "noise", "method": "gradcam", "explain": explain}
+    view = explorer.draw(seen, data.images[3:4], int(data.labels[3]), eps=0.05, **options)
+    over = explorer.curve(seen, data.images[3:4], data.labels[3:4], (0.05,), present=0.05, **options)
+    (told,), (median,) = (
+        [n.value for n in found.numbers if n.name.endswith(name)]
+        for found, name in ((view, "NISSIM of the two maps"), (over, "0.05: median"))
+    )
+    assert told == pytest.approx(median, abs=1e-6)
 
 
 def test_render_is_pure():

@@ -302,6 +302,38 @@ class TestExplorer:
         exec(explore.code(), shown)
         assert shown["view"].text == explore.view.text and shown["view"].numbers == explore.view.numbers
 
+    @pytest.mark.parametrize(
+        "changed", [{"of": explorer.PREDICTED}, {"of": 3}, {"sign": "signed"}, {"sign": "counterfactual"}, {"attack": "noise"}]
+    )
+    def test_the_curve_is_of_what_the_view_shows(self, measured, changed):
+        """At the view's radius, over its one image, it is the view's own number."""
+        model, data = plan_.network(SMOKE, "plain", 0).model, plan_.evaluation_set(SMOKE)
+        subject = explorer.Looked(model, data.classes, plan_.layers_of(model, "plain"), "head")
+        clean = int(model(data.images[:1]).argmax())
+        options = {"of": 3, "sign": "positive", "method": "gradcam", "attack": "pgd", "aimed": (clean + 1) % 5} | changed
+        view = explorer.draw(subject, data.images[:1], level="last", eps=0.05, steps=3, **options)
+        over = explorer.curve(subject, data.images[:1], (0.05,), level="last", present=0.05, steps=3, **options)
+        (told,) = [n.value for n in view.numbers if n.name == "NISSIM of the two maps"]
+        first = next(n.value for n in over.numbers if n.name.endswith("0.05: median"))
+        assert told == pytest.approx(first, abs=1e-6)
+
+    def test_the_next_image_is_taken_for_what_is_aimed_at(self, explore):
+        c = explore.controls
+        c["arch"].value = "plain"
+        c["show"].value = "one object"
+        c["eps"].value = c["eps"].options[-1][1]
+        found = explore.seek(**explore.values)
+        told = {n.name: n.value for n in explore.render(**explore.values | {"image": found}).numbers}
+        aimed = c["aimed"].label
+        assert found == c["image"].value or told["predicted class, after"] == aimed != told["predicted class, before"]
+        c["arch"].value = SMOKE.published
+
+    def test_images_are_named_and_as_many_as_there_are(self, explore):
+        c = explore.controls
+        assert len(c["image"].options) == len(plan_.photo_set(SMOKE)) and "|" in c["image"].options[0][0]
+        c["show"].value = "one object"
+        assert [label.split(": ")[0] for label, _ in c["image"].options] == [str(i) for i in range(len(c["image"].options))]
+
     def test_random_signs_stand_beside_an_attack(self, explore):
         found = {n.name: n.value for n in explore.view.numbers}
         assert found["NISSIM under random signs of the same size"] < found["NISSIM of the two maps"]
