@@ -87,13 +87,16 @@ def band(
     alpha: float = 0.15,
     **look: Any,
 ) -> None:
-    """A curve over x in the look of category `number`, with a band from low to high, cut off at the ends of its scale."""
+    """A curve over x in the look of category `number`, with a band from low to high, cut off at the ends of its scale; hollow
+    where there is none."""
     values = table(found)
     if len(values) != len(x):
         raise ValueError(f"{len(values)} values at {len(x)} points; a curve has one a point")
     style = series(number) | look
     ax.plot(x, values.value, label=label, **style)
     ax.fill_between(x, values.low.clip(*within), values.high.clip(*within), color=style["color"], alpha=alpha, linewidth=0)
+    if alpha:
+        _hollow(ax, list(x), values, style)
 
 
 def bands(ax: Axes, found: pd.DataFrame, x: str, line: str, *, within: tuple[float, float] = ENDS, **look: Any) -> None:
@@ -192,7 +195,8 @@ def points(
     upright: bool = True,
     **look: Any,
 ) -> None:
-    """Points with their intervals at the places x, upright, or lying (then the first of the places is on top)."""
+    """Points with their intervals at the places x, upright, or lying (then the first of the places is on top); hollow ones have
+    none."""
     values = table(found)
     spread = [values.value - values.low.clip(*within), values.high.clip(*within) - values.value]
     style = series(number) | look
@@ -200,6 +204,15 @@ def points(
         ax.errorbar(x, values.value, yerr=spread, capsize=3, label=label, **style)
     else:
         ax.errorbar(values.value, x, xerr=spread, capsize=3, label=label, **style)
+    _hollow(ax, list(x), values, style, upright=upright)
+
+
+def _hollow(ax: Axes, x: Sequence[float], values: pd.DataFrame, style: dict[str, Any], *, upright: bool = True) -> None:
+    """Points without an interval, again, as rings."""
+    for place, (value, unknown) in zip(x, zip(values.value, values.low.isna(), strict=True), strict=True):
+        if unknown and value == value:
+            at = (place, value) if upright else (value, place)
+            ax.plot(*at, **style | {"linestyle": "none"}, markerfacecolor="white", zorder=3)
 
 
 def matrix(

@@ -1,11 +1,15 @@
 """The graph as a still picture."""
 
+from collections import Counter
+
 import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.figure import Figure
 
 from lib.pathways.graph import Graph
 from lib.pathways.layout import GROUPS, LETTER, placed, shares
+
+FITTING = 9  # full-sized dots that lie side by side in a group
 
 
 def still(graph: Graph, attack: str, strength: int, *, neurons: float = 0.3, edges: float = 0.3) -> Figure:
@@ -31,18 +35,19 @@ def still(graph: Graph, attack: str, strength: int, *, neurons: float = 0.3, edg
         most = max((e[1] for e in ends), default=1.0)
         for _, value, (x0, y0), (x1, y1) in ends[: int(np.ceil(edges * len(ends)))]:
             ax.plot([x0, x1], [y0, y1], color="#333333", linewidth=0.4 + 2.4 * value / most, alpha=0.55, zorder=1)
+    fitting = min(1.0, FITTING / max(Counter((s["row"], s["group"]) for s in spots).values(), default=1))
     for s in spots:
         strong = high[s["layer"], s["channel"]]
         ax.scatter(
             s["x"],
             -s["row"],
-            s=190,
+            s=190 * fitting**2,
             color=GROUPS[s["group"]][1],
             alpha=1.0 if strong else 0.4,
             zorder=2,
             edgecolors="black" if strong else "none",
         )
-        ax.text(s["x"], -s["row"], LETTER[s["group"]], ha="center", va="center", fontsize=8, zorder=3)
+        ax.text(s["x"], -s["row"], LETTER[s["group"]], ha="center", va="center", fontsize=8 * fitting, zorder=3)
     for i, (name, colour) in enumerate(GROUPS.values()):
         ax.text(i + 0.5, 0.55, name, ha="center", fontweight="bold", bbox={"color": colour, "alpha": 0.5, "pad": 2})
         if i:

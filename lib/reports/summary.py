@@ -21,7 +21,7 @@ def summary_html(profile: str) -> str:
     older = "".join(f'<p class="study-older">{html.escape(told)}</p>' for told in older_lines(ledger.compared(profile)))
     if not found:
         return f'{older}<p class="study-older">No primary claim has been judged yet.</p>'
-    return f"{older}{_glance(found)}{_legend()}{''.join(_paper(paper, profile) for paper in found)}"
+    return f"{older}{_glance(found)}{_legend()}<h2>Claim by claim</h2>{''.join(_paper(paper, profile) for paper in found)}"
 
 
 def older_lines(compared: Iterable[str]) -> list[str]:

@@ -121,7 +121,7 @@ def card_html(card: Mapping[str, Any]) -> str:
         pairs = value.items() if isinstance(value, dict) else ()
         return html.escape(", ".join(f"{k} {v}" for k, v in pairs) if pairs else str(value))
 
-    rows = "".join(f"<tr><th>{html.escape(k)}</th><td>{told(v)}</td></tr>" for k, v in card.items())
+    rows = "".join(f'<tr><th scope="row">{html.escape(k)}</th><td>{told(v)}</td></tr>' for k, v in card.items())
     name = html.escape(str(card.get("run", "")), quote=True)
     return f'<table id="run-{name}"><caption>Run card{f" of {name}" if name else ""}</caption>{rows}</table>'
 

@@ -215,3 +215,11 @@ def test_boxes_have_the_quartiles_and_leave_a_place_empty(ax):
     medians = [line for line in ax.lines if line.get_color() == COLOURS[1]]
     assert [(np.mean(m.get_xdata()), m.get_ydata()[0]) for m in medians] == [(0, 2), (2, 5)]
     assert [t.get_text() for t in ax.get_xticklabels()] == ["a", "none", "b"] and ax.get_xlim() == (-0.5, 2.5)
+
+
+@pytest.mark.parametrize("draw", [charts.points, charts.band])
+def test_a_value_without_an_interval_is_hollow(ax, draw):
+    known, unknown = Interval(0.5, 0.4, 0.6, ""), Interval(0.3, math.nan, math.nan, "")
+    draw(ax, [0, 1], [known, unknown], "what", 0)
+    rings = [line for line in ax.lines if line.get_markerfacecolor() == "white"]
+    assert [(list(r.get_xdata()), list(r.get_ydata())) for r in rings] == [([1], [0.3])]

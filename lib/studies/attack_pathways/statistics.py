@@ -4,8 +4,10 @@ Statistics are functions of the images and of the seeds that they are computed o
 target image of the same number are resampled together; a median is taken of the images that were drawn.
 """
 
+import dataclasses
 import functools
 import itertools
+import re
 from collections.abc import Callable
 
 import numpy as np
@@ -273,10 +275,19 @@ class Pathways:
         return int(ever.argmax()) if ever.any() else None
 
     def interval(self, statistic: Statistic, of: str = "share", draws: int = DRAWS) -> Interval:
-        """A statistic with its interval, within the range of what it is `of` (`lib.claims.measures`)."""
-        images = self.images
-        seeds = len(self.scored.reached(self.arch, self.pair, "source"))
-        return intervals.interval(statistic, measures.measure(of), images=images, seeds=seeds, draws=draws)
+        """A statistic with its interval, within the range of what it is `of` (`lib.claims.measures`); over those training runs
+        alone that have it, where others have none (no neuron in a group, nothing to clamp)."""
+        seeds, every = len(self.scored.reached(self.arch, self.pair, "source")), np.arange(self.images)
+        known = np.array([s for s in range(seeds) if np.isfinite(statistic(every, np.array([s])))])
+        if not 0 < len(known) < seeds:
+            return intervals.interval(statistic, measures.measure(of), images=self.images, seeds=seeds, draws=draws)
+
+        def of_known(i: np.ndarray, s: np.ndarray) -> float:
+            return statistic(i, known[s])
+
+        own = Among(of_known, statistic.eligible[known]) if isinstance(statistic, Among) else of_known
+        found = intervals.interval(own, measures.measure(of), images=self.images, seeds=len(known), draws=draws)
+        return dataclasses.replace(found, n=re.sub(r"\d+ seeds?", f"{len(known)} of {seeds} seeds", found.n, count=1))
 
 
 def mean(parts: list[Statistic]) -> Statistic:

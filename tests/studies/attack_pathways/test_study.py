@@ -10,6 +10,7 @@ import pandas as pd
 import pytest
 import torch
 
+from lib.claims import intervals, measures
 from lib.data import datasets, imagenet_groups
 from lib.networks import models
 from lib.pathways import graph as graph_
@@ -435,6 +436,20 @@ def test_successes_alone_are_other_images():
     path = statistics.measured(there, p)["plain", p.dissimilar[0]]
     assert path.first_success("pgd") == 1  # of the seven that the weakest attack has, two were not the target's before
     assert path.scored.success("plain", path.pair, "pgd")[:, 0].sum() == 3 * 2
+
+
+def test_an_interval_is_over_the_training_runs_that_have_what_is_asked():
+    table, p = synthetic()
+    path = statistics.measured(table, p)["plain", p.dissimilar[0]]
+    values = np.random.default_rng(0).random((3, 40))
+    values[1] = np.nan  # nothing to clamp in one run
+    found = path.interval(intervals.over(values))
+    alone = intervals.interval(intervals.over(values[[0, 2]]), measures.measure("share"), images=40, seeds=2, draws=200)
+    assert (found.value, found.low, found.high) == (alone.value, alone.low, alone.high) and alone.low < alone.value
+    assert found.n == "40 images, 2 of 3 seeds"
+    values[2] = np.nan
+    assert path.interval(intervals.over(values)).n == "40 images, 1 of 3 seeds (spread over seeds unknown)"
+    assert np.isnan(path.interval(intervals.over(np.full((3, 40), np.nan))).low)
 
 
 def test_planted_effects_are_found_and_their_opposites():
