@@ -26,7 +26,7 @@ NAMES = {
     "apgd-dlr": "auto-PGD (targeted DLR)",
     "square": "Square",
 }
-OVERSTATED = 0.01  # of all images: where the ensemble finds more than this, the attack before it is doubted
+OVERSTATED = 0.01  # of the images it is asked about: where the ensemble finds more than this, the attack before it is doubted
 RUNS = 4096  # keyed starts from here on, apart from those of PGD
 
 
@@ -105,7 +105,8 @@ def attack(
             left = left[~run.broken]
             if not len(left):
                 break
-        if len(rows) - len(left) > OVERSTATED * len(clean):
+        asked = len(clean) if budget.images is None else min(budget.images, len(clean))
+        if len(rows) - len(left) > OVERSTATED * asked:
             text = f"overstates: {len(rows) - len(left)} of {len(rows)} images that it left fall to the ensemble"
             doubts += (Doubt(before, grid[k], text),)
         fallen = ~held[k]

@@ -90,8 +90,11 @@ class Stated:
         if self.rule.kind != "within" and self.rule.threshold == 0 and delta > 0:
             rule += f"; negligible if it lies inside ±{delta:g}"
         gone = self.lost if self.tested and verdict == "not tested" else ""
+        words = dict(self.words)
+        if seen is not None and self.parts.runs == 1:  # the interval holds what other arms with several runs say of it
+            words["n"] = words["n"].replace("spread over seeds unknown", "spread over seeds as in other arms")
         return Claim(
-            **self.words,
+            **words,
             value=found.value,
             ci_low=found.low,
             ci_high=found.high,

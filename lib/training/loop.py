@@ -64,6 +64,7 @@ def _maps(config: TrainConfig, data: datasets.ImageSet, teacher: Any) -> Tensor 
     """A map an image, (N, C, H, W), as `config.maps` makes them."""
     if config.maps is None:
         return None
+    # deviation: maps are made once, of the images as they are; Mangla et al. make them of every augmented batch.
     maps: Tensor = own(config.maps, "maps", ())(data, teacher, **config.maps_options)
     if maps.shape != data.images.shape:
         raise ValueError(f"{config.maps} gave maps of shape {tuple(maps.shape)} for images of {tuple(data.images.shape)}")

@@ -19,6 +19,7 @@ What the paper adds is robustness without them.
 
 import functools
 import itertools
+from typing import Any
 
 import pandas as pd
 
@@ -126,7 +127,7 @@ def _gates(court: Court) -> None:
     floor = Rule("above", 0.9 if p.dataset in DIGITS else 0.7)
     court.gate("clean", "Normal is right on enough clean images", normal, floor)
     for arm, low in statistics.gains(cubes, p, court.draws).items():
-        says = f"{label(arm)} stands clearly above Normal under the strongest attack: lower end of the difference's interval"
+        says = f"{label(arm)} stands clearly above Normal under the strongest PGD: lower end of the difference's interval"
         court.gate(f"trained-{arm}", says, low, FAR)
     for arm in p.arms:
         says = f"{label(arm)} is right on at least half as many clean images as Normal"
@@ -139,7 +140,7 @@ def _gates(court: Court) -> None:
 
 
 def _robust(court: Court) -> None:
-    """At the radius of training, under the strongest attack."""
+    """At the radius of training, under the strongest PGD."""
     p, where = court.p, f"eps {court.p.eps:.3g}"
     told = f"accuracy at {where} under the strongest of plain PGD and {p.restarts} random starts with two losses"
     at = functools.partial(better, court, how="strong", eps=p.eps, told=told, where=where)
@@ -157,7 +158,7 @@ def _robust(court: Court) -> None:
         between("int2-over-int", statement=INT2, arms=("int2", "int"))
     for arms in itertools.product(INTERPRETED, RIVALS):
         if court.there(*arms):
-            says = "At the training radius {0} is right more often than {1} under the strongest attack ({2})"
+            says = "At the training radius {0} is right more often than {1} under the strongest PGD ({2})"
             note, gates = "the published tables of the three data sets disagree about this", (f"trained-{arms[1]}",)
             at(f"inside/{arms[0]}/over-{arms[1]}", "open question", says, arms, gates=gates, note=note)
 
@@ -167,7 +168,7 @@ def _beyond(court: Court) -> None:
     p, eps = court.p, court.p.beyond
     where = f"eps {eps:.3g}"
     at = functools.partial(better, court, eps=eps, where=where)
-    plain, strong = (f"accuracy at {where} under {how}" for how in (f"the paper's PGD-{p.pgd_steps}", "the strongest attack"))
+    plain, strong = (f"accuracy at {where} under {how}" for how in (f"the paper's PGD-{p.pgd_steps}", "the strongest PGD"))
     for arms in (a for a in itertools.product(INTERPRETED, RIVALS) if court.there(*a)):
         id, trained = f"{arms[0]}/over-{arms[1]}", f"trained-{arms[1]}"
         note = "what is published here rests on one attack without a random start; see `beyond-restarts`"
@@ -183,8 +184,8 @@ def _beyond(court: Court) -> None:
             statement=f"PGD without a random start overstates {label(arm)} beyond the training radius by two points ({where})",
             compute=minus(court.cubes.mean(arm, "plain", eps), court.cubes.mean(arm, "strong", eps)),
             rule=OVERSTATED,
-            difference=False,  # a share of the images: what the strongest attack leaves, PGD leaves too
-            statistic=f"accuracy at {where}, paper's PGD - strongest attack",
+            difference=False,  # a share of the images: what the strongest PGD leaves, PGD leaves too
+            statistic=f"accuracy at {where}, paper's PGD - strongest PGD",
             gates=(left(court, "plain", eps, arm),),
             note="the margin of .02 is ours",
         )
@@ -403,21 +404,27 @@ def _unforeseen(court: Court) -> None:
         return court.cubes.mean(arm, f"unforeseen/{name}", eps.get(name, 0.0))
 
     def add(
-        id: str, arm: str, kind: Kind, statement: str, compute: Statistic, over: str, rule: Rule = UP, **words: str
+        id: str, arm: str, kind: Kind, statement: str, compute: Statistic, over: str, rule: Rule = UP, **words: Any
     ) -> None:
         about = {"source": TABLE_2 if kind == told else OURS, "measure": "accuracy", "arms": (arm,)}
         court.add(f"{id}/{arm}", kind, statement, compute, rule, over=f"unforeseen/{over}", **about, **words)
 
     for arm in (a for a in ("adv", "int2") if court.there(a)):
+        gained = statistics.right(court.cubes, arm, "unforeseen/snow", eps["snow"])
+        gained -= statistics.right(court.cubes, arm, "unforeseen/snow-start", eps["snow"])
+        name = f"climbs-snow-{arm}"
+        falls = f"snow's steps leave {label(arm)} less accuracy than its random start does: the difference"
+        court.gate(name, falls, gained, Rule("below", 0.0))
         none, sky, snow, linf = (right(arm, name) for name in ("none", "sky", "snow", "jpeg-linf"))
         for a, b in itertools.pairwise(JPEGS):
             says, note = f"{label(arm)} withstands {a} better than {b}", "the radii are calibrated for CIFAR-10 alone"
             words = {"statistic": f"accuracy, {a} {eps[a]:g} - {b} {eps[b]:g}", "pool": f"order/{a}", "note": note}
             add(f"order/{a}-over-{b}", arm, told, says, minus(right(arm, a), right(arm, b)), a, **words)
         says = f"Snow leaves {label(arm)} less accuracy than JPEG within L-infinity does"
-        add("snow", arm, told, says, minus(linf, snow), "snow", statistic=f"accuracy, jpeg-linf - snow {eps['snow']:g}")
+        words: dict[str, Any] = {"statistic": f"accuracy, jpeg-linf - snow {eps['snow']:g}", "gates": (name,)}
+        add("snow", arm, told, says, minus(linf, snow), "snow", **words)
         says = f"Snow's flakes cost {label(arm)} more accuracy than its white sky does"
-        words = {"statistic": "accuracy lost to flakes under the sky - lost to the sky alone"}
+        words = {"statistic": "accuracy lost to flakes under the sky - lost to the sky alone", "gates": (name,)}
         add("sky", arm, "control", says, minus(minus(sky, snow), minus(none, sky)), "snow", **words)
     for arm in p.headline:
         court.add(

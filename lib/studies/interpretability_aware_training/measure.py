@@ -11,7 +11,8 @@ The results are one tidy table, a row a measurement: (arm, seed, image_id, measu
   gradients of the L1 form's images.
 * `d2`, `bound`, `applies`: both sides of Proposition 1 on PGD's images; with `-ig` by integrated gradients, with `-aai` and
   `-unforeseen` on those attacks' images (level: the attack's place in the list).
-* `unforeseen/NAME`, and `calibration/NAME` at every radius that their authors calibrated.
+* `unforeseen/NAME`, and `calibration/NAME` at every radius that their authors calibrated; `unforeseen/snow-start`: under
+  snow as it begins, before any step.
 """
 
 from collections.abc import Callable
@@ -102,6 +103,7 @@ def in_batches(what: Callable[..., Tensor], *given: Tensor) -> Tensor:
 def aai_rows(model: classifier.Classifier, x: Tensor, y: Tensor, arm: str, seed: int, p: Parameters) -> list[pd.DataFrame]:
     """Attacks on the explanation, and random signs of the same size."""
     found = []
+    clean_ig = _integrated(model, x, y, p)
     forms: dict[str, tuple[Form, bool, float]] = {
         "l1": ("l1", True, 1.0),
         "topk": ("topk", True, 1.0),
@@ -120,7 +122,8 @@ def aai_rows(model: classifier.Classifier, x: Tensor, y: Tensor, arm: str, seed:
                 rows(arm, seed, f"kept/{name}", eps, moved.kept),
             ]
             if name == "l1":
-                found.append(rows(arm, seed, "tau/ig", eps, _ig_tau(model, x, moved.x_adv, y, p)))
+                after = _integrated(model, moved.x_adv, y, p)
+                found.append(rows(arm, seed, "tau/ig", eps, comparison.kendall(clean_ig, after)))
             if name == "released":
                 found += _bound(discrepancy.proposition(model, x, moved.x_adv, y), arm, seed, "-aai", eps)
         noise = single_step.step_along(x, single_step.random_sign(x, torch.Generator().manual_seed(0)), eps)
@@ -129,11 +132,10 @@ def aai_rows(model: classifier.Classifier, x: Tensor, y: Tensor, arm: str, seed:
     return found
 
 
-def _ig_tau(model: classifier.Classifier, x: Tensor, x_adv: Tensor, y: Tensor, p: Parameters) -> Tensor:
-    """Kendall's tau between integrated gradients, summed over colours, of the first images and their attacked copies."""
+def _integrated(model: classifier.Classifier, x: Tensor, y: Tensor, p: Parameters) -> Tensor:
+    """Integrated gradients, summed over colours, of the first images."""
     part = slice(0, p.ig_images)
-    maps = [gradients.integrated_gradients(model, z[part], y[part], steps=p.ig_points).values.sum(1) for z in (x, x_adv)]
-    return comparison.kendall(*maps)
+    return gradients.integrated_gradients(model, x[part], y[part], steps=p.ig_points).values.sum(1)
 
 
 def bound_rows(model: classifier.Classifier, x: Tensor, y: Tensor, arm: str, seed: int, p: Parameters) -> list[pd.DataFrame]:
@@ -197,6 +199,8 @@ def unforeseen_rows(
         rows(arm, seed, name, 0, answer.argmax(1) == y)
         for name, answer in (("unforeseen/none", logits), ("unforeseen/codec", coded), ("unforeseen/sky", sky))
     ]
+    idle = unforeseen.snow(network_, shown, y, eps=p.snow_eps, steps=1, step=0.0)
+    found.append(rows(arm, seed, "unforeseen/snow-start", p.snow_eps, ~idle.success))
     for i, (name, eps) in enumerate(p.unforeseen_eps.items()):
         hit = unforeseen_attack(model, x, y, name, eps, p.unforeseen_steps, p)
         found.append(rows(arm, seed, f"unforeseen/{name}", eps, hit.right))

@@ -70,7 +70,7 @@ class Parameters(parameters.Ensembled, parameters.Marked):
     )
     pgd_steps: Annotated[int, Field(ge=1, description="of the paper's PGD, without a random start")] = 200
     pgd_step: Annotated[float, Field(gt=0)] = 0.01
-    restarts: Annotated[int, Field(ge=1, description="random starts of the strongest attack, for each loss")] = 3
+    restarts: Annotated[int, Field(ge=1, description="random starts of the strongest PGD, for each loss")] = 3
     restart_steps: Annotated[int, Field(ge=1)] = 40
     ensemble_images: Annotated[int, Field(ge=0, description="test images that the ensemble attacks too; 0: none")] = 60
     # at two, AutoAttack breaks two more images of 60 of Int2-Adv; at five none of any arm

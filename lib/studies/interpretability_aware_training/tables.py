@@ -21,7 +21,7 @@ from lib.studies.interpretability_aware_training.objective import ARMS
 from lib.studies.interpretability_aware_training.plan import Parameters, arch_of, label, method_of, seeds_of
 
 TERMS = {"one": "γ D1", "all": "γ D̃", "kl": "KL", "ig": "w R", "ce": "CE(x′)"}
-PGD = {"plain": "paper's PGD", "strong": "strongest"}
+PGD = {"plain": "paper's PGD", "strong": "strongest PGD"}
 ATTACKS = PGD | {"ensemble": "ensemble"}
 BOUNDS = {"tau": "correlation", "top": "overlap", "moved": ""}  # of measures that are no share of images, by their first part
 FEWEST = 30  # images that survive, as claims ask too: of a handful, the ones that moved least, tau says nothing
@@ -180,7 +180,7 @@ def uar(radii: pd.DataFrame) -> pd.DataFrame:
 
 
 def costs(cubes: Cubes, p: Parameters, histories: Mapping[str, History]) -> pd.DataFrame:
-    """Rows (arm, seconds an epoch, value, low, high): the time once eps is whole, and accuracy under the strongest attack."""
+    """Rows (arm, seconds an epoch, value, low, high): the time once eps is whole, and accuracy under the strongest PGD."""
     found = [
         row(told(cubes, p, arm, "strong", p.eps), arm=arm) | {"seconds an epoch": seconds(history, p.full_share * p.epochs)}
         for arm, history in histories.items()
@@ -219,7 +219,7 @@ def _radius(p: Parameters, eps: float) -> str:
 
 
 def table_1(cubes: Cubes, p: Parameters) -> pd.DataFrame:
-    """Accuracy by eps, `under the paper's PGD / under the strongest attack`, beside the published one."""
+    """Accuracy by eps, `under the paper's PGD / under the strongest PGD`, beside the published one."""
     ours = {}
     for arm in p.arms:
         ours[arm] = {"0": cell(told(cubes, p, arm, "clean"))}

@@ -92,6 +92,6 @@ def better(
 def left(court: Court, how: str, eps: float, *arms: str) -> str:
     """The gate that one of these networks at least keeps something under an attack: its name."""
     most, name = max(statistics.right(court.cubes, arm, how, eps) for arm in arms), f"left-{how}-{'-'.join(arms)}"
-    attack, both = "the strongest attack" if how == "strong" else "the paper's PGD", " or ".join(ARMS[a].name for a in arms)
+    attack, both = "the strongest PGD" if how == "strong" else "the paper's PGD", " or ".join(ARMS[a].name for a in arms)
     court.gate(name, f"{attack} leaves something of {both} at eps {eps:.3g}", most, LEFT)
     return name

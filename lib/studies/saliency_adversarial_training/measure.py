@@ -5,8 +5,8 @@ The results are one tidy table, a row a measurement: (arm, seed, image_id, measu
 * `clean`: right as it is; `pgd`: that, and right under the paper's attack, PGD of 5 steps of 2/255 from a random start, its
   last iterate; `strong`: right under that and under PGD of 50 steps with restarts and two losses (headline arms);
   `ensemble`: right under both and under auto-PGD on two losses and Square, on the first of these images;
-* `transfer`: right on the images that PGD of 20 steps finds against an original network of its own, on the strong
-  attack's images and radii;
+* `transfer`: right on PGD's images, of 20 steps, against an original network that is neither the arm's own nor its teacher,
+  on the strong attack's images at its largest radius;
 * `noise`: right under random signs of the size of eps_0;
 * `cosine`: of the sign of the network's own loss gradient with -s, s the map that its arm would have of the image: does the
   direction that training used look like an attack? `cosine-another`: with the map of another image;
@@ -33,8 +33,8 @@ from lib.studies.saliency_adversarial_training.plan import (
     label,
     parsed,
     teacher,
-    teacher_seed,
     test_maps,
+    transfer_seed,
 )
 from lib.system import devices
 from lib.training import cache, evaluate, loop, objectives
@@ -94,9 +94,9 @@ def strong(model: nn.Module, x: Tensor, y: Tensor, p: Parameters) -> robustness.
 
 @functools.lru_cache(maxsize=32)
 def transferred(p: Parameters, seed: int, eps: float) -> Tensor:
-    """Images that fool the original that stands behind `seed`, at `eps` of 255."""
+    """PGD's images against the original that `seed` is attacked from, at `eps` of 255."""
     data = evaluation_set(p)
-    model = folding.measured(plan.model(p, "original", teacher_seed(seed)), data.images[:2])
+    model = folding.measured(plan.model(p, "original", transfer_seed(p, seed)), data.images[:2])
     where, part = next(model.parameters()).device, slice(0, p.strong_images)
     x, y = data.images[part].to(where), data.labels[part].to(where)
     return pgd(model, x, y, eps, TRANSFER_STEPS)
@@ -118,11 +118,12 @@ def measure(p: Parameters, arm: str, seed: int) -> pd.DataFrame:
     held = {eps: weak(model, x, y, clean, eps, p) for eps in p.eps_grid}
     for eps, right in held.items():
         found.append(rows(arm, seed, "pgd", eps, right))
+    part, high = slice(0, p.strong_images), p.strong_eps[-1]
+    if arm not in p.arms:  # of switches and sweeps nothing else is told
+        return pd.concat(found, ignore_index=True)
     noisy = single_step.step_along(x, single_step.random_sign(x, torch.Generator().manual_seed(0)), p.eps / 255)
     found.append(rows(arm, seed, "noise", p.eps, _right(model, noisy, y)))
-    part = slice(0, p.strong_images)
-    for eps in p.strong_eps:
-        found.append(rows(arm, seed, "transfer", eps, _right(model, transferred(p, seed, eps), y[part])))
+    found.append(rows(arm, seed, "transfer", high, _right(model, transferred(p, seed, high), y[part])))
     if arm in p.headline:
         result = strong(model, x[part], y[part], p)
         parameters.doubted(f"{label(arm)}, seed {seed}", result.doubts, 255)

@@ -166,6 +166,7 @@ def train(
     if mix != "none" and (base == "plain" or coin(generator)):
         x_new = _mixed(model, x, y, moment, base=base, mix=mix, eps=eps, alpha10=alpha10, reproject=reproject, fresh=fresh)
     elif base == "pgd":
+        # deviation: PGD and TRADES look for x' with the network in evaluation mode; in the code of Mangla et al. it trains.
         x_new = projected.pgd(model, x, y, eps=eps, steps=steps, step=step, judge=False, generator=generator).x_adv
     elif base == "trades":
         x_new = trades_attack(model, x, eps=eps, steps=steps, step=step, generator=generator)

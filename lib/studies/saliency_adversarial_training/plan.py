@@ -20,6 +20,7 @@ from typing import Annotated, Any, NamedTuple
 
 from pydantic import Field, field_validator, model_validator
 
+from lib.attacks.square import LARGEST
 from lib.data import datasets
 from lib.networks import classifier, models
 from lib.studies import parameters
@@ -237,6 +238,7 @@ class Parameters(parameters.OnImages, parameters.Ensembled, parameters.Marked):
     strong_steps: Annotated[int, Field(ge=1)] = 50
     restarts: Annotated[int, Field(ge=1, description="random starts of the strong attack, for each of two losses")] = 1
     ensemble_images: Annotated[int, Field(ge=0, description="test images that the ensemble attacks too; 0: none")] = 12
+    ensemble_queries: Annotated[int, Field(ge=1, le=LARGEST, description="of Square")] = 200
     rounds: Annotated[int, Field(ge=2, description="of the timing")] = 3
 
     @field_validator("arch", "teacher_arch")
@@ -312,8 +314,7 @@ class Parameters(parameters.OnImages, parameters.Ensembled, parameters.Marked):
                 boxed[name] = f"[{', '.join(instead)}]"
         settings = " ".join(f'--set "{name}={value}"' for name, value in boxed.items())
         name = self.dataset.removeprefix("folder:")
-        folder = name != self.dataset
-        segmented = f"; so can what colours tell: --set dataset=segmented:{name}" if folder else ""
+        segmented = f"; so can what colours tell: --set dataset=segmented:{name}" if name != self.dataset else ""
         raise ValueError(
             f"{self.dataset} has no masks of its objects, along which {', '.join(along)} step; boxes can stand for them (the "
             f"middle two thirds, where a set has none of its own): {settings}{segmented}"
@@ -334,6 +335,11 @@ def seeds_of(p: Parameters, arm: str) -> int:
 def teacher_seed(seed: int) -> int:
     """Of the networks that stand behind the students of `seed`: no student is compared with one of them."""
     return TEACHERS_FROM + seed
+
+
+def transfer_seed(p: Parameters, seed: int) -> int:
+    """Of the original whose attacks are transferred to the networks of `seed`: not the one that teaches them."""
+    return teacher_seed((seed + 1) % max(2, *(seeds_of(p, arm) for arm in p.every)))
 
 
 def _maps_of(p: Parameters, arm: Arm) -> dict[str, Any]:
@@ -401,7 +407,7 @@ def networks(p: Parameters, *job: Any) -> list[TrainConfig]:
     students = [config_of(p, *one) for one in ([job] if job else jobs(p))]
     teachers = [c.teacher for c in students if c.teacher is not None]
     seeds = [job[1]] if job else range(max(seeds_of(p, arm) for arm in p.every))
-    teachers += [config_of(p, "original", teacher_seed(s)) for s in seeds]  # whose attacks are transferred
+    teachers += [config_of(p, "original", transfer_seed(p, s)) for s in seeds]  # whose attacks are transferred
     return list({c.digest: c for c in itertools.chain(teachers, students)}.values())
 
 

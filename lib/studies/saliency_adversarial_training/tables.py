@@ -11,7 +11,7 @@ from typing import Any
 import pandas as pd
 
 from lib.claims.cubes import Cubes
-from lib.claims.intervals import Interval, Statistic, minus
+from lib.claims.intervals import Interval, Statistic, minus, over
 from lib.data.image_sets import ImageSet
 from lib.figures.charts import cell
 from lib.studies.saliency_adversarial_training import passes, plan, published, statistics
@@ -162,10 +162,12 @@ def sweeps(cubes: Cubes, p: Parameters) -> pd.DataFrame:
     for arm in p.sweep:
         teacher = plan.parsed(arm).teacher or "weak"
         for what, points in _points(p, arm).items():
+            runs = min(plan.seeds_of(p, name) for _, name in points)  # the same ones at every point of a curve
             for at, name in points:
                 for e in p.eps_grid[: statistics.FIRST]:
                     about = {"whose": "ours", "what": what, "teacher": teacher, "at": 0.0 if at < NO_MAPS else at, "eps": e}
-                    rows.append(_row(mean(cubes, p, name, "pgd", e), **about))
+                    found = cubes.interval(over(cubes.values[name, "pgd", e][:runs]), "pgd", runs, "accuracy")
+                    rows.append(_row(found, **about))
     for what, column in (("alpha", "alpha10"), ("eps0", "eps0")):
         for row in published.published(what).itertuples():
             for teacher in plan.TEACHERS if row.method == "sign" else {row.teacher} & set(plan.TEACHERS):

@@ -102,7 +102,7 @@ def test_the_table_has_a_row_an_image(measured):
     assert (by["tau/l1"] == 8).all() and (by["tau/ig"] == 4).all() and (by["d2"] == 12).all() and (by["d2-ig"] == 4).all()
     assert len(by["calibration/snow"]) == 6 and (by["calibration/jpeg-l1"] == 2).all()
     assert {m for m in measured.measure if m.startswith("unforeseen/")} == {
-        f"unforeseen/{n}" for n in ("none", "codec", "sky", "gabor", "snow", "jpeg-linf", "jpeg-l2", "jpeg-l1")
+        f"unforeseen/{n}" for n in ("none", "codec", "sky", "snow-start", "gabor", "snow", "jpeg-linf", "jpeg-l2", "jpeg-l1")
     }
 
 
@@ -184,6 +184,8 @@ def synthetic(p, *, gain=0.3, fall=0.0, violated=False, clean=0.96, base=BASE):
             share = 0.5 if base[arm] > 0.1 else base[arm] / 2
             for name in ("none", "codec", "sky") if p.unforeseen_images else ():
                 put(arm, seed, f"unforeseen/{name}", 0, torch.ones(p.unforeseen_images))
+            if p.unforeseen_images:
+                put(arm, seed, "unforeseen/snow-start", p.snow_eps, torch.ones(p.unforeseen_images))
             for i, (name, eps) in enumerate(p.unforeseen_eps.items() if p.unforeseen_images else ()):
                 put(arm, seed, f"unforeseen/{name}", eps, rng.random(p.unforeseen_images) < max(0.0, share - 0.1 * i))
     return pd.concat(found, ignore_index=True)
@@ -294,7 +296,7 @@ def test_a_gain_that_restarts_take_away_is_told_apart():
             {"base": BASE | {"adv": 0.1}},
             {"robust/int2", "two-class/int2", "inside/int2/over-adv", "tau-released/int2/over-adv", "beyond/int2/over-adv"},
             {"robust/adv", "inside/int2/over-trades", "tau-falls/int2"},
-            r"Adv stands clearly above Normal under the strongest attack: .* \(above 0.1 asked",
+            r"Adv stands clearly above Normal under the strongest PGD: .* \(above 0.1 asked",
         ),
         (
             {"base": BASE | {"trades": 0.1}},
@@ -394,6 +396,10 @@ def test_unforeseen_attacks_are_judged():
     assert found["codec/adv"].verdict == found["sky/adv"].verdict == "supported" and found["codec/adv"].value == 0
     assert found["jpeg-linf/ig-norm"].verdict == found["jpeg-linf/normal"].verdict == "supported"
     assert found["order/jpeg-linf-over-jpeg-l2/adv"].kind == "open question"
+    weak = verdicts(change(table, "unforeseen/snow-start", "adv", 0.0), p)  # its steps leave more than their random start does
+    barred = {id for id, c in weak.items() if "snow's steps leave Adv less accuracy" in c.note}
+    assert barred == {"snow/adv", "sky/adv"} and {weak[id].verdict for id in barred} == {"not testable here"}
+    assert found["snow/adv"].verdict != "not testable here" != weak["snow/int2"].verdict
     found = verdicts(change(table, "unforeseen/jpeg-linf", "normal", 1.0), p)
     assert found["jpeg-linf/int2"].verdict == "not testable here" and "takes from Normal half" in found["jpeg-linf/int2"].note
     assert found["jpeg-l2/int2"].verdict == "supported" and found["jpeg-linf/normal"].verdict == "contradicted"

@@ -132,6 +132,11 @@ def test_sweeps_end_where_there_are_no_maps_or_nothing_else(cubes):
     ours = found[(found.whose == "ours") & (found.eps == 1)].set_index(["what", "at"]).accuracy
     assert ours["alpha"].to_dict() == pytest.approx({0.0: 0.5, P.alpha10: 0.6, 1.0: 0.4})
     assert ours["eps0"].to_dict() == pytest.approx({0.0: 0.2, P.eps: 0.6, 16.0: 0.5})
+    lucky = Cubes(cubes.values | {("original", "pgd", e): np.eye(2, 10) for e in P.eps_grid})
+    lucky.values["original", "pgd", 1.0][0] = 1.0  # all right in the first run, whose companions the other points are
+    drawn = tables.sweeps(lucky, P)
+    drawn = drawn[(drawn.whose == "ours") & (drawn.eps == 1) & (drawn.what == "eps0")].set_index("at").accuracy
+    assert drawn[0.0] == 1.0
     theirs = found[found.whose == tables.CIFAR]
     assert set(theirs.teacher) == {"std", "adv"} and theirs.low.isna().all()
     at = theirs[(theirs.what == "alpha") & (theirs.eps == 1)].set_index(["teacher", "at"]).accuracy
