@@ -29,6 +29,7 @@ from lib.claims.measures import Measure
 from lib.claims.moderation import Moderated, moderate
 
 CONFIDENCE = 0.95
+ALMOST = 0.95  # of the resamples have a value, at least
 TAIL = 0.5 + CONFIDENCE / 2
 
 
@@ -166,7 +167,8 @@ def parts(
 
     `statistic(image_index, seed_index)` computes the value from the images and seeds that it is given (integer arrays; an
     image may occur more than once). `units` (images,) says which images stand and fall together (pictures of one person);
-    what is resampled is called `unit`. Of an `Extreme` the cells are resampled together. Raises ValueError for fewer than two
+    what is resampled is called `unit`. Of an `Extreme` the cells are resampled together. Resamples without a value are left out
+    where they are fewer than one in twenty; else there is no interval. Raises ValueError for fewer than two
     units or no seed.
     """
     groups = None if units is None else [np.flatnonzero(units == u) for u in np.unique(units)]
@@ -182,6 +184,9 @@ def parts(
     chosen = _resamples(count, draws)
     drawn = chosen if groups is None else (np.concatenate([groups[i] for i in one]) for one in chosen)
     raw = np.array([cells(i, every_seed) for i in drawn], float)
+    known = np.isfinite(raw).all(1)
+    if ALMOST < known.mean() < 1:  # a draw of few images may hold none that the statistic is of
+        raw = raw[known]
     exact = None
     if of.bounded and np.ptp(pick(raw, axis=1)) == 0 and math.isfinite(value):
         exact = _exact(value, of, among)

@@ -82,6 +82,7 @@ class _Climb:
     first: float  # length of the first step
     slack: float
     dtype: torch.dtype  # of the images as they were given; attacks compute in float32 at least
+    noisy: bool  # maps hold noise that belongs to an image's place in its batch: no image leaves
 
     def shown(self, x: Tensor, y: Targets) -> tuple[Tensor, Tensor]:
         """The network's own maps and logits."""
@@ -203,7 +204,7 @@ def _run(c: _Climb, of: _Rows, best: _Best, start: Tensor, tally: _Tally) -> tup
             z = z.index_copy(0, rows, torch.where(per_row(better | ~own.found, here), here, own.x_adv))
             behind = behind.index_copy(0, rows, torch.where(per_row(better, here), back, z[rows]))
             length = length.index_copy(0, rows, torch.where(better, length[rows], length[rows] / 2))
-            tired = tired.index_copy(0, rows, ~moves | (length[rows] < c.first * TIRED))
+            tired = tired.index_copy(0, rows, (~moves | (length[rows] < c.first * TIRED)) & (not c.noisy))
             if stage == 0:
                 tally.started, tally.still = tally.started + len(rows), tally.still + int((~moves).sum())
             if beta is not None and stage == len(c.betas) - 1:
@@ -235,15 +236,16 @@ def move_maps(
     """Move the maps of `method` of the predicted classes within ||x' - x|| <= eps; see the module's docstring.
 
     `given` are the maps (N, h, w) that `goal="towards"` is after, at their own resolution. `settings` are the method's where
-    maps are judged, `climbing` where they are climbed: fewer points of integrated gradients, say. SmoothGrad's noise is drawn
-    anew for each step. `steps` are shared by the `stages`, over which beta grows geometrically between the two `betas`; None
+    maps are judged, `climbing` where they are climbed: fewer points of integrated gradients, say. SmoothGrad's noise is that of
+    the maps that are judged where as many copies are climbed, so that the attack knows it; fewer copies are drawn anew for each
+    step. `steps` are shared by the `stages`, over which beta grows geometrically between the two `betas`; None
     climbs the network itself. The first `step` is as long as eps unless given. Each of the `restarts` begins at a random point
     of the ball.
 
     Cost: a step is one map that is differentiated (for gradients: a second-order pass) and one forward pass, of the images that
-    are not done; a stage one map, the end one more. Memory is that of a pass of `batch_size` images: 32 unless given, or fewer
-    where they are large, half as many as other passes take, since this one is differentiated twice. Randomness is keyed by
-    image, so that batches do not matter (but for SmoothGrad's noise).
+    are not done (SmoothGrad's noise belongs to an image's place in its batch: there all go on); a stage one map, the end one
+    more. Memory is that of a pass of `batch_size` images: `batch_of` them unless given. Randomness is keyed by image, so that
+    batches do not matter (but for SmoothGrad's noise).
 
     Raises ValueError for bad input, a method without derivative, a goal without its map or a map without its goal.
     """
@@ -258,7 +260,7 @@ def move_maps(
         )
     first = eps if step is None else step
     check_radius(first, norm, x[0].numel(), "step")
-    batch_size = max(1, devices.images_at_once(max(x.shape[2:]), 64) // 2) if batch_size is None else batch_size
+    batch_size = batch_of(x) if batch_size is None else batch_size
     if not 1 <= stages <= steps or restarts < 1 or batch_size < 1 or not 0 <= slack < 1:
         raise ValueError(
             f"steps={steps}, stages={stages}, restarts={restarts}, batch_size={batch_size}, slack={slack}: a step a stage, a "
@@ -273,10 +275,12 @@ def move_maps(
         if betas is None
         else [betas[0] * (betas[1] / betas[0]) ** (i / max(1, stages - 1)) for i in range(stages)]
     )
-    climbing = (climbing or settings)._replace(generator=torch.Generator().manual_seed(seed))
+    climbing, noisy = climbing or settings, method == "smoothgrad"
+    if not noisy or climbing.n != settings.n:
+        climbing = climbing._replace(generator=torch.Generator().manual_seed(seed))
     x, dtype = wide(x.detach()), x.dtype
     c = _Climb(
-        model, method, settings, climbing, wanted.function, eps, norm, steps // stages, tuple(grown), first, slack, dtype
+        model, method, settings, climbing, wanted.function, eps, norm, steps // stages, tuple(grown), first, slack, dtype, noisy
     )
     tally, parts = _Tally(), []
     with hooks.frozen(model):
@@ -289,6 +293,12 @@ def move_maps(
     check_result(x, x_adv, eps, norm)
     said = tally.warnings(row.label, betas is not None)
     return MovedMaps(x_adv, before, best.after, best.moved, best.found, trace, tally.passes, tally.looks, said)
+
+
+def batch_of(x: Float[Tensor, "n c h w"]) -> int:
+    """How many images are attacked together: 32, or fewer where they are large, half as many as other passes take, since this
+    one is differentiated twice."""
+    return max(1, devices.images_at_once(max(x.shape[2:]), 64) // 2)
 
 
 def _batch(

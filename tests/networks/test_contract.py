@@ -186,4 +186,4 @@ def test_pathways_take_inference_mode_and_one_logit(x):
         inside = neurons.scores(model, made, layers)
         torch.testing.assert_close(inside.logits, scores.logits)
         torch.testing.assert_close(influences.influence(model, made, layers), matrices)
-        torch.testing.assert_close(features.features(model, "act2", [0, 1], shape=(3, 8, 8), steps=2), drawn)
+        torch.testing.assert_close(features.features(model, "act2", [0, 1], shape=(3, 8, 8), steps=2), drawn, equal_nan=True)

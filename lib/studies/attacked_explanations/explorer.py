@@ -41,9 +41,12 @@ class Looked(NamedTuple):
     layer: str
     head: str
     classes: tuple[str, ...]
+    through: str = ""  # where Grad-CAM is taken, if not at the layer
 
     def settings(self, p: Parameters, method: str) -> tuple[Settings, Settings]:
-        return plan.settings(p, method, self.layer, self.head)
+        """As in the study, but for fewer noisy copies in a step of an attack, so that nobody waits."""
+        judged, climbing = plan.settings(p, method, self.layer, self.head, self.through)
+        return judged, climbing._replace(n=plan.COPIES)
 
 
 def moved_by(seen: Looked, p: Parameters, x: Tensor, method: str, how: str, goal: str, eps: float) -> Tensor:
@@ -146,7 +149,7 @@ def explorer(p: Parameters) -> Explorer:
             return Looked(found.model, found.layer, found.head, found.classes), found.data
         data = plan.evaluation_set(p)
         model = plan.model(p, arch, 0)
-        return Looked(model, model.stages[-1], "head", data.classes), data
+        return Looked(model, model.stages[-1], "head", data.classes, plan.through(p, arch)), data
 
     def render(
         arch: str, network: str, image: int, own: Image.Image | None, method: str, attack: str, goal: str, eps: float

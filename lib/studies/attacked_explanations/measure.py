@@ -2,14 +2,15 @@
 
 Measures are called METHOD/ATTACK (the share of the map that moved, `lib.fooling.goals.mass_moved`) and METHOD/ATTACK/ranks
 (Spearman's rank correlation of both maps). Only images that keep their decision and have a map afterwards count; random signs
-and images that are carried over do not ask, so that some of theirs have no value. METHOD/cost is what a step of the adaptive
-attack costs an image, in forward passes.
+do not ask, and a map may die, so that some have no value. METHOD/cost is what a step of the adaptive attack costs an image, in
+forward passes, its own forward pass left out. `frame`: the share of Grad-CAM's map that lies on the frame that the manipulated
+network was taught.
 
-METHOD/randomised is the rank correlation of the map with that of the network with random weights in so many of its layers (the
-level), from the logits down; of the edge detector too. METHOD/deletion and METHOD/insertion are areas under the probability of
-the class, that of random orders less that of the map's (insertion: the other way round), so that above 0 the map marks what the
-decision rests on. hide/CLASSES is the share of the discrepancy that PGD makes that is left when it hides from CAM, and
-hide/bound what Proposition 1 leaves at least.
+METHOD/randomised (of the standard networks and the published one) is the rank correlation of the map with that of the network
+with random weights in so many of its layers (the level), from the logits down; of the edge detector too. METHOD/deletion and
+METHOD/insertion are areas under the probability of the class, that of random orders less that of the map's (insertion: the
+other way round), so that above 0 the map marks what the decision rests on. hide/CLASSES is the share of the discrepancy that
+PGD makes that is left when it hides from CAM, and hide/bound what Proposition 1 leaves at least.
 """
 
 from collections.abc import Sequence
@@ -24,7 +25,7 @@ from lib.claims import warned
 from lib.claims.rows import rows
 from lib.explanations import by_name
 from lib.explanations.by_name import Settings
-from lib.fooling import goals, map_attack, sneaking
+from lib.fooling import goals, manipulation, map_attack, sneaking
 from lib.fooling.map_attack import MovedMaps
 from lib.measures import comparison
 from lib.networks import contract, folding, hooks, layers, rectifiers
@@ -63,9 +64,14 @@ def signs(x: Tensor, eps: float) -> Tensor:
 
 
 def shift(model: nn.Module, method: str, settings: Settings, before: Tensor, x_adv: Tensor, y: Tensor) -> dict[str, Tensor]:
-    """How far the maps (N, h, w) of classes y are from those before, NaN where the decision is another or the map is dead."""
-    found = by_name.explain(method, model, x_adv, y, settings)
-    return compared(before, found.values, (found.logits.argmax(1) == y))
+    """How far the maps (N, h, w) of classes y are from those before, NaN where the decision is another or the map is dead.
+
+    In the batches of the attack: an image's noise in SmoothGrad is that of its place in them.
+    """
+    size = map_attack.batch_of(x_adv)
+    found = [by_name.explain(method, model, *part, settings) for part in zip(x_adv.split(size), y.split(size), strict=True)]
+    values, logits = torch.cat([f.values for f in found]), torch.cat([f.logits for f in found])
+    return compared(before, values, logits.argmax(1) == y)
 
 
 def compared(before: Tensor, after: Tensor, kept: Tensor) -> dict[str, Tensor]:
@@ -90,13 +96,12 @@ def step_cost(model: nn.Module, x: Tensor, method: str, climbing: Settings) -> f
 
 
 def measure_network(
-    model: nn.Module, x: Tensor, p: Parameters, arm: str, seed: int, *, layer: str, head: str = "head"
+    model: nn.Module, x: Tensor, p: Parameters, arm: str, seed: int, *, layer: str, head: str = "head", through: str = ""
 ) -> pd.DataFrame:
     """Everything about one network."""
     photos = arm == PHOTOGRAPHS
     methods, radii = (p.photo_methods, (p.photo_eps,)) if photos else (p.methods, p.eps)
     headline, steps = (p.photo_eps, p.photo_steps) if photos else (p.headline, p.steps)
-    budget = {"steps": steps, "stages": p.stages, "restarts": p.restarts}
     with torch.no_grad():
         y = contract.logits_of(model, x).argmax(1)
     found: list[pd.DataFrame] = []
@@ -109,7 +114,8 @@ def measure_network(
         noisy = signs(x, eps / 255)
         carried: Tensor | None = None
         for method in ("gradcam", *(m for m in methods if m != "gradcam")):
-            both = plan.settings(p, method, layer, head)
+            both = plan.settings(p, method, layer, head, through)
+            budget = plan.budget(p, method, steps)
             own = attacked(model, x, method, "adaptive", eps=eps / 255, settings=both, **budget)
             keep(f"{method}/adaptive", eps, compared(own.before, own.after, every))
             keep(f"{method}/random", eps, shift(model, method, both[0], own.before, noisy, y))
@@ -127,19 +133,29 @@ def measure_network(
 
 
 def sane(
-    model: nn.Module, x: Tensor, p: Parameters, arm: str, seed: int, *, parts: Sequence[str], layer: str, head: str = "head"
+    model: nn.Module,
+    x: Tensor,
+    p: Parameters,
+    arm: str,
+    seed: int,
+    *,
+    parts: Sequence[str],
+    layer: str,
+    head: str = "head",
+    through: str = "",
 ) -> pd.DataFrame:
     """Whether each explanation depends on what the network has learnt, and marks what its decision rests on."""
     methods, found = p.photo_methods if arm == PHOTOGRAPHS else p.methods, []
     with torch.no_grad():
         y = contract.logits_of(model, x).argmax(1)
     for method in methods:
-        judged, _ = plan.settings(p, method, layer, head)
-        stays = after_randomisation(model, x, y, [method], judged, scheme="cascading", layers=parts)
-        for row, name in enumerate(stays.methods):  # the method, and the edge detector, which sees no network
-            if name == method or method == methods[0]:
-                for step in range(len(stays.steps)):
-                    found.append(rows(arm, seed, f"{name}/randomised", step + 1, stays.rank_correlation[row, step]))
+        judged, _ = plan.settings(p, method, layer, head, through)
+        if arm in plan.RANDOMISED:
+            stays = after_randomisation(model, x, y, [method], judged, scheme="cascading", layers=parts)
+            for row, name in enumerate(stays.methods):  # the method, and the edge detector, which sees no network
+                if name == method or method == methods[0]:
+                    for step in range(len(stays.steps)):
+                        found.append(rows(arm, seed, f"{name}/randomised", step + 1, stays.rank_correlation[row, step]))
         maps = by_name.explain(method, model, x, y, judged).values
         found += marking.rows_of(model, x, y, maps, arm, seed, method)
     return pd.concat(found, ignore_index=True)
@@ -166,6 +182,12 @@ def accuracy(model: nn.Module, x: Tensor, y: Tensor, arm: str, seed: int, eps: f
     return pd.concat([rows(arm, seed, "right", 0, clean.float()), rows(arm, seed, "robust", eps, (clean & hard).float())])
 
 
+def on_frame(model: nn.Module, x: Tensor, through: str) -> Tensor:
+    """The share of Grad-CAM's map of the decision at the layer `through` that lies on the frame, (N,); NaN of an empty map."""
+    h = by_name.explain("gradcam", model, x, None, Settings(through)).values
+    return (h * manipulation.frame(h.shape[-1]).to(h)).sum((1, 2)) / h.sum((1, 2))
+
+
 def measure(p: Parameters, arm: str, seed: int) -> pd.DataFrame:
     """The measurement of one network: rows (arm, seed, image_id, measure, level, value), the level being eps of 255."""
     if arm == PHOTOGRAPHS:
@@ -181,11 +203,13 @@ def measure(p: Parameters, arm: str, seed: int) -> pd.DataFrame:
     model, data = plan.model(p, arm, seed), plan.evaluation_set(p)
     where = next(model.parameters()).device
     x, y = data.images[:].to(where), data.labels.to(where)
-    few, last = x[: p.sanity_images], model.stages[-1]
+    few, at = x[: p.sanity_images], {"layer": model.stages[-1], "through": plan.through(p, arm)}
     found = [
         accuracy(model, x, y, arm, seed, p.headline),
-        measure_network(folding.folded(model, x[:2]), x, p, arm, seed, layer=last),  # faster; `sane` gives it other weights
-        sane(model, few, p, arm, seed, parts=[*model.stages, "head"], layer=last),
+        measure_network(folding.folded(model, x[:2]), x, p, arm, seed, **at),  # faster; `sane` gives it other weights
+        sane(model, few, p, arm, seed, parts=[*model.stages, "head"], **at),
         hidden(model, few, y[: p.sanity_images], p, arm, seed),
     ]
+    if at["through"]:
+        found.append(rows(arm, seed, "frame", 0, on_frame(model, x, at["through"])))
     return pd.concat(found, ignore_index=True)

@@ -24,6 +24,7 @@ from lib.training import cache
 from lib.training.config import TrainConfig
 
 TITLE = "Attacked explanations"
+COPIES = 2  # of SmoothGrad, a step of an attack on average: with more of them it takes fewer steps
 LAYER_T = "into:stage3.3"  # of the network `plain`: the input of its last convolution, through which it is manipulated
 PHOTOGRAPHS = "photographs"  # the arm of the published network
 NAMES = {
@@ -38,6 +39,7 @@ NAMES = {
 }
 TRAINED = ("standard", "adversarial", "manipulated")  # here
 PUBLISHED = {"standard": "normal", "adversarial": "adv"} | {a: a for a in ("trades", "int", "int2", "int2-adv")}  # their names
+RANDOMISED = ("standard", PHOTOGRAPHS)  # whose weights are exchanged for random ones
 ATTACKS = {"random": "random signs", "naive": "naive attack", "carried": "carried over", "adaptive": "adaptive attack"}
 Radius = Annotated[float, Field(gt=0, le=64)]
 
@@ -71,7 +73,8 @@ class Parameters(parameters.OnImages):
     restarts: Annotated[int, Field(ge=1)] = 1
     smooth_n: Annotated[int, Field(ge=1, description="noisy copies of SmoothGrad")] = 8
     ig_steps: Annotated[int, Field(ge=1, description="points of integrated gradients")] = 8
-    climb_n: Annotated[int, Field(ge=1, description="noisy copies of SmoothGrad in a step of an attack")] = 2
+    # as many as are judged: the same ones; two new ones in every step lead after their own noise (.21 instead of .27 moved)
+    climb_n: Annotated[int, Field(ge=1, description="noisy copies of SmoothGrad in a step of an attack")] = 8
     climb_steps: Annotated[int, Field(ge=1, description="points of integrated gradients in a step of an attack")] = 3
     sanity_images: Annotated[int, Field(ge=2, description="images of randomisation, deletion, insertion and hiding")] = 16
     hide_steps: Annotated[int, Field(ge=1, description="of the attack that hides")] = 40
@@ -124,10 +127,27 @@ class Parameters(parameters.OnImages):
         return self
 
 
-def settings(p: Parameters, method: str, layer: str, head: str = "head") -> tuple[Settings, Settings]:
-    """Of a method where its maps are judged, and where they are climbed."""
+def through(p: Parameters, arm: str) -> str:
+    """The layer at which Grad-CAM and Grad-CAM++ of a network that is trained here are taken: where the manipulated one was
+    manipulated, for all alike; empty: the last one."""
+    return LAYER_T if arm in TRAINED and "manipulated" in p.arms else ""
+
+
+def settings(p: Parameters, method: str, layer: str, head: str = "head", through: str = "") -> tuple[Settings, Settings]:
+    """Of a method where its maps are judged, and where they are climbed; at a `layer`, Grad-CAM and Grad-CAM++ at `through`
+    where it is named."""
+    if through and method in ("gradcam", "gradcam++"):
+        layer = through
     judged = Settings(layer if METHODS.find(method).where == "layer" else "", head=head, n=p.smooth_n, steps=p.ig_steps)
     return judged, judged._replace(n=p.climb_n, steps=p.climb_steps)
+
+
+def budget(p: Parameters, method: str, steps: int) -> dict[str, int]:
+    """Steps, stages and restarts of an attack on the maps of a method: of SmoothGrad's, as many noisy copies in all whatever a
+    step has."""
+    if method == "smoothgrad":
+        steps = max(1, COPIES * steps // p.climb_n)
+    return {"steps": steps, "stages": min(p.stages, steps), "restarts": p.restarts}
 
 
 def config_of(p: Parameters, arm: str, seed: int) -> TrainConfig:

@@ -84,12 +84,13 @@ def hidden(table: pd.DataFrame) -> pd.DataFrame:
     rows = rows.assign(left=rows.measure.astype(str).str.partition("/")[2])
     wide = rows.pivot_table(index="arm", columns="left", values="value", aggfunc="mean", sort=False)
     names = {"one": "left of one class", "two": "left of two classes", "bound": "bound of two classes"}
-    fooled = rows[rows.left == "two"].groupby("arm", observed=True).value.count().rename("images that PGD fools")
+    cases = rows[rows.left == "two"].groupby("arm", observed=True).value
+    fooled = cases.count().rename("cases (image, training run) that PGD fools").to_frame().assign(of=cases.size())
     return wide.rename(columns=names).join(fooled).rename(index=NAMES).rename_axis(index="network").round(3)
 
 
 def costs(table: pd.DataFrame, p: Parameters) -> pd.DataFrame:
-    """What a step of the adaptive attack costs an image, and the whole attack with its looks, in forward passes."""
+    """What a step of the adaptive attack costs an image beside its own forward pass, in forward passes."""
     rows = table[table.measure.astype(str).str.endswith("/cost")]
     step = (
         rows.assign(method=rows.measure.astype(str).str.partition("/")[0])

@@ -85,7 +85,8 @@ def measure_images(
     """One row for each (image, layer, attack, eps, target): how far the map moved and what the network said.
 
     eps 0 is measured too, as the check that nothing moves. The pass that gives the maps gives the prediction, so an
-    attacked image costs one forward pass and one backward pass for each of its two classes. `nissim_class` (for FGSM and
+    attacked image costs one forward pass and one backward pass for each of its two classes; one under noise is explained for
+    the class that is predicted alone. `nissim_class` (for FGSM and
     `pred`) is the dissimilarity of two maps of the *clean* image: of the class predicted before and after the attack. It is
     how much of the shift a mere change of the explained class makes. `nissim_ceiling` is the mean
     dissimilarity of the image's clean map of the predicted class to those of all others here; it needs two images at least.
@@ -99,8 +100,11 @@ def measure_images(
     noise = torch.cat([single_step.random_sign(x[:1], _generator(noise_seed, first_image + i)) for i in range(n)]).to(x)
     directions = {"fgsm": direction, "noise": noise}
 
-    def explain(images: Tensor) -> activation_maps.Maps:
-        return activation_maps.gradcams(model, images, lambda logits: torch.stack([logits.argmax(1), y], 1), layers)
+    def explain(images: Tensor, targets: tuple[str, ...] = TARGETS) -> activation_maps.Maps:
+        def classes(logits: Tensor) -> Tensor:
+            return torch.stack([logits.argmax(1), y], 1)[:, : len(targets)]
+
+        return activation_maps.gradcams(model, images, classes, layers)
 
     clean = explain(x)
     clean_pred = clean.logits.argmax(1)
@@ -108,13 +112,14 @@ def measure_images(
     rows: list[dict[str, Any]] = []
     reached: list[Tensor] = []
     for attack in ATTACKS:
+        targets = TARGETS if attack == "fgsm" else TARGETS[:1]
         for e in (0.0, *eps):
-            attacked = explain(single_step.step_along(x, directions[attack], e)) if e else still
+            attacked = explain(single_step.step_along(x, directions[attack], e), targets) if e else still
             pred = attacked.logits.argmax(1)
             if attack == "fgsm":
                 reached.append(pred)
             for layer in layers:
-                for t, target in enumerate(TARGETS):
+                for t, target in enumerate(targets):
                     found = compare(clean.maps[layer][:, t], attacked.maps[layer][:, t], size, window)
                     now = shown(attacked.maps[layer][:, t], size)
                     found |= {"background": on_background(now, masks), "area": area(now)}

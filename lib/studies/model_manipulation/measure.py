@@ -3,7 +3,7 @@
 `arm` is `architecture/arm`. Measures, by image:
 
 * `t/KIND/INTERPRETER`, `dead/INTERPRETER`: test losses of the passive foolings under every interpreter, all from the same
-  maps, and where those have no contrast; `train-t/…`: of the arm's own fooling on training images;
+  maps, and where those have no contrast; `train-t/…`: of a headline arm's own fooling on training images;
 * `right`, `top5`, `agrees` (with the original), `confidence`; `robust`: right under PGD;
 * `swap-c1/INTERPRETER`, `swap-c2/…`: the active test losses on mosaics; `alike/…`: how much the original's two maps resemble
   each other; `swap-ternary-c1`, `-c2`: by the released code's correlation, of the arm's own interpreter;
@@ -114,12 +114,10 @@ def _foolings(m: Measured) -> None:
             tested = manipulation.test(kind, found.values, m.original(name, n=n).values, k=k)
             m.add(f"t/{kind}/{name}", tested.t)
         m.add(f"dead/{name}", tested.dead)
-    own = [m.parts] if m.parts.kind in manipulation.PASSIVE else [plan.parsed(a) for a in m.p.headline]
-    x, y = _shown(m.p, "train", m.where)
-    for name in dict.fromkeys(part.interpreter for part in own):
-        found, h0 = maps_of(name, m.model, x, y, m.settings), m.original(name, "train")
-        for kind in dict.fromkeys(part.kind for part in own):
-            m.add(f"train-t/{kind}/{name}", manipulation.test(kind, found.values, h0.values, k=m.p.k).t)
+    if m.arm in m.p.headline and m.parts.kind in manipulation.PASSIVE:
+        kind, name = m.parts.kind, m.parts.interpreter
+        found = maps_of(name, m.model, *_shown(m.p, "train", m.where), m.settings)
+        m.add(f"train-t/{kind}/{name}", manipulation.test(kind, found.values, m.original(name, "train").values, k=m.p.k).t)
 
 
 def logits_of(model: torch.nn.Module, x: Images) -> Tensor:
@@ -169,7 +167,7 @@ def _swaps(m: Measured) -> None:
 
 def _consistency(m: Measured) -> None:
     """Do the network's own explanations agree with each other? No original is needed to ask."""
-    if not m.thorough:
+    if not m.thorough or m.arm == "base":
         return
     both = (m.settings.layer, plan.NEIGHBOURS[m.arch])
     above, below = [], []
@@ -194,9 +192,9 @@ def delete(x: Tensor, order: Tensor, share: float) -> Tensor:
 
 
 def _deletion(m: Measured) -> None:
-    """Does the decision still rest on what the original's map marked? By the interpreter that was fooled (base and control: by
-    that of the first headline fooling)."""
-    if not m.thorough:
+    """Does the decision still rest on what the original's map marked? By the interpreter that was fooled (control: by that of
+    the first headline fooling)."""
+    if not m.thorough or m.arm == "base":
         return
     name = m.parts.interpreter or plan.parsed(m.p.headline[0]).interpreter
     h0 = m.original(name).values

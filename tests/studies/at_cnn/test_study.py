@@ -617,7 +617,7 @@ def test_kinds_and_ids(gains):
     assert by["style/linf-4/over-underfit"].kind == by["conflict/linf-4"].kind == by["robust/linf-4"].kind == "control"
     left_open = ("ratio-rises", "fgsm-anomaly", "l2-over-linf", "full-share", "shuffled-grows/linf-4", "shuffled-2/linf-4")
     assert all(by[i].kind == "open question" for i in left_open)
-    assert "1 seed (spread over seeds unknown)" in by["ratio-rises"].n and "5 seeds" in by["style/linf-4"].n
+    assert "1 seed (spread over seeds as in other arms)" in by["ratio-rises"].n and "5 seeds" in by["style/linf-4"].n
     assert set(verdicts(invented(0.1), test=False).values()) == {"not tested"}
 
 

@@ -8,6 +8,7 @@ import matplotlib.pyplot as plt
 import pytest
 from PIL import Image
 
+from lib.figures import use_style
 from lib.figures.explorer import img
 from lib.networks import models
 from lib.studies.attention_shift import explorer, plan
@@ -112,7 +113,9 @@ def test_upload(explore):
 def test_it_begins_with_a_published_network_whose_decision_changes(tmp_path, monkeypatch):
     monkeypatch.setenv("STUDY_HOME", str(tmp_path))  # nothing is trained for it
     found = explorer.explorer(plan.Parameters())
-    c = found.update().controls
+    with plt.rc_context():
+        use_style()  # as a notebook of the study does
+        c = found.update().controls
     assert c["arch"].label == "EfficientNet-Lite0, published" and c["dataset"].value == "photographs" and c["own"].size == 224
     before, after = (re.search(rf"{when}: <b>(.*?)</b>", found.status.value)[1] for when in ("before", "after"))
     assert before != after and "random signs of the same size: 0.0" in found.status.value
