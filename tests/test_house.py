@@ -121,7 +121,7 @@ def test_kernels_stand_on_torch_numpy_and_scipy(file):
 
 
 # what may look at the plan, and is looked at by claims and explorer
-BETWEEN = {"explorer", "gates", "statistics", "tables", "terms", "traced", "published", "passes", "__init__"}
+BETWEEN = {"explorer", "gates", "rivals", "statistics", "tables", "terms", "traced", "published", "passes", "__init__"}
 
 
 @pytest.mark.parametrize("study", STUDIES)

@@ -12,63 +12,25 @@ What must hold for them to mean anything, chosen before any number was seen:
 """
 
 import functools
-from collections.abc import Iterator
-from typing import NamedTuple
+from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from lib.claims import measures
-from lib.claims.claim import Claim, Kind, Rule
+from lib.claims.claim import Claim, Rule
 from lib.claims.court import OURS, Court, noted
-from lib.claims.intervals import Statistic, minus, over_pairs, parts, together
+from lib.claims.intervals import minus, parts, together
+from lib.studies.at_cnn import rivals
 from lib.studies.at_cnn.plan import EDGES, Parameters, attacked, family, label, seeds_of
-from lib.studies.at_cnn.statistics import Cubes, robustness, shape_bias, underfit_seeds
+from lib.studies.at_cnn.rivals import PHOTOGRAPH, SOURCE, STYLISED, UP
+from lib.studies.at_cnn.statistics import Cubes, photographs, robustness, shape_bias, underfit_seeds
 
-SOURCE = "Zhang and Zhu 2019"
-UP = Rule("above", 0.0)
 ENOUGH, ENOUGH_UNDERFIT, MATCHED = Rule("above", 0.6), Rule("above", 0.5), Rule("within", 0.03)
 ROBUST, TEXTURE_GONE, SHAPE_KEPT = Rule("above", 0.1), Rule("below", 0.35), Rule("above", 0.9)
-STYLISED = ("texture-gone", "shape-kept")  # the gates of stylised images
 NO_UNDERFIT = (
     "Underfit exists in {} of {} seeds: in the others adversarial training costs no accuracy, there is nothing to stop"
 )
-# what a map does, in what measure, its words, and the sign of an advantage
-CONTOURS = {
-    "edges": ("agrees more with the image's edges", "correlation", "rank correlation with Sobel's edges", 1),
-    "mask": ("lies more inside the object", "share", "share of the map inside the object's mask", 1),
-    "tv": ("is less scattered", "variation", "total variation of the map", -1),
-}
-CHANGES = {"style": "stylised (AdaIN)", "fourier": "Fourier-swapped", "conflict": "cue-conflict"}
-
-
-class Rival(NamedTuple):
-    """What an adversarial arm is compared with; the paper's claims are about `standard`, all else is a control of ours."""
-
-    arm: str = "standard"
-    kind: Kind = "claim"
-    note: str = ""
-
-    @property
-    def name(self) -> str:
-        return "the standard network" if self.arm == "standard" else label(self.arm)
-
-    def source(self, claim: str) -> str:
-        return f"{SOURCE}, {claim}" if self.kind == "claim" else OURS
-
-
-class Row(NamedTuple):
-    """A claim of one arm beside a rival: its difference of two values of a measure should be above zero."""
-
-    id: str
-    kind: Kind
-    statement: str
-    compute: Statistic
-    statistic: str
-    source: str
-    measure: str
-    gates: tuple[str, ...] = ()
-    note: str = ""
 
 
 def primaries(p: Parameters) -> tuple[str, ...]:
@@ -77,9 +39,12 @@ def primaries(p: Parameters) -> tuple[str, ...]:
 
 
 def beside(p: Parameters) -> dict[str, tuple[str, str]]:
-    """A map that likes edges of any image says nothing of its own."""
+    """A map that likes edges of any image says nothing of its own; the ratio to clean accuracy is ours."""
     arm = p.headline[0]
-    return {f"contours-edges/{arm}": (f"own-edges/{arm}", "with the edges of its own image more than with another image's")}
+    return {
+        f"contours-edges/{arm}": (f"own-edges/{arm}", "with the edges of its own image more than with another image's"),
+        f"style-ratio/{arm}": (f"style/{arm}", "in absolute accuracy, as the paper has it"),
+    }
 
 
 def judge(table: pd.DataFrame, p: Parameters, *, test: bool = True) -> list[Claim]:
@@ -91,21 +56,22 @@ def judge(table: pd.DataFrame, p: Parameters, *, test: bool = True) -> list[Clai
     clean = court.within("", gates=("clean",))
     for arm in p.headline:
         _robust(clean, arm)
-        _against(clean.within(arm, gates=("clean", f"robust-{arm}")), arm, Rival())
+        rivals.against(clean.within(arm, gates=("clean", f"robust-{arm}")), arm, rivals.Rival())
     if "underfit" in p.arms:
         first = p.headline[0]  # it is matched to the first
         seeds = underfit_seeds(court.cubes, p.seeds)
-        rival = Rival("underfit", "control", NO_UNDERFIT.format(len(seeds), p.seeds) if len(seeds) < p.seeds else "")
+        rival = rivals.Rival("underfit", "control", NO_UNDERFIT.format(len(seeds), p.seeds) if len(seeds) < p.seeds else "")
         own = clean.within("", seeds=p.seeds, test=False)  # without such a network nothing is judged
         gates: tuple[str, ...] = ()
         if seeds:
             own = clean.within("", cubes=Cubes.of(table[table.seed.isin(seeds)], p.min_correct), seeds=len(seeds))
             gates = _underfit_gates(own, first)
         beside = (*gates, "clean", f"robust-{first}")
-        _against(own.within(f"{first}/over-underfit", gates=beside), first, rival)
+        rivals.against(own.within(f"{first}/over-underfit", gates=beside), first, rival)
         _underfit(own.within("", over="clean"), first, gates, rival.note)
-    _style(court.within("", over="style-distance", whose=""))
-    _open(clean.within("", over="clean"))
+    units = {"units": photographs(p, court.cubes.images("clean")), "unit": PHOTOGRAPH}
+    _style(court.within("", over="style-distance", whose="", **units))
+    _open(clean.within("", over="clean"), units)
     return court.rows
 
 
@@ -124,11 +90,7 @@ def _gates(court: Court) -> None:
     arms, of = [a for a in p.arms if attacked(a)], measures.measure("accuracy", difference=True)
     gained = [
         parts(
-            robustness(cubes, arm, _radius(cubes, p)),
-            images=cubes.images("pgd"),
-            seeds=seeds_of(p, arm),
-            draws=court.draws,
-            of=of,
+            robustness(cubes, arm, p.judged_eps), images=cubes.images("pgd"), seeds=seeds_of(p, arm), draws=court.draws, of=of
         )
         for arm in arms
     ]
@@ -146,18 +108,13 @@ def _underfit_gates(court: Court, first: str) -> tuple[str, ...]:
     return "underfit-clean", "underfit-matched"
 
 
-def _radius(cubes: Cubes, p: Parameters) -> float:
-    """Of PGD, where robustness is judged."""
-    return cubes.level("pgd", min(2, len(p.robust_eps)))
-
-
 def _robust(court: Court, arm: str) -> None:
-    eps = _radius(court.cubes, court.p)
+    eps = court.p.judged_eps
     told = f"PGD-{court.p.robust_steps}, L-infinity {eps:g}/255"
     court.add(
         f"robust/{arm}",
         "control",
-        f"{label(arm)} is right more often than the standard network under {told}, as it was trained to",
+        f"{label(arm)} is right more often than the standard network under {told}",
         robustness(court.cubes, arm, eps),
         UP,
         statistic=f"accuracy under {told}, adversarial - standard",
@@ -168,180 +125,13 @@ def _robust(court: Court, arm: str) -> None:
     )
 
 
-def _against(court: Court, arm: str, rival: Rival) -> None:
-    """What the paper says of an adversarial arm, beside a rival."""
-    for over, part in (("alignment", _contours), ("clean", _stylised), ("clean", _saturated), ("clean", _shuffled)):
-        for row in part(court.cubes, arm, rival, court.p):
-            court.add(
-                row.id,
-                row.kind,
-                row.statement,
-                row.compute,
-                UP,
-                statistic=row.statistic,
-                source=row.source,
-                measure=row.measure,
-                over=over,
-                arms=(arm, rival.arm),
-                gates=row.gates,
-                note=noted(rival.note, row.note),
-            )
-
-
-def _contours(cubes: Cubes, arm: str, rival: Rival, p: Parameters) -> Iterator[Row]:
-    """Claim (a): maps show contours, those of standard networks are scattered; the measures are ours."""
-    name, both = label(arm), (arm, rival.arm)
-
-    def less(measure: str, one: str, other: str) -> Statistic:
-        return cubes.less((one, measure, 0.0), (other, measure, 0.0))
-
-    for which, (says, measure, told, sign) in CONTOURS.items():
-        key = f"smoothgrad/{which}"
-        if (arm, key, 0.0) not in cubes.values:  # no masks
-            continue
-        yield Row(
-            f"contours-{which}",
-            rival.kind,
-            f"SmoothGrad's map of {name} {says} than that of {rival.name} does ({told})",
-            less(key, *both[::sign]),
-            f"{told}, {f'adversarial - {rival.arm}' if sign > 0 else f'{rival.arm} - adversarial'}",
-            rival.source("claim (a); the measure is ours"),
-            measure,
-        )
-    own, other = (
-        minus(cubes.mean(a, "smoothgrad/edges"), over_pairs(cubes.values[a, "smoothgrad/edges-other", 0.0])) for a in both
-    )
-    yield Row(
-        "own-edges",
-        "control",
-        f"SmoothGrad's map of {name} prefers the edges of its own image to those of another more than that of {rival.name}",
-        minus(own, other),
-        f"rank correlation with own edges - with other images', adversarial - {rival.arm}",
-        OURS,
-        "correlation",
-        note="what is gained is about the image, not about where objects usually lie",
-    )
-    yield Row(
-        "scatter",
-        "control",
-        f"SmoothGrad's map of {name} is smoother than that of {rival.name} for its own distribution of values",
-        less("smoothgrad/scatter", rival.arm, arm),
-        f"total variation / that of the same pixels permuted, {rival.arm} - adversarial",
-        OURS,
-        "ratio",
-        note="total variation alone also falls when a map is sparser",
-    )
-    yield Row(
-        "alignment",
-        rival.kind,
-        f"The gradient of {name} is better aligned with the image than that of {rival.name}",
-        less("alignment", arm, rival.arm),
-        f"|<x, g>| / ||g||, x the image, g the gradient of the winning logit, adversarial - {rival.arm}",
-        rival.source("claim (a); the measure is Etmann et al.'s (2019)"),
-        "",
-    )
-
-
-def _stylised(cubes: Cubes, arm: str, rival: Rival, p: Parameters) -> Iterator[Row]:
-    """Claim (b): accuracy on stylised images, absolute and of what it is on clean ones; two other changes as controls."""
-    for change, what in CHANGES.items():
-        if not cubes.levels(change):
-            continue
-        level, scored = cubes.level(change), "the shape" if change == "conflict" else "the class"
-        yield Row(
-            change,
-            rival.kind if change == "style" else "control",
-            f"{label(arm)} is right more often than {rival.name} about {scored} in {what} images",
-            minus(cubes.mean(arm, change, level), cubes.mean(rival.arm, change, level)),
-            f"accuracy in {scored} on {what} images, adversarial - {rival.arm}",
-            rival.source("claim (b)") if change == "style" else OURS,
-            "accuracy",
-            STYLISED if change == "style" else (),
-        )
-    style = cubes.level("style")
-    yield Row(
-        "style-ratio",
-        rival.kind,
-        f"{label(arm)} keeps a larger part of its clean accuracy on stylised images than {rival.name}",
-        minus(cubes.ratio(arm, style), cubes.ratio(rival.arm, style)),
-        f"accuracy on stylised / on clean images, adversarial - {rival.arm}",
-        rival.source("claim (b), table"),
-        "ratio",
-        STYLISED,
-    )
-
-
-def _saturated(cubes: Cubes, arm: str, rival: Rival, p: Parameters) -> Iterator[Row]:
-    """Claim (c): retention under saturation, at the largest p and its growth with p."""
-    beyond = [q for q in p.saturation if q > 2]
-    if not beyond:  # all levels turn images grey
-        return
-    top, low, few = max(beyond), min(beyond), cubes.few(arm, rival.arm)
-
-    def gap(level: float) -> Statistic:
-        return minus(cubes.retention(arm, "saturation", level), cubes.retention(rival.arm, "saturation", level))
-
-    yield Row(
-        "saturated",
-        rival.kind,
-        f"{label(arm)} retains more of what it has right than {rival.name} on saturated images, p = {top:g}",
-        gap(top),
-        f"retention at p = {top:g}, adversarial - {rival.arm}",
-        rival.source("claim (c)"),
-        "share",
-        note=few,
-    )
-    if low < top and rival.kind == "claim":
-        yield Row(
-            "saturated-grows",
-            "claim",
-            f"What {label(arm)} retains more than {rival.name} on saturated images grows from p = {low:g} to p = {top:g}",
-            minus(gap(top), gap(low)),
-            f"retention gap at p = {top:g} - at p = {low:g}",
-            rival.source("claim (c)"),
-            "share",
-            note=few or "standard retains so little at large p that the gap can close from below",
-        )
-
-
-def _shuffled(cubes: Cubes, arm: str, rival: Rival, p: Parameters) -> Iterator[Row]:
-    """Claim (d): retention under patch shuffle is lower, the more so the more patches; k = 2 is often mixed: left open."""
-    few = cubes.few(arm, rival.arm)
-
-    def gap(k: float) -> Statistic:
-        return minus(cubes.retention(rival.arm, "shuffle", k), cubes.retention(arm, "shuffle", k))
-
-    for k in p.shuffle:
-        yield Row(
-            f"shuffled-{k}",
-            "open question" if k < 4 else rival.kind,
-            f"{label(arm)} retains less of what it has right than {rival.name} under {k} x {k} patch shuffle",
-            gap(k),
-            f"retention at k = {k}, {rival.arm} - adversarial",
-            rival.source("claim (d)"),
-            "share",
-            note=few,
-        )
-    low, top = min(p.shuffle), max(p.shuffle)
-    if low < top and rival.kind == "claim":
-        yield Row(
-            "shuffled-grows",
-            "open question",
-            f"What {label(arm)} retains less than {rival.name} under patch shuffle grows from k = {low} to k = {top}",
-            minus(gap(top), gap(low)),
-            f"retention gap at k = {top} - at k = {low}",
-            rival.source("claim (d)"),
-            "share",
-            note=few or "both fall towards chance, which closes the gap",
-        )
-
-
 def _underfit(court: Court, first: str, gates: tuple[str, ...], note: str) -> None:
     """The control that the paper has: accuracy is lower, and nothing else follows."""
     cubes, style, top = court.cubes, court.cubes.level("style"), max(court.p.saturation)
+    painted = court.within("", units=photographs(court.p, cubes.images("clean")), unit=PHOTOGRAPH)
     court.add(
         "underfit-matched",
-        "control",
+        "check",
         f"The search for Underfit found a network as accurate as {label(first)} on clean images",
         minus(cubes.mean("underfit", "clean"), cubes.mean(first, "clean")),
         MATCHED,
@@ -350,7 +140,7 @@ def _underfit(court: Court, first: str, gates: tuple[str, ...], note: str) -> No
         measure="accuracy",
         note=note,
     )
-    court.add(
+    painted.add(
         "underfit-style",
         "claim",
         "Underfit gains nothing on stylised images over the standard network: two points of accuracy at most",
@@ -412,12 +202,14 @@ def _style(court: Court) -> None:
     )
 
 
-def _open(court: Court) -> None:
+def _open(court: Court, units: dict[str, Any]) -> None:
     """Readings of the published table that rest on one training run an arm there: reported, not asserted."""
+    painted = court.within("", **units)
     p, cubes, style = court.p, court.cubes, court.cubes.level("style")
     by_eps = sorted((a for a in p.arms if a.startswith("linf-") and "@" not in a), key=lambda a: float(a[5:]))
     linf, l2 = ([a for a in p.headline if a.startswith(kind)][:1] for kind in ("linf", "l2"))
-    table, swapped = f"{SOURCE}, table", "the table's Tiny-ImageNet column: catastrophic overfitting, or swapped labels"
+    table = f"{SOURCE}, table; the ratio is ours"
+    swapped = "the table's Tiny-ImageNet column: catastrophic overfitting, or swapped labels"
     share, alternates = [f"{p.headline[0]}@1", p.headline[0]], "the paper's equation is pure min-max, its code alternates"
     for id, arms, source, note in (
         ("ratio-rises", [by_eps[-1], by_eps[0]] if len(by_eps) > 1 else [], table, ""),
@@ -428,7 +220,7 @@ def _open(court: Court) -> None:
         if len(arms) < 2 or not court.there(*arms):
             continue
         fast = id == "fgsm-anomaly"  # whether FGSM's runs fail is the question: no gate, nor do PGD's runs tell how they vary
-        court.add(
+        painted.add(
             id,
             "open question",
             "{} keeps a larger part of its clean accuracy on stylised images than {}".format(*map(label, arms)),

@@ -10,6 +10,10 @@ import numpy as np
 
 from lib.claims import cubes as cubes_
 from lib.claims.intervals import Among, Statistic, minus
+from lib.data import styles
+from lib.studies.at_cnn.plan import Parameters
+
+STRIDE = 7919  # from one image's style to the next one's, as `measure` takes them
 
 
 @dataclass
@@ -28,7 +32,7 @@ class Cubes(cubes_.Cubes):
         return f"rests on {least} right images in the network with fewest, fewer than 200" if least < 200 else ""
 
     def ratio(self, arm: str, level: float) -> Statistic:
-        """Accuracy on stylised images over that on clean ones, the paper's ratio; NaN where nothing is right."""
+        """Accuracy on stylised images over that on clean ones, of the paper's two columns; NaN where nothing is right."""
         stylised, clean = self.mean(arm, "style", level), self.mean(arm, "clean")
 
         def statistic(i: np.ndarray, s: np.ndarray) -> float:
@@ -51,6 +55,14 @@ class Cubes(cubes_.Cubes):
             return float((both[s] @ times / count).mean())
 
         return Among(statistic, before > 0)
+
+
+def photographs(p: Parameters, images: int) -> np.ndarray | None:
+    """Which photograph lends each image its style, (images,): embedded styles are crops of a few, which do not count as so many
+    styles. None where each style is a file of its own."""
+    if p.style_source != "embedded":
+        return None
+    return np.arange(images) * STRIDE % styles.COUNT["test"] % len((*styles.PHOTOGRAPHS, *styles.PAINTED))
 
 
 def shape_bias(cubes: Cubes, arm: str) -> Statistic:

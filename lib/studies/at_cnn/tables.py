@@ -9,7 +9,7 @@ import pandas as pd
 from lib.claims.intervals import Statistic
 from lib.studies.at_cnn.measure import View, methods
 from lib.studies.at_cnn.plan import EDGES, Parameters, label, seeds_of
-from lib.studies.at_cnn.statistics import Cubes
+from lib.studies.at_cnn.statistics import Cubes, underfit_seeds
 from lib.system import paths
 
 Of = tuple[str, float]  # a measure and its level
@@ -75,6 +75,20 @@ def style_check(cubes: Cubes, p: Parameters) -> pd.DataFrame:
     return pd.DataFrame(columns, index=["as they are", "stylised"]).round(3)
 
 
+def trained(cubes: Cubes, p: Parameters) -> tuple[str, ...]:
+    """The arms that are networks of their own: without Underfit where adversarial training costs no accuracy, so that there is
+    nothing to stop and its numbers are the standard network's."""
+    gone = "underfit" in p.arms and not underfit_seeds(cubes, p.seeds)
+    return tuple(a for a in p.arms if not (gone and a == "underfit"))
+
+
+def under_attack(cubes: Cubes, p: Parameters) -> pd.DataFrame:
+    """Accuracy under PGD at every radius that was measured, over images and seeds: a row an arm."""
+    radii = [r for r in cubes.levels("pgd") if r]
+    columns = {f"{r:g}/255": [f"{whole(cubes, p, a, cubes.mean(a, 'pgd', r)):.2f}" for a in trained(cubes, p)] for r in radii}
+    return pd.DataFrame(columns, index=[label(a) for a in trained(cubes, p)])
+
+
 def with_intervals(cubes: Cubes, p: Parameters, arms: Iterable[str], of: Iterable[Of], score: str = "mean") -> pd.DataFrame:
     """A row a measure and arm, with its 95 % interval over images and seeds: (arm, measure, level, score, value, low, high, n).
 
@@ -98,11 +112,9 @@ def appearance(cubes: Cubes) -> list[Of]:
 
 def accuracies(cubes: Cubes, p: Parameters) -> dict[Of, str]:
     """What accuracy is shown on, and what it is called: images as they are, without their texture, and attacked."""
-    radii = cubes.levels("pgd")
-    radius = radii[min(2, len(radii) - 1)]
     found = {("clean", 0.0): "clean", ("style", p.alpha): "stylised", ("fourier", 1.0): "Fourier swap"}
     found |= {("conflict", 1.0): "cue conflict"} if cubes.levels("conflict") else {}
-    found |= {("pgd", radius): f"PGD-{p.robust_steps}, {radius:g}/255"}
+    found |= {("pgd", p.judged_eps): f"PGD-{p.robust_steps}, {p.judged_eps:g}/255"}
     return found | {("ensemble", level): f"ensemble, {level:g}/255" for level in cubes.levels("ensemble")}
 
 
@@ -113,8 +125,8 @@ def agreement(cubes: Cubes, p: Parameters) -> pd.DataFrame:
         own, other = (whole_map(cubes, arm, f"{method}/{edges}") for edges in ("edges", "edges-other"))
         return f"{own:.2f} ({other:.2f})"
 
-    columns = {name: [cell(arm, method) for arm in p.arms] for method, name in methods(p.arch).items()}
-    return pd.DataFrame(columns, index=[label(a) for a in p.arms])
+    columns = {name: [cell(arm, method) for arm in trained(cubes, p)] for method, name in methods(p.arch).items()}
+    return pd.DataFrame(columns, index=[label(a) for a in trained(cubes, p)])
 
 
 def whole_map(cubes: Cubes, arm: str, measure: str) -> float:
@@ -130,7 +142,7 @@ def without_contrast(cubes: Cubes, p: Parameters) -> float:
 def retention(cubes: Cubes, p: Parameters) -> pd.DataFrame:
     """Retention of the standard, the underfit and the headline arms at every saturation and shuffle, as `with_intervals`."""
     levels = [("saturation", float(q)) for q in sorted(p.saturation)] + [("shuffle", float(k)) for k in sorted(p.shuffle)]
-    shown = [a for a in p.arms if a in ("standard", "underfit", *p.headline)]
+    shown = [a for a in trained(cubes, p) if a in ("standard", "underfit", *p.headline)]
     return pd.concat([with_intervals(cubes, p, [arm], levels, "retention") for arm in shown], ignore_index=True)
 
 
@@ -157,7 +169,7 @@ def scores(cubes: Cubes, p: Parameters) -> pd.DataFrame:
     rows = {
         label(arm): {"clean": f"{whole(cubes, p, arm, cubes.mean(arm, 'clean')):.2f}"}
         | {name: cell(arm, of) for name, of in columns.items()}
-        for arm in p.arms
+        for arm in trained(cubes, p)
     }
     return pd.DataFrame.from_dict(rows, orient="index")
 
@@ -174,7 +186,7 @@ def beside_published(cubes: Cubes, p: Parameters) -> pd.DataFrame:
     """Clean and stylised accuracy in per cent and their ratio, ours and the paper's for both of its data sets: a row an arm."""
     published = pd.read_csv(paths.published() / "at_cnn.csv").set_index("arm")
     rows = []
-    for arm in p.arms:
+    for arm in trained(cubes, p):
         theirs = counterpart(p, arm, published.index)
         clean, painted = (
             100 * whole(cubes, p, arm, cubes.mean(arm, *of)) for of in (("clean", 0.0), ("style", float(p.alpha)))

@@ -15,8 +15,10 @@ from lib.studies.attention_shift.statistics import by_eps, cube
 SOURCE = "Chakraborty et al. 2022"
 UP = Rule("above", 0.0)
 FAMILIES = 3  # a plain one, a deep one with shortcuts, a wide one
-DEEP = "Where maps have moved equally far, deep networks (plain, residual) keep more accuracy than a wide one (inception)"
-STABLE = "The plain (VGG-like) network's maps move less than the residual and the inception network's"
+# which of the networks, ours and the paper's, are of which kind
+PLAIN, DEEP, WIDE = ("plain", "vgg16"), ("residual", "resnet50", "resnet101"), ("inception", "inception_v3", "xception")
+EQUALLY_FAR = "Where maps have moved equally far, deep networks ({}) keep more accuracy than wide ones ({})"
+STABLE = "The plain (VGG-like) network's maps move less than those of {}"
 
 
 class Row(NamedTuple):
@@ -39,11 +41,18 @@ def families(architectures: Sequence[str]) -> int:
     return len({re.sub(r"[-_]?v?\d+$", "", arch) for arch in architectures})
 
 
+def kinds(architectures: Sequence[str]) -> list[list[str]]:
+    """The plain networks of a run, the deep and the wide ones."""
+    return [[m for m in kind if m in architectures] for kind in (PLAIN, DEEP, WIDE)]
+
+
 def absent(court: Court) -> None:
-    """The paper's claims that compare families, where the run has too few for it: not testable, and the gate says why."""
+    """The paper's claims that compare families, where the run lacks one of them: not testable, and the gate says why."""
     says = "families that the networks come from, of which a plain, a deep and a wide one are compared"
-    court.gate("families", says, families(court.p.architectures), Rule("above", FAMILIES - 1))
-    barred = (("deep-keeps-more", DEEP, 4, "accuracy"), ("plain-most-stable", STABLE, 5, "NISSIM"))
+    there = sum(map(bool, kinds(court.p.architectures)))
+    court.gate("families", says, min(there, families(court.p.architectures)), Rule("above", FAMILIES - 1))
+    deep, stable = EQUALLY_FAR.format("plain, residual", "inception"), STABLE.format("the residual and the inception network")
+    barred = (("deep-keeps-more", deep, 4, "accuracy"), ("plain-most-stable", stable, 5, "NISSIM"))
     for id, statement, number, measure in barred:
         court.add(
             id,
@@ -59,12 +68,19 @@ def absent(court: Court) -> None:
         )
 
 
+def _listed(names: Sequence[str]) -> str:
+    return " and ".join([", ".join(names[:-1]), names[-1]] if len(names) > 1 else names)
+
+
 def rows(table: pd.DataFrame) -> list[Row]:
-    """Claims 4 and 5, from one training run an architecture in the paper, of the networks COMPARED."""
+    """Claims 4 and 5, from one training run an architecture in the paper, of plain, deep and wide networks."""
     nissim, between = (cube(table, c) for c in ("nissim", "nissim_ceiling"))
     ceiling = {m: over_pairs(values[:, 0]) for m, values in between.items()}  # it is of clean maps, the same at every eps
     pred, truth = (cube(table, c) for c in ("pred_adv", "true"))
     correct = {m: pred[m] == truth[m] for m in pred}
+
+    plains, deeps, wides = kinds(list(nissim))
+    plain, others = plains[0], [*deeps, *wides]
 
     def mean_mod(m: str, i: np.ndarray, s: np.ndarray) -> float:
         return float(by_eps(nissim[m], i, s)[1:].mean())
@@ -77,11 +93,11 @@ def rows(table: pd.DataFrame) -> list[Row]:
         return float(by_eps(nissim[m], i, s)[1:].std())
 
     def least_of_others(what: Callable[[str, np.ndarray, np.ndarray], float]) -> Statistic:
-        def others(i: np.ndarray, s: np.ndarray) -> list[float]:
-            plain = what("plain", i, s)
-            return [what(m, i, s) - plain for m in ("residual", "inception")]
+        def more(i: np.ndarray, s: np.ndarray) -> list[float]:
+            own = what(plain, i, s)
+            return [what(m, i, s) - own for m in others]
 
-        return least(others)
+        return least(more)
 
     def at_mod(m: str, mods: np.ndarray, i: np.ndarray, s: np.ndarray) -> np.ndarray:
         """Accuracy where MOD has risen to `mods`, along the curve from eps 0 to the eps of its largest MOD."""
@@ -90,18 +106,19 @@ def rows(table: pd.DataFrame) -> list[Row]:
         return np.interp(mods, np.maximum.accumulate(shift[:top]), right[:top])
 
     def deep_less_wide(i: np.ndarray, s: np.ndarray) -> float:
-        reach = min(by_eps(a, i, s).max() for a in nissim.values())
+        reach = min(by_eps(nissim[m], i, s).max() for m in (*plains, *others))
         mods = np.linspace(0, reach, 21)[1:]
-        deep = (at_mod("plain", mods, i, s) + at_mod("residual", mods, i, s)) / 2
-        return float((deep - at_mod("inception", mods, i, s)).mean())
+        deep, wide = (np.mean([at_mod(m, mods, i, s) for m in kind], axis=0) for kind in ([*plains, *deeps], wides))
+        return float((deep - wide).mean())
 
-    smaller = "smaller of the residual and the inception network's - plain network's"
+    beside = _listed([f"the {m} network" for m in others])
+    smaller = f"smallest of the others' ({', '.join(others)}) - plain network's ({plain})"
     note = "architecture and sparsity decide this; the paper had one training run an architecture"
     return [
         Row(
             "deep-keeps-more",
             "open question",
-            DEEP,
+            EQUALLY_FAR.format(", ".join([*plains, *deeps]), ", ".join(wides)),
             deep_less_wide,
             "accuracy at equal MOD, mean over MOD up to the largest that all reach, deep - wide",
             f"{SOURCE}, claim 4",
@@ -111,7 +128,7 @@ def rows(table: pd.DataFrame) -> list[Row]:
         Row(
             "plain-most-stable",
             "open question",
-            STABLE,
+            STABLE.format(beside),
             least_of_others(mean_mod),
             f"MOD, mean over eps: {smaller}",
             f"{SOURCE}, claim 5",

@@ -202,6 +202,7 @@ def vids(table: pd.DataFrame, means: pd.DataFrame) -> pd.DataFrame:
     keys = ["model", "layer", "target_mode"]
     of_seeds = where(vid(means), last=True).groupby(keys, observed=True).vid.agg(["mean", "min", "max"])
     under = where(table[table.eps > 0], last=True, attack="fgsm")
-    of_images = under.groupby([*keys, "seed", "image_id"], observed=True).nissim.std(ddof=0)
+    wide = under.pivot_table(index=[*keys, "seed", "image_id"], columns="eps", values="nissim", observed=True)
+    of_images = pd.Series(comparison.vid_image(torch.tensor(wide.to_numpy())).numpy(), wide.index)
     found = of_seeds.rename(columns={"mean": "VID (A)", "min": "lowest seed", "max": "highest seed"})
     return found.assign(**{"VID (B), mean over images": of_images.groupby(keys, observed=True).mean()}).round(4)

@@ -305,6 +305,7 @@ def _active(court: Court, arch: str) -> None:
                 difference=False,
                 arms=(arm,),
                 over=f"swap-{which}/{name}",
+                unit="mosaics",
                 source=QUESTION,
                 gates=(*stands(court, arch, f"{arm}:{which}"), f"swappable/{arch}/{name}"),
                 statistic=f"the largest of the success rates under {', '.join(INTERPRETERS[n] for n in others)}",

@@ -6,8 +6,9 @@ Gates, chosen before any verdict was drawn with them:
 * `kept`: honest fine-tuning takes less than .05 of the original's accuracy, or what manipulated networks lose is no cost of the
   fooling (on a set with one photograph a class, tuning forgets the classes that it does not see);
 * `success`: what follows from a fooling is asked where it succeeds on more than half of the images beyond the control's;
-* `plateau`: its success rate moves by less than .05 from the last but one quarter of its fine-tuning to the last, so that it is
-  not the number of steps that is judged (where two epochs at least were looked at);
+* `plateau`: its success rate moves by less than .05 from the last but one quarter of its fine-tuning to the last (where two
+  epochs at least were looked at). Under a learning rate that ends at zero this says that tuning has ended as it meant to, not
+  that more steps would change nothing;
 * `swappable`: an exact swap of the original's two maps would count on more than half of the mosaics: what active fooling is
   trained for would be seen;
 * `attacked`, `withstood`: PGD changes a tenth at least of the control's right decisions, and leaves a tenth: between a network

@@ -325,6 +325,16 @@ def test_large_sets_are_not_kept_in_memory(small_home, monkeypatch):
     assert len(made) == len(kept)
 
 
+def test_images_that_share_a_photograph_stand_and_fall_together(small_home):
+    """Of the styles that the measurement lends to images: crops of nine photographs, in turn."""
+    held_out = measure_.styles.load("embedded", "test", SMOKE.size)
+    lent = measure_.style_rows(SMOKE, torch.arange(len(held_out)))
+    groups = statistics.photographs(SMOKE, len(held_out))
+    crops = {crop.numpy().tobytes(): i for i, crop in enumerate(held_out)}
+    assert groups.tolist() == [crops[style.numpy().tobytes()] % 9 for style in lent] and len(set(groups)) == 9
+    assert statistics.photographs(SMOKE.model_copy(update={"style_source": "folder:paintings"}), 5) is None
+
+
 def test_style_checks(small_home):
     table = measure_.measure_style(SMOKE)
     assert set(table.measure) == {"clean", "style", "style-distance"} and (table.arm == "edges").all()
@@ -428,7 +438,7 @@ def invented(gap, images=300, noise=0.05, p=None, **others):
     for level, mean in ((0.0, 1.2), (1.0, 0.3), (2.0, 0.9)):
         add("edges", "style-distance", level, mean)
     add("edges", "clean", 0, 0.98)
-    add("edges", "style", 1, 0.98)
+    add("edges", "style", 1, 0.999)
     return pd.concat(rows, ignore_index=True)
 
 
@@ -579,7 +589,7 @@ def test_underfit_is_judged_on_the_seeds_that_have_one():
     table = invented(0.25)
     by = judged(without_underfit(table, [1]))
     claim = by["style/linf-4/over-underfit"]
-    assert "300 images, 4 seeds" in claim.n and "Underfit exists in 4 of 5 seeds" in claim.note
+    assert "300 images of 9 photographs of the styles, 4 seeds" in claim.n and "Underfit exists in 4 of 5 seeds" in claim.note
     some = table[table.seed != 1]
     mean = some[some.measure == "style"].groupby("arm").value.mean()
     assert claim.value == pytest.approx(mean["linf-4"] - mean["underfit"])

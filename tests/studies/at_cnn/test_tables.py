@@ -54,6 +54,22 @@ def test_arms_are_in_their_order():
     assert found.iloc[0].to_list() == [2, 1, 0.123] and found["seeds"].to_list() == [2, 1, 2]
 
 
+def test_what_was_measured_under_attack_is_told(cubes):
+    found = tables.under_attack(cubes, P)
+    assert list(found) == ["2/255", "4/255", "8/255"] and found.loc["Standard"].to_list() == ["0.62", "0.50", "0.38"]
+
+
+def test_underfit_is_told_where_it_is_a_network_of_its_own(cubes):
+    """Else its rows are the standard network's, which nobody shall take for a control."""
+    p = P.model_copy(update={"arms": ("standard", "underfit", "linf-4", "l2-1.14")})
+    copied = {("underfit", m, v): array.copy() for (arm, m, v), array in cubes.values.items() if arm == "standard"}
+    same = Cubes(cubes.values | copied, 1)
+    assert "underfit" not in tables.trained(same, p) and "Underfit" not in tables.scores(same, p).index
+    other = Cubes(cubes.values | copied | {("underfit", "clean", 0.0): np.zeros((2, 8))}, 1)
+    assert tables.trained(other, p) == p.arms and "Underfit" in tables.agreement(other, p).index
+    assert tables.trained(cubes, P) == P.arms
+
+
 def test_the_style_check(cubes):
     found = tables.style_check(cubes, P)
     assert found.iloc[0].to_list()[::2] == [2.0, 1.0] and np.isnan(found.iloc[0, 1])

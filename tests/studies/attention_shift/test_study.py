@@ -400,7 +400,7 @@ def test_what_is_said_of_published_networks_is_said_of_these_over_images():
     assert trained["mod-rises"].verdict == "one network"
     for id in ("deep-keeps-more", "plain-most-stable"):
         assert found[id].verdict == "not testable here" and found[id].kind == "primary"
-        assert "a wide one are compared (above 2 asked, 1 found)" in found[id].note
+        assert "a wide one are compared (above 2 asked, 0 found)" in found[id].note
     sentences.check(list(found.values()))
     other = judged(table_of(RISING, FLAT, archs=LITE, seeds=1), black_box=LITE[0], **PUBLISHED)
     assert all(
@@ -413,6 +413,21 @@ def test_what_is_said_of_published_networks_is_said_of_these_over_images():
 )
 def test_families_are_counted_by_name(names, count):
     assert compared.families(names) == count
+
+
+PAPER = ("vgg16", "resnet50", "resnet101", "inception_v3", "xception")
+
+
+def test_the_papers_own_networks_are_compared_by_kind():
+    assert compared.kinds(PAPER) == [["vgg16"], ["resnet50", "resnet101"], ["inception_v3", "xception"]]
+    p = {"architectures": PAPER, "seeds": 1}
+    found = judged(table_of(RISING, FLAT, archs=PAPER, seeds=1), **p)
+    assert set(claims.primaries(Parameters())) <= set(found)
+    keeps = found["deep-keeps-more"]
+    assert "(vgg16, resnet50, resnet101) keep more accuracy than wide ones (inception_v3, xception)" in keeps.statement
+    assert keeps.value == keeps.value and "network" in found["plain-most-stable"].statement
+    without = judged(table_of(RISING, FLAT, archs=PAPER[:3], seeds=1), architectures=PAPER[:3], seeds=1)
+    assert without["deep-keeps-more"].verdict == "not testable here" and "2 found" in without["deep-keeps-more"].note
 
 
 def test_a_network_that_does_not_know_its_data_is_no_ground():
