@@ -54,9 +54,20 @@ class Cubes:
         return over(one[:runs] - other[:runs])
 
     def interval(
-        self, statistic: Statistic, over: str, seeds: int, of: str, *, difference: bool = False, draws: int = 200
+        self,
+        statistic: Statistic,
+        over: str,
+        seeds: int,
+        of: str,
+        *,
+        difference: bool = False,
+        draws: int = 200,
+        units: np.ndarray | None = None,
+        unit: str = "images",
     ) -> intervals.Interval:
         """A statistic over the images of a measure, with its 95 % interval: the one that a claim of it has, but for what other
-        arms tell of training runs. `of` names what it is (`lib.claims.measures`), whose range the interval never leaves."""
-        scale = measures.measure(of, difference=difference)
-        return intervals.interval(statistic, scale, images=self.images(over), seeds=seeds, draws=draws)
+        arms tell of training runs. `of` names what it is (`lib.claims.measures`), whose range the interval never leaves;
+        `units` which images stand and fall together, called `unit`."""
+        scale, images = measures.measure(of, difference=difference), self.images(over)
+        found = intervals.parts(statistic, of=scale, images=images, seeds=seeds, draws=draws, units=units, unit=unit)
+        return found.interval()

@@ -212,7 +212,7 @@ def _hollow(ax: Axes, x: Sequence[float], values: pd.DataFrame, style: dict[str,
     for place, (value, unknown) in zip(x, zip(values.value, values.low.isna(), strict=True), strict=True):
         if unknown and value == value:
             at = (place, value) if upright else (value, place)
-            ax.plot(*at, **style | {"linestyle": "none"}, markerfacecolor="white", zorder=3)
+            ax.plot(*at, **style | {"linestyle": "none", "markerfacecolor": "white", "zorder": 3})
 
 
 def matrix(

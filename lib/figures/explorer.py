@@ -35,6 +35,7 @@ ROW = ipywidgets.Layout(flex_flow="row wrap", align_items="flex-start")
 SHOWN = "max-width: 100%; height: auto"  # of its own height: a picture that is stretched shows another place
 KEEP = "keep this view to compare"
 WORKING = "<i>working …</i>"
+AIMS = ("aimed",)  # controls of what an attack is for
 PAUSE = 0.5  # seconds between two words on how far it is
 
 
@@ -145,19 +146,20 @@ class Explorer:
                 self._leave(left)
         self.over.value = ""  # of another choice
         self._unfollowed.append(name)
-        self._start(self._follow_and_draw)
+        self._start(self._draw)
 
-    def _follow_and_draw(self, turn: int) -> None:
+    def _catch_up(self, turn: int) -> None:
+        """Let what has changed be followed, which may train a network, before anything is made of the controls."""
         while self._unfollowed:
+            self._check(turn)
             name = self._unfollowed.pop(0)
             try:
                 with self._holding():
                     if self.follow:
-                        self.follow(name, self.controls)  # which may train a network
+                        self.follow(name, self.controls)
             except Superseded:
                 self._unfollowed.insert(0, name)  # the other controls do not go with it yet
                 raise
-        self._draw(turn)
 
     def _leave(self, kind: type[Upload] | type[OwnNetwork]) -> None:
         """Back from what is one's own to what is the study's."""
@@ -200,6 +202,7 @@ class Explorer:
             self.status.value = WORKING
             try:
                 with self._watched(turn), heard(lambda line: self._say(turn, line)):
+                    self._catch_up(turn)
                     work(turn)
             except Superseded:
                 pass
@@ -230,9 +233,14 @@ class Explorer:
         self._check(turn)
         if found == self.controls["image"].value:
             raise ValueError("the attack succeeds on no other image; try a larger eps")
+        aimed = {name: control.value for name, control in self.controls.items() if name in AIMS}
         with self._holding():
             self.controls["image"].value = found
             self._leave(Upload)
+            if self.follow:
+                self.follow("image", self.controls)
+            for name, value in aimed.items():  # what was sought stays what the attack is for
+                self.controls[name].value = value
         self._draw(turn)
 
     def _check(self, turn: int) -> None:

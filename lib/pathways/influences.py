@@ -9,6 +9,7 @@ multiplies whole channels, is no path of its own. Where no path leads, influence
 """
 
 import itertools
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
@@ -256,16 +257,22 @@ def _scales(record: Tape) -> dict[int, Tensor]:
     """By convolution (its place on the tape): what directly follows it multiplies its channels by, a factor a channel."""
     found: dict[int, Tensor] = {}
     made: dict[int, int] = {}  # by tensor, the convolution that made it, scaled or not
+    readers = Counter(id(t) for step in record.steps if not _gives_back(step) for t in step.sources)
     for place, step in enumerate(record.steps):
         if step.name == "conv2d":
             made[id(step.outputs[0])] = place
         below = made.get(id(step.sources[0])) if len(step.sources) == 1 else None
         factor = None if below is None else _factor(step)
-        if below is not None and factor is not None:
+        if below is not None and factor is not None and readers[id(step.sources[0])] == 1:  # else of one path of several
             # deviation: BatchNorm's scale belongs to the kernel; Bluff's network has no BatchNorm.
             found[below] = found.get(below, 1.0) * factor
             made[id(step.outputs[0])] = below
     return found
+
+
+def _gives_back(step: Step) -> bool:
+    """Whether a step puts out what it was given, as dropout does in evaluation mode."""
+    return any(out is given for out in step.outputs for given in step.sources)
 
 
 def _factor(step: Step) -> Tensor | None:

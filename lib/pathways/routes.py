@@ -122,7 +122,10 @@ def walk(record: Tape, upper: Tensor, lower: Tensor) -> Node:
             if asked and any(id(t) in found for t in _followed(step, tensor)):
                 found[id(tensor)] = _through(step, place, tensor, found)
     if id(upper) not in found:
-        raise ValueError("the upper layer does not depend on the lower one; name layers in the order in which they run")
+        raise ValueError(
+            "no path leads from the lower layer to the upper one (a gate of one number a channel is none); name layers in the "
+            "order in which they run"
+        )
     return found[id(upper)]
 
 

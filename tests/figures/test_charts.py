@@ -220,6 +220,6 @@ def test_boxes_have_the_quartiles_and_leave_a_place_empty(ax):
 @pytest.mark.parametrize("draw", [charts.points, charts.band])
 def test_a_value_without_an_interval_is_hollow(ax, draw):
     known, unknown = Interval(0.5, 0.4, 0.6, ""), Interval(0.3, math.nan, math.nan, "")
-    draw(ax, [0, 1], [known, unknown], "what", 0)
+    draw(ax, [0, 1], [known, unknown], "what", 0, markerfacecolor="none", zorder=4)
     rings = [line for line in ax.lines if line.get_markerfacecolor() == "white"]
     assert [(list(r.get_xdata()), list(r.get_ydata())) for r in rings] == [([1], [0.3])]

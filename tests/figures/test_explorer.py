@@ -220,6 +220,36 @@ def test_a_control_whose_following_was_ended_is_followed_before_the_next(monkeyp
     assert followed == ["kind", "n"] and found.status.value == "drew 42"
 
 
+def test_whatever_is_asked_for_is_made_of_controls_that_go_together(monkeypatch):
+    """The button that asks for many images, and coming back, find what was not followed."""
+
+    def follow(name, controls):
+        if name == "arch":
+            controls["stage"].value = {"x": 1, "y": 5}[controls["arch"].value]
+
+    controls = {"arch": widgets.choice("arch", ("x", "y"), "x"), "stage": widgets.integer("stage", 0, 9, 1)}
+    found = Explorer(P(), controls, lambda arch, stage: drawn(stage), follow, many=lambda arch, stage: drawn(100 + stage))
+    found.update()
+    for ask in (found.ask.click, found.update):
+        with monkeypatch.context() as patch:
+            patch.setattr(found, "_start", lambda work: None)  # superseded before it began
+            controls["arch"].value = "y" if controls["arch"].value == "x" else "x"
+        ask()
+        shown = found.over.value if ask == found.ask.click else found.status.value
+        assert f"drew {105 if ask == found.ask.click else 1}" in shown
+
+
+def test_what_is_sought_is_followed_and_stays_what_is_aimed_at():
+    def follow(name, controls):
+        if name == "image":
+            controls["of"].value = controls["aimed"].value = controls["image"].value
+
+    controls = {n: widgets.integer(n, 0, 9) for n in ("image", "of", "aimed")}
+    found = Explorer(P(), controls, lambda image, of, aimed: drawn(100 * image + 10 * of + aimed), follow, seek=lambda **_: 4)
+    found.update().next.click()
+    assert found.status.value == "drew 440"
+
+
 def test_a_view_nobody_looks_at_is_ended(monkeypatch):
     live = Live(monkeypatch)
     found = explorer(live.render)

@@ -429,6 +429,8 @@ def test_a_constant_factor_belongs_to_the_kernel():
     factors = torch.tensor([0.5, 2.0, 0.0, 1.0, 3.0, 0.25], dtype=D).view(-1, 1, 1)
     torch.testing.assert_close(between(lambda a, b: factors * b(a)), plain * factors.flatten())
     torch.testing.assert_close(between(lambda a, b: b(a) / 4), plain / 4)
+    for several in (lambda a, b: (z := b(a)) * 0.1 + z, lambda a, b: (z := b(a)) * (z / 6 + 0.5).clamp(0, 1)):
+        assert torch.equal(between(several), plain)  # a factor of one path of several is not the convolution's
     lowest = between(lambda a, b: -1 * b(a))  # the maximum of -z is not that of z
     assert not torch.allclose(lowest.abs(), plain.abs())
     torch.manual_seed(5)

@@ -23,8 +23,8 @@ from lib.claims.court import OURS, Court, noted
 from lib.claims.intervals import minus, parts, together
 from lib.studies.at_cnn import rivals
 from lib.studies.at_cnn.plan import EDGES, Parameters, attacked, family, label, seeds_of
-from lib.studies.at_cnn.rivals import PHOTOGRAPH, SOURCE, STYLISED, UP
-from lib.studies.at_cnn.statistics import Cubes, photographs, robustness, shape_bias, underfit_seeds
+from lib.studies.at_cnn.rivals import SOURCE, STYLISED, UP
+from lib.studies.at_cnn.statistics import PHOTOGRAPH, Cubes, photographs, robustness, shape_bias, underfit_seeds
 
 ENOUGH, ENOUGH_UNDERFIT, MATCHED = Rule("above", 0.6), Rule("above", 0.5), Rule("within", 0.03)
 ROBUST, TEXTURE_GONE, SHAPE_KEPT = Rule("above", 0.1), Rule("below", 0.35), Rule("above", 0.9)

@@ -7,12 +7,11 @@ from lib.claims.claim import Kind, Rule
 from lib.claims.court import OURS, Court, noted
 from lib.claims.intervals import Statistic, minus, over_pairs
 from lib.studies.at_cnn.plan import Parameters, label
-from lib.studies.at_cnn.statistics import Cubes, photographs
+from lib.studies.at_cnn.statistics import PHOTOGRAPH, Cubes, photographs
 
 SOURCE = "Zhang and Zhu 2019"
 UP = Rule("above", 0.0)
 STYLISED = ("texture-gone", "shape-kept")  # the gates of stylised images
-PHOTOGRAPH = "photographs of the styles"  # what is resampled where images are painted
 # what a map does, in what measure, its words, and the sign of an advantage
 CONTOURS = {
     "edges": ("agrees more with the image's edges", "correlation", "rank correlation with Sobel's edges", 1),

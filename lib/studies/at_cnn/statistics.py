@@ -13,6 +13,7 @@ from lib.claims.intervals import Among, Statistic, minus
 from lib.data import styles
 from lib.studies.at_cnn.plan import Parameters
 
+PHOTOGRAPH = "photographs of the styles"  # what is resampled where images are painted
 STRIDE = 7919  # from one image's style to the next one's, as `measure` takes them
 
 

@@ -9,7 +9,7 @@ import pandas as pd
 from lib.claims.intervals import Statistic
 from lib.studies.at_cnn.measure import View, methods
 from lib.studies.at_cnn.plan import EDGES, Parameters, label, seeds_of
-from lib.studies.at_cnn.statistics import Cubes, underfit_seeds
+from lib.studies.at_cnn.statistics import PHOTOGRAPH, Cubes, photographs, underfit_seeds
 from lib.system import paths
 
 Of = tuple[str, float]  # a measure and its level
@@ -31,6 +31,7 @@ APPEARANCE = {
 }
 BEHIND = {"smoothgrad/edges": "smoothgrad/edges-other", "conflict": "conflict-texture"}  # drawn pale, to compare
 BOUNDS = {"smoothgrad/edges": "correlation", "smoothgrad/tv": "variation", "alignment": ""}  # what is no share
+PAINTED = ("style", "fourier")  # whose images share the photographs of their styles
 UNCHANGED = {"saturation": 2.0, "shuffle": 1.0}  # the level that leaves an image as it is
 
 
@@ -99,7 +100,9 @@ def with_intervals(cubes: Cubes, p: Parameters, arms: Iterable[str], of: Iterabl
     for measure, level in asked:
         for arm in arms:
             statistic = getattr(cubes, score)(arm, measure, level)
-            found = cubes.interval(statistic, measure, seeds_of(p, arm), BOUNDS.get(measure.partition("-")[0], "share"))
+            painted = {"units": photographs(p, cubes.images(measure)), "unit": PHOTOGRAPH} if measure in PAINTED else {}
+            of_what = BOUNDS.get(measure.partition("-")[0], "share")
+            found = cubes.interval(statistic, measure, seeds_of(p, arm), of_what, **painted)
             about = {"arm": arm, "measure": measure, "level": level, "score": score}
             rows.append(about | {"value": found.value, "low": found.low, "high": found.high, "n": found.n})
     return pd.DataFrame(rows)

@@ -123,7 +123,7 @@ def _gates(court: Court, p: Parameters) -> None:
         at = f"accuracy under PGD at {p.headline:g}/255"
         court.gate("resists", f"{at}, adversarially trained less standard network", gain, Rule("above", RESISTS))
 
-    if (("manipulated", "frame", 0.0)) in court.cubes.values:
+    if ("manipulated", "frame", 0.0) in court.cubes.values:
         shares = (court.cubes.values[arm, "frame", 0.0] for arm in ("manipulated", "standard"))
         gain = float(np.subtract(*(np.nanmean(a) for a in shares)))
         court.gate("framed", "share of Grad-CAM on the frame, manipulated less standard network", gain, Rule("above", FRAMED))

@@ -9,7 +9,8 @@ What must hold for them to mean anything, chosen before any number was seen:
 * beyond that radius one of two networks at least keeps .05 of the images, ten of 200: where both keep none they are alike;
 * tau is the mean of 30 images at least, of networks that are right on half as many clean images as Normal at least: the
   maps of a collapsed network do not move;
-* JPEG's attack takes from Normal half of what it has right at least: a radius that leaves it alone tells nothing.
+* JPEG's attack takes from Normal half of what it has right at least: a radius that leaves it alone tells nothing;
+* snow's steps leave a network less accuracy than their random start does (asked later, when they were found to leave more).
 
 Of networks that the authors published the first two are not asked: they were trained to their end.
 
