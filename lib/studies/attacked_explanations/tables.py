@@ -67,7 +67,7 @@ def randomised(table: pd.DataFrame, arm: str) -> pd.DataFrame:
     labels = METHODS.labels(*METHODS) | {EDGES: "edge detector (control)"}
     order = {m: i for i, m in enumerate(labels)}
     found = found.sort_values(["method", "layers"], key=lambda c: c.map(order) if c.name == "method" else c)
-    at = {m.name: "maps at the last layer" if m.where == "layer" else "maps of pixels" for m in METHODS.rows}
+    at = {m.name: "maps at a layer" if m.where == "layer" else "maps of pixels" for m in METHODS.rows}
     return found.assign(explanation=found.method.map(labels), where=found.method.map(at)).reset_index(drop=True)
 
 
