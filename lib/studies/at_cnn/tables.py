@@ -84,10 +84,10 @@ def trained(cubes: Cubes, p: Parameters) -> tuple[str, ...]:
 
 
 def under_attack(cubes: Cubes, p: Parameters) -> pd.DataFrame:
-    """Accuracy under PGD at every radius that was measured, over images and seeds: a row an arm."""
-    radii = [r for r in cubes.levels("pgd") if r]
-    columns = {f"{r:g}/255": [f"{whole(cubes, p, a, cubes.mean(a, 'pgd', r)):.2f}" for a in trained(cubes, p)] for r in radii}
-    return pd.DataFrame(columns, index=[label(a) for a in trained(cubes, p)])
+    """Accuracy under PGD at every radius that was measured, over the images that it attacks and all seeds: a row an arm."""
+    arms, radii = trained(cubes, p), [r for r in cubes.levels("pgd") if r]
+    columns = {f"{r:g}/255": [f"{cubes.values[a, 'pgd', r].mean(dtype=np.float64):.2f}" for a in arms] for r in radii}
+    return pd.DataFrame(columns, index=[label(a) for a in arms])
 
 
 def with_intervals(cubes: Cubes, p: Parameters, arms: Iterable[str], of: Iterable[Of], score: str = "mean") -> pd.DataFrame:

@@ -55,6 +55,8 @@ def test_arms_are_in_their_order():
 
 
 def test_what_was_measured_under_attack_is_told(cubes):
+    fewer = {k: v[:, 2:] if k[1] == "pgd" else v for k, v in cubes.values.items()}  # PGD attacks the first images alone
+    assert tables.under_attack(Cubes(fewer, 1), P).loc["Standard"].to_list() == ["0.50", "0.33", "0.17"]
     found = tables.under_attack(cubes, P)
     assert list(found) == ["2/255", "4/255", "8/255"] and found.loc["Standard"].to_list() == ["0.62", "0.50", "0.38"]
 
