@@ -86,7 +86,7 @@ def few(monkeypatch):
 
 
 def test_no_tau_is_shown_of_a_handful_of_survivors(cubes, monkeypatch):
-    assert tables.table_3(cubes, P).loc["Int2"].iloc[0] == "0.90 of 4"
+    assert tables.table_3(cubes, P).loc["Int2"].iloc[0] == "0.90±0.00 of 4"  # all alike here
     monkeypatch.setattr(tables, "FEWEST", 5)
     assert tables.table_3(cubes, P).loc["Int2"].iloc[0] == "– of 4"
     found = tables.order(cubes, P)
@@ -139,7 +139,7 @@ def test_published_numbers_stand_beside_ours(cubes):
     assert second.loc["Int2", ("ours, digits", "snow")].startswith("0.80±") and second.loc["Int2"].iloc[0] == "1.00±0.31"
     assert second.loc["Adv", ("published, cifar10, small", "gabor")] == "0.190"
     third = tables.table_3(cubes, P)
-    assert third.loc["Int2"].iloc[0] == "0.90 of 4" and third.loc["Normal", ("published, mnist, small", "0.3")] == "-0.085"
+    assert third.loc["Int2"].iloc[0] == "0.90±0.00 of 4" and third.loc["Normal", ("published, mnist, small", "0.3")] == "-0.085"
 
 
 def test_an_arm_that_is_not_printed_is_a_dash():
