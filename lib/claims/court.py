@@ -17,7 +17,7 @@ from scipy.special import stdtrit
 from lib.claims import measures
 from lib.claims.claim import Claim, Kind, Rule, Verdict, p_value
 from lib.claims.cubes import Cubes
-from lib.claims.intervals import TAIL, Interval, Parts, Statistic, parts
+from lib.claims.intervals import TAIL, UNKNOWN, Interval, Parts, Statistic, parts
 from lib.claims.many import adjusted
 from lib.claims.moderation import Moderated, moderate
 from lib.system import names
@@ -92,7 +92,7 @@ class Stated:
         gone = self.lost if self.tested and verdict == "not tested" else ""
         words = dict(self.words)
         if seen is not None and self.parts.runs == 1:  # the interval holds what other arms with several runs say of it
-            words["n"] = words["n"].replace("spread over seeds unknown", "spread over seeds as in other arms")
+            words["n"] = words["n"].replace(UNKNOWN, "spread over seeds as in other arms")
         return Claim(
             **words,
             value=found.value,

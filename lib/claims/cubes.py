@@ -69,5 +69,4 @@ class Cubes:
         arms tell of training runs. `of` names what it is (`lib.claims.measures`), whose range the interval never leaves;
         `units` which images stand and fall together, called `unit`."""
         scale, images = measures.measure(of, difference=difference), self.images(over)
-        found = intervals.parts(statistic, of=scale, images=images, seeds=seeds, draws=draws, units=units, unit=unit)
-        return found.interval()
+        return intervals.interval(statistic, scale, images=images, seeds=seeds, draws=draws, units=units, unit=unit)

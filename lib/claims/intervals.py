@@ -30,6 +30,7 @@ from lib.claims.moderation import Moderated, moderate
 
 CONFIDENCE = 0.95
 ALMOST = 0.95  # of the resamples have a value, at least
+UNKNOWN = "spread over seeds unknown"  # what is said of one training run
 TAIL = 0.5 + CONFIDENCE / 2
 
 
@@ -168,8 +169,7 @@ def parts(
     `statistic(image_index, seed_index)` computes the value from the images and seeds that it is given (integer arrays; an
     image may occur more than once). `units` (images,) says which images stand and fall together (pictures of one person);
     what is resampled is called `unit`. Of an `Extreme` the cells are resampled together. Resamples without a value are left out
-    where they are fewer than one in twenty; else there is no interval. Raises ValueError for fewer than two
-    units or no seed.
+    where they are fewer than one in twenty; else there is no interval. Raises ValueError for fewer than two units or no seed.
     """
     groups = None if units is None else [np.flatnonzero(units == u) for u in np.unique(units)]
     count = images if groups is None else len(groups)
@@ -202,7 +202,7 @@ def parts(
     if seeds > 1:
         variance = float(np.var(of.out([statistic(every_image, np.array([s])) for s in every_seed], among), ddof=1))
     n = f"{images} {unit}" if groups is None else f"{images} images of {count} {unit}"
-    n += f", {seeds} seed{'s' if seeds > 1 else ' (spread over seeds unknown)'}"
+    n += f", {seeds} seed{'s' if seeds > 1 else f' ({UNKNOWN})'}"
     return Parts(value, centre, below, above, variance, seeds, count, of, n, exact, unit, among)
 
 
@@ -219,9 +219,18 @@ def _resamples(count: int, draws: int) -> np.ndarray:
     return chosen
 
 
-def interval(statistic: Statistic, of: Measure, *, images: int, seeds: int, draws: int = 500) -> Interval:
+def interval(
+    statistic: Statistic,
+    of: Measure,
+    *,
+    images: int,
+    seeds: int,
+    draws: int = 500,
+    units: np.ndarray | None = None,
+    unit: str = "images",
+) -> Interval:
     """The statistic with its interval over images and seeds, on its own; see `parts`."""
-    return parts(statistic, images=images, seeds=seeds, draws=draws, of=of).interval()
+    return parts(statistic, images=images, seeds=seeds, draws=draws, of=of, units=units, unit=unit).interval()
 
 
 def together(found: Sequence[Parts]) -> list[Interval]:

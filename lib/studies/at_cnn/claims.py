@@ -12,7 +12,6 @@ What must hold for them to mean anything, chosen before any number was seen:
 """
 
 import functools
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -24,7 +23,7 @@ from lib.claims.intervals import minus, parts, together
 from lib.studies.at_cnn import rivals
 from lib.studies.at_cnn.plan import EDGES, Parameters, attacked, family, label, seeds_of
 from lib.studies.at_cnn.rivals import SOURCE, STYLISED, UP
-from lib.studies.at_cnn.statistics import PHOTOGRAPH, Cubes, photographs, robustness, shape_bias, underfit_seeds
+from lib.studies.at_cnn.statistics import Cubes, by_style, robustness, shape_bias, underfit_seeds
 
 ENOUGH, ENOUGH_UNDERFIT, MATCHED = Rule("above", 0.6), Rule("above", 0.5), Rule("within", 0.03)
 ROBUST, TEXTURE_GONE, SHAPE_KEPT = Rule("above", 0.1), Rule("below", 0.35), Rule("above", 0.9)
@@ -69,9 +68,8 @@ def judge(table: pd.DataFrame, p: Parameters, *, test: bool = True) -> list[Clai
         beside = (*gates, "clean", f"robust-{first}")
         rivals.against(own.within(f"{first}/over-underfit", gates=beside), first, rival)
         _underfit(own.within("", over="clean"), first, gates, rival.note)
-    units = {"units": photographs(p, court.cubes.images("clean")), "unit": PHOTOGRAPH}
-    _style(court.within("", over="style-distance", whose="", **units))
-    _open(clean.within("", over="clean"), units)
+    _style(court.within("", over="style-distance", whose="", **by_style(p, court.cubes.images("clean"))))
+    _open(clean.within("", over="clean"))
     return court.rows
 
 
@@ -128,7 +126,7 @@ def _robust(court: Court, arm: str) -> None:
 def _underfit(court: Court, first: str, gates: tuple[str, ...], note: str) -> None:
     """The control that the paper has: accuracy is lower, and nothing else follows."""
     cubes, style, top = court.cubes, court.cubes.level("style"), max(court.p.saturation)
-    painted = court.within("", units=photographs(court.p, cubes.images("clean")), unit=PHOTOGRAPH)
+    of_styles = court.within("", **by_style(court.p, cubes.images("clean")))
     court.add(
         "underfit-matched",
         "check",
@@ -140,7 +138,7 @@ def _underfit(court: Court, first: str, gates: tuple[str, ...], note: str) -> No
         measure="accuracy",
         note=note,
     )
-    painted.add(
+    of_styles.add(
         "underfit-style",
         "claim",
         "Underfit gains nothing on stylised images over the standard network: two points of accuracy at most",
@@ -202,10 +200,10 @@ def _style(court: Court) -> None:
     )
 
 
-def _open(court: Court, units: dict[str, Any]) -> None:
+def _open(court: Court) -> None:
     """Readings of the published table that rest on one training run an arm there: reported, not asserted."""
-    painted = court.within("", **units)
     p, cubes, style = court.p, court.cubes, court.cubes.level("style")
+    of_styles = court.within("", **by_style(p, cubes.images("clean")))
     by_eps = sorted((a for a in p.arms if a.startswith("linf-") and "@" not in a), key=lambda a: float(a[5:]))
     linf, l2 = ([a for a in p.headline if a.startswith(kind)][:1] for kind in ("linf", "l2"))
     table = f"{SOURCE}, table; the ratio is ours"
@@ -220,7 +218,7 @@ def _open(court: Court, units: dict[str, Any]) -> None:
         if len(arms) < 2 or not court.there(*arms):
             continue
         fast = id == "fgsm-anomaly"  # whether FGSM's runs fail is the question: no gate, nor do PGD's runs tell how they vary
-        painted.add(
+        of_styles.add(
             id,
             "open question",
             "{} keeps a larger part of its clean accuracy on stylised images than {}".format(*map(label, arms)),

@@ -7,7 +7,7 @@ from lib.claims.claim import Kind, Rule
 from lib.claims.court import OURS, Court, noted
 from lib.claims.intervals import Statistic, minus, over_pairs
 from lib.studies.at_cnn.plan import Parameters, label
-from lib.studies.at_cnn.statistics import PHOTOGRAPH, Cubes, photographs
+from lib.studies.at_cnn.statistics import Cubes, by_style
 
 SOURCE = "Zhang and Zhu 2019"
 UP = Rule("above", 0.0)
@@ -18,7 +18,7 @@ CONTOURS = {
     "mask": ("lies more inside the object", "share", "share of the map inside the object's mask", 1),
     "tv": ("is less scattered", "variation", "total variation of the map", -1),
 }
-PAINTED = ("style", "style-ratio", "fourier")  # whose images share the photographs of their styles
+OF_STYLES = ("style", "style-ratio", "fourier")  # whose images share the photographs of their styles
 CHANGES = {"style": "stylised (AdaIN)", "fourier": "Fourier-swapped", "conflict": "cue-conflict"}
 
 
@@ -53,10 +53,10 @@ class Row(NamedTuple):
 
 def against(court: Court, arm: str, rival: Rival) -> None:
     """What the paper says of an adversarial arm, beside a rival."""
-    painted = court.within("", units=photographs(court.p, court.cubes.images("clean")), unit=PHOTOGRAPH)
+    of_styles = court.within("", **by_style(court.p, court.cubes.images("clean")))
     for over, part in (("alignment", _contours), ("clean", _stylised), ("clean", _saturated), ("clean", _shuffled)):
         for row in part(court.cubes, arm, rival, court.p):
-            (painted if row.id in PAINTED else court).add(
+            (of_styles if row.id in OF_STYLES else court).add(
                 row.id,
                 row.kind,
                 row.statement,

@@ -5,6 +5,7 @@ the images that a network gets right as they are, the share that it still gets r
 """
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -13,7 +14,6 @@ from lib.claims.intervals import Among, Statistic, minus
 from lib.data import styles
 from lib.studies.at_cnn.plan import Parameters
 
-PHOTOGRAPH = "photographs of the styles"  # what is resampled where images are painted
 STRIDE = 7919  # from one image's style to the next one's, as `measure` takes them
 
 
@@ -58,11 +58,16 @@ class Cubes(cubes_.Cubes):
         return Among(statistic, before > 0)
 
 
-def photographs(p: Parameters, images: int) -> np.ndarray | None:
-    """Which photograph lends each image its style, (images,): embedded styles are crops of a few, which do not count as so many
-    styles. None where each style is a file of its own."""
+def by_style(p: Parameters, images: int) -> dict[str, Any]:
+    """What of painted images stands and falls together, as `lib.claims` takes it: embedded styles are crops of a few
+    photographs, which do not count as so many styles. Nothing where each style is a file of its own."""
     if p.style_source != "embedded":
-        return None
+        return {}
+    return {"units": photographs(images), "unit": "photographs of the styles"}
+
+
+def photographs(images: int) -> np.ndarray:
+    """Which photograph lends each image its embedded style, (images,)."""
     return np.arange(images) * STRIDE % styles.COUNT["test"] % len((*styles.PHOTOGRAPHS, *styles.PAINTED))
 
 

@@ -9,7 +9,7 @@ import pandas as pd
 from lib.claims.intervals import Statistic
 from lib.studies.at_cnn.measure import View, methods
 from lib.studies.at_cnn.plan import EDGES, Parameters, label, seeds_of
-from lib.studies.at_cnn.statistics import PHOTOGRAPH, Cubes, photographs, underfit_seeds
+from lib.studies.at_cnn.statistics import Cubes, by_style, underfit_seeds
 from lib.system import paths
 
 Of = tuple[str, float]  # a measure and its level
@@ -100,9 +100,9 @@ def with_intervals(cubes: Cubes, p: Parameters, arms: Iterable[str], of: Iterabl
     for measure, level in asked:
         for arm in arms:
             statistic = getattr(cubes, score)(arm, measure, level)
-            painted = {"units": photographs(p, cubes.images(measure)), "unit": PHOTOGRAPH} if measure in PAINTED else {}
+            units = by_style(p, cubes.images(measure)) if measure in PAINTED else {}
             of_what = BOUNDS.get(measure.partition("-")[0], "share")
-            found = cubes.interval(statistic, measure, seeds_of(p, arm), of_what, **painted)
+            found = cubes.interval(statistic, measure, seeds_of(p, arm), of_what, **units)
             about = {"arm": arm, "measure": measure, "level": level, "score": score}
             rows.append(about | {"value": found.value, "low": found.low, "high": found.high, "n": found.n})
     return pd.DataFrame(rows)

@@ -7,7 +7,6 @@ target image of the same number are resampled together; a median is taken of the
 import dataclasses
 import functools
 import itertools
-import re
 from collections.abc import Callable
 
 import numpy as np
@@ -287,7 +286,8 @@ class Pathways:
 
         own = Among(of_known, statistic.eligible[known]) if isinstance(statistic, Among) else of_known
         found = intervals.interval(own, measures.measure(of), images=self.images, seeds=len(known), draws=draws)
-        return dataclasses.replace(found, n=re.sub(r"\d+ seeds?", f"{len(known)} of {seeds} seeds", found.n, count=1))
+        unknown = f" ({intervals.UNKNOWN})" if len(known) == 1 else ""
+        return dataclasses.replace(found, n=f"{self.images} images, {len(known)} of {seeds} seeds{unknown}")
 
 
 def mean(parts: list[Statistic]) -> Statistic:

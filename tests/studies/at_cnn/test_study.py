@@ -329,10 +329,10 @@ def test_images_that_share_a_photograph_stand_and_fall_together(small_home):
     """Of the styles that the measurement lends to images: crops of nine photographs, in turn."""
     held_out = measure_.styles.load("embedded", "test", SMOKE.size)
     lent = measure_.style_rows(SMOKE, torch.arange(len(held_out)))
-    groups = statistics.photographs(SMOKE, len(held_out))
+    groups = statistics.photographs(len(held_out))
     crops = {crop.numpy().tobytes(): i for i, crop in enumerate(held_out)}
     assert groups.tolist() == [crops[style.numpy().tobytes()] % 9 for style in lent] and len(set(groups)) == 9
-    assert statistics.photographs(SMOKE.model_copy(update={"style_source": "folder:paintings"}), 5) is None
+    assert statistics.by_style(SMOKE.model_copy(update={"style_source": "folder:paintings"}), 5) == {}
 
 
 def test_style_checks(small_home):
