@@ -112,6 +112,10 @@ def _address(log: Path) -> str:
 def run_all(page) -> None:
     """Run > Run All Cells; again, if JupyterLab was still busy with itself and the cells did not start."""
     for _ in range(4):
+        asked = page.locator("dialog.jp-Dialog")
+        if asked.count():  # a server that is slow to know its kernels asks which one; whatever else it says is a failure
+            assert "Select Kernel" in asked.first.inner_text(), asked.first.inner_text()
+            asked.first.locator("button.jp-mod-accept").click()
         page.locator(".jp-Notebook .jp-Cell").first.click()
         page.get_by_role("menuitem", name="Run", exact=True).click()
         page.locator("li[data-command='runmenu:run-all']").click()
