@@ -237,8 +237,8 @@ def move_maps(
 
     `given` are the maps (N, h, w) that `goal="towards"` is after, at their own resolution. `settings` are the method's where
     maps are judged, `climbing` where they are climbed: fewer points of integrated gradients, say. SmoothGrad's noise is that of
-    the maps that are judged where as many copies are climbed, so that the attack knows it; fewer copies are drawn anew for each
-    step. `steps` are shared by the `stages`, over which beta grows geometrically between the two `betas`; None
+    the maps that are judged where as many copies are climbed, so that the attack knows it; any other number of copies is drawn
+    anew for each step. `steps` are shared by the `stages`, over which beta grows geometrically between the two `betas`; None
     climbs the network itself. The first `step` is as long as eps unless given. Each of the `restarts` begins at a random point
     of the ball.
 

@@ -16,7 +16,7 @@ from lib.networks import hooks, reach
 from lib.pathways import neurons
 
 TOGETHER = 32
-STARTS = 16
+STARTS = 16  # images of noise among which a channel that its own noise does not reach looks for a beginning
 
 
 def total_variation(x: Float[Tensor, "n c h w"]) -> Float[Tensor, " n"]:

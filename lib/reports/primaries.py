@@ -208,12 +208,21 @@ def _line(cells: Sequence[Cell]) -> Line:
 
 
 def _otherwise(said: str, than: str) -> str:
-    """The words of a sentence that stand in place of those of another; empty where most of it is another."""
+    """The words of a sentence that stand in place of those of another, or all of it where they say nothing alone; empty where
+    words are only missing."""
     own, other = said.split(), than.split()
     bare = [[word.strip("(),.;") for word in words] for words in (other, own)]  # what punctuation follows does not matter
     blocks = difflib.SequenceMatcher(None, *bare, autojunk=False).get_opcodes()
     words = [" ".join(own[begin:end]).strip(" ,()") for kind, _, _, begin, end in blocks if kind != "equal" and end > begin]
-    return "; ".join(words) if 2 * sum(len(w.split()) for w in words) < len(own) else ""
+    few = 2 * sum(len(w.split()) for w in words) < len(own)
+    return "; ".join(words) if few and all(map(_says_something, words)) else f"here: {said}"
+
+
+def _says_something(words: str) -> bool:
+    """Whether words that were taken out of a sentence can be read alone: a number, a name, or several words in no open
+    parenthesis."""
+    named = re.search(r"\d|^[A-Z]", words) is not None or " " in words
+    return named and words.count("(") == words.count(")")
 
 
 def why(cells: Iterable[Cell]) -> list[str]:

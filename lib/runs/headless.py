@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from lib.runs import profiles
+from lib.runs import needs, profiles
 from lib.runs.run import IN_JUPYTER, Run, start
 from lib.system import files, paths
 from lib.system.progress import say
@@ -46,7 +46,8 @@ def _execute(begun: Run, notebook: Path) -> Path:
     folder = begun.results
     part, failed, done = folder / "running.ipynb", folder / "failed.ipynb", folder / "executed.ipynb"
     (folder / "run.json").unlink(missing_ok=True)
-    say(f"running {notebook.name}, profile {begun.profile}")
+    for line in (f"running {notebook.name}, profile {begun.profile}", *needs.told(begun.parameters)):
+        say(line)
     clock, began = time.perf_counter(), time.time() - 1  # file systems round times
     try:
         papermill.execute_notebook(

@@ -48,6 +48,14 @@ def check(run: str, p: Parameters) -> None:
     _check_classes(p)
 
 
+def told(p: Parameters) -> list[str]:
+    """What a run says at its beginning: where it asks for more test images than there are, it looks at all of them."""
+    there = datasets.count(p.dataset, "test", size=p.size) if hasattr(p, "dataset") else None
+    asked = {n: getattr(p, n) for n, field in type(p).model_fields.items() if "test images" in (field.description or "")}
+    more = [f"{name}={value}" for name, value in asked.items() if there is not None and value is not None and value > there]
+    return [f"{', '.join(more)}: {p.dataset} has {there} test images, which are all looked at"] if more else []
+
+
 def _there(device: str) -> bool:
     """Whether this machine has a device; it is not touched, since the work is another process's."""
     if device == "cuda":

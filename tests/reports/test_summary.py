@@ -117,7 +117,21 @@ def test_other_words_within_a_sentence_stand_in_the_cells(home):
     run(("up",) * 5, profile="datasets", dataset="mnist", statements=says)
     (paper,) = primaries.papers(["laptop", "datasets"])
     assert [c.about for c in paper.lines[0].cells] == ["", "8/255, adv.; WResnet"]
-    assert [c.about for c in paper.lines[1].cells] == ["", ""]  # another sentence altogether
+    assert [c.about for c in paper.lines[1].cells] == ["", "here: No word of it"]  # another sentence altogether
+
+
+@pytest.mark.parametrize(
+    ("said", "alone"),
+    [
+        ("Deep networks keep more than a wide one", False),  # "a; one"
+        ("Deep networks do (of WResnet) keep more than wide ones", False),  # "do (of WResnet"
+        ("Deep networks keep more than wide ones published for ImageNet", True),
+        ("Deep networks keep more", None),  # nothing of its own
+    ],
+)
+def test_words_that_say_nothing_alone_are_not_taken_out_of_their_sentence(said, alone):
+    told = primaries._otherwise(said, "Deep networks keep more than wide ones")
+    assert told == {None: "", False: f"here: {said}", True: "published for ImageNet"}[alone]
 
 
 def test_a_control_stands_beside_the_verdict_that_must_be_read_with_it(home):

@@ -132,6 +132,23 @@ def test_a_class_that_is_misspelt_is_noticed_too(home):
         run_.start("00-grad-cam", profiles.parameters("00-grad-cam", "laptop", {"first": "star/prnt"}).model_dump())
 
 
+@pytest.mark.parametrize("run", STUDIES)
+def test_fewer_test_images_than_asked_for_are_said_at_the_beginning(no_kernel, capfd, run):
+    """With no kernel begun: the line comes before it."""
+    pictures(no_kernel / "mine", 200, splits=("train",))
+    pictures(no_kernel / "mine", 12, splits=("test",))
+    given = {"dataset": "folder:mine", "images": 13} | (BOXES if run == MASKED else {})
+    p = profiles.parameters(run, "smoke", given)
+    (line,) = needs.told(p)
+    assert "images=13" in line and line.endswith(": folder:mine has 12 test images, which are all looked at")
+    no_more = {n: 12 for n in type(p).model_fields if f"{n}=" in line and n != "images"}
+    assert needs.told(p.model_copy(update={"images": 12, **no_more})) == []
+    if run == "01-attention-shift":
+        with pytest.raises(RuntimeError, match="a kernel was started"):
+            headless.execute(run, "smoke", given)
+        assert f"\n{line}\n" in capfd.readouterr().err
+
+
 def test_48_pictures_and_a_batch_of_64(no_kernel):
     pictures(no_kernel / "mine", 48)
     said = refused("01-attention-shift")

@@ -27,7 +27,7 @@ from lib.networks.classifier import Classifier
 from lib.networks.style import StyleNet, style_distance, stylize
 from lib.studies import parameters
 from lib.studies.at_cnn import plan
-from lib.studies.at_cnn.plan import EDGES, Parameters, conflict_set, edges_set, evaluation_set, label, style_config
+from lib.studies.at_cnn.plan import EDGES, Parameters, conflict_set, edges_set, evaluation_set, label, style_config, style_of
 from lib.system import devices
 from lib.training import cache, evaluate
 
@@ -43,9 +43,9 @@ class View(NamedTuple):
 
 
 def style_rows(p: Parameters, ids: Tensor) -> Tensor:
-    """The style of each image, (N, 3, S, S): a held-out one, fixed by the image's number."""
+    """The style of each image, (N, 3, S, S): a held-out one."""
     held_out = styles.load(p.style_source, "test", p.size)
-    return held_out[(ids * 7919) % len(held_out)]
+    return held_out[style_of(ids, len(held_out))]
 
 
 @functools.lru_cache(maxsize=2)

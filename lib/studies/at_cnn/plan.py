@@ -28,6 +28,7 @@ from lib.training.cache import Trained
 from lib.training.config import TrainConfig
 
 TITLE = "Adversarially trained CNNs"
+STYLE_STRIDE = 7919  # from one image's style to the next one's
 PUBLISHED = {"standard": "normal", "linf-8@1": "adv"}  # Boopathy et al.'s: Adv saw attacked images alone, of radius 8/255
 
 
@@ -225,6 +226,11 @@ def config_of(p: Parameters, arm: str, seed: int) -> TrainConfig:
             options |= {"direction": "linf", "step": p.relative_step * eps / 255}
     update = {"objective": "adversarial", "options": options, "epochs": p.adversarial_epochs or p.epochs}
     return base.model_copy(update=update)
+
+
+def style_of(image: Any, styles: int) -> Any:
+    """Which of so many held-out styles an image, or each of an array of them, is painted in: fixed by the image's number."""
+    return image * STYLE_STRIDE % styles
 
 
 def style_config(p: Parameters) -> TrainConfig:

@@ -12,9 +12,7 @@ import numpy as np
 from lib.claims import cubes as cubes_
 from lib.claims.intervals import Among, Statistic, minus
 from lib.data import styles
-from lib.studies.at_cnn.plan import Parameters
-
-STRIDE = 7919  # from one image's style to the next one's, as `measure` takes them
+from lib.studies.at_cnn.plan import Parameters, style_of
 
 
 @dataclass
@@ -68,7 +66,7 @@ def by_style(p: Parameters, images: int) -> dict[str, Any]:
 
 def photographs(images: int) -> np.ndarray:
     """Which photograph lends each image its embedded style, (images,)."""
-    return np.arange(images) * STRIDE % styles.COUNT["test"] % len((*styles.PHOTOGRAPHS, *styles.PAINTED))
+    return style_of(np.arange(images), styles.COUNT["test"]) % len((*styles.PHOTOGRAPHS, *styles.PAINTED))
 
 
 def shape_bias(cubes: Cubes, arm: str) -> Statistic:

@@ -74,7 +74,9 @@ class Parameters(parameters.OnImages):
     smooth_n: Annotated[int, Field(ge=1, description="noisy copies of SmoothGrad")] = 8
     ig_steps: Annotated[int, Field(ge=1, description="points of integrated gradients")] = 8
     # as many as are judged: the same ones; two new ones in every step lead after their own noise (.21 instead of .27 moved)
-    climb_n: Annotated[int, Field(ge=1, description="noisy copies of SmoothGrad in a step of an attack")] = 8
+    climb_n: Annotated[
+        int | None, Field(ge=1, description="noisy copies of SmoothGrad in a step of an attack; None: those that are judged")
+    ] = None
     climb_steps: Annotated[int, Field(ge=1, description="points of integrated gradients in a step of an attack")] = 3
     sanity_images: Annotated[int, Field(ge=2, description="images of randomisation, deletion, insertion and hiding")] = 16
     hide_steps: Annotated[int, Field(ge=1, description="of the attack that hides")] = 40
@@ -139,14 +141,14 @@ def settings(p: Parameters, method: str, layer: str, head: str = "head", through
     if through and method in ("gradcam", "gradcam++"):
         layer = through
     judged = Settings(layer if METHODS.find(method).where == "layer" else "", head=head, n=p.smooth_n, steps=p.ig_steps)
-    return judged, judged._replace(n=p.climb_n, steps=p.climb_steps)
+    return judged, judged._replace(n=p.climb_n or p.smooth_n, steps=p.climb_steps)
 
 
 def budget(p: Parameters, method: str, steps: int) -> dict[str, int]:
     """Steps, stages and restarts of an attack on the maps of a method: of SmoothGrad's, as many noisy copies in all whatever a
     step has."""
     if method == "smoothgrad":
-        steps = max(1, COPIES * steps // p.climb_n)
+        steps = max(1, COPIES * steps // (p.climb_n or p.smooth_n))
     return {"steps": steps, "stages": min(p.stages, steps), "restarts": p.restarts}
 
 
