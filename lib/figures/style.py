@@ -28,6 +28,8 @@ STYLE = {
     "legend.framealpha": 0.85,
     "image.cmap": MAGNITUDE,
     "axes.prop_cycle": mpl.cycler(color=COLOURS),
+    "font.sans-serif": ["DejaVu Sans", "Verdana"],  # the second: like it, where an SVG is seen without it
+    "svg.fonttype": "none",  # text stays text, to be searched and edited, in less than half of the bytes
     "svg.hashsalt": "study",  # the same picture is the same file
 }
 

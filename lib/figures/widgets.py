@@ -69,7 +69,7 @@ def numbered(label: str, names: Sequence[str], value: int = 0) -> Any:
 
 def numbers(names: Sequence[str]) -> list[tuple[str, int]]:
     """The options of `numbered`."""
-    return [(f"{i}: {n if len(n) < 18 else f'{n[:16]}…'}", i) for i, n in enumerate(names)]
+    return [(f"{i}: {n if len(n) < 38 else f'{n[:36]}…'}", i) for i, n in enumerate(names)]
 
 
 def styles() -> ipywidgets.HTML:

@@ -49,7 +49,7 @@ CAPS |= dict.fromkeys(("train_images", "tune_images"), 8) | {"mosaics": 8, "trai
 COUNTS = ("images", "pictures", "robust_images", "saliency_images", "strong_images", "aai_images", "ig_images", "costly_images")
 COUNTS += ("unforeseen_images", "calibration_images", "decision_images", "mosaic_images", "sanity_images")
 COUNTS += ("photo_images",)
-SMALLEST_BATCH = {"small": 16, "vgg19": 8}  # of the style transfer, by its encoder: no parameter
+SMALLEST_BATCH = {"small": 16, "lite0": 8, "vgg19": 8}  # of the style transfer, by its encoder: no parameter
 
 
 def _ends(values: tuple[Any, ...]) -> tuple[Any, ...]:

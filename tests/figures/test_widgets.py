@@ -65,8 +65,8 @@ def test_a_network_that_cannot_be_had_is_refused_beside_its_field_and_changes_no
 
 
 def test_images_are_chosen_by_number_and_told_by_name():
-    found = widgets.numbered("image", ["a", "a name that is far too long to be shown"], 1)
-    assert found.value == 1 and [o[0] for o in found.options] == ["0: a", "1: a name that is f…"]
+    found = widgets.numbered("image", ["a", "a name that is far too long to be shown beside it"], 1)
+    assert found.value == 1 and [o[0] for o in found.options] == ["0: a", "1: a name that is far too long to be sh…"]
 
 
 def test_what_was_chosen_stays_where_it_is_still_offered():

@@ -7,6 +7,7 @@ from PIL import Image
 
 from lib.data import checks, datasets, image_sets, styles
 from lib.data import images as images_
+from lib.networks import hooks, zoo
 from lib.networks import style as style_
 from lib.studies.at_cnn import painter as painter_
 from lib.training import cache, objectives
@@ -101,6 +102,25 @@ def test_vgg19_is_torchvisions_to_relu4_1():
     style_.stylize(net, x, x)
 
 
+def test_lite0_is_the_published_network_up_to_where_a_stage_widens():
+    """Level by level the activations that hooks see in the network itself; the decoder goes back to full resolution."""
+    net = style_.lite0(2, 3, "imagenet").eval()
+    published = zoo.build("efficientnet-lite0", classes=1000, channels=3, weights="imagenet").eval()
+    assert net.multiple == style_.MULTIPLE["lite0"] == 4
+    x = torch.rand(2, 3, 32, 32)
+    with torch.no_grad(), hooks.capture(published.net, ["blocks.1.0.bn1", "blocks.2.0.bn1"], cut=False) as seen:
+        published(x)
+        levels = net.encoder(x)
+    assert [tuple(f.shape[1:]) for f in levels] == [(96, 16, 16), (144, 8, 8)] and net.encoder.widths == (96, 144)
+    for mine, theirs in zip(levels, seen.values(), strict=True):
+        torch.testing.assert_close(mine, theirs)
+    pairs = [(m.in_channels, m.out_channels) for m in net.decoder if isinstance(m, torch.nn.Conv2d)]
+    assert pairs == [(144, 96), (96, 96), (96, 32), (32, 32), (32, 3)]
+    assert net(x).shape == x.shape and style_.stylize(net, x, x).shape == x.shape
+    with pytest.raises(ValueError, match="multiples of 4"):
+        style_.stylize(net, x[..., :30], x)
+
+
 def step(model, progress, **options):
     x = torch.rand(4, 3, 16, 16, generator=torch.Generator().manual_seed(1))
     moment = objectives.Moment(epoch=0, batch=0, batches=1, progress=progress, generator=torch.Generator().manual_seed(2))
@@ -120,6 +140,19 @@ def test_the_loss_restores_first_and_paints_then():
     assert all(p.grad is None for p in net.encoder.parameters())  # the encoder stays
     assert all(p.grad is not None and p.grad.abs().max() > 0 for p in net.decoder.parameters())
     assert torch.equal(running, net.encoder.levels[0][1].running_mean)
+
+
+def test_a_published_encoder_stays_as_it_is_from_the_first_step():
+    config = painter_.config("shapes", 32, 3, 64, encoder="lite0", source="embedded", epochs=4)
+    assert (config.arch, config.weights, config.options["restore"]) == ("networks.style:lite0", "imagenet", 0.0)
+    net = style_.lite0(2, 3, "imagenet").train()
+    before = {name: value.clone() for name, value in net.encoder.state_dict().items()}
+    step(
+        net, 0.0, **{k: v for k, v in config.options.items() if k not in ("source", "fingerprint", "version")}
+    ).sum().backward()
+    assert all(p.grad is None for p in net.encoder.parameters())
+    assert all(torch.equal(value, before[name]) for name, value in net.encoder.state_dict().items())
+    assert all(p.grad is not None and p.grad.abs().max() > 0 for p in net.decoder.parameters())
 
 
 def test_the_painting_loss_by_hand():

@@ -12,6 +12,7 @@ from lib.networks.style import StyleNet, adain, statistics
 from lib.training.config import TrainConfig
 from lib.training.objectives import Moment, name_of
 
+Encoder = Literal["small", "lite0", "vgg19"]
 VERSION = 1  # part of every StyleNet's key: raise it when a change here changes trained weights; a test guards it
 
 
@@ -62,9 +63,10 @@ def loss(
 
 
 def config(
-    dataset: str, size: int, channels: int, limit: int | None, *, encoder: Literal["small", "vgg19"], source: str, epochs: int
+    dataset: str, size: int, channels: int, limit: int | None, *, encoder: Encoder, source: str, epochs: int
 ) -> TrainConfig:
-    """The StyleNet for a data set. `small` learns everything here; `vgg19` starts from its published weights."""
+    """The StyleNet for a data set. `small` learns everything here; `vgg19` and `lite0` keep their published
+    encoder, and the decoder is trained: as published after VGG-19, in fewer and longer steps after EfficientNet-Lite0."""
     common = {"dataset": dataset, "size": size, "channels": channels, "limit": limit, "epochs": epochs, "optimizer": "adam"}
     options: dict[str, Any] = {"source": source, "fingerprint": styles.fingerprint(source), "version": VERSION}
     if encoder == "small":
@@ -79,11 +81,11 @@ def config(
         )
     return TrainConfig(
         **common,
-        arch=name_of(style_.vgg19),
+        arch=name_of(style_.vgg19 if encoder == "vgg19" else style_.lite0),
         weights="imagenet",
         objective=name_of(loss),
         batch_size=8,
-        lr=1e-4,
+        lr=1e-4 if encoder == "vgg19" else 1e-3,
         weight_decay=0.0,
         options=options | {"restore": 0.0, "identity_weight": 0.0},
     )

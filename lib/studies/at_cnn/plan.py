@@ -83,7 +83,7 @@ class Parameters(parameters.OnImages, parameters.Ensembled, parameters.Marked):
     )
     shuffle: Annotated[tuple[Annotated[int, Field(ge=2)], ...], Field(min_length=1, description="levels k")] = (2, 4, 8)
     style_source: Annotated[str, Field(description="embedded, or folder:NAME with paintings")] = "embedded"
-    style_encoder: Annotated[Literal["small", "vgg19"], Field(description="trained here, or published")] = "small"
+    style_encoder: Annotated[painter.Encoder, Field(description="trained here, or published (lite0, vgg19)")] = "small"
     style_epochs: Annotated[int, Field(ge=1, description="of the style transfer's training")] = 12
     alpha: Annotated[float, Field(ge=0, le=1, description="strength of the style")] = 1.0
     robust_images: Annotated[int, Field(ge=8, description="test images that PGD attacks")] = 150

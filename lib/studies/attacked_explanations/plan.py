@@ -75,7 +75,7 @@ class Parameters(parameters.OnImages):
     ig_steps: Annotated[int, Field(ge=1, description="points of integrated gradients")] = 8
     # as many as are judged: the same ones; two new ones in every step lead after their own noise (.21 instead of .27 moved)
     climb_n: Annotated[
-        int | None, Field(ge=1, description="noisy copies of SmoothGrad in a step of an attack; None: those that are judged")
+        int | None, Field(ge=1, description="noisy copies of SmoothGrad in a step of an attack; None: smooth_n")
     ] = None
     climb_steps: Annotated[int, Field(ge=1, description="points of integrated gradients in a step of an attack")] = 3
     sanity_images: Annotated[int, Field(ge=2, description="images of randomisation, deletion, insertion and hiding")] = 16

@@ -119,7 +119,8 @@ def _costed(cubes: Cubes, p: Parameters, arm: str) -> bool:
 
 def costs(cubes: Cubes, p: Parameters) -> pd.DataFrame:
     """Rows (arm, passes, time, time low, time high, accuracy, low, high): passes of an image in an epoch and time of a step,
-    both with the share of making the maps and as multiples of the original's, and robust accuracy."""
+    both with the share of making the maps and as multiples of the original's, and robust accuracy; the cheapest first, and of
+    those that cost the same the most robust."""
     rows, original = [], cubes.values["original", "seconds", 0.0]
     once = passes.STEP["plain"].total
     for arm in (a for a in p.arms if "@" not in a and _costed(cubes, p, a)):
@@ -127,7 +128,7 @@ def costs(cubes: Cubes, p: Parameters) -> pd.DataFrame:
         found = cubes.interval(statistics.robust(cubes, arm, p), "pgd", plan.seeds_of(p, arm), "accuracy")
         counted = passes.of(plan.config_of(p, arm, 0)).total / once
         rows.append(_row(found, arm=arm, passes=counted, time=took.value, **{"time low": took.low, "time high": took.high}))
-    return pd.DataFrame(rows)
+    return pd.DataFrame(rows).sort_values(["passes", "accuracy"], ascending=[True, False], ignore_index=True)
 
 
 def times(found: pd.DataFrame) -> pd.DataFrame:
