@@ -123,7 +123,7 @@ def _row(run: str, figures: list[dict[str, Any]], c: Any) -> str:
     data = {"study": run[:2], "run": run, "kind": c.kind, "verdict": c.adjusted}
     marked = " ".join(f'data-{k}="{html.escape(v, quote=True)}"' for k, v in data.items())
     return (
-        f'<tr {marked}><td>{html.escape(title(run))}</td><td>{c.kind}</td>'
+        f"<tr {marked}><td>{html.escape(title(run))}</td><td>{c.kind}</td>"
         f"<td>{html.escape(c.statement)}<br><small>{html.escape(c.source)}</small><br><small>{told}</small></td>"
         f'<td data-order="{c.value if math.isfinite(c.value) else ""}">{shown.number(c.value, c.ci_low, c.ci_high)}'
         f"<br><small>{html.escape(c.statistic)}; {html.escape(c.n)}</small></td>"

@@ -161,7 +161,7 @@ def summary_markdown(compared: Sequence[str]) -> str:
     marks = ", ".join(f"{shown.MARKS[v]} {v}" for v in shown.MARKS if v != "not tested")
     told = (
         f"{marks}; – not in this run. Numbers have their 95 % interval. Under a claim stands what is measured, then why runs "
-        "disagree or cannot say. Runs stand in the order of their paper's row."
+        "disagree or cannot say. Where a cell has several results, they stand in the order of the reports in their paper's row."
     )
     return "\n\n".join([told, *lines, "\n".join(table)])
 
