@@ -12,7 +12,7 @@ in the text of the section, or prints none; what has no source is of this study.
 * `ascend`: the same on any objective of the images.
 * `project`, `ascent`, `random_point`, `default_step`: its parts, under L-infinity and L2. Likewise.
 * `auto_pgd`, `checkpoints`: PGD that chooses its steps. Croce and Hein 2020, arXiv:2003.01690, algorithm 1, sec. 3.2.
-* `square_attack`: random search by squares, without gradients. Andriushchenko et al. 2020, arXiv:1912.00049, algorithms 1, 2.
+* `square_attack`: random search by squares, without gradients. Andriushchenko et al. 2020, arXiv:1912.00049, algorithms 1 to 3.
 * `robust_accuracy`, `RobustAccuracy`: accuracy under PGD over a grid of radii, balls being nested, and under an ensemble.
 * `Ensemble`: its budgets: auto-PGD on two objectives, and Square. Croce and Hein 2020, arXiv:2003.01690.
 * `Doubt`: a reason to distrust a robust accuracy. Likewise, the checks of the released code.

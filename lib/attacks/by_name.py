@@ -41,6 +41,11 @@ class Attack:
         given = ("eps", "steps", "step", "targets", "generator")
         return tuple(name for name in given if name in inspect.signature(self.function).parameters)
 
+    @property
+    def steps(self) -> int:
+        """How many it takes unless told otherwise."""
+        return inspect.signature(self.function).parameters["steps"].default if "steps" in self.takes else 1
+
     def __call__(
         self,
         model: nn.Module,
@@ -48,14 +53,15 @@ class Attack:
         y: Labels,
         *,
         eps: float,
-        steps: int = 20,
+        steps: int | None = None,
         step: float | None = None,
         targets: Labels | None = None,
         generator: torch.Generator | None = None,
     ) -> Any:
         """The function's own result, with `x_adv` (N, C, H, W): away from the classes y, or towards `targets`, (N,) both.
 
-        `eps` is the radius; `steps` and their length `step` (the function's own unless given) matter where there are several.
+        `eps` is the radius; `steps` and their length `step` matter where there are several. Unless given they are the
+        function's own: 20 steps of PGD, and of the attacks of Kang et al. their 200, which do not grow when they are fewer.
         Randomness comes from `generator` alone, or from a fresh one seeded with 0. Raises what the function raises.
         """
         given = {"eps": eps, "steps": steps, "step": step, "targets": targets, "generator": generator}
@@ -64,7 +70,7 @@ class Attack:
 
 def _only(x_adv: Tensor, warnings: tuple[str, ...] = ()) -> AttackResult:
     """Images that nobody has looked at."""
-    return AttackResult(x_adv, None, None, None, warnings=warnings)
+    return AttackResult(x_adv.detach(), None, None, None, warnings=warnings)
 
 
 def _none(model: nn.Module, x: Tensor, y: Tensor) -> AttackResult:
@@ -99,7 +105,7 @@ def _pgd(
     y: Labels,
     *,
     eps: float,
-    steps: int,
+    steps: int = 20,
     step: float | None = None,
     targets: Labels | None = None,
     generator: torch.Generator | None = None,

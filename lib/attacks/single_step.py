@@ -59,4 +59,4 @@ def fgsm(
         gradient, _, logits = input_gradient(model, x, y, loss)
         warnings = weaknesses(gradient, logits)
         direction = -gradient.sign() if targeted else gradient.sign()
-        return [judged(model, x, step_along(x, direction, e), y, e, "linf", loss, targeted, warnings) for e in eps]
+        return [judged(model, x, step_along(x, direction, e).detach(), y, e, "linf", loss, targeted, warnings) for e in eps]

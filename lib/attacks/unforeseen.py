@@ -27,7 +27,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from lib.attacks import jpeg, losses
-from lib.attacks.steps import AttackResult, check_input, fooled, joined, logits_of, project
+from lib.attacks.steps import AttackResult, check_input, fooled, joined, logits_of, project, weaknesses
 from lib.data import checks, images
 from lib.data.checks import Labels
 from lib.networks import contract, hooks, reach
@@ -111,6 +111,7 @@ def _optimise_part(
 
     # deviation: untargeted unless `targets` are given; Kang et al. drive every image towards a random wrong class.
     goal, sign = (y, 1.0) if targets is None else (targets, -1.0)
+    warnings: tuple[str, ...] = ()
     with hooks.frozen(model):
         for i in range(steps):
             v = latent.detach().requires_grad_()
@@ -122,13 +123,15 @@ def _optimise_part(
                     for labels in (y, goal):
                         checks.check_labels(labels, logits.shape[1], len(y))
                 gradient = reach.image_gradient(model, losses.cross_entropy(logits, goal).sum(), v, image=drawn)
+                if i == 0:
+                    warnings = weaknesses(gradient, logits)
             latent = update(v.detach(), sign * gradient, i, part)
         with torch.no_grad():
             x_adv = drawing(latent)
             logits = logits_of(model, x_adv)
     if not torch.isfinite(x_adv).all() or x_adv.amin() < 0 or x_adv.amax() > 1:
         raise RuntimeError("the attack drew values that are not finite or outside [0, 1]")
-    return AttackResult(x_adv, fooled(logits, y), losses.cross_entropy(logits, y), logits)
+    return AttackResult(x_adv, fooled(logits, y), losses.cross_entropy(logits, y), logits, warnings=warnings)
 
 
 def wrong_classes(y: Int[Tensor, " n"], classes: int, generator: torch.Generator | None = None) -> Int[Tensor, " n"]:

@@ -1,1 +1,2 @@
-"""What people type: `python -m lib study`, `run`, `explain`, `lab`, `report`, `train`."""
+"""What people type, a module a command: `python -m lib study`, `run`, `explain`, `lab`, `report`, `readme`, `rehearse`, and
+`train` and `measure`, which `study` calls."""

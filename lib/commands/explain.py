@@ -22,7 +22,7 @@ from lib.system.progress import say
 
 FORMATS = (".png", ".pdf", ".svg")
 MOST_MAPS = 4  # columns of a figure that can still be read
-EPS, STEPS = "2/255", 20
+EPS = "2/255"
 EXAMPLES = """examples:
   python -m lib explain cat.jpg
   python -m lib explain cat.jpg dog.jpg --method gradcam,lrp --out both.pdf
@@ -66,7 +66,12 @@ def parser() -> argparse.ArgumentParser:
     found.add_argument(
         "--eps", metavar="2/255", help=f"its radius in images from 0 to 1, such as 2/255 or .01; {EPS} unless given"
     )
-    found.add_argument("--steps", type=int, metavar="N", help=f"of an attack that takes several; {STEPS} unless given")
+    found.add_argument(
+        "--steps",
+        type=int,
+        metavar="N",
+        help="of an attack that takes several; unless given 20 of PGD, 200 of Gabor, snow and JPEG",
+    )
     found.add_argument("--aim", metavar="CLASS", help="what the attack shall make of it; unless given, anything else")
     found.add_argument(
         "--out",
@@ -205,7 +210,7 @@ def _force(network: Named, a: argparse.Namespace) -> Force | None:
         steps.check_radius(eps, attack.norm, network.channels * network.size**2)
     except ValueError as error:
         raise ValueError(f"--eps {a.eps}: {error}") from None
-    return Force(attack, eps, a.steps or STEPS, _class(network, a.aim, "--aim"))
+    return Force(attack, eps, a.steps or attack.steps, _class(network, a.aim, "--aim"))
 
 
 def _without_earlier(given: Sequence[Path], pictures: list[OwnPicture]) -> list[OwnPicture]:

@@ -234,8 +234,8 @@ def _check_head(activation: Tensor, linear: nn.Linear, logits: Tensor, layer: st
 def normalise(maps: Float[Tensor, "*n h w"], how: Literal["minmax", "max"] = "minmax") -> Float[Tensor, "*n h w"]:
     """Scale each map (the last two dimensions) to [0, 1]: (S - min) / (max - min), or S / max.
 
-    A map without contrast has no scale: it becomes zeros. One with a NaN or an infinite value becomes NaN, so that it is seen
-    and counted. For `max`, maps are expected to be >= 0.
+    A map without contrast has no scale: it becomes zeros (or ones, where `max` scales a constant above zero). One with a NaN
+    or an infinite value becomes NaN, so that it is seen and counted. For `max`, maps are expected to be >= 0.
     """
     high = maps.amax((-2, -1), keepdim=True)
     low = maps.amin((-2, -1), keepdim=True) if how == "minmax" else torch.zeros_like(high)

@@ -9,8 +9,8 @@ between -1 and 1 (guided Grad-CAM++, whose -1 speaks against the class), and the
 (activation maps) or by its smallest and largest value (the others).
 
 `gradcam`, `lrp_t`, `simple_t` and `lrp` are those of Heo et al. 2019 (arXiv:1902.02041; they leave `lrp` signed and unscaled),
-with their layer T: the input of the last convolution or block. (Right under average pooling the gradient is constant, and
-`simple_t` would show rounding.)
+with their layer T, the input of the last convolution or block, as `Settings.layer`: where none is named, maps are made at the
+last stage, and right under average pooling the gradient is constant, so that `simple_t` has nothing to show there.
 """
 
 import functools
@@ -171,9 +171,11 @@ def explain(
     """The map of one of METHODS as it is shown, (N, h, w) or (N, K, h, w) in [0, 1]; see the module's docstring.
 
     A map without contrast is dead: zero everywhere (or one, where a constant above zero is scaled by its maximum). The
-    scaling is differentiable too. Raises as `raw`.
+    scaling is differentiable too. Raises as `raw`, and ValueError for signed maps, which lie in no [0, 1].
     """
     method = find(name)
+    if settings.sign == "signed" and "sign" in method.takes:
+        raise ValueError("sign='signed': such a map has no place in [0, 1]; choose positive or counterfactual, or take `raw`")
     found = _each(method, model, x, targets, settings, create_graph, method.one_map)
     return Explanation(activation_maps.normalise(found.values, method.scale), found.logits)
 

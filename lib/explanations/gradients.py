@@ -1,4 +1,4 @@
-r"""Explanations in the pixels: gradient, SmoothGrad, integrated gradients, guided backpropagation.
+r"""Explanations in the pixels: gradient, gradient x input, SmoothGrad, integrated gradients.
 
 What is differentiated is F, of the target class c: the logit (`of="score"`) or the cross-entropy at c (`of="loss"`).
 
@@ -7,9 +7,7 @@ What is differentiated is F, of the target class c: the logit (`of="score"`) or 
 * SmoothGrad (Smilkov et al. 2017): :math:`E = \frac1n \sum_i g(x + \epsilon_i)`, :math:`\epsilon_i \sim N(0, \sigma^2)`,
   :math:`\sigma = spread \cdot (\max x - \min x)`, of each image;
 * integrated gradients (Sundararajan et al. 2017): :math:`(x - x_0) \odot \int_0^1 g(x_0 + a (x - x_0))\,da`, whose values
-  sum to :math:`F(x) - F(x_0)` (completeness);
-* guided backpropagation (Springenberg et al. 2015): the gradient, where every ReLU lets pass only what is positive both in
-  its input and in the gradient that comes back: :math:`R^l = 1[z > 0]\, 1[R^{l+1} > 0]\, R^{l+1}`.
+  sum to :math:`F(x) - F(x_0)` (completeness).
 
 Values come back raw and signed, (N, C, H, W), in units of F a unit of pixel (integrated gradients: units of F).
 """

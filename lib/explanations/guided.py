@@ -1,4 +1,8 @@
-"""Guided backpropagation (Springenberg et al. 2015, arXiv:1412.6806), alone and joined with Grad-CAM++."""
+r"""Guided backpropagation (Springenberg et al. 2015, arXiv:1412.6806), alone and joined with Grad-CAM++.
+
+The gradient of F (`lib.explanations.gradients`), where every ReLU lets pass only what is positive both in its input z and in
+the gradient that comes back: :math:`R^l = 1[z > 0]\, 1[R^{l+1} > 0]\, R^{l+1}`.
+"""
 
 import weakref
 from collections.abc import Callable

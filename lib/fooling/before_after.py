@@ -16,10 +16,12 @@ from torch import Tensor, nn
 
 from lib.attacks import single_step
 from lib.attacks.by_name import Attack
+from lib.attacks.steps import per_row
 from lib.explanations import activation_maps, by_name
 from lib.explanations.by_name import Method, Settings
 from lib.measures import comparison
 from lib.networks import contract, hooks
+from lib.system.devices import wide
 
 
 class Asked(NamedTuple):
@@ -85,10 +87,12 @@ def signs_of_the_size(
     x: Float[Tensor, "n c h w"], attacked: Float[Tensor, "n c h w"], force: Force, generator: torch.Generator
 ) -> Float[Tensor, "n c h w"]:
     """Images with random signs of the size of an attack; see the module's docstring."""
-    eps = force.eps
-    if force.attack.norm != "linf":
-        eps = min(1.0, float((attacked - x).norm()) / x.numel() ** 0.5)
-    return single_step.step_along(x, single_step.random_sign(x, generator), eps)
+    signs = single_step.random_sign(x, generator)
+    if force.attack.norm == "linf":
+        return single_step.step_along(x, signs, force.eps)
+    moved = (wide(attacked) - wide(x)).flatten(1)
+    length = moved.norm(dim=1).clamp_max(moved.shape[1] ** 0.5) / moved.shape[1] ** 0.5
+    return (wide(x) + per_row(length, x) * signs).clamp(0, 1).to(x)
 
 
 def before_and_after(

@@ -25,9 +25,10 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Float
 from torch import Tensor
 
+from lib.measures import comparison
 from lib.system.names import Table
 
 QUANTILES = 32
@@ -65,16 +66,9 @@ def ranks_moved(m: Maps, m0: Maps) -> Float[Tensor, " n"]:
     return (1 - r) / 2
 
 
-def highest(m0: Maps, share: float = TOP) -> Bool[Tensor, "n d"]:
-    """Where the highest ⌈share · d⌉ of the d positions of each map are; of equal ones the first."""
-    flat = m0.flatten(1)
-    order = torch.sort(flat, dim=1, descending=True, stable=True).indices[:, : math.ceil(share * flat.shape[1])]
-    return torch.zeros_like(flat, dtype=torch.bool).scatter_(1, order, True)
-
-
 def top_lost(m: Maps, m0: Maps) -> Float[Tensor, " n"]:
     """The share of the map that lies outside the highest tenth of the positions of m0, in [0, 1]."""
-    return 1 - (_share(m) * highest(m0)).sum(1)
+    return 1 - (_share(m) * comparison.highest(m0, math.ceil(TOP * m0[0].numel()))).sum(1)
 
 
 def centre_moved(m: Maps, m0: Maps) -> Float[Tensor, " n"]:

@@ -73,8 +73,7 @@ def top(h0: Float[Tensor, "n l l"], k: int | None = None) -> Bool[Tensor, "n d"]
     k = max(1, n // 10) if k is None else k
     if not 1 <= k <= n:
         raise ValueError(f"k = {k}, but the map has {n} positions ({h0.shape[-2]} x {h0.shape[-1]}); choose k in 1..{n}")
-    order = torch.sort(h0.flatten(1), dim=1, descending=True, stable=True).indices[:, :k]
-    return torch.zeros_like(h0.flatten(1), dtype=torch.bool).scatter_(1, order, True)
+    return comparison.highest(h0, k)
 
 
 def topk(

@@ -25,7 +25,8 @@ from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from lib.attacks.losses import margin
-from lib.attacks.steps import Norm, ascent, check_ball, check_radius, check_result, per_row, project, random_point
+from lib.attacks.pool import keyed_start
+from lib.attacks.steps import Norm, ascent, check_ball, check_radius, check_result, per_row, project
 from lib.explanations import by_name
 from lib.explanations.by_name import Settings
 from lib.fooling.goals import GOALS
@@ -49,10 +50,10 @@ AGREE = 0.5  # a rank correlation of the twin's map and the network's below it: 
 class MovedMaps:
     """What an attack on maps found, image by image.
 
-    x_adv (N, C, H, W); before and after, the maps (N, h, w) in [0, 1] as they are shown, of the class predicted for x; moved
-    (N,), the goal's value; found (N,) bool: an image other than x is what counts. trace (stages, N): the farthest so far after
-    each stage, over the restarts. passes: row-steps, each one map that is differentiated and one forward pass; looks: maps that
-    were judged. warnings: reasons to distrust that an explanation withstood.
+    x_adv (N, C, H, W); before and after, the maps (N, h, w) in [0, 1] as they are shown, of the class predicted for x;
+    moved (N,), the goal's value; found (N,) bool: an image other than x is what counts. trace (restarts * stages, N): the
+    farthest so far after each stage of each restart. passes: row-steps, each one map that is differentiated and one forward
+    pass; looks: maps that were judged. warnings: reasons to distrust that an explanation withstood.
     """
 
     x_adv: Float[Tensor, "n c h w"]
@@ -60,7 +61,7 @@ class MovedMaps:
     after: Float[Tensor, "n a b"]
     moved: Float[Tensor, " n"]
     found: Bool[Tensor, " n"]
-    trace: Float[Tensor, "stages n"]
+    trace: Float[Tensor, "s n"]
     passes: int
     looks: int
     warnings: tuple[str, ...]
@@ -77,7 +78,7 @@ class _Climb:
     goal: Callable[..., Tensor]
     eps: float
     norm: Norm
-    steps: int  # a stage
+    steps: tuple[int, ...]  # of each stage
     betas: tuple[float | None, ...]  # a stage each; None: the network itself
     first: float  # length of the first step
     slack: float
@@ -184,7 +185,7 @@ def _run(c: _Climb, of: _Rows, best: _Best, start: Tensor, tally: _Tally) -> tup
     for stage, beta in enumerate(c.betas):
         rows = (~tired).nonzero()[:, 0]
         part, here, back, moves = of.at(rows), z[rows], behind[rows], torch.zeros_like(tired[rows])
-        for _ in range(c.steps if len(rows) else 0):
+        for _ in range(c.steps[stage] if len(rows) else 0):
             gradient = c.uphill(here, part, beta, tally)
             moves |= gradient.flatten(1).ne(0).any(1)
             ahead = here + per_row(length[rows], here) * ascent(gradient, c.norm)
@@ -235,12 +236,12 @@ def move_maps(
 ) -> MovedMaps:
     """Move the maps of `method` of the predicted classes within ||x' - x|| <= eps; see the module's docstring.
 
-    `given` are the maps (N, h, w) that `goal="towards"` is after, at their own resolution. `settings` are the method's where
-    maps are judged, `climbing` where they are climbed: fewer points of integrated gradients, say. SmoothGrad's noise is that of
-    the maps that are judged where as many copies are climbed, so that the attack knows it; any other number of copies is drawn
-    anew for each step. `steps` are shared by the `stages`, over which beta grows geometrically between the two `betas`; None
-    climbs the network itself. The first `step` is as long as eps unless given. Each of the `restarts` begins at a random point
-    of the ball.
+    `given` are the maps (N, h, w) that `goal="towards"` is after, at their own resolution. `settings` are the method's
+    where maps are judged, `climbing` where they are climbed: fewer points of integrated gradients, say. SmoothGrad's noise
+    is that of the maps that are judged where as many copies are climbed, so that the attack knows it; any other number of
+    copies is drawn anew for each step. `steps` are shared by the `stages` (the first ones have one more where they do not
+    come out even), over which beta grows geometrically between the two `betas`; None climbs the network itself. The first
+    `step` is as long as eps unless given. Each of the `restarts` begins at a random point of the ball.
 
     Cost: a step is one map that is differentiated (for gradients: a second-order pass) and one forward pass, of the images that
     are not done (SmoothGrad's noise belongs to an image's place in its batch: there all go on); a stage one map, the end one
@@ -275,13 +276,12 @@ def move_maps(
         if betas is None
         else [betas[0] * (betas[1] / betas[0]) ** (i / max(1, stages - 1)) for i in range(stages)]
     )
+    shared = tuple(steps // stages + (stage < steps % stages) for stage in range(stages))
     climbing, noisy = climbing or settings, method == "smoothgrad"
     if not noisy or climbing.n != settings.n:
         climbing = climbing._replace(generator=torch.Generator().manual_seed(seed))
     x, dtype = wide(x.detach()), x.dtype
-    c = _Climb(
-        model, method, settings, climbing, wanted.function, eps, norm, steps // stages, tuple(grown), first, slack, dtype, noisy
-    )
+    c = _Climb(model, method, settings, climbing, wanted.function, eps, norm, shared, tuple(grown), first, slack, dtype, noisy)
     tally, parts = _Tally(), []
     with hooks.frozen(model):
         for ids in torch.arange(len(x), device=x.device).split(batch_size):
@@ -304,7 +304,7 @@ def batch_of(x: Float[Tensor, "n c h w"]) -> int:
 def _batch(
     c: _Climb, x: Tensor, given: Tensor | None, ids: list[int], restarts: int, seed: int, tally: _Tally
 ) -> tuple[_Best, Tensor, Tensor]:
-    """The farthest of each image of a batch over all restarts, the maps before, and the trace (stages, n)."""
+    """The farthest of each image of a batch over all restarts, the maps before, and the trace."""
     before, logits = c.shown(x, contract.predicted)
     contract.check_logits(c.model, logits)
     y = contract.two_logits(logits).argmax(1)
@@ -315,8 +315,7 @@ def _batch(
     best = _Best(x, before, c.goal(before, before, *of.given), torch.zeros_like(y, dtype=torch.bool))
     traces = []
     for restart in range(restarts):
-        keys = [(seed * 1_000_003 + restart * 8191 + i) % 2**63 for i in ids]
-        start = torch.cat([random_point(x[:1], c.eps, c.norm, torch.Generator().manual_seed(k)) for k in keys])
+        start = keyed_start(seed, restart, c.norm)(torch.tensor(ids), x, c.eps)
         best, trace = _run(c, of, best, start, tally)
         traces += trace
     return best, before, torch.stack(traces)

@@ -10,6 +10,7 @@ D by sign steps that shrink, and up the margin of y' where that has become thinn
 what counts is the iterate with the smallest D that is taken for y'.
 """
 
+import contextlib
 from dataclasses import dataclass
 from typing import Literal
 
@@ -25,6 +26,7 @@ from lib.data.checks import Labels
 from lib.fooling import discrepancy
 from lib.fooling.discrepancy import Interpreter
 from lib.networks import contract, hooks, rectifiers
+from lib.system.devices import wide
 
 Classes = Literal["one", "two"]
 DISTANCES = {"one": discrepancy.one_class, "two": discrepancy.two_class}
@@ -70,39 +72,46 @@ def sneak(
         raise ValueError(f"steps={steps}, slack={slack}: a step at least, a share of the clean margin below 1")
     distance = DISTANCES[classes]
     found = pgd(model, x, y, eps=eps, steps=steps, generator=generator)
+    x, dtype = wide(x), x.dtype
+
+    def decided(z: Tensor) -> Tensor:
+        return contract.two_logits(contract.logits_of(model, z.to(dtype))).to(z)
+
+    def explained(z: Tensor, asked: Tensor) -> Tensor:
+        return interpreter(model, z.to(dtype), asked).values.to(z)
+
     with hooks.frozen(model):
         with torch.no_grad():
-            clean = contract.two_logits(contract.logits_of(model, x))
+            clean = decided(x)
         checks.check_labels(y, clean.shape[1], len(x))
         target = contract.two_logits(found.logits).argmax(1)
         asked = torch.stack([y, target] if classes == "two" else [y], 1)
         room = margin(clean, y).abs().clamp_min(torch.finfo(x.dtype).tiny ** 0.5)
         with torch.no_grad():
-            before = interpreter(model, x, asked).values
-            first = distance(before, interpreter(model, found.x_adv, asked).values)
+            before = explained(x, asked)
+            first = distance(before, explained(wide(found.x_adv), asked))
         fooled = (clean.argmax(1) == y) & (target != y)
-        best, hidden, z = found.x_adv, first.clone(), found.x_adv
+        best = z = wide(found.x_adv)
+        hidden = first.clone()
         for i in range(steps + 1):
             z = z.detach().requires_grad_()
             with torch.enable_grad():
-                logits = contract.two_logits(contract.logits_of(model, z))
+                logits = decided(z)
                 over = -margin(logits, target) / room
-                if beta is None:
-                    d = distance(before, interpreter(model, z, asked).values)
-                else:
-                    with rectifiers.smoothed(model, beta):
-                        d = distance(before, interpreter(model, z, asked).values)
+                with contextlib.nullcontext() if beta is None else rectifiers.smoothed(model, beta):
+                    d = distance(before, explained(z, asked))
                 safe = over.detach() > slack
                 (gradient,) = torch.autograd.grad(torch.where(safe, -d, over).sum(), [z])
             own = d.detach()
             if beta is not None:
                 with torch.no_grad():
-                    own = distance(before, interpreter(model, z, asked).values)
+                    own = distance(before, explained(z, asked))
             better = (logits.detach().argmax(1) == target) & (own < hidden)
             best = torch.where(per_row(better, x), z.detach(), best)
             hidden = torch.where(better, own, hidden)
             length = 0.5 * eps * (1 - i / steps)
             z = (x + project(z.detach() + length * gradient.sign() - x, eps, "linf")).clamp(0, 1)
+    best = best.to(dtype)
     check_result(x, best, eps, "linf")
     bound = (clean.gather(1, y[:, None]) - clean.gather(1, target[:, None]))[:, 0] / 2
     return Sneaked(best, fooled, target, first, hidden, bound)

@@ -78,18 +78,16 @@ def vid_image(nissim_values: Float[Tensor, "n eps"]) -> Float[Tensor, " n"]:
 
 
 def ranks(values: Real[Tensor, "n d"]) -> Float[Tensor, "n d"]:
-    """Ranks of each row (N, D), from 1; equal values share the mean of their ranks (scipy's `average`). NaN has no rank, and
-    with it no value of its row has."""
+    """Ranks of each row (N, D), from 1, in float64 (float32 on Apple's GPUs, which have no other); equal values share the mean
+    of their ranks (scipy's `average`). NaN has no rank, and with it no value of its row has."""
     ordered, order = torch.sort(values, dim=-1, stable=True)
     new = torch.ones_like(ordered, dtype=torch.bool)
     new[:, 1:] = ordered[:, 1:] != ordered[:, :-1]
     group = new.cumsum(-1) - 1
-    position = torch.arange(1, values.shape[-1] + 1, device=values.device, dtype=torch.float64).expand(values.shape)
-    count = torch.zeros(values.shape, dtype=torch.float64, device=values.device).scatter_add_(
-        -1, group, torch.ones_like(position)
-    )
-    total = torch.zeros_like(count).scatter_add_(-1, group, position)
-    mean = (total / count.clamp_min(1)).gather(-1, group)
+    kind = torch.float32 if values.device.type == "mps" else torch.float64
+    count = torch.zeros(values.shape, dtype=kind, device=values.device)
+    count.scatter_add_(-1, group, torch.ones((), dtype=kind, device=values.device).expand(values.shape))
+    mean = (count.cumsum(-1) - (count - 1) / 2).gather(-1, group)  # of the last rank of a group and its first
     return torch.empty_like(mean).scatter_(-1, order, mean).masked_fill_(values.isnan().any(-1, keepdim=True), torch.nan)
 
 
@@ -144,6 +142,13 @@ def kendall(a: Float[Tensor, " n *s"], b: Float[Tensor, " n *s"]) -> Float[Tenso
     return torch.where(scale > 0, agree / scale, torch.nan).to(a).masked_fill_(_nan(a, b), torch.nan)
 
 
+def highest(maps: Float[Tensor, "n ..."], k: int) -> Bool[Tensor, "n d"]:
+    """Where the k highest of the d positions of each map are; of equal ones the first, in row-major order."""
+    flat = maps.flatten(1)
+    order = torch.sort(flat, dim=1, descending=True, stable=True).indices[:, :k]
+    return torch.zeros_like(flat, dtype=torch.bool).scatter_(1, order, True)
+
+
 def topk_iou(a: Float[Tensor, " n *s"], b: Float[Tensor, " n *s"], share: float = 0.2) -> Float[Tensor, " n"]:
     """Intersection over union of the highest ceil(share * H * W) pixels of each map, in [0, 1]; k / (H * W) asks for k.
 
@@ -158,9 +163,7 @@ def topk_iou(a: Float[Tensor, " n *s"], b: Float[Tensor, " n *s"], share: float 
 
     def top(m: Tensor) -> Tensor:
         flat = m.flatten(1)
-        order = torch.sort(flat, dim=-1, descending=True, stable=True).indices[:, :k]
-        chosen = torch.zeros_like(flat, dtype=torch.bool).scatter_(-1, order, True)
-        return chosen & (flat > flat.amin(-1, keepdim=True))
+        return highest(m, k) & (flat > flat.amin(-1, keepdim=True))
 
     u, v = top(a), top(b)
     ratio = (u & v).sum(-1) / (u | v).sum(-1).clamp_min(1).to(a.dtype)
@@ -200,13 +203,14 @@ def psnr(x: Float[Tensor, " n *s"], y: Float[Tensor, " n *s"], data_range: float
 def overlap(
     a: Float[Tensor, "n h w"], mask: Shaped[Tensor, "n h w"], how: Literal["energy", "pointing"] = "energy"
 ) -> Float[Tensor, " n"]:
-    """How much of a map >= 0 lies in a mask: the share of its mass in [0, 1], or whether its peak does (pointing game).
+    """How much of a map >= 0 lies in a mask: the share of its mass in [0, 1], or whether its peak does (pointing game); NaN
+    for a map without mass, or without a peak.
 
     Raises ValueError for shares of maps with negative values.
     """
     if how == "pointing":
         peak = mask.flatten(1).gather(1, a.flatten(1).argmax(1, keepdim=True))[:, 0].to(a.dtype)
-        return peak.masked_fill(_nan(a), torch.nan)
+        return peak.masked_fill(_nan(a) | degenerate(a), torch.nan)
     _check_mass(a)
     a = devices.wide(a)
     mass = a.sum((-2, -1))

@@ -117,8 +117,8 @@ def lite0(classes: int, channels: int, weights: Literal["none", "imagenet"]) -> 
     """EfficientNet-Lite0 to a quarter of the resolution, and a decoder of our own.
 
     Its levels end where a stage's first block widens before it halves the resolution: 96 and 144 channels after ReLU6 at 1/2
-    and 1/4, nine numbers a pixel where VGG-19 has eight (the 24 and 40 channels between blocks are too few to paint by, and
-    240 at 1/8 lost the shape in a trial).
+    and 1/4, nine numbers a pixel where VGG-19 has eight (the 24 and 40 channels between blocks are too few to paint by). One
+    level more (240 channels at 1/8) repaints more and keeps less of the shape.
     """
     net = zoo.build("efficientnet-lite0", classes=1000, channels=3, weights=weights).net
     first, *stages = net.blocks[:3]

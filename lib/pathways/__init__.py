@@ -12,8 +12,8 @@ numbered equations that are cited here; the quantities have names.
 * `clamped`, `chosen`, `drawn`, `most_excited`: decisions while neurons hold their clean values, and which neurons. Geiger et
   al. 2021, arXiv:2106.02997.
 * `build`, `Graph`, `Layer`, `Attack`, `top_count`: the graph of a network, two classes and attacks.
-* `cut`, `patches`, `Patch`: pictures of a neuron. Erhan et al. 2009; Olah et al. 2017,
-  doi:10.23915/distill.00007.
+* `cut`, `patches`, `Patch`: of images, what excites a neuron most. What is made to excite it (`features.features`): Erhan et
+  al. 2009; Olah et al. 2017, doi:10.23915/distill.00007.
 * `card`, `card_uri`: both in one picture.
 * `placed`, `shares`, `GROUPS`: where neurons stand.
 * `page`, `framed`, `beside`: the graph to explore, as a page, within a notebook and within a report.

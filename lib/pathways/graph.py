@@ -206,14 +206,15 @@ def _groups(
 def _cards(
     model: nn.Module, layer: str, channels: Sequence[int], gallery: Tensor, steps: int, count: int
 ) -> dict[int, Image.Image]:
-    """By channel, one picture: what was made to excite it, where `steps` are asked for, and patches of the gallery."""
+    """By channel, one picture: what was made to excite it, where `steps` are asked for, and patches of the gallery; none for a
+    channel that has neither."""
     size, shape = gallery.shape[-1], (gallery.shape[1], gallery.shape[2], gallery.shape[3])
     made = features_.features(model, layer, channels, shape=shape, steps=steps) if steps else None
     best = features_.patches(model, gallery, layer, channels, count=count)
-    return {
-        c: card(
-            None if made is None or made[i].isnan().any() else made[i].cpu(),
-            [features_.cut(gallery[part.image], part.box, size).cpu() for part in best[i]],
-        )
-        for i, c in enumerate(channels)
-    }
+    found = {}
+    for i, c in enumerate(channels):
+        feature = None if made is None or made[i].isnan().any() else made[i].cpu()
+        parts = [features_.cut(gallery[part.image], part.box, size).cpu() for part in best[i]]
+        if feature is not None or parts:
+            found[c] = card(feature, parts)
+    return found

@@ -96,7 +96,7 @@ def tables(graphs: Mapping[str, Graph]) -> tuple[Rows, Rows, Rows, Rows]:
 
 def columns(graph: Graph) -> list[float]:
     """How wide the columns of the four groups are, 4 together: as their fullest rows need, and enough for a heading."""
-    widest = [max((len(_members(layer, g)) for layer in graph.layers), default=0) for g in GROUPS]
+    widest = [max((len(layer.groups.of(g)) for layer in graph.layers), default=0) for g in GROUPS]
     needed = [max(1.0, n, 0.2 * sum(widest)) for n in widest]
     return [4 * n / sum(needed) for n in needed]
 
@@ -132,7 +132,7 @@ def described(graph: Graph, attack: str, strength: int, most: int = 3) -> str:
     excites most."""
     parts = []
     for layer in reversed(graph.layers):
-        sizes = [f"{n} {GROUPS[g][0]}" for g in GROUPS if (n := len(_members(layer, g)))]
+        sizes = [f"{n} {GROUPS[g][0]}" for g in GROUPS if (n := len(layer.groups.of(g)))]
         said = f"{layer.name}: {', '.join(sizes) or 'none'}"
         channels = list(layer.groups.shown)
         if strength and channels:
@@ -145,12 +145,8 @@ def described(graph: Graph, attack: str, strength: int, most: int = 3) -> str:
     return f"Neurons of each layer, the last first. {'. '.join(parts)}."
 
 
-def _members(layer: Layer, group: str) -> tuple[int, ...]:
-    return layer.groups.exploited_ever if group == "exploited" else getattr(layer.groups, group)
-
-
 def _group_of(layer: Layer, channel: int) -> str:
-    return next(GROUPS[g][0] for g in GROUPS if channel in _members(layer, g))
+    return next(GROUPS[g][0] for g in GROUPS if channel in layer.groups.of(g))
 
 
 def _values(layer: Layer, attack: str, channels: Sequence[int]) -> np.ndarray:
@@ -212,7 +208,7 @@ def specification(graphs: Mapping[str, Graph], neurons: Rows, edges: Rows) -> di
 
 def _cells(graph: Graph) -> float:
     """How many dots would lie side by side in a row where they lie closest."""
-    widest = [max(len(_members(layer, g)) for layer in graph.layers) for g in GROUPS]
+    widest = [max(len(layer.groups.of(g)) for layer in graph.layers) for g in GROUPS]
     return max(4 * n / width / FILLED for n, width in zip(widest, columns(graph), strict=True))
 
 

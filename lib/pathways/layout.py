@@ -5,7 +5,6 @@ from typing import Any
 import numpy as np
 
 from lib.pathways.graph import Graph
-from lib.pathways.neurons import Groups
 
 # The four groups with the colours and the order of Bluff
 GROUPS = {
@@ -28,14 +27,10 @@ def shares(values: np.ndarray) -> np.ndarray:
 def placed(graph: Graph) -> list[dict[str, Any]]:
     """Every neuron of the graph with its place: group, row (0 for the last layer), x in [0, 4)."""
     found = []
-    widest = {g: max((len(_members(layer.groups, g)) for layer in graph.layers), default=1) for g in GROUPS}
+    widest = {g: max((len(layer.groups.of(g)) for layer in graph.layers), default=1) for g in GROUPS}
     for row, layer in enumerate(reversed(graph.layers)):
         for column, group in enumerate(GROUPS):
-            for i, channel in enumerate(_members(layer.groups, group)):
+            for i, channel in enumerate(layer.groups.of(group)):
                 x = column + (i + 0.5) / max(widest[group], 1)
                 found.append({"layer": layer.name, "row": row, "channel": channel, "group": group, "x": round(x, 4)})
     return found
-
-
-def _members(groups: Groups, group: str) -> tuple[int, ...]:
-    return groups.exploited_ever if group == "exploited" else getattr(groups, group)

@@ -92,6 +92,10 @@ class Groups(NamedTuple):
         """The union over strengths, in the order in which they first appear."""
         return tuple(dict.fromkeys(c for group in self.exploited for c in group))
 
+    def of(self, name: str) -> tuple[int, ...]:
+        """The channels of a group by name, of `exploited` those of any strength."""
+        return self.exploited_ever if name == "exploited" else getattr(self, name)
+
     @property
     def shown(self) -> tuple[int, ...]:
         """Every channel that is in a group."""

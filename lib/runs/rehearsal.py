@@ -117,7 +117,7 @@ def reduced(run: str, images: int = IMAGES, *, true_batches: bool = False) -> di
     p: Any = profiles.parameters(run, PROFILE)
     caps = CAPS | dict.fromkeys(COUNTS, images)
     found = {n: caps[n] for n in type(p).model_fields if n in caps and _larger(getattr(p, n), caps[n])}
-    found |= {n: v for n, v in LISTS[profiles.package(run)](p).items() if v != getattr(p, n)}
+    found |= {n: v for n, v in LISTS.get(profiles.package(run), lambda _: {})(p).items() if v != getattr(p, n)}
     if true_batches:
         for batch, of in (("batch_size", "train_images"), ("tune_batch", "tune_images")):
             if batch in found:

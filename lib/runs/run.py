@@ -2,7 +2,7 @@
 
 A notebook begins with `run = runs.start("01-attention-shift", globals())`, which validates its parameters and gives it
 places for tables, figures and claims. The same notebook runs in JupyterLab, under plain papermill, and through
-`python -m lib run RUN --profile laptop --set n_images=50`, which adds strict parameters, a record and the report.
+`python -m lib run RUN --profile laptop --set images=50`, which adds strict parameters, a record and the report.
 
 A run whose parameters are exactly those of its profile writes to that profile's folders; any other one gets a folder
 named after its parameters, `custom-…`, so that trying something never overwrites a profile's results. Nor does looking
@@ -149,7 +149,7 @@ class Run:
         measurements are stored as `marked`."""
         p, plan = self.parameters, self.study("plan")
         if not hasattr(plan, "marked"):
-            raise ValueError(f"{plan.__name__} has no marked(p): it names the arms whose networks are asked, a list of {Arm}")
+            raise ValueError(f"{plan.__name__} has no marked(p): it names the arms whose networks are asked, a list of {Arm.__name__}")
         images = plan.evaluation_set(p).head(p.marked_images).images[:]
 
         def work(one: tuple[Arm, tuple[Any, ...]]) -> pd.DataFrame:

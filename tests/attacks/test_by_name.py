@@ -141,3 +141,28 @@ def test_what_an_attack_takes_is_read_from_its_function():
         "pgd-l2": ("eps", "steps", "step", "targets", "generator"),
         "gabor": ("eps", "steps", "step", "targets", "generator"),
     }
+
+
+def test_unless_told_an_attack_takes_its_own_number_of_steps(model, x, y, monkeypatch):
+    """Those of Kang et al. have a fixed length: in 20 of their 200 they would go a tenth of the way."""
+    own = {row.name: row.steps for row in ATTACKS.rows}
+    kang = dict.fromkeys(unforeseen.ATTACKS, 200)
+    assert own == {"pgd": 20, "pgd-l2": 20, **kang} | {n: 1 for n in own if n not in {"pgd", "pgd-l2", *kang}}
+    taken = []
+    monkeypatch.setattr(unforeseen, "_optimise", lambda *given, **_: taken.append(given) or AttackResult(x, None, None, None))
+    by_name.find("gabor")(model, x, y, eps=EPS)
+    assert 200 in [one for one in taken[0] if isinstance(one, int)]
+
+
+@pytest.mark.parametrize("name", [row.name for row in ATTACKS.rows])
+def test_images_of_an_attack_hang_on_no_graph(model, x, y, name):
+    assert not by_name.find(name)(model, x.clone().requires_grad_(), y, eps=EPS, steps=1).x_adv.requires_grad
+
+
+@pytest.mark.parametrize("name", unforeseen.ATTACKS)
+def test_what_weakens_an_unforeseen_attack_is_told(model, x, y, name):
+    from torch import nn
+
+    told = by_name.find(name)(nn.Sequential(model, nn.Softmax(1)), x, y, eps=EPS, steps=1).warnings
+    assert any("remove the softmax" in text for text in told)
+    assert by_name.find(name)(model, x, y, eps=EPS, steps=1).warnings == ()

@@ -66,6 +66,12 @@ def run(*given):
     return explain.main([str(g) for g in given])
 
 
+@pytest.mark.parametrize(("attack", "given", "steps"), [("pgd", (), 20), ("gabor", (), 200), ("gabor", ("--steps", 2), 2)])
+def test_an_attack_takes_its_own_number_of_steps_unless_told(here, attack, given, steps):
+    assert run("cat.jpg", *OWN, "--attack", attack, "--eps", 0.05, *given, "--out", "c.png") == 0
+    assert set(pd.read_csv("c.csv").steps) == {steps}
+
+
 EXAMPLES = re.findall(r"^  python -m lib (.*)$", explain.EXAMPLES, flags=re.MULTILINE)
 
 

@@ -31,6 +31,16 @@ def test_reductions_are_parameters_that_a_study_takes(run):
     assert changes.get("images", 24) == 24 and changes.get("seeds", 1) == 1
 
 
+def test_a_study_with_no_lists_of_its_own_is_reduced_too(monkeypatch):
+    """Somebody's new one, with a profile `paper`: its numbers are cut, its lists are not."""
+    run, lists = RUNS[1], dict(rehearsal.LISTS)
+    whole = rehearsal.reduced(run)
+    del lists[profiles.package(run)]
+    monkeypatch.setattr(rehearsal, "LISTS", lists)
+    found = rehearsal.reduced(run)
+    assert found and found.items() <= whole.items() and not any(isinstance(v, tuple) for v in found.values())
+
+
 @pytest.mark.parametrize("run", RUNS)
 def test_true_batches_are_the_profiles(run):
     p, changes = profiles.parameters(run, "paper"), rehearsal.reduced(run, true_batches=True)

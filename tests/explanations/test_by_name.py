@@ -411,3 +411,12 @@ def test_a_method_costs_one_function_and_one_row(model, x, y):
     assert table.labels("ig") == {"ig": "integrated gradients"} and "times" in table and "times" not in METHODS
     with pytest.raises(ValueError, match="two rows of the table of explanations have one name"):
         table.plus(Method("ig", "again", times, "pixels"))
+
+
+@pytest.mark.parametrize("name", ["gradcam", "gradcam++", "cam"])
+def test_signed_maps_have_no_place_between_0_and_1(model, x, y, name):
+    with pytest.raises(
+        ValueError, match=r"sign='signed': such a map has no place in \[0, 1\]; choose positive or counterfactual"
+    ):
+        by_name.explain(name, model, x, y, Settings("act2", sign="signed"))
+    assert by_name.explain("gradient", model, x, y, Settings(sign="signed")).values.max() <= 1  # which has no use for a sign

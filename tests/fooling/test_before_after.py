@@ -84,6 +84,14 @@ def test_the_control_is_as_large_as_the_attack(name):
     assert torch.allclose(signs.abs(), torch.tensor(size)) and 0 < int((signs > 0).sum()) < 48
 
 
+def test_the_control_of_each_of_several_images_is_as_large_as_its_own_attack():
+    x = torch.full((2, 3, 4, 4), 0.5)
+    attacked = x.clone()
+    attacked[0, 0, 0, 0] += 0.3
+    signs = before_after.signs_of_the_size(x, attacked, Force(attacks.find("pgd-l2"), 0.1, 1, None), torch.Generator()) - x
+    torch.testing.assert_close(signs.flatten(1).norm(dim=1), torch.tensor([0.3, 0.0]))
+
+
 def test_an_image_does_not_depend_on_what_else_is_looked_at(model, x):
     again = [look(model, x[i : i + 1], CAM, force=PGD).attacked for i in (0, 1, 0)]
     assert torch.equal(again[0], again[2]) and not torch.equal(again[0], again[1])

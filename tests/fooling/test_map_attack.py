@@ -171,6 +171,13 @@ def test_restarts_find_no_less(model, x):
     assert (two.moved >= one.moved - 1e-12).all() and (two.moved > one.moved + 1e-6).any()
 
 
+def test_steps_that_do_not_come_out_even_are_taken_too(model, x):
+    """15 over 4 stages: 4, 4, 4 and 3, of every image and restart; a row of the trace for each stage of each."""
+    found = attack(model, x, "smoothgrad", steps=15, stages=4, restarts=2)  # of which no image leaves early
+    assert found.passes == 2 * 15 * len(x) and found.trace.shape == (2 * 4, len(x))
+    assert (found.trace.diff(dim=0) >= 0).all()
+
+
 def test_it_costs_what_it_must(small_plain):
     """A step: a map that is differentiated, its backward pass, one forward pass; a stage: one map."""
     x = torch.rand(2, 3, 32, 32)

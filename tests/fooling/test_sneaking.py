@@ -53,6 +53,15 @@ def test_it_hides_from_one_class_and_not_under_the_bound_of_two(model, x, y):
     assert kept[0] < kept[1] < 1
 
 
+def test_half_precision_is_moved_in_float32(model, x, y):
+    """At a radius of which bfloat16 holds few steps, what is hidden is hidden nearly as well."""
+    wide = sneak(model.float(), x.float(), y, eps=0.15)
+    half = sneak(model.bfloat16(), x.bfloat16(), y, eps=0.15)
+    assert half.x_adv.dtype == torch.bfloat16 and half.hidden.dtype == torch.float32
+    kept = [float((f.hidden / f.first)[f.fooled].mean()) for f in (wide, half)]
+    assert half.fooled.any() and abs(kept[1] - kept[0]) < 0.1
+
+
 def test_it_begins_with_pgds_images(model, x, y):
     found = sneak(model, x, y, slack=0.999, steps=1)  # nothing is safe: no step goes down
     peer = pgd(model, x, y, eps=EPS, steps=1)

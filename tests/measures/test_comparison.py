@@ -114,7 +114,8 @@ def test_overlap_by_hand():
     mask = torch.tensor([[[True, False], [False, False]]]).expand(2, 2, 2)
     energy = comparison.overlap(maps, mask)
     assert energy[0] == 0.75 and energy[1].isnan()
-    assert comparison.overlap(maps, mask, "pointing").tolist() == [1, 1]
+    peak = comparison.overlap(maps, mask, "pointing")
+    assert peak[0] == 1 and peak[1].isnan()  # a map of zeros has no peak, not one in its first pixel
     assert comparison.overlap(maps, ~mask, "pointing")[0] == 0
 
 

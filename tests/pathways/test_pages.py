@@ -148,6 +148,20 @@ def test_pictures_without_making_any():
     assert build(features=0, patches=0).cards == {}
 
 
+def test_a_channel_that_nothing_excites_has_no_card_where_no_patches_are_asked(monkeypatch):
+    real = graph_.features_.features
+
+    def unreached(*given, **options):
+        made = real(*given, **options)
+        made[0] = torch.nan
+        return made
+
+    monkeypatch.setattr(graph_.features_, "features", unreached)
+    whole, part = (build(features=2, patches=n).cards for n in (1, 0))
+    missing = {layer: set(cards) - set(part[layer]) for layer, cards in whole.items()}
+    assert all(len(channels) == 1 for channels in missing.values()) and missing
+
+
 def test_how_far_it_is_is_told_and_can_end_it():
     said = []
     build(progress=said.append)

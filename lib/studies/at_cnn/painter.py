@@ -87,5 +87,5 @@ def config(
         batch_size=8,
         lr=1e-4 if encoder == "vgg19" else 1e-3,
         weight_decay=0.0,
-        options=options | {"restore": 0.0, "identity_weight": 0.0},
+        options=options | {"restore": 0.0, "identity_weight": 0.0 if encoder == "vgg19" else 10.0},
     )

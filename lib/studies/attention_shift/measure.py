@@ -64,9 +64,9 @@ def area(maps: Tensor) -> np.ndarray:
 def to_others(maps: Tensor, window: str) -> np.ndarray:
     """The mean NISSIM of each map (N, H, W) in [0, 1] to all others, (N,); NaN where there is no other."""
     first, second = torch.triu_indices(len(maps), len(maps), 1)
-    found = comparison.nissim(maps[first], maps[second], window=window).double()
+    found = comparison.nissim(maps[first], maps[second], window=window).cpu().double()
     total = found.new_zeros(len(maps)).index_add_(0, first, found).index_add_(0, second, found)
-    return (total / max(1, len(maps) - 1) if len(maps) > 1 else total.fill_(torch.nan)).float().cpu().numpy()
+    return (total / max(1, len(maps) - 1) if len(maps) > 1 else total.fill_(torch.nan)).float().numpy()
 
 
 def measure_images(

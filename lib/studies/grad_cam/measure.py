@@ -39,8 +39,7 @@ def on_object(maps: Tensor, mask: Tensor) -> dict[str, Tensor]:
     Maps are enlarged but not scaled. One that is empty has neither mass nor peak: NaN.
     """
     big, mask = activation_maps.upsample(maps, mask.shape[-1]), mask.to(maps)
-    energy, peak = (comparison.overlap(big, mask, how) for how in ("energy", "pointing"))  # type: ignore[arg-type]
-    return {"energy": energy, "pointing": torch.where(energy.isnan(), torch.nan, peak)}
+    return {"energy": comparison.overlap(big, mask), "pointing": comparison.overlap(big, mask, "pointing")}
 
 
 def identity(model: classifier.Classifier, x: Tensor, y: Tensor, head: str = "head") -> dict[str, Tensor]:
