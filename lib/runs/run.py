@@ -149,7 +149,7 @@ class Run:
         measurements are stored as `marked`."""
         p, plan = self.parameters, self.study("plan")
         if not hasattr(plan, "marked"):
-            raise ValueError(f"{plan.__name__} has no marked(p): it names the arms whose networks are asked, a list of {Arm.__name__}")
+            raise ValueError(f"{plan.__name__} has no marked(p): it names the networks to be asked, a list of {Arm.__name__}")
         images = plan.evaluation_set(p).head(p.marked_images).images[:]
 
         def work(one: tuple[Arm, tuple[Any, ...]]) -> pd.DataFrame:
