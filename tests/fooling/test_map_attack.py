@@ -115,7 +115,7 @@ def test_no_attack_moves_the_gradient_of_a_linear_network_and_it_says_so():
     with torch.random.fork_rng():
         torch.manual_seed(0)
         net = nn.Sequential(nn.Flatten(), nn.Linear(3 * 8 * 8, 4)).double().eval()
-    x = torch.rand(3, 3, 8, 8, dtype=torch.float64)
+        x = torch.rand(3, 3, 8, 8, dtype=torch.float64)  # none so near to a boundary that its margin is climbed
     found = attack(net, x, "gradient", eps=1e-3)
     assert not found.found.any() and torch.equal(found.x_adv, x) and (found.moved == 0).all()
     assert found.warnings[0].startswith("the distance of gradient maps has no gradient on 3 of 3 images")

@@ -93,7 +93,7 @@ def test_columns_are_as_wide_as_their_fullest_rows_need(graph, page):
     widths = interactive.columns(graph)
     ends = np.cumsum([0, *widths])
     assert ends[-1] == pytest.approx(4) and pages.contents(page)["views"]["one"]["columns"] == widths
-    fullest = [max(len(interactive._members(layer, g)) for layer in graph.layers) for g in layout.GROUPS]
+    fullest = [max(len(layer.groups.of(g)) for layer in graph.layers) for g in layout.GROUPS]
     assert widths[fullest.index(max(fullest))] == max(widths) and min(widths) >= 0.3
     rows = [n for n in interactive.tables({"one": graph})[0] if n["attack"] == "mine"]
     for i, (group, _) in enumerate(layout.GROUPS.values()):
