@@ -13,6 +13,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from lib.attacks.steps import Norm, logits_of, random_point
+from lib.system import devices
 
 
 @dataclass(frozen=True)
@@ -97,18 +98,19 @@ def keyed_start(seed: int, run: int, norm: Norm) -> Start:
 
 
 def keyed_uniform(seed: int, rows: Int[Tensor, " k"], counts: Int[Tensor, " k"], draws: int) -> Float[Tensor, "k draws"]:
-    """Numbers in [0, 1) that are a function of (seed, row, count, number of the draw) alone: float64, of Apple's GPUs, which
-    have none, float32.
+    """Numbers in [0, 1) that are a function of (seed, row, count, number of the draw) alone, in the widest type of the
+    device.
 
     The finaliser of SplitMix64 (Steele et al. 2014, doi:10.1145/2660193.2660195), chained over the four, in wrapping 64-bit
-    integers; the upper 53 bits (24) are the number. A generator a row and step would cost more than the network.
+    integers; the number is as many of the upper bits as that type holds, 53 of float64. A generator a row and step would cost
+    more than the network.
     """
     mixed = _mixed(torch.full_like(rows, (seed + 2**63) % 2**64 - 2**63))  # seeds of torch's generators have 64 bits, no sign
     mixed = _mixed(_mixed(mixed + rows) + counts)
     mixed = _mixed(mixed[:, None] + torch.arange(draws, device=rows.device))
-    if rows.device.type == "mps":
-        return _shifted(mixed, 40).float() * 2.0**-24
-    return _shifted(mixed, 11).double() * 2.0**-53
+    kind = devices.exact(rows.device)
+    bits = 53 if kind == torch.float64 else 24
+    return _shifted(mixed, 64 - bits).to(kind) * 2.0**-bits
 
 
 def signs(drawn: Float[Tensor, "*s"]) -> Float[Tensor, "*s"]:

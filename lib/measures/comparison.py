@@ -78,13 +78,13 @@ def vid_image(nissim_values: Float[Tensor, "n eps"]) -> Float[Tensor, " n"]:
 
 
 def ranks(values: Real[Tensor, "n d"]) -> Float[Tensor, "n d"]:
-    """Ranks of each row (N, D), from 1, in float64 (float32 on Apple's GPUs, which have no other); equal values share the mean
-    of their ranks (scipy's `average`). NaN has no rank, and with it no value of its row has."""
+    """Ranks of each row (N, D), from 1, in the widest type of the device; equal values share the mean of their ranks (scipy's
+    `average`). NaN has no rank, and with it no value of its row has."""
     ordered, order = torch.sort(values, dim=-1, stable=True)
     new = torch.ones_like(ordered, dtype=torch.bool)
     new[:, 1:] = ordered[:, 1:] != ordered[:, :-1]
     group = new.cumsum(-1) - 1
-    kind = torch.float32 if values.device.type == "mps" else torch.float64
+    kind = devices.exact(values.device)
     count = torch.zeros(values.shape, dtype=kind, device=values.device)
     count.scatter_add_(-1, group, torch.ones((), dtype=kind, device=values.device).expand(values.shape))
     mean = (count.cumsum(-1) - (count - 1) / 2).gather(-1, group)  # of the last rank of a group and its first

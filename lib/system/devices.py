@@ -26,6 +26,11 @@ def usable(name: str) -> torch.device:
     return found
 
 
+def exact(where: torch.device) -> torch.dtype:
+    """The widest floating point of a device: float64, but float32 on Apple's GPUs, which have no other."""
+    return torch.float32 if where.type == "mps" else torch.float64
+
+
 @contextlib.contextmanager
 def threads(n: int) -> Iterator[None]:
     before = torch.get_num_threads()

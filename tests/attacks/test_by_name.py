@@ -4,6 +4,7 @@ import math
 
 import pytest
 import torch
+from torch import nn
 
 from lib.attacks import by_name, projected, single_step, unforeseen
 from lib.attacks.by_name import ATTACKS, Attack
@@ -161,8 +162,6 @@ def test_images_of_an_attack_hang_on_no_graph(model, x, y, name):
 
 @pytest.mark.parametrize("name", unforeseen.ATTACKS)
 def test_what_weakens_an_unforeseen_attack_is_told(model, x, y, name):
-    from torch import nn
-
     told = by_name.find(name)(nn.Sequential(model, nn.Softmax(1)), x, y, eps=EPS, steps=1).warnings
     assert any("remove the softmax" in text for text in told)
     assert by_name.find(name)(model, x, y, eps=EPS, steps=1).warnings == ()

@@ -156,6 +156,15 @@ def test_random_numbers_are_keyed():
     assert abs(torch.corrcoef(many.T[:20]).triu(1)).max() < 0.2 and abs(torch.corrcoef(many[:20]).triu(1)).max() < 0.6
 
 
+def test_random_numbers_where_a_device_has_no_float64(monkeypatch):
+    """As on Apple's GPUs: the same numbers cut to the bits of float32, never rounded up to 1."""
+    asked = (3, torch.arange(2000), torch.zeros(2000, dtype=torch.long), 20)
+    wide = pool.keyed_uniform(*asked)
+    monkeypatch.setattr(pool.devices, "exact", lambda where: torch.float32)
+    narrow = pool.keyed_uniform(*asked)
+    assert narrow.dtype == torch.float32 and torch.equal(narrow.double(), (wide * 2**24).floor() / 2**24)
+
+
 @pytest.mark.parametrize(("norm", "eps"), [("linf", 0.012), ("l2", 0.08)])
 @pytest.mark.parametrize("batch_size", [3, 128])
 def test_equals_the_twin_at_any_batch_size(model, data, batch_size, norm, eps):

@@ -51,6 +51,15 @@ def test_ranks_with_ties_equal_scipy(rows):
     assert np.array_equal(comparison.ranks(values).numpy(), scipy.stats.rankdata(values.numpy(), axis=1))
 
 
+def test_ranks_where_a_device_has_no_float64(monkeypatch):
+    """As on Apple's GPUs: the same ranks, halves included, also of many equal values."""
+    values = torch.randint(0, 3, (2, 5000), generator=torch.Generator().manual_seed(0)).float()
+    wide = comparison.ranks(values)
+    monkeypatch.setattr(comparison.devices, "exact", lambda where: torch.float32)
+    narrow = comparison.ranks(values)
+    assert narrow.dtype == torch.float32 and torch.equal(narrow.double(), wide)
+
+
 def test_spearman_equals_scipy_and_is_undefined_on_constant_maps():
     generator = torch.Generator().manual_seed(0)
     a = torch.rand(4, 6, 5, generator=generator, dtype=torch.float64).sub(0.5).relu()  # many ties, as ReLU makes them

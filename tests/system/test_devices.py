@@ -1,6 +1,7 @@
-"""How many images pass a network together."""
+"""How many images pass a network together, and how exactly a device computes."""
 
 import pytest
+import torch
 
 from lib.system import devices
 
@@ -16,3 +17,8 @@ def test_images_at_once(size, most, expected):
 @pytest.mark.parametrize(("size", "most", "expected"), [(224, 256, 32), (224, 20, 20), (32, 256, 256)])
 def test_without_a_graph_four_times_as_many(size, most, expected):
     assert devices.images_at_once(size, most, graph=False) == expected
+
+
+def test_apples_gpus_have_no_float64():
+    found = {name: devices.exact(torch.device(name)) for name in ("cpu", "cuda", "mps")}
+    assert found == {"cpu": torch.float64, "cuda": torch.float64, "mps": torch.float32}
