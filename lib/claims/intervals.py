@@ -288,4 +288,10 @@ def over_pairs(values: np.ndarray) -> Statistic:
 
 
 def minus(a: Statistic, b: Statistic) -> Statistic:
-    return lambda i, s: a(i, s) - b(i, s)
+    """a - b; where one is of some images alone, as exact at an end of its range as the one of fewer images makes it."""
+    eligible = [one.eligible for one in (a, b) if isinstance(one, Among)]
+
+    def difference(i: np.ndarray, s: np.ndarray) -> float:
+        return a(i, s) - b(i, s)
+
+    return Among(difference, min(eligible, key=lambda e: int(e.any(0).sum()))) if eligible else difference

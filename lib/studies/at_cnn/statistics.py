@@ -77,7 +77,8 @@ def shape_bias(cubes: Cubes, arm: str) -> Statistic:
         a, b = shape(i, s), texture(i, s)
         return a / (a + b) if a + b > 0 else float("nan")
 
-    return statistic
+    either = cubes.values[arm, "conflict", 1.0] + cubes.values[arm, "conflict-texture", 1.0] > 0
+    return Among(statistic, either)
 
 
 def robustness(cubes: Cubes, arm: str, level: float) -> Statistic:
