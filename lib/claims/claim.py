@@ -1,7 +1,7 @@
 """Claims as data: a statement, its statistic with an interval, a rule, and the verdict that follows. Nobody types a verdict.
 
 Kinds: `primary`, three to five a paper, the ones that its reader would name; `claim`, `control` and `open question`; `check`,
-an identity or a theorem, which is in no tally.
+an identity, a theorem or an exact count, which is in no tally unless it fails.
 """
 
 import math
@@ -91,7 +91,7 @@ def p_value(found: Parts, seen: Moderated | None, rule: Rule, verdict: Verdict, 
     edges = [e for e in edges if found.measure.low <= e <= found.measure.high] or edges  # a share is never below 0
     levels = []
     for edge in edges:
-        gap = float(found.measure.out(edge, found.units)) - found.centre
+        gap = float(found.measure.out(edge, found.among)) - found.centre
         width = above if gap > 0 else below
         level = 2 * stdtr(freedom, -stdtrit(freedom, TAIL) * abs(gap) / width) if width > 0 else 0.0
         levels.append(max(level, found.exact_level(edge)))
@@ -128,11 +128,13 @@ TOLD = ("supported", "contradicted", "negligible", "inconclusive")
 
 
 def tally(claims: pd.DataFrame) -> str:
-    """`3 supported, 1 contradicted, 0 negligible, 2 inconclusive` of what the paper claims, as adjusted, and how many were not
-    judged."""
-    own = claims[claims.kind.isin(["primary", "claim"])].adjusted
+    """`3 supported, 1 contradicted, 0 negligible, 2 inconclusive` of what the paper claims, as adjusted, how many were not
+    judged, and how many checks fail."""
+    own, checks = claims[claims.kind.isin(["primary", "claim"])].adjusted, claims[claims.kind == "check"].adjusted
     counts = [f"{(own == v).sum()} {v}" for v in TOLD]
     for verdict in ("one network", "not testable here", "not tested"):
         if (own == verdict).any():
             counts.append(f"{(own == verdict).sum()} {verdict}")
+    if (checks == "contradicted").any():
+        counts.append(f"{(checks == 'contradicted').sum()} of {len(checks)} checks fail")
     return ", ".join(counts)

@@ -108,8 +108,14 @@ class Stated:
 def settled_by(found: Parts, seen: Moderated | None, rule: Rule) -> str:
     """What would settle an inconclusive claim if its value stays: training runs, or images (people, pairs: the unit that is
     resampled), from the parts of its variance."""
-    edges = [rule.threshold] if rule.kind != "within" else [-rule.threshold, rule.threshold]
-    gap = min(abs(float(found.measure.out(e, found.units)) - found.centre) for e in edges)
+    delta = found.measure.delta
+
+    def gap_to(*edges: float) -> float:
+        return min(abs(float(found.measure.out(e, found.among)) - found.centre) for e in edges)
+
+    gap = gap_to(rule.threshold) if rule.kind != "within" else gap_to(-rule.threshold, rule.threshold)
+    if rule.kind != "within" and rule.threshold == 0 and abs(found.value) < delta:  # negligible, or not: what needs less
+        gap = max(gap, gap_to(-delta, delta))
     seen = seen or found.own
     images = max(found.below, found.above) ** 2
     runs = max(found.widths(seen)) ** 2 - images
@@ -149,7 +155,7 @@ class Court:
     test: bool = True
     seeds: Callable[[str], int] | int = 1
     draws: int = 500
-    unknown: str = ""
+    unknown: str = "too few images have a value"
     over: str | int = ""
     units: np.ndarray | None = None
     unit: str = "images"
@@ -186,7 +192,7 @@ class Court:
         statistic: str,
         source: str,
         measure: str = "",
-        difference: bool = True,
+        difference: int = 1,
         over: str | int | None = None,
         arms: tuple[str, ...] = (),
         seeds: int | None = None,
@@ -201,11 +207,11 @@ class Court:
         """State a claim: `compute` is its statistic, `statistic` says in words what it is.
 
         `measure` (`lib.claims.measures`) has its range and what is negligible, of a `difference` of two values unless said
-        otherwise. It is resampled `over` the images of a measure (or so many images), and the training runs that all `arms`
-        have (or `seeds`). Its variance over runs is moderated by that of the claims of the same `pool`, by default those whose
-        id begins alike. `trained=False`: it speaks of these
-        networks alone, or of any. `n` says in other words what it rests on, `unit` what is resampled where it is not images;
-        `gates` are those that it must pass, beyond the court's.
+        otherwise (0: of one; 2: of two differences). It is resampled `over` the images of a measure (or so many images), and
+        the training runs that all `arms` have (or `seeds`). Its variance over runs is moderated by that of the claims of the
+        same `pool` that are judged, by default those whose id begins alike. `trained=False`: it speaks of these networks alone,
+        or of any. `n` says in other words what it rests on, `unit` what is resampled where it is not images; `gates` are those
+        that it must pass, beyond the court's.
 
         Raises ValueError where neither the claim nor the court says what is resampled, for an unknown gate or measure, for a
         primary whose id is taken, and where the court's images stand together and the claim is over others, whose `unit` it
@@ -262,7 +268,7 @@ class Court:
         """All claims that were stated, judged."""
         pools: dict[str, list[int]] = {}
         for i, one in enumerate(self.stated):
-            if one.trained and one.parts.finite:
+            if one.trained and one.tested and one.parts.finite:
                 pools.setdefault(one.pool, []).append(i)
         seen: dict[int, Moderated | None] = {}
         for at in pools.values():

@@ -12,7 +12,8 @@ Minima and maxima of several values are lower and higher in resamples than in th
 alike. Their part over images comes from intervals that hold all values at once, by the bootstrap of the largest deviation in
 standard errors (Montiel Olea and Plagborg-Moller 2019, doi:10.1002/jae.2656): where each value lies in its interval, the
 smallest lies between the smallest lower end and the smallest upper end. Shares of none or all of the images are exact (Clopper
-and Pearson 1934).
+and Pearson 1934); of a difference of two shares, to which few images may contribute, half an image more on either side (Agresti
+and Min 2005, doi:10.1002/sim.1781) keeps the interval from closing about the few.
 """
 
 import functools
@@ -32,6 +33,7 @@ CONFIDENCE = 0.95
 ALMOST = 0.95  # of the resamples have a value, at least
 UNKNOWN = "spread over seeds unknown"  # what is said of one training run
 TAIL = 0.5 + CONFIDENCE / 2
+ROUNDING = 1e-12  # of values as large as these
 
 
 @dataclass(frozen=True)
@@ -63,10 +65,10 @@ class Among:
     def __call__(self, images: np.ndarray, seeds: np.ndarray) -> float:
         return self.statistic(images, seeds)
 
-    @property
-    def count(self) -> int:
-        """Images that count in some training run."""
-        return int(self.eligible.any(0).sum())
+    def count(self, units: np.ndarray) -> int:
+        """How many of the units, one an image, have an image that counts in some training run."""
+        counting = np.flatnonzero(self.eligible.any(0))
+        return len(np.unique(units[counting[counting < len(units)]]))
 
 
 @dataclass(frozen=True)
@@ -105,11 +107,11 @@ class Parts:
     variance: float
     runs: int
     units: int
+    among: int  # of the units those that the statistic is of
     measure: Measure
     n: str
     exact: tuple[float, float] | None = None
     unit: str = "images"
-    among: int = 0  # of the units those that the statistic is of
 
     @property
     def finite(self) -> bool:
@@ -125,11 +127,11 @@ class Parts:
 
     def freedom(self, seen: Moderated | None) -> float:
         """Degrees of freedom of both parts together (Satterthwaite 1946)."""
-        images = (max(self.below, self.above) / stdtrit(self.units - 1, TAIL)) ** 2
+        images = (max(self.below, self.above) / stdtrit(self.among - 1, TAIL)) ** 2
         runs = seen.variance / self.runs if seen else 0.0
         if images + runs == 0:
-            return float(self.units - 1)
-        parts = images**2 / (self.units - 1) + (runs**2 / seen.df if seen and runs else 0.0)
+            return float(self.among - 1)
+        parts = images**2 / (self.among - 1) + (runs**2 / seen.df if seen and runs else 0.0)
         return float((images + runs) ** 2 / parts)
 
     def interval(self, seen: Moderated | None = None) -> Interval:
@@ -172,12 +174,13 @@ def parts(
     where they are fewer than one in twenty; else there is no interval. Raises ValueError for fewer than two units or no seed.
     """
     groups = None if units is None else [np.flatnonzero(units == u) for u in np.unique(units)]
-    count = images if groups is None else len(groups)
+    units = np.arange(images) if units is None else units
+    count = len(np.unique(units))
     if count < 2 or seeds < 1:
         raise ValueError(f"an interval needs 2 {unit} and 1 seed at least, got {count} and {seeds}")
     of = of or measures.measure("")
     every_image, every_seed = np.arange(images), np.arange(seeds)
-    among = max(1, min(count, statistic.count)) if isinstance(statistic, Among) else count
+    among = statistic.count(units) if isinstance(statistic, Among) else count
     cells, pick = (statistic.cells, statistic.pick) if isinstance(statistic, Extreme) else (_alone(statistic), np.min)
     first = np.asarray(cells(every_image, every_seed), float)
     value = float(pick(first))
@@ -191,19 +194,33 @@ def parts(
     if of.bounded and np.ptp(pick(raw, axis=1)) == 0 and math.isfinite(value):
         exact = _exact(value, of, among)
     own, resampled = of.out(first, among), of.out(raw, among)
-    spread = np.std(resampled, axis=0, ddof=1) * math.sqrt(count / (count - 1))  # a resample varies about its own mean
-    reach = float(stdtrit(count - 1, TAIL)) * spread
+    enough = math.sqrt(among / (among - 1)) if among > 1 else math.nan  # a resample varies about its own mean
+    spread = np.std(resampled, axis=0, ddof=1) * enough
+    few = of.bounded and of.low < 0 and exact is None and abs(value) < of.high / 2
+    if few and _counted(raw * count * seeds):  # half a decision more that differs, on either side (Agresti and Min 2005)
+        half = 0.5 / (count * seeds)
+        spread = np.hypot(spread, of.out(first + half, among) - of.out(first - half, among))
+    reach = float(stdtrit(among - 1, TAIL)) * spread
     if isinstance(statistic, Extreme) and (spread > 0).any():
         gone = np.abs(resampled - own) / np.where(spread > 0, spread, math.inf)
         reach = reach * float(np.quantile(gone.max(1), CONFIDENCE)) / ndtri(TAIL)
     centre = float(pick(own))
     below, above = centre - float(pick(own - reach)), float(pick(own + reach)) - centre
-    variance = 0.0
-    if seeds > 1:
-        variance = float(np.var(of.out([statistic(every_image, np.array([s])) for s in every_seed], among), ddof=1))
-    n = f"{images} {unit}" if groups is None else f"{images} images of {count} {unit}"
+    variance = _variance(of.out([statistic(every_image, np.array([s])) for s in every_seed], among)) if seeds > 1 else 0.0
+    n = f"{among} of {images} {unit}" if among < images else f"{images} {unit}"
+    n = n if groups is None else f"{images} images of {among} {unit}"
     n += f", {seeds} seed{'s' if seeds > 1 else f' ({UNKNOWN})'}"
-    return Parts(value, centre, below, above, variance, seeds, count, of, n, exact, unit, among)
+    return Parts(value, centre, below, above, variance, seeds, count, among, of, n, exact, unit)
+
+
+def _counted(values: np.ndarray) -> bool:
+    """Whether all are whole numbers, as those of images that two networks decide differently."""
+    return bool((np.abs(values - np.round(values)) < 1e-6).all())
+
+
+def _variance(values: np.ndarray) -> float:
+    """Of single training runs; none where they differ by rounding alone, whose logarithm would speak for other arms."""
+    return 0.0 if np.ptp(values) <= ROUNDING * np.abs(values).max() else float(np.var(values, ddof=1))
 
 
 def _alone(statistic: Statistic) -> Callable[[np.ndarray, np.ndarray], list[float]]:
@@ -294,4 +311,4 @@ def minus(a: Statistic, b: Statistic) -> Statistic:
     def difference(i: np.ndarray, s: np.ndarray) -> float:
         return a(i, s) - b(i, s)
 
-    return Among(difference, min(eligible, key=lambda e: int(e.any(0).sum()))) if eligible else difference
+    return Among(difference, min(eligible, key=lambda e: e.any(0).sum())) if eligible else difference

@@ -1,7 +1,7 @@
 """Many claims at once: what is decided by one in twenty intervals alone is not decided.
 
 Over a paper's primaries Holm (1979), who keeps the chance of any wrong decision below .05; over the rest Benjamini and Hochberg
-(1995), who keep the share of wrong ones among the decided below .05. Checks are identities and are left as they are.
+(1995), who keep the share of wrong ones among the decided below .05. Checks are exact and are left as they are.
 """
 
 from collections.abc import Sequence

@@ -74,8 +74,12 @@ MEASURES = {
 }
 
 
-def measure(name: str, *, difference: bool = False) -> Measure:
-    """By name. Raises ValueError for an unknown one, with the close matches."""
+def measure(name: str, *, difference: int = 0) -> Measure:
+    """By name; of a `difference` of two values where that is 1 or true, of two differences where it is 2. Raises ValueError for
+    an unknown one, with the close matches."""
     if name not in MEASURES:
         raise names.unknown("measure", name, MEASURES)
-    return MEASURES[name].difference() if difference else MEASURES[name]
+    found = MEASURES[name]
+    for _ in range(difference):
+        found = found.difference()
+    return found

@@ -38,7 +38,7 @@ KINDS = {
     "claim": "another statement of the paper",
     "control": "a check of ours beside it",
     "open question": "a statement that the paper's evidence does not carry, or a question of ours; in no tally",
-    "check": "an identity or a theorem, which must hold; in no tally",
+    "check": "an identity, a theorem or an exact count, which leave nothing to chance; in no tally, unless one fails",
 }
 
 
@@ -86,7 +86,7 @@ def claims_html(found: pd.DataFrame) -> str:
     groups = (
         ("Primary claims", found[found.kind == "primary"]),
         ("Further claims, controls and open questions", found[~found.kind.isin(["primary", "check"])]),
-        ("Checks: identities and theorems, in no tally", found[found.kind == "check"]),
+        ("Checks: identities, theorems and exact counts", found[found.kind == "check"]),
     )
     return "".join(_table(caption, rows) for caption, rows in groups if len(rows))
 

@@ -244,3 +244,4 @@ def test_the_tally_counts_claims_alone():
     )
     assert claim.tally(rows) == "1 supported, 1 contradicted, 0 negligible, 0 inconclusive"
     assert claim.tally(rows.assign(adjusted="not tested")).endswith("2 not tested")
+    assert claim.tally(rows.assign(adjusted="contradicted")).endswith("0 inconclusive, 1 of 1 checks fail")

@@ -174,6 +174,34 @@ def test_an_inconclusive_claim_says_what_would_settle_it():
     assert re.search(r"settled by about \d+ training runs if", row.note) and "images" not in row.note
 
 
+def test_what_is_nearly_nothing_is_settled_by_less_than_its_sign():
+    """The interval lies inside ±.02 long before it leaves zero."""
+    values = 0.001 + 0.1 * np.array([-1.0, 1.0] * 30)[None]
+    row = added(Court("07", P), compute=over(values), measure="accuracy")
+    found = re.search(r"settled by about (\d+) images", row.note)
+    width = row.ci_high - row.value
+    assert row.verdict == "inconclusive" and int(found[1]) == pytest.approx(60 * (width / (0.02 - 0.001)) ** 2, rel=0.03)
+    far = added(Court("07", P), compute=over(values), measure="accuracy", rule=Rule("above", 0.01))
+    assert int(re.search(r"about (\d+) images", far.note)[1]) == pytest.approx(60 * (width / 0.009) ** 2, rel=0.03)
+
+
+def test_what_is_not_judged_does_not_speak_for_others():
+    """A copy of a claim that is not tested tells nothing of how much training runs vary."""
+    rng, court = np.random.default_rng(0), Court("07", P)
+    values = [rng.normal(size=(3, 1)) + 0.1 * rng.normal(size=(1, 60)) for _ in range(2)]
+    for i, one in enumerate(values):
+        added(court, id=f"up/{i}", compute=over(one), seeds=3, trained=True)
+    alone = court.rows[0]
+    added(court.within("copy", test=False), id="up/0", compute=over(values[0]), seeds=3, trained=True)
+    assert court.rows[0] == alone
+
+
+def test_a_difference_of_differences_has_their_range():
+    apart = np.array([1.5, 1.7, 1.6] * 20)
+    row = added(Court("07", P), compute=lambda i, s: apart[i].mean(), measure="accuracy", difference=2)
+    assert 1.5 < row.ci_low < row.value < row.ci_high < 1.7
+
+
 def test_images_that_stand_together_are_not_taken_for_independent():
     """A claim over other images than the court's must say what its own unit is."""
     people = Court("07", P, units=np.repeat(np.arange(30), 2), unit="people", over=60)

@@ -1,4 +1,4 @@
-"""Intervals of statistics that some resamples have no value of."""
+"""Intervals of statistics that some images have no value of, or that few images decide."""
 
 import numpy as np
 import pytest
@@ -26,3 +26,47 @@ def test_a_difference_is_as_exact_as_its_rarer_half():
         reach[name] = max(found.high - found.value, found.value - found.low)
     assert reach["some"] == reach["turned"] == pytest.approx((1 - 0.025 ** (1 / 20)) * np.sqrt(2), rel=1e-6)
     assert reach["all"] == pytest.approx((1 - 0.025 ** (1 / 100)) * np.sqrt(2), rel=1e-6)
+
+
+def coverage(draw, truth: float, of: str, images: int) -> float:
+    """How often, of 400 times, the interval of the values that `draw` draws holds what they are drawn about."""
+    rng, of_what = np.random.default_rng(0), measures.measure(of, difference=True)
+    found = (intervals.interval(intervals.over(draw(rng)), of_what, images=images, seeds=1, draws=200) for _ in range(400))
+    return float(np.mean([one.low <= truth <= one.high for one in found]))
+
+
+@pytest.mark.parametrize(("eligible", "images"), [(4, 100), (3, 16)])
+def test_few_images_of_many_have_the_freedom_of_these_few(eligible, images):
+    """By that of all images it would be .81 to .9."""
+
+    def draw(rng):
+        values = np.full((1, images), np.nan)
+        values[0, :eligible] = rng.normal(size=eligible)
+        return values
+
+    assert coverage(draw, 0.0, "", images) > 0.925
+    found = intervals.interval(intervals.over(draw(np.random.default_rng(0))), measures.measure(""), images=images, seeds=1)
+    assert found.n.startswith(f"{eligible} of {images} images, 1 seed")
+
+
+@pytest.mark.parametrize(("images", "one", "other"), [(50, 0.1, 0.0), (50, 0.065, 0.0), (200, 0.02, 0.02), (500, 0.01, 0.0)])
+def test_few_decisions_that_differ_say_little(images, one, other):
+    """Networks that decide few images differently, most of them to one's advantage; without a half on either side .87 to .9."""
+
+    def draw(rng):
+        u = rng.random((1, images))
+        return np.where(u < one, 1.0, np.where(u < one + other, -1.0, 0.0))
+
+    assert coverage(draw, one - other, "accuracy", images) > 0.935
+
+
+def test_a_difference_of_no_counts_is_as_it_was():
+    values = np.random.default_rng(0).normal(scale=0.01, size=(1, 200))
+    found = intervals.interval(intervals.over(values), measures.measure("share", difference=True), images=200, seeds=1)
+    assert found.high - found.low == pytest.approx(2 * 1.972 * values.std(ddof=1) / np.sqrt(200), rel=0.06)
+
+
+def test_runs_that_differ_by_rounding_do_not_vary():
+    """Their variance would be 1e-30, whose logarithm would speak for all other arms; a run without a value stays one."""
+    assert intervals._variance(np.array([-1.2, -1.2 - 2e-16, -1.2])) == 0 < np.var([-1.2, -1.2 - 2e-16, -1.2])
+    assert intervals._variance(np.array([1.0, 2.0])) == 0.5 and np.isnan(intervals._variance(np.array([1.0, np.nan])))

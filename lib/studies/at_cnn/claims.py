@@ -129,7 +129,7 @@ def _underfit(court: Court, first: str, gates: tuple[str, ...], note: str) -> No
     of_styles = court.within("", **by_style(court.p, cubes.images("clean")))
     court.add(
         "underfit-matched",
-        "check",
+        "control",
         f"The search for Underfit found a network as accurate as {label(first)} on clean images",
         minus(cubes.mean("underfit", "clean"), cubes.mean(first, "clean")),
         MATCHED,

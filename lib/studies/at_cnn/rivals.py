@@ -49,6 +49,7 @@ class Row(NamedTuple):
     measure: str
     gates: tuple[str, ...] = ()
     note: str = ""
+    difference: int = 1
 
 
 def against(court: Court, arm: str, rival: Rival) -> None:
@@ -65,6 +66,7 @@ def against(court: Court, arm: str, rival: Rival) -> None:
                 statistic=row.statistic,
                 source=row.source,
                 measure=row.measure,
+                difference=row.difference,
                 over=over,
                 arms=(arm, rival.arm),
                 gates=row.gates,
@@ -104,6 +106,7 @@ def _contours(cubes: Cubes, arm: str, rival: Rival, p: Parameters) -> Iterator[R
         OURS,
         "correlation",
         note="what is gained is about the image, not about where objects usually lie",
+        difference=2,
     )
     yield Row(
         "scatter",
@@ -185,6 +188,7 @@ def _saturated(cubes: Cubes, arm: str, rival: Rival, p: Parameters) -> Iterator[
             rival.source("claim (c)"),
             "share",
             note=few or "standard retains so little at large p that the gap can close from below",
+            difference=2,
         )
 
 
@@ -217,4 +221,5 @@ def _shuffled(cubes: Cubes, arm: str, rival: Rival, p: Parameters) -> Iterator[R
             rival.source("claim (d)"),
             "share",
             note=few or "both fall towards chance, which closes the gap",
+            difference=2,
         )

@@ -57,16 +57,14 @@ class Cubes(cubes_.Cubes):
 
 
 def by_style(p: Parameters, images: int) -> dict[str, Any]:
-    """What of painted images stands and falls together, as `lib.claims` takes it: embedded styles are crops of a few
-    photographs, which do not count as so many styles. Nothing where each style is a file of its own."""
+    """What of painted images stands and falls together, as `lib.claims` takes it: those that one photograph or painting lends
+    its style. Embedded styles are crops of a few photographs, which do not count as so many styles; of a folder each held-out
+    file is lent to every so many-th image."""
     if p.style_source != "embedded":
-        return {}
-    return {"units": photographs(images), "unit": "photographs of the styles"}
-
-
-def photographs(images: int) -> np.ndarray:
-    """Which photograph lends each image its embedded style, (images,)."""
-    return style_of(np.arange(images), styles.COUNT["test"]) % len((*styles.PHOTOGRAPHS, *styles.PAINTED))
+        held_out = len(styles.load(p.style_source, "test", p.size))
+        return {"units": style_of(np.arange(images), held_out), "unit": "styles"}
+    crops = style_of(np.arange(images), styles.COUNT["test"])
+    return {"units": crops % len((*styles.PHOTOGRAPHS, *styles.PAINTED)), "unit": "photographs of the styles"}
 
 
 def shape_bias(cubes: Cubes, arm: str) -> Statistic:

@@ -198,7 +198,7 @@ def _sane(court: Court, cubes: Cubes, p: Parameters) -> None:
         within.add(
             "depends-on-weights",
             "control",
-            f"The map of {label} has little in common with that of the same network with random weights (edges: 1)",
+            f"The map of {label} has little in common with that of the same network with random weights (an edge detector: 1)",
             over(kept),
             Rule("below", 0.5),
             statistic=f"rank correlation of the map with that under random weights in all layers, {label}",

@@ -187,12 +187,12 @@ def claimed(p: Parameters) -> list[Row]:
     told = f"{MASS} minus the object's share of the image"
     rows.append(Row("on-object", "control", even, "energy/last", "area", UP, told, OURS_ALONE, "share"))
     for word, own, other in (("first", p.first, p.second), ("second", p.second, p.first)):
-        statement = f"On an image of two objects, the map of {own} lies on the {own}"
-        told = f"share of the map's mass on the half of the image that shows {own}"
+        statement = f"On a mosaic of two classes, two images of each, the map of {own} lies on the {own}"
+        told = f"share of the map's mass on the quarters that show {own}"
         key, half = f"two/positive/{word}", Rule("above", 0.5)
         rows.append(Row(f"two-objects-{word}", "claim", statement, key, "", half, told, SOURCE, "share"))
-        statement = f"On an image of two objects, the counterfactual map of {own} lies on the {other}"
-        told = f"share of the counterfactual map's mass on the half that shows {own}"
+        statement = f"On a mosaic of two classes, two images of each, the counterfactual map of {own} lies on the {other}"
+        told = f"share of the counterfactual map's mass on the quarters that show {own}"
         key, half = f"two/counterfactual/{word}", Rule("below", 0.5)
         rows.append(Row(f"counterfactual-{word}", "claim", statement, key, "", half, told, SOURCE, "share"))
     rows.append(_moved("attack-moves-map", "", f"NISSIM with the clean map, {moved}"))

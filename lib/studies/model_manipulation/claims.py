@@ -93,7 +93,7 @@ def _succeeds(court: Court, arch: str) -> None:
             f"living/{arm}",
             "control",
             f"Beyond the control, fooling {label(arm)} succeeds on more than half of the maps that are not dead",
-            minus(*(fsr(c, f"{arch}/{a}", kind, name, living=True) for a in (arm, "none"))),
+            statistics.living(c, f"{arch}/{arm}", f"{arch}/none", kind, name),
             LARGE,
             **shared,
             source=OURS,
@@ -161,7 +161,7 @@ def _keeps_deciding(court: Court, arch: str) -> None:
         court.add(
             f"agrees/{arm}",
             "open question",
-            f"Decisions change no more by fooling {label(arm)} than by honest fine-tuning",
+            f"Fooling {label(arm)} changes at most five points more decisions than honest fine-tuning",
             minus(c.mean(f"{arch}/none", "agrees"), c.mean(f"{arch}/{arm}", "agrees")),
             Rule("below", 0.05),
             measure="share",

@@ -24,11 +24,21 @@ def success(kind: str, t: np.ndarray) -> np.ndarray:
     return ((t >= low) & (t <= high)).astype(float)
 
 
-def fsr(cubes: Cubes, arm: str, kind: str, name: str, *, of: str = "t", living: bool = False) -> Statistic:
-    """The fooling success rate of `kind` under interpreter `name`; `living`: over images whose map has contrast."""
-    t = cubes.values[arm, f"{of}/{kind}/{name}", 0.0]
-    found = success(kind, t)
-    return over(np.where(cubes.values[arm, f"dead/{name}", 0.0] > 0, np.nan, found) if living else found)
+def fsr(cubes: Cubes, arm: str, kind: str, name: str, *, of: str = "t") -> Statistic:
+    """The fooling success rate of `kind` under interpreter `name`."""
+    return over(success(kind, cubes.values[arm, f"{of}/{kind}/{name}", 0.0]))
+
+
+def living(cubes: Cubes, arm: str, honest: str, kind: str, name: str) -> Statistic:
+    """The fooling success rate beyond an honest network's, image by image over those whose maps have contrast in both."""
+
+    def successes(which: str) -> np.ndarray:
+        dead = cubes.values[which, f"dead/{name}", 0.0] > 0
+        return np.where(dead, np.nan, success(kind, cubes.values[which, f"t/{kind}/{name}", 0.0]))
+
+    own, other = successes(arm), successes(honest)
+    runs = min(len(own), len(other))
+    return over(own[:runs] - other[:runs])
 
 
 def swap_rate(cubes: Cubes, arm: str, name: str, c: str) -> Statistic:
@@ -48,13 +58,13 @@ def both_swapped(cubes: Cubes, arm: str, honest: str, name: str) -> Statistic:
 
 
 def beyond(cubes: Cubes, arch: str, need: str) -> float:
-    """The success rate of an arm beyond the control's (`ARM`; of active fooling: of the class where it is larger, or of the one
-    that is named, `ARM:c1`)."""
+    """The success rate of an arm beyond the control's (`ARM`; of active fooling: of the class where it is smaller, as the claim
+    that it succeeds has it, or of the one that is named, `ARM:c1`)."""
     arm, _, which = need.partition(":")
     kind, name = parsed(arm)[:2]
     measures = [f"swap-{c}/{name}" for c in CLASSES if which in ("", c)] if kind == "active" else [f"t/{kind}/{name}"]
     own, drift = ([success(kind, cubes.values[f"{arch}/{a}", m, 0.0]).mean() for m in measures] for a in (arm, "none"))
-    return float(max(a - b for a, b in zip(own, drift, strict=True)))
+    return float(min(a - b for a, b in zip(own, drift, strict=True)))
 
 
 def still_moving(cubes: Cubes, name: str) -> float:

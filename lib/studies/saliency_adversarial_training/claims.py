@@ -20,7 +20,7 @@ from lib.claims.court import OURS, QUESTION, Court, noted
 from lib.claims.cubes import Cubes
 from lib.claims.intervals import Interval, minus, over, parts, together
 from lib.studies.saliency_adversarial_training import passes, statistics
-from lib.studies.saliency_adversarial_training.plan import NAMES, TEACHERS, Parameters, config_of, label, parsed, seeds_of
+from lib.studies.saliency_adversarial_training.plan import NAMES, TEACHERS, Arm, Parameters, config_of, label, parsed, seeds_of
 from lib.studies.saliency_adversarial_training.published import gaps, printed, said, theirs, without_misprint
 from lib.studies.saliency_adversarial_training.terms import (
     ABLATION,
@@ -144,14 +144,14 @@ def _maps_matter(court: Court) -> None:
             court,
             f"looks-like-attack/{arm}",
             "open question",
-            f"The image's own direction looks more like an attack on the student than another image's does ({label(arm)})",
+            f"Steps along −s, s the image's own map, look more like an attack on the student than another map's ({label(arm)})",
             minus(own, another),
             UP,
             arms=(arm,),
             measure="cosine",
             over="clean",
             source=f"{SOURCE}, a script of their code",
-            statistic="cosine of the sign of the student's loss gradient with -s, own map - another image's",
+            statistic="cosine of the sign of the student's loss gradient with −s, s the map: own map - another image's",
         )
 
 
@@ -234,7 +234,7 @@ def _cost(court: Court) -> None:
                 rule,
                 source=SOURCE,
                 statistic=f"forward and backward passes of an image in an epoch, {label(arm)} / {label(against)}",
-                note=noted(COUNTED.format(*taken), FAIR if any("+" in a for a in (arm, against)) else "", note),
+                note=noted(COUNTED.format(*taken), FAIR if any(_tosses(parsed(a)) for a in (arm, against)) else "", note),
                 measure="ratio",
                 difference=False,
                 trained=False,
@@ -242,6 +242,11 @@ def _cost(court: Court) -> None:
                 seeds=1,
                 n="exact",
             )
+
+
+def _tosses(arm: Arm) -> bool:
+    """Whether a coin chooses between the arm's mix and its attack, batch by batch."""
+    return arm.base != "plain" and arm.mix != "none"
 
 
 ALPHA_NOTE = {"std": (".205 against .024", ".352 and .205"), "adv": (".343 against .007", ".378 and .343")}
@@ -260,19 +265,24 @@ def _curriculum(court: Court) -> None:
         source = ABLATION if known else QUESTION
         if smallest:
             note = f"published for CIFAR-100 at 1/255: {ALPHA_NOTE[found.teacher][0]}" if known else ""
-            better(court, f"pure-maps/{arm}", kind, arm, f"{arm}@a{smallest[0]:g}", source=source, note=note)
+            says = f"{label(arm)} withstands PGD better with random signs at first than with the map's alone (α → 0)"
+            pure = f"{arm}@a{smallest[0]:g}"
+            better(court, f"pure-maps/{arm}", kind, arm, pure, source=source, statement=says, note=note)
         if later:
             plots = "published for CIFAR-100, alpha^10 of .8 against .6 at 1/255"
             note = f"{plots}: {ALPHA_NOTE[found.teacher][1]}" if known else ""
-            better(court, f"later-maps/{arm}", kind, f"{arm}@a{later[-1]:g}", arm, source=source, note=note)
+            share = "of the share of random signs in the tenth epoch, α¹⁰"
+            says = f"{label(arm)} withstands PGD better where maps come later: {later[-1]:g} {share}, than {p.alpha10:g}"
+            late = f"{arm}@a{later[-1]:g}"
+            better(court, f"later-maps/{arm}", kind, late, arm, source=source, statement=says, note=note)
         if larger:
-            strong = f"{arm}@e{larger[-1]:g}"
+            strong, attack = f"{arm}@e{larger[-1]:g}", f"PGD at eps {eps:g}/255"
             note = f"published for CIFAR-100, 8/255 against 16/255: {EPS0_NOTE[found.teacher]}" if known else ""
             add(
                 court,
                 f"collapse/{arm}",
                 kind,
-                f"{label(arm)} withstands PGD at eps {eps:g}/255 better with eps0 {p.eps:g}/255 than with {larger[-1]:g}/255",
+                f"{label(arm)} with steps ε₀ of {p.eps:g}/255 withstands {attack} better than of {larger[-1]:g}/255",
                 minus(c.mean(arm, "pgd", eps), c.mean(strong, "pgd", eps)),
                 Rule("above", 0.1),
                 arms=(arm, strong),

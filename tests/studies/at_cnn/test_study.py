@@ -7,6 +7,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from PIL import Image
 
 from lib.attacks import projected
 from lib.data import datasets, transforms
@@ -329,10 +330,23 @@ def test_images_that_share_a_photograph_stand_and_fall_together(small_home):
     """Of the styles that the measurement lends to images: crops of nine photographs, in turn."""
     held_out = measure_.styles.load("embedded", "test", SMOKE.size)
     lent = measure_.style_rows(SMOKE, torch.arange(len(held_out)))
-    groups = statistics.photographs(len(held_out))
+    groups = statistics.by_style(SMOKE, len(held_out))["units"]
     crops = {crop.numpy().tobytes(): i for i, crop in enumerate(held_out)}
     assert groups.tolist() == [crops[style.numpy().tobytes()] % 9 for style in lent] and len(set(groups)) == 9
-    assert statistics.by_style(SMOKE.model_copy(update={"style_source": "folder:paintings"}), 5) == {}
+
+
+def test_images_that_share_a_painting_stand_and_fall_together(small_home, monkeypatch, tmp_path):
+    """Of a folder a fifth of the files is held out, and each of them is lent to many images."""
+    monkeypatch.setenv("STUDY_DATA", str(tmp_path))
+    (tmp_path / "paintings").mkdir()
+    for i in range(15):
+        Image.new("RGB", (40, 40), (i, 0, 0)).save(tmp_path / f"paintings/{i}.png")
+    p = SMOKE.model_copy(update={"style_source": "folder:paintings"})
+    lent = measure_.style_rows(p, torch.arange(10))
+    shared = (lent[:, None] == lent[None]).flatten(2).all(-1).numpy()
+    found = statistics.by_style(p, 10)
+    assert found["unit"] == "styles" and len(set(found["units"])) == 3
+    assert ((found["units"][:, None] == found["units"]) == shared).all()
 
 
 def test_style_checks(small_home):

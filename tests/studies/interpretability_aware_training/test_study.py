@@ -495,7 +495,7 @@ def test_the_primaries_are_judged_on_the_published_networks():
     own = synthetic(ARRANGED)
     judged = verdicts(pd.concat([own, theirs(STARTS)], ignore_index=True))
     rows = [judged[f"published/{id}"] for id in claims.primaries(ARRANGED)]
-    assert {(c.kind, c.verdict) for c in rows} == {("claim", "supported")}  # one network is all that is spoken of
+    assert {(c.kind, c.verdict) for c in rows} == {("primary", "supported")}  # one network is all that is spoken of
     assert all("(the authors' networks, " in c.statement for c in rows)
     assert (
         rows[0].value == pytest.approx(0.78) and rows[1].value == pytest.approx(0.17) and rows[2].value == pytest.approx(0.63)
@@ -585,7 +585,10 @@ def test_published_networks_are_compared_within_their_architecture(of_theirs):
     assert of_theirs["published/robust/int/small"].statement.endswith(" (the authors' Small, eps 0.0314)")
     assert "of another training nothing is said" in of_theirs["published/robust/int"].note
     told = {c.verdict for c in of_theirs.values() if c.kind != "check"}
-    assert "one network" not in told and {c.kind for c in of_theirs.values()} == {"claim", "control", "open question", "check"}
+    kinds = {"primary", "claim", "control", "open question", "check"}
+    assert "one network" not in told and {c.kind for c in of_theirs.values()} == kinds
+    paper = {f"published/{id}" for id in claims.primaries(PUBLISHED)}
+    assert {id for id, c in of_theirs.items() if c.kind == "primary"} == paper & set(of_theirs)
     assert all(id.startswith("published/") for id in of_theirs)
     theirs = [of_theirs.get(f"published/{id}") for id in claims.primaries(PUBLISHED)]
     assert [c and c.verdict for c in theirs] == ["supported", "supported", None, "supported", "supported"]

@@ -212,6 +212,12 @@ def test_the_strong_attack_is_no_weaker_than_a_peers_auto_pgd(home):
     assert not (ours & ~held).sum() > 1  # an image that only theirs breaks
 
 
+def test_a_coin_is_tossed_between_a_mix_and_an_attack_alone():
+    """`guided-gradcam++` has a plus in its name, and no attack."""
+    tossed = {arm: claims._tosses(plan.parsed(arm)) for arm in ("uniform", "pgd", "pgd+sat", "sat-std-guided-gradcam++")}
+    assert tossed == {"uniform": False, "pgd": False, "pgd+sat": True, "sat-std-guided-gradcam++": False}
+
+
 def test_times_are_of_both_sides_of_the_coin(home):
 
     sides = measure_._both_sides()
