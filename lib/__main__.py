@@ -3,6 +3,7 @@
 import importlib
 import locale
 import os
+import signal
 import sys
 
 from lib.system import forks, paths
@@ -19,7 +20,7 @@ COMMANDS = {
     "rehearse": "run a `paper` profile on miniatures of its data sets",
     "train": "train networks into the cache",
 }
-INTERRUPTED = 130  # the exit status that shells know
+INTERRUPTED, TERMINATED = 130, 143  # the exit statuses that shells know
 OF_STUDIES = ("kernel", "serve")  # what no person types
 FORKED = ("train", "measure", "run", "report", "kernel")  # jobs of a study
 GO_ON = ("study", "run", "measure", "train")  # what keeps what was finished
@@ -41,6 +42,8 @@ def main(given: list[str]) -> int:
         print(f"unknown command {given[0]!r}; there are {', '.join(COMMANDS)}", file=sys.stderr)
         return 2
     paths.settle()
+    if given[0] in ("study", "run"):  # what is half made is put away, and nothing that they began goes on alone
+        signal.signal(signal.SIGTERM, lambda *_: sys.exit(TERMINATED))
     try:
         code = forks.ask(given) if given[0] in FORKED else None
         if code == INTERRUPTED:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from lib.attacks import by_name as attacks
 from lib.attacks import steps
+from lib.attacks.unforeseen import CALIBRATED
 from lib.data import own_pictures
 from lib.data.own_pictures import OwnPicture
 from lib.explanations import by_name as explanations
@@ -64,7 +65,10 @@ def parser() -> argparse.ArgumentParser:
         "--attack", metavar="NAME", default="none", help=f"one of {', '.join(attacks.ATTACKS)}; %(default)s unless given"
     )
     found.add_argument(
-        "--eps", metavar="2/255", help=f"its radius in images from 0 to 1, such as 2/255 or .01; {EPS} unless given"
+        "--eps",
+        metavar="2/255",
+        help=f"its radius: in images from 0 to 1, such as 2/255 or .01; {EPS} unless given. Of L2, "
+        "gabor, snow and jpeg attacks in a measure of their own",
     )
     found.add_argument(
         "--steps",
@@ -103,10 +107,12 @@ def main(given: list[str]) -> int:
                     one = before_after.before_and_after(
                         network.model, picture.x[None].to(device), asked, of=of, force=force, head=network.head
                     )
-                except (ValueError, RuntimeError) as error:  # of this picture: the others are not lost
+                except Exception as error:  # of this picture, whatever somebody's own network raises: the others are not lost
+                    known = isinstance(error, (ValueError, RuntimeError))
+                    told = error if known else RuntimeError(f"the network raised {type(error).__name__}: {error}")
                     if len(pictures) == 1:
-                        raise
-                    say(f"{picture.path} is left out: {error}")
+                        raise told from None
+                    say(f"{picture.path} is left out: {told}")
                     continue
                 found[i] = one
                 _tell(picture, one)
@@ -158,7 +164,9 @@ def _check_form(a: argparse.Namespace) -> None:
     if a.aim is not None and "targets" not in attack.takes:
         raise ValueError(f"--aim {a.aim}: {attack.name} aims at nothing; choose pgd or fgsm")
     if a.eps is None and attack.norm != "linf":
-        raise ValueError(f"--attack {attack.name} has a radius in another measure than {EPS} is meant for; give --eps")
+        known = CALIBRATED.get(attack.name)
+        such = f", such as {known[0]:.2g} (weak) to {known[-1]:g} (strong; Kang et al. 2019)" if known else ""
+        raise ValueError(f"--attack {attack.name} has a radius in another measure than {EPS} is meant for; give --eps{such}")
 
 
 def _eps(text: str) -> float:
@@ -233,6 +241,8 @@ def _check_writable(pages: Sequence[Path], pictures: Sequence[OwnPicture]) -> No
             raise ValueError(f"--out {page} is one of the pictures; name another file")
         if page.is_dir():
             raise ValueError(f"--out {page} is a folder; name a file in it, {page / 'explained.png'}")
+        if page.suffix == ".png" and page.exists() and not explained.is_figure(page):
+            raise ValueError(f"--out {page} is a picture that this command did not make; name another file")
         if page.suffix == ".csv" and page.exists() and not explained.is_table(page):
             raise ValueError(f"--out {pages[0]} would write its table over {page}, which is another one; name another file")
     folder = pages[0].parent

@@ -3,6 +3,7 @@
 import argparse
 
 from lib.reports.index import index, publish
+from lib.runs import profiles
 from lib.system.progress import say
 
 
@@ -16,6 +17,8 @@ def main(given: list[str]) -> int:
     if bool(arguments.run) == arguments.index:
         parser.error("name a run, or give --index")
     try:
+        if arguments.profile not in profiles.PROFILES and arguments.index:
+            raise ValueError(f"no profile {arguments.profile!r} has an index; there are {', '.join(profiles.PROFILES)}")
         if arguments.index:
             say(str(index(arguments.profile)))
         else:

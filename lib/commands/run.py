@@ -1,8 +1,6 @@
 """`python -m lib run 01-attention-shift --profile laptop --set images=50`: execute one notebook with strict parameters."""
 
 import argparse
-import os
-import traceback
 
 import yaml
 
@@ -17,7 +15,14 @@ def main(given: list[str]) -> int:
     parser = argparse.ArgumentParser(prog="python -m lib run", description="Execute one notebook with a profile's parameters.")
     parser.add_argument("run", help="for example 01-attention-shift")
     parser.add_argument("--profile", default="laptop", help=", ".join(profiles.PROFILES))
-    parser.add_argument("--set", action="append", default=[], metavar="NAME=VALUE", help="override one parameter")
+    parser.add_argument(
+        "--set",
+        action="append",
+        default=[],
+        metavar="NAME=VALUE",
+        help="override one parameter; a list as NAME=[a, b]; the notebook's cell "
+        "of parameters has all of them, with what they mean",
+    )
     parser.add_argument("--no-report", action="store_true", help="leave the HTML to a later `python -m lib report`")
     arguments = parser.parse_args(given)
     try:
@@ -35,8 +40,6 @@ def main(given: list[str]) -> int:
             done = files.read_json(record)
             publish(done["run"], done["profile"])
     except (ValueError, RuntimeError, OSError) as error:
-        if os.environ.get("STUDY_TRACEBACK") == "1":
-            traceback.print_exc()
         say(f"error: {error}")
         return 2 if isinstance(error, ValueError) else 1
     return 0

@@ -7,6 +7,7 @@ Whatever ends the call, the index shows what has finished, and a line a study sa
 
 import argparse
 import os
+import re
 import subprocess
 import sys
 
@@ -14,37 +15,25 @@ import torch
 
 from lib.reports import pages
 from lib.runs import profiles
-from lib.system import files, forks, paths
+from lib.runs.headless import alone
+from lib.system import forks, paths
 from lib.system.progress import say
 
 GRACE = 20  # seconds that Snakemake has to end its jobs
+ERRORS_ALONE = ("--quiet", "rules", "progress", "host", "reason")
+# what of its words says nothing of an error: where that stood, and what it does on the way to it
+PASSING = re.compile(r'\s+File "|\w+ in file "|Assuming unrestricted|Building DAG|host: |Config file ')
 
 
 def snakemake(profile: str, cores: str, gpus: int, extra: list[str]) -> int:
-    """Run the graph; returns Snakemake's exit code. With GPUs every job that computes takes one, so many run at once."""
+    """Run the graph; returns Snakemake's exit code, 2 where the graph cannot be built, which is said. With GPUs every job that
+    computes takes one, so many run at once."""
     folder = paths.PROJECT if os.access(paths.PROJECT, os.W_OK) else paths.home()  # Snakemake's own notes go there
-    command = [
-        sys.executable,
-        "-m",
-        "snakemake",
-        "--snakefile",
-        str(paths.PROJECT / "Snakefile"),
-        "--directory",
-        str(folder),
-        "--cores",
-        cores,
-        "--nolock",
-        "--rerun-incomplete",
-        "--keep-going",
-        "--quiet",
-        "all",
-        "--resources",
-        f"gpu={gpus}",
-        "--config",
-        f"profile={profile}",
-        f"gpu={min(1, gpus)}",
-        *extra,
-    ]
+    graph = [sys.executable, "-m", "snakemake", "--snakefile", str(paths.PROJECT / "Snakefile"), "--directory", str(folder)]
+    graph += ["--nolock", "--rerun-incomplete", "--keep-going", "--resources", f"gpu={gpus}"]
+    graph += ["--config", f"profile={profile}", f"gpu={min(1, gpus)}"]
+    last = ["--cores", cores, *extra]  # after an option that takes one value, so that targets may follow
+    command = [*graph, "--quiet", "all", *last]  # the jobs say what they do
     lib = os.pathsep.join([str(paths.PROJECT), *filter(None, [os.environ.get("PYTHONPATH")])])
     environment = os.environ | {"PYTHONUNBUFFERED": "1", "PYTHONPATH": lib}
     elsewhere = {"--executor", "--dry-run", "--dryrun", "-n"} & set(extra)  # a cluster counts what its jobs take
@@ -52,13 +41,30 @@ def snakemake(profile: str, cores: str, gpus: int, extra: list[str]) -> int:
     loaded = forks.serving([sys.executable, "-m", "lib", "serve"], environment, wanted=here)
     with loaded as told, subprocess.Popen(command, env=environment | told) as process:
         try:
-            return process.wait()
+            code = process.wait()
         except KeyboardInterrupt:  # a terminal tells Snakemake and its jobs too: they end by themselves
             try:
                 process.wait(GRACE)
             except subprocess.TimeoutExpired:
                 process.terminate()
             raise
+        except SystemExit:  # by SIGTERM, of which Snakemake knows nothing
+            process.terminate()
+            raise
+    refused = _refused([*graph, "--dry-run", *ERRORS_ALONE, *last], environment) if code else ""
+    if refused:
+        say(f"error: {refused}")
+    return 2 if refused else code
+
+
+def _refused(command: list[str], environment: dict[str, str]) -> str:
+    """Why Snakemake cannot build the graph (a parameter, data that are not there, a target that nobody makes), of which it says
+    nothing while it is quiet; empty where it can."""
+    done = subprocess.run(
+        command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, encoding="utf-8", check=False
+    )
+    lines = [line for line in done.stdout.splitlines() if line.strip() and not PASSING.match(line)]
+    return "\n".join(lines) if done.returncode else ""
 
 
 def main(given: list[str]) -> int:
@@ -74,11 +80,13 @@ def main(given: list[str]) -> int:
         say(f"error: no profile {arguments.profile!r}; there are {', '.join(profiles.PROFILES)}")
         return 2
     try:
-        with files.locked(paths.home() / "data" / "study"):
+        with alone(paths.home() / "data" / "study"):
             code = snakemake(arguments.profile, arguments.cores, arguments.gpus, arguments.extra)
     except OSError as error:
         say(f"error: {error}")
         return 1
+    if code == 2:
+        return code
     if code:
         say("some of the study did not finish: read the message above, mend it, and run the same command again")
     pages.tell(arguments.profile)

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from lib.data import folders, images
 from lib.system import names
+from lib.system.progress import say
 
 MOST = 200  # pictures at once
 LEAST_SIDE = 8  # pixels: below, there is nothing to see
@@ -30,7 +31,8 @@ class OwnPicture:
 def gather(given: Sequence[Path], *, size: int, channels: int, crop: images.Crop) -> list[OwnPicture]:
     """Every picture of the files and folders that were given, as `lib.data.images.to_tensor` cuts them.
 
-    Below a folder all pictures are taken, at any depth, in the order of their names; other files there are passed over.
+    Below a folder all pictures are taken, at any depth, in the order of their names; other files there are passed over,
+    which is said.
     Raises ValueError for what is not there, a folder without pictures and more than MOST pictures; and one that names every
     picture that cannot be used, and why: no picture, cut short, an animation, sides below LEAST_SIDE, too many pixels.
     """
@@ -64,7 +66,11 @@ def _files(path: Path) -> list[Path]:
             raise ValueError(
                 f"the folder {path} holds no picture{f' (but {there})' if other else ', it is empty'}; name another"
             )
+        if other:
+            say(f"passed over in {path}: {', '.join(f'{n} {what}' for what, n in other.most_common())}")
         return found
+    if path.is_symlink() and not path.exists():
+        raise ValueError(f"{path} is a link that leads nowhere; give the picture itself")
     if not path.exists():
         beside = list(path.parent.iterdir()) if path.parent.is_dir() else []
         pictures = [p.name for p in beside if p.is_dir() or p.suffix.lower() in images.SUFFIXES]

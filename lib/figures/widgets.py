@@ -148,12 +148,18 @@ class OwnNetwork(ipywidgets.VBox):
             style=LABEL,
             layout=WIDE,
         )
+        self.again = ipywidgets.Button(
+            description="load it again",
+            tooltip="after you have mended it",
+            layout=ipywidgets.Layout(width="340px", display="none"),
+        )
         self.back = ipywidgets.Button(
             description="back to the networks above", layout=ipywidgets.Layout(width="340px", display="none")
         )
         self.said = ipywidgets.HTML(layout=WIDE)
-        super().__init__([self.field, self.back, self.said])
+        super().__init__([self.field, self.again, self.back, self.said])
         self.field.observe(self._read, names="value")
+        self.again.on_click(self._read)
         self.back.on_click(lambda _: self.leave())
 
     @property
@@ -172,9 +178,10 @@ class OwnNetwork(ipywidgets.VBox):
             try:
                 self.load(name)
             except Exception as error:  # whatever somebody's own code raises
-                self.said.value = told(error)
+                self.said.value, self.again.layout.display = told(error), ""
                 return
-        self.said.value, self.back.layout.display, self.value = "", "" if name else "none", name
+        self.said.value, self.again.layout.display = "", "none"
+        self.back.layout.display, self.value = "" if name else "none", name
 
 
 def bars(ax: Axes, probabilities: Tensor, classes: Sequence[str], title: str) -> None:

@@ -49,6 +49,13 @@ def is_table(path: Path) -> bool:
         return file.read(len(FIRST)).decode(errors="replace") == FIRST
 
 
+RADIUS = {
+    "linf": "values of pixels from 0 to 1, the largest change (L-infinity)",
+    "l2": "values of pixels from 0 to 1, the length of the change (L2)",
+    None: "the attack's own measure",
+}
+
+
 def _parts(count: int) -> list[slice]:
     """Which pictures are on which sheet, as many on each as on any other."""
     each = -(-count // -(-count // sheet.ROWS))
@@ -179,7 +186,8 @@ def records(network: Named, picture: OwnPicture, one: BeforeAfter, force: Force 
     attack: dict[str, Any] = {
         "attack": force.attack.name if force else "none",
         "aim": "" if force is None or force.aim is None else network.classes[force.aim],
-        "radius (values of pixels from 0 to 1)": force.eps if force else "",
+        "radius": force.eps if force else "",
+        "radius in": RADIUS[force.attack.norm] if force else "",
         "steps": force.steps if force and "steps" in force.attack.takes else "",
         "largest change of a value (1/255)": _number(one.largest_change * 255) if force else "",
         "what the attack warns of": "; ".join(one.warnings),

@@ -13,8 +13,12 @@ SHARED = 50_000  # images that all trainings of one job go through: a few times 
 
 
 def networks(run: str, profile: str) -> list[TrainConfig]:
-    """The networks that a run needs."""
-    return profiles.part(run, "plan").networks(profiles.parameters(run, profile))
+    """The networks that a run needs. Raises ValueError that names the run for parameters that are refused, and for data that
+    are not there."""
+    try:
+        return profiles.part(run, "plan").networks(profiles.parameters(run, profile))
+    except (ValueError, OSError) as error:
+        raise ValueError(f"{run}, profile {profile}: {error}") from error
 
 
 def jobs(configs: Iterable[TrainConfig], together: int = 1) -> dict[str, list[TrainConfig]]:

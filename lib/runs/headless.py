@@ -4,12 +4,14 @@ import contextlib
 import os
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+import filelock
+
 from lib.runs import needs, profiles
-from lib.runs.run import IN_JUPYTER, Run, start
+from lib.runs.run import BROUGHT, IN_JUPYTER, Run, start
 from lib.system import files, paths
 from lib.system.progress import say
 
@@ -31,8 +33,21 @@ def execute(run: str, profile: str, overrides: Mapping[str, Any] | None = None) 
         raise ValueError(f"{notebook.name} and its Parameters disagree about {', '.join(sorted(unknown))}; make them the same")
     with _headless():
         begun = start(run.split(".")[0], chosen.model_dump())
-        with files.locked(begun.results / "run"):  # a second run of the same results waits for the first
+        with alone(begun.results / "run"):
             return _execute(begun, notebook)
+
+
+@contextlib.contextmanager
+def alone(path: Path) -> Iterator[None]:
+    """`files.locked`; where another command holds the lock, it is said that this one waits for it."""
+    try:
+        filelock.FileLock(f"{path}.lock").acquire(timeout=0).lock.release()
+    except filelock.Timeout:
+        say(f"another command works on {path.parent}: waiting for its end")
+    except OSError:
+        pass  # `locked` says what to do
+    with files.locked(path):
+        yield
 
 
 def _literal(path: Path) -> str:
@@ -66,7 +81,7 @@ def _execute(begun: Run, notebook: Path) -> Path:
             part.replace(failed)
         if not isinstance(error, Exception):
             raise
-        raise RuntimeError(f"{notebook.name} failed; read {failed}\n{error}") from error
+        raise RuntimeError(f"{notebook.name} failed; read {failed}\n{_said(error)}") from error
     part.replace(done)
     failed.unlink(missing_ok=True)
     tables = {p.name: files.digest(p) for p in sorted(folder.glob("*.parquet"))}
@@ -84,10 +99,16 @@ def _execute(begun: Run, notebook: Path) -> Path:
     return folder / "run.json"
 
 
+def _said(error: Exception) -> str:
+    """An error of a notebook in words: of what is said to people the sentence alone, of anything else the way to it too."""
+    told = getattr(error, "ename", "") in ("ValueError", "FileNotFoundError", "RuntimeError", "OSError")
+    return f"{error.ename}: {error.evalue}" if told else str(error)
+
+
 @contextlib.contextmanager
 def _headless() -> Any:
     """The environment of a kernel that nobody watches, also where the command is given in a notebook of JupyterLab."""
-    wanted = {"TQDM_DISABLE": "1", "MPLBACKEND": "agg", IN_JUPYTER: None}
+    wanted = {"TQDM_DISABLE": "1", "MPLBACKEND": "agg", IN_JUPYTER: None, BROUGHT: "1"}
     before = {k: os.environ.get(k) for k in wanted}
     _set(wanted)
     try:

@@ -1,18 +1,22 @@
 """What a run needs of data, looked up before a kernel starts and before anything is decoded, drawn or trained."""
 
 import itertools
+import json
+import shlex
 from collections.abc import Iterable, Iterator
 from typing import Any
 
 import torch
 
-from lib.data import datasets
+from lib.data import datasets, imagenet
 from lib.networks import zoo
 from lib.runs import profiles
 from lib.studies.parameters import Parameters
 from lib.training.config import TrainConfig
 
 LOOKED_AT = ("dataset", "photographs")  # parameters that name data of which a study looks at the test split
+EMBEDDED = "photographs"  # the ones that come with packages
+SHOWN = ("left", "right", "victim")  # and those that name a class of photographs, one of which is shown
 
 
 def _every(configs: Iterable[TrainConfig]) -> Iterator[TrainConfig]:
@@ -34,6 +38,7 @@ def check(run: str, p: Parameters) -> None:
     for name in LOOKED_AT:
         if hasattr(p, name):
             datasets.count(getattr(p, name), "test", size=getattr(p, "size", None) if name == "dataset" else None)
+    _check_photographs(p)
     seen: set[tuple[str, int | None, int]] = set()
     for config in _every(profiles.part(run, "plan").networks(p)):
         if config.weights == "imagenet" and config.arch not in zoo.NETWORKS and ":" not in config.arch:
@@ -46,6 +51,34 @@ def check(run: str, p: Parameters) -> None:
             seen.add(asked)
             _check_batch(p, config)
     _check_classes(p)
+
+
+def _check_photographs(p: Parameters) -> None:
+    """Photographs have ImageNet's classes, and show those that parameters name."""
+    source = getattr(p, "photographs", EMBEDDED)
+    if source == EMBEDDED:
+        return
+    if not source.startswith("imagenet:"):
+        raise ValueError(
+            f"photographs={source}: its classes are not known to be ImageNet's; nothing was run. Use --set photographs="
+            f"{EMBEDDED}, or imagenet:NAME with folders named by WordNet numbers (n01440764, …)"
+        )
+    called = dict(zip(imagenet.wnids(), imagenet.class_names(), strict=True))
+    found = imagenet.listed(source.removeprefix("imagenet:"), "test")
+    there = [called[number] for number, pictures in found.items() if pictures and number in called]
+    missing = {name: getattr(p, name) for name in SHOWN if getattr(p, name, there[0] if there else "") not in there}
+    if missing and len(there) > 1:
+        said = " and ".join(f"{name}={value!r}" for name, value in missing.items())
+        instead = _options(zip(missing, itertools.cycle(there), strict=False))
+        listed = ", ".join(there[:12]) + (", …" if len(there) > 12 else "")
+        raise ValueError(f"{said}: {source} shows {listed}; nothing was run. Use for example {instead}")
+
+
+def _options(values: Iterable[tuple[str, Any]]) -> str:
+    """How values are given on the command line, quoted for the shell."""
+    return " ".join(
+        f"--set {shlex.quote(f'{n}={v if isinstance(v, str) else json.dumps(v, ensure_ascii=False)}')}" for n, v in values
+    )
 
 
 def told(p: Parameters) -> list[str]:
@@ -91,11 +124,8 @@ def _check_classes(p: Parameters) -> None:
     said = " and ".join(f"{name}={part!r}" for name, part in strange.items())
     pairs = itertools.cycle([f"{known[0]}>{known[1]}", f"{known[1]}>{known[0]}"])
     single, listed = itertools.cycle(known), ", ".join(known[:12]) + (", …" if len(known) > 12 else "")
-    instead = (f"{n}={next(single)}" if isinstance(default[n], str) else f"{n}=[{next(pairs)}]" for n in strange)
-    raise ValueError(
-        f"{said}: none of the classes of {p.dataset}, {listed}; nothing was run. Use for example "
-        + " ".join(f'--set "{one}"' for one in instead)
-    )
+    instead = _options((n, next(single) if isinstance(default[n], str) else [next(pairs)]) for n in strange)
+    raise ValueError(f"{said}: none of the classes of {p.dataset}, {listed}; nothing was run. Use for example {instead}")
 
 
 def _parts(value: Any) -> list[str]:

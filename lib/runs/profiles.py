@@ -30,7 +30,7 @@ def part(run: str, name: str) -> Any:
     """One of the PARTS of a run's study, imported. Raises ValueError for an unknown study, or a part that it lacks."""
     folder = paths.PROJECT / "lib" / "studies" / package(run)
     if not folder.is_dir() or not package(run):
-        known = ", ".join(sorted(p.stem for p in paths.notebooks().glob("[0-9]*.ipynb")))
+        known = ", ".join(sorted(p.stem for p in paths.notebooks().glob("[0-9]*.ipynb") if p.stem != LEDGER))
         raise ValueError(f"no study {run!r}; there are {known}")
     missing = [f"{p}.py" for p in PARTS if not (folder / f"{p}.py").exists()]
     if missing:
@@ -62,7 +62,9 @@ def parameters(run: str, profile: str, overrides: Mapping[str, Any] | None = Non
     file = profile_file(run, profile)
     if not file.exists():
         known = [p for p in PROFILES if profile_file(run, p).exists()]
-        raise ValueError(f"{run} has no profile {profile!r}; it has {', '.join(known) or 'none'} ({file} is missing)")
+        if not known:
+            raise ValueError(f"no run {run!r}; there are {', '.join(declared_runs(profile) or declared_runs('laptop'))}")
+        raise ValueError(f"{run} has no profile {profile!r}; it has {', '.join(known)} ({file} is missing)")
     own = {"profile": profile, "variant": run.partition(".")[2]}
     asked = own | {name: value for name, value in (overrides or {}).items() if name in own}
     meant = f"{run.split('.')[0]}.{asked['variant']}".removesuffix(".")
@@ -115,19 +117,30 @@ def check_brought(run: str, chosen: Parameters) -> None:
         )
 
 
+WRITE = {  # how to write what is often written otherwise
+    "tuple_type": "; write a list, {name}=[a, b]",
+    "float_parsing": "; write a decimal, .031 for 8/255",
+    "int_parsing": "; write a whole number",
+}
+
+
 def validated(model: type[Parameters], values: Mapping[str, Any]) -> Parameters:
     try:
         return model.model_validate(dict(values))
     except ValidationError as error:
         lines = []
-        for e in error.errors():
+        wrong = error.errors()
+        parts = {e["loc"][:1] for e in wrong if len(e["loc"]) > 1}
+        for e in wrong:
             name = ".".join(map(str, e["loc"]))
+            if e["type"] == "too_short" and e["loc"] in parts:  # the parts that are wrong were not counted
+                continue
             if e["type"] == "extra_forbidden":
                 lines.append(f"unknown parameter {name!r}; there are {', '.join(model.model_fields)}")
             elif not name:  # of several together
                 lines.append(e["msg"].removeprefix("Value error, "))
             else:
-                lines.append(f"{name} = {e['input']!r}: {e['msg']}")
+                lines.append(f"{name} = {e['input']!r}: {e['msg']}{WRITE.get(e['type'], '').format(name=e['loc'][0])}")
         raise ValueError("parameters refused, nothing was run:\n  " + "\n  ".join(lines)) from error
 
 

@@ -40,6 +40,7 @@ T = TypeVar("T")
 Found = TypeVar("Found")
 LOADED = time.time()
 COPIES = 8  # of its weights that a training holds: network, teacher, gradients, two moments, what is written, their rest
+BROUGHT = "STUDY_BROUGHT"  # set where the runner itself has read a profile's values, and what was set beside them
 IN_JUPYTER = "JPY_SESSION_NAME"  # Jupyter's server tells the kernels of its notebooks and consoles their name by this
 
 
@@ -282,7 +283,8 @@ def start(name: str, given: Mapping[str, Any]) -> Run:
     run = f"{name}.{chosen.variant}" if chosen.variant else name
     if chosen.profile not in profiles.PROFILES:
         raise ValueError(f"unknown profile {chosen.profile!r}; choose one of {', '.join(profiles.PROFILES)}")
-    profiles.check_brought(run, chosen)
+    if BROUGHT not in os.environ:
+        profiles.check_brought(run, chosen)
     needs.check(run, chosen)
     official = profiles.profile_file(run, chosen.profile).exists() and profiles.parameters(run, chosen.profile) == chosen
     style.use_style()

@@ -10,13 +10,15 @@ import shutil
 import signal
 import subprocess
 import sys
+import threading
 import types
 
+import filelock
 import papermill
 import pytest
 
 from lib import __main__ as command
-from lib.commands import study
+from lib.commands import report, study
 from lib.runs import headless, profiles
 from lib.system import files, forks, paths
 
@@ -189,6 +191,40 @@ def test_a_study_that_is_interrupted_leaves_nothing_running(home, monkeypatch, s
     at = process.command[process.command.index("--directory") + 1]
     assert at == str(paths.PROJECT if writable else home)
     assert process.env["PYTHONPATH"].split(os.pathsep)[0] == str(paths.PROJECT)
+
+
+def test_a_graph_that_cannot_be_built_is_said(home, monkeypatch, capsys):
+    """Snakemake, told to be quiet, says nothing of it."""
+    monkeypatch.setattr(study.forks, "serving", lambda *_given, **_options: contextlib.nullcontext({}))
+    monkeypatch.setenv("STUDY_DATA", str(home / "nowhere"))
+    assert study.main(["--profile", "datasets"]) == 2
+    (said,) = capsys.readouterr().err.splitlines()
+    assert said.startswith("error: 02-at-cnn, profile datasets: styles 'folder:photos': found 0 images below")
+
+
+def test_who_waits_for_another_command_says_so(home, capsys):
+    held, free = threading.Event(), threading.Event()
+
+    def hold() -> None:
+        with filelock.FileLock(home / "study.lock"):
+            held.set()
+            free.wait(30)
+
+    other = threading.Thread(target=hold)
+    other.start()
+    held.wait(30)
+    threading.Timer(0.3, free.set).start()
+    with headless.alone(home / "study"):
+        assert free.is_set()
+    other.join()
+    assert f"another command works on {home}: waiting for its end" in capsys.readouterr().err
+    with headless.alone(home / "study"):
+        assert capsys.readouterr().err == ""
+
+
+def test_an_index_is_of_a_profile_that_there_is(home, capsys):
+    assert report.main(["--index", "--profile", "../x"]) == 1
+    assert "no profile '../x' has an index; there are smoke" in capsys.readouterr().err and not list(home.iterdir())
 
 
 class Ended:

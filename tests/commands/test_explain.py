@@ -115,17 +115,18 @@ def test_numbers_are_those_of_the_kernels(here):
         "NISSIM of the maps, after (0 same to 1)": moved.nissim,
         "rank correlation of the maps, random signs (-1 to 1)": noise.rank_correlation,
         "largest change of a value (1/255)": 4.0,
-        "radius (values of pixels from 0 to 1)": 4 / 255,
+        "radius": 4 / 255,
     }.items():
         assert row[name] == pytest.approx(value, rel=1e-4), name
+    assert row["radius in"] == "values of pixels from 0 to 1, the largest change (L-infinity)"
 
 
 def test_without_an_attack_what_it_would_say_is_empty(here):
     assert run("cat.jpg", *OWN, "--method", "gradcam,lrp,gradient", "--out", "new/folder/a.PNG") == 0
     table = pd.read_csv(here / "new" / "folder" / "a.csv")
     assert list(table.method) == ["gradcam", "lrp", "gradient"] and list(table.layer) == ["last", "pixels", "pixels"]
-    empty = [c for c in table if "after" in c or "random signs" in c or c in ("radius (values of pixels from 0 to 1)", "aim")]
-    assert len(empty) == 14 and table[empty].isna().all().all()
+    empty = [c for c in table if "after" in c or "random signs" in c or c in ("radius", "radius in", "aim")]
+    assert len(empty) == 15 and table[empty].isna().all().all()
     assert set(table["decision, before"]) <= {"cat", "dog", "tiger", "ti$er"}
 
 
@@ -159,6 +160,45 @@ class Divides(nn.Module):
     assert "photos/black.png is left out: the model's logits are not finite" in said
     assert pd.read_csv("o.csv").picture.tolist() == ["photos/a.png", "photos/b.png"]
     assert run("photos/black.png", "--network", "mynet.py:Divides", "--out", "p.png") == 2 and not (here / "p.csv").exists()
+
+
+def test_whatever_a_network_raises_on_one_picture_the_others_are_kept(here, capsys):
+    Image.new("RGB", (40, 40)).save(here / "photos" / "black.png")
+    (here / "mynet.py").write_text(
+        NET
+        + """
+class Picky(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.net, self.size = build(), 32
+    def forward(self, x): return self.net(x) if x.sum() > 0 else {}["black"]
+"""
+    )
+    assert run("photos", "--network", "mynet.py:Picky", "--method", "gradient", "--out", "o.png") == 1
+    assert "photos/black.png is left out: the network raised KeyError: 'black'" in capsys.readouterr().err
+    assert pd.read_csv("o.csv").picture.tolist() == ["photos/a.png", "photos/b.png"]
+    assert run("photos/black.png", "--network", "mynet.py:Picky", "--out", "p.png") == 1
+    assert capsys.readouterr().err.splitlines()[-1] == "error: the network raised KeyError: 'black'"
+
+
+def test_what_a_folder_holds_beside_pictures_is_said(here, capsys):
+    (here / "photos" / "text.txt").write_text("no picture")
+    (here / "photos" / "gone.jpg").symlink_to("nowhere.jpg")
+    assert run("photos", *OWN, "--out", "o.png") == 0
+    assert "passed over in photos: 1 links that lead nowhere, 1 .txt" in capsys.readouterr().err
+    assert run("photos/gone.jpg", *OWN, "--out", "o.png") == 2
+    assert "photos/gone.jpg is a link that leads nowhere" in capsys.readouterr().err
+
+
+def test_somebodys_picture_is_not_written_over(here, capsys):
+    before = (here / "photos" / "a.png").read_bytes()
+    assert run("cat.jpg", *OWN, "--out", "photos/a.png") == 2 and (here / "photos" / "a.png").read_bytes() == before
+    assert "photos/a.png is a picture that this command did not make" in capsys.readouterr().err
+
+
+def test_an_attack_with_a_measure_of_its_own_says_what_radii_are_like(here, capsys):
+    assert run("cat.jpg", *OWN, "--attack", "jpeg-l1") == 2
+    assert "give --eps, such as 2 (weak) to 1024 (strong; Kang et al. 2019)" in capsys.readouterr().err
 
 
 def test_an_attack_that_sees_no_gradient_says_so(here, capsys):

@@ -64,6 +64,24 @@ def test_a_network_that_cannot_be_had_is_refused_beside_its_field_and_changes_no
     assert own.value == own.field.value == own.said.value == "" and own.back.layout.display == "none"
 
 
+def test_what_was_mended_is_loaded_again():
+    mended = []
+
+    def load_now(name):
+        if not mended:
+            raise SyntaxError(name)
+
+    own = widgets.OwnNetwork(load_now)
+    assert own.again.layout.display == "none"
+    own.field.value = "mine.py:net"
+    assert own.value == "" and own.again.layout.display == "" and "mine.py:net" in own.said.value
+    mended.append(True)
+    own.again.click()
+    assert own.value == "mine.py:net" and own.said.value == "" and own.again.layout.display == "none"
+    own.field.value = ""
+    assert own.value == "" and own.again.layout.display == own.back.layout.display == "none"
+
+
 def test_images_are_chosen_by_number_and_told_by_name():
     found = widgets.numbered("image", ["a", "a name that is far too long to be shown beside it"], 1)
     assert found.value == 1 and [o[0] for o in found.options] == ["0: a", "1: a name that is far too long to be sh…"]

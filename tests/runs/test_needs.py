@@ -1,11 +1,14 @@
 """A run looks for its data before a kernel starts: what is missing, or too little, is said in a line with what to do."""
 
+import itertools
 import re
+import shlex
 
 import numpy as np
 import pytest
 import torch
 import yaml
+from papermill.exceptions import PapermillExecutionError
 from PIL import Image
 
 from lib.runs import headless, needs, profiles
@@ -90,7 +93,9 @@ def test_data_that_is_missing_is_noticed_before_the_kernel(no_kernel, run):
 
 def remedies(said):
     """The values that a refusal names."""
-    return {name: yaml.safe_load(value) for name, value in re.findall(r'--set "?(\w+)=([^" ]+)', said)}
+    words = shlex.split(said[said.index("--set") :])
+    given = (word.partition("=") for option, word in itertools.pairwise(words) if option == "--set")
+    return {name: yaml.safe_load(value) for name, _, value in given}
 
 
 @pytest.mark.parametrize("run", STUDIES)
@@ -112,11 +117,11 @@ def test_fewer_images_than_a_batch_are_refused_with_a_value_that_works(no_kernel
 @pytest.mark.parametrize(
     ("run", "named", "instead"),
     [
-        ("00-grad-cam", "first='star/print' and second='ring/stars'", '--set "first=cat" --set "second=dog"'),
+        ("00-grad-cam", "first='star/print' and second='ring/stars'", "--set first=cat --set second=dog"),
         (
             "06-attack-pathways",
             "similar='cross/lawn' and dissimilar='arrow/writing'",
-            '--set "similar=[cat>dog]" --set "dissimilar=[dog>cat]"',
+            """--set 'similar=["cat>dog"]' --set 'dissimilar=["dog>cat"]'""",
         ),
     ],
 )
@@ -125,6 +130,37 @@ def test_classes_that_the_data_lack_are_noticed_before_the_kernel(no_kernel, run
     said = refused(run)
     assert said == f"{named}: none of the classes of folder:mine, cat, dog; nothing was run. Use for example {instead}"
     needs.check(run, profiles.parameters(run, "laptop", {"dataset": "folder:mine", **remedies(said)}))
+
+
+def test_what_is_to_be_typed_instead_is_quoted_for_the_shell(no_kernel):
+    """Whatever classes are called."""
+    for name in ("cat, tabby", "it's $m_1$"):
+        for split in ("train", "test"):
+            (no_kernel / "odd" / split / name).mkdir(parents=True)
+            for i in range(80):
+                Image.new("RGB", (32, 32), (i, 0, 0)).save(no_kernel / "odd" / split / name / f"{i}.png")
+    said = refused("06-attack-pathways", dataset="folder:odd")
+    assert remedies(said)["similar"] == ["cat, tabby>it's $m_1$"]
+    needs.check(
+        "06-attack-pathways", profiles.parameters("06-attack-pathways", "laptop", {"dataset": "folder:odd", **remedies(said)})
+    )
+
+
+def test_photographs_show_the_classes_that_parameters_name(no_kernel):
+    pictures(no_kernel / "mine", 12)
+    with pytest.raises(
+        ValueError, match=r"photographs=folder:mine: its classes are not known to be ImageNet's; nothing was run"
+    ):
+        needs.check("00-grad-cam", profiles.parameters("00-grad-cam", "smoke", {"photographs": "folder:mine"}))
+    for number in ("n01440764", "n01443537"):  # tench, goldfish
+        (no_kernel / "part" / "val" / number).mkdir(parents=True)
+        Image.new("RGB", (32, 32)).save(no_kernel / "part" / "val" / number / "a.png")
+    own = {"photographs": "imagenet:part", "victim": "tench"}
+    with pytest.raises(
+        ValueError, match=r"left='bull mastiff' and right='tiger cat': imagenet:part shows tench, goldfish"
+    ) as said:
+        needs.check("00-grad-cam", profiles.parameters("00-grad-cam", "smoke", own))
+    needs.check("00-grad-cam", profiles.parameters("00-grad-cam", "smoke", own | remedies(str(said.value))))
 
 
 def test_a_class_that_is_misspelt_is_noticed_too(home):
@@ -147,6 +183,37 @@ def test_fewer_test_images_than_asked_for_are_said_at_the_beginning(no_kernel, c
         with pytest.raises(RuntimeError, match="a kernel was started"):
             headless.execute(run, "smoke", given)
         assert f"\n{line}\n" in capfd.readouterr().err
+
+
+def test_ones_own_changes_to_a_profile_are_taken_however_many(no_kernel):
+    """The runner has read the profile: whoever changes most of it has its values all the same."""
+    own = {"images": 300, "seeds": 5, "epochs": 8, "train_images": 2000}
+    with pytest.raises(RuntimeError, match="a kernel was started"):
+        headless.execute("01-attention-shift", "smoke", own)
+    with pytest.raises(ValueError, match="profile=smoke alone does not bring its values"):  # which a notebook cannot know
+        run_.start("01-attention-shift", profiles.parameters("01-attention-shift", "smoke", own).model_dump())
+
+
+def test_how_a_value_is_written_is_said():
+    with pytest.raises(ValueError, match="refused") as said:
+        profiles.parameters("01-attention-shift", "smoke", {"architectures": "plain", "eps": ["8/255"], "seeds": "x"})
+    lines = str(said.value).splitlines()[1:]
+    assert len(lines) == 3 and lines[0].endswith("write a list, architectures=[a, b]")
+    assert lines[2].startswith("  eps.0 = '8/255'") and lines[2].endswith("write a decimal, .031 for 8/255")
+
+
+def test_what_is_said_to_people_comes_without_the_way_to_it(home, monkeypatch):
+    def failed(kind):
+        def execute(*_given, **_options):
+            raise PapermillExecutionError(3, 3, "source", kind, "the data are gone", ["a frame"])
+
+        monkeypatch.setattr("papermill.execute_notebook", execute)
+        with pytest.raises(RuntimeError, match="failed; read") as said:
+            headless.execute("01-attention-shift", "smoke", {"seeds": 1})
+        return str(said.value)
+
+    assert failed("FileNotFoundError").splitlines()[1:] == ["FileNotFoundError: the data are gone"]
+    assert "a frame" in failed("KeyError")
 
 
 def test_48_pictures_and_a_batch_of_64(no_kernel):
