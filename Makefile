@@ -9,23 +9,32 @@ export PYTHONDONTWRITEBYTECODE =
 
 .PHONY: report readme test lab bench format
 
-report: .venv/ready
+report: named .venv/ready
 	@$(RUN) -m lib study --profile $(PROFILE)
 
-readme: .venv/ready
+readme: named .venv/ready
 	@$(RUN) -m lib readme
 
-test: .venv/ready-test
+test: named .venv/ready-test
 	@$(RUN) -m ruff check lib tests notebooks && $(RUN) -m ruff format --check lib tests && $(RUN) -m pytest -q -n $(WORKERS)
 
-lab: .venv/ready
+lab: named .venv/ready
 	@$(RUN) -m lib lab
 
-bench: .venv/ready-test
+bench: named .venv/ready-test
 	@$(RUN) -m tests.bench
 
 format: .venv/ready-test
 	@$(RUN) -m ruff check --fix lib tests notebooks; $(RUN) -m ruff format lib tests
+
+# a Python that somebody names is that of an environment which is there already, or it is said
+.PHONY: named
+named:
+ifeq ($(origin PYTHON),command line)
+	@own='import sys; print(*sys.version_info[:2], sep=".")'; \
+	  [ ! -x $(RUN) ] || [ "$$($(PYTHON) -c "$$own")" = "$$($(RUN) -c "$$own")" ] || \
+	  { echo ".venv has Python $$($(RUN) -c "$$own"), not that of $(PYTHON); remove it (rm -r .venv) and run this again"; exit 1; }
+endif
 
 .venv/bin/pip:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \

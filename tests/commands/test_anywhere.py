@@ -12,6 +12,7 @@ import subprocess
 import sys
 import threading
 import types
+from pathlib import Path
 
 import filelock
 import papermill
@@ -225,6 +226,25 @@ def test_who_waits_for_another_command_says_so(home, capsys):
 def test_an_index_is_of_a_profile_that_there_is(home, capsys):
     assert report.main(["--index", "--profile", "../x"]) == 1
     assert "no profile '../x' has an index; there are smoke" in capsys.readouterr().err and not list(home.iterdir())
+
+
+@pytest.mark.skipif(shutil.which("make") is None, reason="no make on this machine")
+def test_a_python_other_than_the_environments_is_said(tmp_path):
+    """Whoever names one would otherwise run another."""
+    shutil.copy(paths.PROJECT / "Makefile", tmp_path)
+    own, other = tmp_path / ".venv/bin/python", tmp_path / "python9"
+    for file, version in ((own, "3.11"), (other, "3.9")):
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(f"#!/bin/sh\necho {version}\n", encoding="utf-8")
+        file.chmod(0o755)
+
+    def named(python: Path) -> subprocess.CompletedProcess:
+        command = ["make", "named", f"PYTHON={python}"]
+        return subprocess.run(command, cwd=tmp_path, capture_output=True, encoding="utf-8", check=False)
+
+    assert named(own).returncode == 0
+    said = named(other)
+    assert said.returncode != 0 and f".venv has Python 3.11, not that of {other}; remove it" in said.stdout
 
 
 class Ended:
