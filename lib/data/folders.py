@@ -77,7 +77,8 @@ def _in_colour(files: Iterable[Path]) -> bool:
     return any(seen is not None and not is_grey(seen[0]) for seen in map(header, files))
 
 
-def _told(other: collections.Counter[str]) -> str:
+def told(other: collections.Counter[str]) -> str:
+    """What is passed over, in words: how many files of each kind."""
     return ", ".join(f"{n} {what}" for what, n in other.most_common())
 
 
@@ -106,7 +107,7 @@ def listed(name: str, split: Split) -> dict[str, list[Path]]:
     empty = [c for c, files in found.items() if not files]
     if len(classes) < 2 or empty:
         there = f"no images for class {empty[0]!r}" if empty else f"{len(classes)} class folder(s)"
-        there += f" (but {_told(passed_over[empty[0]])})" if empty and passed_over[empty[0]] else ""
+        there += f" (but {told(passed_over[empty[0]])})" if empty and passed_over[empty[0]] else ""
         there += f" ({len(beside)} images beside them)" if beside and not classes else ""
         raise FileNotFoundError(
             f"data set 'folder:{name}' ({split}): {there} below {root / split}. Expected two classes or more, each with "
@@ -115,7 +116,7 @@ def listed(name: str, split: Split) -> dict[str, list[Path]]:
     other = sum(passed_over.values(), collections.Counter({"images beside the folders of classes": len(beside)}))
     if +other:
         number = sum(map(len, found.values()))
-        say_once(f"folder:{name} ({split}): {number} images are read; passed over: {_told(+other)}")
+        say_once(f"folder:{name} ({split}): {number} images are read; passed over: {told(+other)}")
     return found
 
 

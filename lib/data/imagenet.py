@@ -7,6 +7,7 @@
 * `restricted:NAME`: nine groups of ImageNet's classes (Tsipras et al. 2019), from a folder of all 1,000, either split.
 """
 
+import collections
 import dataclasses
 import functools
 import importlib.util
@@ -21,6 +22,7 @@ from lib.data import folders
 from lib.data.image_sets import ImageFiles, ImageSet, Split
 from lib.data.images import Crop
 from lib.system import paths
+from lib.system.progress import say_once
 
 SIZE = 224  # pixels, where none is asked for
 WNID = re.compile(r"n\d{8}")
@@ -104,7 +106,8 @@ def listed(name: str, split: Split) -> dict[str, list[Path]]:
             f"{root}/val/<wnid>/*.JPEG, a folder a class (n01440764, …), or set STUDY_DATA to the folder above."
         )
     below = [f for f in sorted(there[0].iterdir()) if f.is_dir() and folders.visible(f.name)]
-    found = {f.name: folders.images_below(f)[0] for f in below}
+    read = {f.name: folders.images_below(f) for f in below}
+    found = {name: pictures for name, (pictures, _) in read.items()}
     other = [c for c in found if not WNID.fullmatch(c)]
     if other:
         raise ValueError(
@@ -113,6 +116,16 @@ def listed(name: str, split: Split) -> dict[str, list[Path]]:
         )
     if not any(found.values()):
         raise FileNotFoundError(f"data set 'imagenet:{name}': no image below {there[0]}; expected <wnid>/*.JPEG there")
+    empty = [c for c, pictures in found.items() if not pictures]
+    if empty:
+        raise FileNotFoundError(
+            f"data set 'imagenet:{name}': no images below {there[0] / empty[0]}. A copy that was cut short looks like this: "
+            "copy it again, or remove the folder."
+        )
+    other = sum((odd for _, odd in read.values()), collections.Counter())
+    if other:
+        number = sum(map(len, found.values()))
+        say_once(f"imagenet:{name}: {number} images are read; passed over: {folders.told(other)}")
     return _part(found, split) if divided else found
 
 

@@ -67,7 +67,7 @@ def _files(path: Path) -> list[Path]:
                 f"the folder {path} holds no picture{f' (but {there})' if other else ', it is empty'}; name another"
             )
         if other:
-            say(f"passed over in {path}: {', '.join(f'{n} {what}' for what, n in other.most_common())}")
+            say(f"passed over in {path}: {folders.told(other)}")
         return found
     if path.is_symlink() and not path.exists():
         raise ValueError(f"{path} is a link that leads nowhere; give the picture itself")

@@ -12,6 +12,7 @@ choice says so: its function returns `lib.networks.adapt(net, mean=…, std=…,
 import contextlib
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import torch
 from torch import Tensor, nn
@@ -94,6 +95,8 @@ def _of_project(name: str, size: int | None) -> Named:
                 f"{name!r} comes without weights, studies train it; give one that comes with weights ({with_weights}), "
                 "torchvision:NAME, or a function of yours that loads the weights, folder/file.py:function"
             )
+        if Path(name).suffix == ".py" and Path(name).exists():
+            raise ValueError(f"{name} is a file; name the function in it that returns the network, {name}:build")
         close = names.close(name, zoo.NETWORKS)
         meant = f"did you mean {' or '.join(close)}? " if close else ""
         raise ValueError(f"unknown network {name!r}; {meant}There are {with_weights}, torchvision:NAME and module:function")
@@ -125,8 +128,7 @@ def _published(
 
 def _own(text: str, size: int | None) -> Named:
     net = own_code.build(text)
-    own_size = _attribute(net, "size")
-    side = size or (own_size if isinstance(own_size, int) and own_size > 0 else SIZE)
+    side = size or _own_size(text, net)
     model = net if isinstance(net, classifier.Classifier) else classifier.adapt(net)
     model.eval()
     channels, logits = _fitting(text, model, side)
@@ -137,6 +139,20 @@ def _own(text: str, size: int | None) -> Named:
 def _attribute(net: nn.Module, name: str) -> object:
     """An attribute of a network, or of what `adapt` has wrapped."""
     return getattr(net, name, getattr(getattr(net, "net", None), name, None))
+
+
+def _own_size(text: str, net: nn.Module) -> int:
+    """The side of its images that a network says itself, as a number or a square pair; SIZE where it says none."""
+    own = _attribute(net, "size")
+    if own is None:
+        return SIZE
+    pair = own if isinstance(own, (tuple, list)) else (own, own)
+    if len(set(pair)) != 1 or not isinstance(pair[0], int) or isinstance(pair[0], bool) or not SIZES[0] <= pair[0] <= SIZES[1]:
+        raise ValueError(
+            f"{text} has size {own!r}; size is the side of its square images, {SIZES[0]} to {SIZES[1]} pixels. Mend it, or say "
+            "which size it takes (--size N)"
+        )
+    return pair[0]
 
 
 def _class_names(text: str, net: nn.Module, count: int) -> tuple[str, ...]:

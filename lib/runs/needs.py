@@ -38,6 +38,7 @@ def check(run: str, p: Parameters) -> None:
     for name in LOOKED_AT:
         if hasattr(p, name):
             datasets.count(getattr(p, name), "test", size=getattr(p, "size", None) if name == "dataset" else None)
+            _check_numbers(getattr(p, name))
     _check_photographs(p)
     seen: set[tuple[str, int | None, int]] = set()
     for config in _every(profiles.part(run, "plan").networks(p)):
@@ -51,6 +52,16 @@ def check(run: str, p: Parameters) -> None:
             seen.add(asked)
             _check_batch(p, config)
     _check_classes(p)
+
+
+def _check_numbers(name: str) -> None:
+    """Folders of `imagenet:NAME` are called by the WordNet numbers of ImageNet's classes."""
+    if name.startswith("imagenet:"):
+        unknown = [c for c in imagenet.listed(name.removeprefix("imagenet:"), "test") if c not in imagenet.wnids()]
+        if unknown:
+            raise ValueError(
+                f"{name}: {unknown[0]} is none of the 1,000 classes of ILSVRC 2012; nothing was run. Remove its folder"
+            )
 
 
 def _check_photographs(p: Parameters) -> None:

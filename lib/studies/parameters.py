@@ -32,16 +32,30 @@ class Parameters(BaseModel):
         None."""
         if not isinstance(given, dict):
             return given
-        return {k: _read(v, cls.model_fields[k].annotation) if k in cls.model_fields else v for k, v in given.items()}
+        fields = cls.model_fields
+        stray = [
+            n for n, v in given.items() if isinstance(v, bool) and n in fields and bool not in _kinds(fields[n].annotation)
+        ]
+        if stray:
+            raise ValueError(
+                f"{stray[0]} = {given[stray[0]]}: neither true nor false is asked (YAML reads yes, no, on and off so too; put "
+                "a text into quotes)"
+            )
+        return {k: _read(v, fields[k].annotation) if k in fields else v for k, v in given.items()}
 
     profile: str = "laptop"
     variant: Annotated[str, Field(description="a second run of the same study, on other data", pattern="^[a-z0-9_-]*$")] = ""
     device: Annotated[Literal["auto", "cpu", "cuda", "mps"], Field(description="auto: the fastest there is")] = "auto"
 
 
+def _kinds(hint: Any) -> set[Any]:
+    """A type and, where it is one of several, these."""
+    return {typing.get_origin(h) or h for h in (hint, *typing.get_args(hint))}
+
+
 def _read(value: Any, hint: Any) -> Any:
     """A text as the tuple, dictionary or None that it stands for, where the parameter is one and never a text itself."""
-    kinds = {typing.get_origin(h) or h for h in (hint, *typing.get_args(hint))}
+    kinds = _kinds(hint)
     if not isinstance(value, str) or str in ({hint} | set(typing.get_args(hint) if type(None) in kinds else ())):
         return value
     text = value.strip()

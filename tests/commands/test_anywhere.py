@@ -269,7 +269,7 @@ def test_a_process_is_loaded_for_jobs_that_begin_here(home, monkeypatch, given, 
     assert asked == [loads]
 
 
-@pytest.mark.parametrize("number", [errno.EACCES, errno.EROFS, errno.EPERM])
+@pytest.mark.parametrize("number", [errno.EACCES, errno.EROFS, errno.EPERM, errno.ENOTDIR, errno.ENOENT])
 def test_a_folder_that_may_not_be_written_is_named_with_the_remedy(home, monkeypatch, capsys, number):
     def refused(*_arguments, **_options):
         raise OSError(number, os.strerror(number))

@@ -107,6 +107,16 @@ def test_an_empty_validation_set_is_refused(root):
         datasets.load("imagenet:sample", "test")
 
 
+def test_a_class_without_images_is_refused_and_what_is_passed_over_said(root, capsys):
+    validation_set(root, wnids=("n01440764",))
+    (root / "sample" / "val" / "n01440764" / "a.heic").touch()
+    datasets.load("imagenet:sample", "test")
+    assert "imagenet:sample: " in (said := capsys.readouterr().err) and "images are read; passed over: 1 .heic" in said
+    (root / "sample" / "val" / "n01443537").mkdir()
+    with pytest.raises(FileNotFoundError, match=r"no images below .*n01443537\. A copy that was cut short looks like this"):
+        datasets.load("imagenet:sample", "test")
+
+
 def test_photographs_are_cut_as_imagenets_classifiers_expect():
     """The shorter side to 256, the centre 224: a frame of 16 of 256 pixels at either end of the shorter side is gone."""
     picture = np.full((512, 768, 3), 255, np.uint8)

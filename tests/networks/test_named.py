@@ -29,6 +29,16 @@ def told():
     found.size, found.class_names = 40, ["cat", "Dog", "7"]
     return found
 
+def pair():
+    found = net()
+    found.size = (32, 32)
+    return found
+
+def oblong():
+    found = net()
+    found.size = (32, 48)
+    return found
+
 def adapted(): return adapt(told(), mean=(0.5,), std=(0.25,), stages=("0",))
 def misnamed():
     found = net()
@@ -180,6 +190,7 @@ def test_what_own_code_says_of_itself_holds(own):
         assert found.class_number("dog") == 1 and found.class_number("7") == 2  # names come before numbers
     assert found.layer == "0" and float(found.model.mean) == 0.5
     assert own("told", size=24).size == 24
+    assert own("pair").size == 32
 
 
 def test_a_network_without_a_layer_for_maps(own):
@@ -198,6 +209,7 @@ def test_a_network_without_a_layer_for_maps(own):
         ("raises", {}, r"mine\.py:raises fails on a picture \(KeyError: 'logits'\); mend its forward"),
         ("texts", {}, r"has class_names of type str and gives 3 logits"),
         ("misnamed", {}, r"has 1 class_names and gives 3 logits"),
+        ("oblong", {}, r"has size \(32, 48\); size is the side of its square images, 8 to 2048 pixels"),
         ("tuples", {"size": 16}, r"the model returns a tuple .*adapt\(model, output=0\)"),
         ("infinite", {"size": 16}, r"logits are not finite; its weights hold NaN or infinity in net\.4\.weight"),
         ("ill_staged", {"size": 16}, r"no layer 'nowhere' in Sequential; did you mean"),

@@ -202,6 +202,14 @@ def test_how_a_value_is_written_is_said():
     assert lines[2].startswith("  eps.0 = '8/255'") and lines[2].endswith("write a decimal, .031 for 8/255")
 
 
+@pytest.mark.parametrize("given", [{"seeds": True}, {"epochs": False}, {"learning_rate": True}, {"train_images": True}])
+def test_true_and_false_are_no_numbers(given):
+    (name,) = given
+    with pytest.raises(ValueError, match=f"{name} = (True|False): neither true nor false is asked"):
+        profiles.parameters("01-attention-shift", "smoke", given)
+    assert profiles.parameters("06-attack-pathways", "smoke", {"grouped": False}).grouped is False
+
+
 def test_what_is_said_to_people_comes_without_the_way_to_it(home, monkeypatch):
     def failed(kind):
         def execute(*_given, **_options):
