@@ -42,7 +42,8 @@ def main(given: list[str]) -> int:
         print(f"unknown command {given[0]!r}; there are {', '.join(COMMANDS)}", file=sys.stderr)
         return 2
     paths.settle()
-    if given[0] in ("study", "run"):  # what is half made is put away, and nothing that they began goes on alone
+    before = signal.getsignal(signal.SIGTERM)
+    if given[0] == "run":  # what is half made is put away
         signal.signal(signal.SIGTERM, lambda *_: sys.exit(TERMINATED))
     try:
         code = forks.ask(given) if given[0] in FORKED else None
@@ -55,6 +56,8 @@ def main(given: list[str]) -> int:
         goes_on = given[0] in GO_ON
         say("interrupted" + ("; what was finished is kept, and the same command goes on from there" if goes_on else ""))
         return INTERRUPTED
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 if __name__ == "__main__":

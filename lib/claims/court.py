@@ -111,7 +111,8 @@ def settled_by(found: Parts, seen: Moderated | None, rule: Rule) -> str:
     delta = found.measure.delta
 
     def gap_to(*edges: float) -> float:
-        return min(abs(float(found.measure.out(e, found.among)) - found.centre) for e in edges)
+        there = [e for e in edges if found.measure.low <= e <= found.measure.high] or edges  # a share is never below 0
+        return min(abs(float(found.measure.out(e, found.among)) - found.centre) for e in there)
 
     gap = gap_to(rule.threshold) if rule.kind != "within" else gap_to(-rule.threshold, rule.threshold)
     if rule.kind != "within" and rule.threshold == 0 and abs(found.value) < delta:  # negligible, or not: what needs less
@@ -209,7 +210,7 @@ class Court:
         `measure` (`lib.claims.measures`) has its range and what is negligible, of a `difference` of two values unless said
         otherwise (0: of one; 2: of two differences). It is resampled `over` the images of a measure (or so many images), and
         the training runs that all `arms` have (or `seeds`). Its variance over runs is moderated by that of the claims of the
-        same `pool` that are judged, by default those whose id begins alike. `trained=False`: it speaks of these networks alone,
+        same `pool` that are tested, by default those whose id begins alike. `trained=False`: it speaks of these networks alone,
         or of any. `n` says in other words what it rests on, `unit` what is resampled where it is not images; `gates` are those
         that it must pass, beyond the court's.
 

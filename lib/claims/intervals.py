@@ -12,8 +12,8 @@ Minima and maxima of several values are lower and higher in resamples than in th
 alike. Their part over images comes from intervals that hold all values at once, by the bootstrap of the largest deviation in
 standard errors (Montiel Olea and Plagborg-Moller 2019, doi:10.1002/jae.2656): where each value lies in its interval, the
 smallest lies between the smallest lower end and the smallest upper end. Shares of none or all of the images are exact (Clopper
-and Pearson 1934); of a difference of two shares, to which few images may contribute, half an image more on either side (Agresti
-and Min 2005, doi:10.1002/sim.1781) keeps the interval from closing about the few.
+and Pearson 1934); of a difference of two shares of all images, to which few may contribute, half a decision more on either side
+(Agresti and Min 2005, doi:10.1002/sim.1781) keeps the interval from closing about the few.
 """
 
 import functools
@@ -33,7 +33,7 @@ CONFIDENCE = 0.95
 ALMOST = 0.95  # of the resamples have a value, at least
 UNKNOWN = "spread over seeds unknown"  # what is said of one training run
 TAIL = 0.5 + CONFIDENCE / 2
-ROUNDING = 1e-12  # of values as large as these
+ROUNDING = 1e-12  # of values as large as these, or of 1
 
 
 @dataclass(frozen=True)
@@ -191,36 +191,42 @@ def parts(
     if ALMOST < known.mean() < 1:  # a draw of few images may hold none that the statistic is of
         raw = raw[known]
     exact = None
-    if of.bounded and np.ptp(pick(raw, axis=1)) == 0 and math.isfinite(value):
+    if of.bounded and math.isfinite(value) and _alike(pick(raw, axis=1)):
         exact = _exact(value, of, among)
     own, resampled = of.out(first, among), of.out(raw, among)
-    enough = math.sqrt(among / (among - 1)) if among > 1 else math.nan  # a resample varies about its own mean
-    spread = np.std(resampled, axis=0, ddof=1) * enough
+    own_spread = np.std(resampled, axis=0, ddof=1)
+    spread = own_spread * (math.sqrt(among / (among - 1)) if among > 1 else math.nan)  # a resample varies about its own mean
     few = of.bounded and of.low < 0 and exact is None and abs(value) < of.high / 2
     if few and _counted(raw * count * seeds):  # half a decision more that differs, on either side (Agresti and Min 2005)
         half = 0.5 / (count * seeds)
         spread = np.hypot(spread, of.out(first + half, among) - of.out(first - half, among))
     reach = float(stdtrit(among - 1, TAIL)) * spread
-    if isinstance(statistic, Extreme) and (spread > 0).any():
-        gone = np.abs(resampled - own) / np.where(spread > 0, spread, math.inf)
+    if isinstance(statistic, Extreme) and (own_spread > 0).any():
+        gone = np.abs(resampled - own) / np.where(own_spread > 0, own_spread, math.inf)
         reach = reach * float(np.quantile(gone.max(1), CONFIDENCE)) / ndtri(TAIL)
     centre = float(pick(own))
     below, above = centre - float(pick(own - reach)), float(pick(own + reach)) - centre
     variance = _variance(of.out([statistic(every_image, np.array([s])) for s in every_seed], among)) if seeds > 1 else 0.0
-    n = f"{among} of {images} {unit}" if among < images else f"{images} {unit}"
-    n = n if groups is None else f"{images} images of {among} {unit}"
+    eligible = statistic.count(every_image) if isinstance(statistic, Among) else images
+    n = f"{eligible} of {images}" if eligible < images else f"{images}"
+    n += f" {unit}" if groups is None else f" images of {among} {unit}"
     n += f", {seeds} seed{'s' if seeds > 1 else f' ({UNKNOWN})'}"
     return Parts(value, centre, below, above, variance, seeds, count, among, of, n, exact, unit)
 
 
 def _counted(values: np.ndarray) -> bool:
     """Whether all are whole numbers, as those of images that two networks decide differently."""
-    return bool((np.abs(values - np.round(values)) < 1e-6).all())
+    return bool((np.abs(values - np.round(values)) < 1e-6).all() and np.abs(values).max() > 0.5)
+
+
+def _alike(values: np.ndarray) -> bool:
+    """Whether values differ by rounding alone."""
+    return bool(np.ptp(values) <= ROUNDING * max(1.0, np.abs(values).max()))
 
 
 def _variance(values: np.ndarray) -> float:
     """Of single training runs; none where they differ by rounding alone, whose logarithm would speak for other arms."""
-    return 0.0 if np.ptp(values) <= ROUNDING * np.abs(values).max() else float(np.var(values, ddof=1))
+    return 0.0 if _alike(values) else float(np.var(values, ddof=1))
 
 
 def _alone(statistic: Statistic) -> Callable[[np.ndarray, np.ndarray], list[float]]:
@@ -265,7 +271,7 @@ def _span(of: Measure) -> float:
 
 def _exact(value: float, of: Measure, count: int) -> tuple[float, float] | None:
     """Of a share of none or all of `count`; of a difference of two such shares, as wide on both sides."""
-    reach = (1 - (1 - TAIL) ** (1 / count)) * _span(of)  # Clopper and Pearson's upper end of 0 of `count`
+    reach = (1 - (1 - TAIL) ** (1 / max(1, count))) * _span(of)  # Clopper and Pearson's upper end of 0 of `count`
     if of.low < 0:
         return max(of.low, value - reach), min(of.high, value + reach)
     if value in (of.low, of.high):

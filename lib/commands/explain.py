@@ -241,7 +241,7 @@ def _check_writable(pages: Sequence[Path], pictures: Sequence[OwnPicture]) -> No
             raise ValueError(f"--out {page} is one of the pictures; name another file")
         if page.is_dir():
             raise ValueError(f"--out {page} is a folder; name a file in it, {page / 'explained.png'}")
-        if page.suffix == ".png" and page.exists() and not explained.is_figure(page):
+        if page.suffix.lower() == ".png" and page.exists() and not explained.is_figure(page):
             raise ValueError(f"--out {page} is a picture that this command did not make; name another file")
         if page.suffix == ".csv" and page.exists() and not explained.is_table(page):
             raise ValueError(f"--out {pages[0]} would write its table over {page}, which is another one; name another file")

@@ -48,10 +48,7 @@ def snakemake(profile: str, cores: str, gpus: int, extra: list[str]) -> int:
             except subprocess.TimeoutExpired:
                 process.terminate()
             raise
-        except SystemExit:  # by SIGTERM, of which Snakemake knows nothing
-            process.terminate()
-            raise
-    refused = _refused([*graph, "--dry-run", *ERRORS_ALONE, *last], environment) if code else ""
+    refused = _refused([*graph, "--dry-run", *ERRORS_ALONE, *last], environment) if code == 1 else ""
     if refused:
         say(f"error: {refused}")
     return 2 if refused else code

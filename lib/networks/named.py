@@ -10,6 +10,7 @@ choice says so: its function returns `lib.networks.adapt(net, mean=…, std=…,
 """
 
 import contextlib
+import numbers
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -142,17 +143,18 @@ def _attribute(net: nn.Module, name: str) -> object:
 
 
 def _own_size(text: str, net: nn.Module) -> int:
-    """The side of its images that a network says itself, as a number or a square pair; SIZE where it says none."""
+    """The side of its images that a network says itself, as a number or a square pair of them; SIZE where it says none. Raises
+    ValueError for numbers that are no such side."""
     own = _attribute(net, "size")
-    if own is None:
-        return SIZE
-    pair = own if isinstance(own, (tuple, list)) else (own, own)
-    if len(set(pair)) != 1 or not isinstance(pair[0], int) or isinstance(pair[0], bool) or not SIZES[0] <= pair[0] <= SIZES[1]:
+    pair = list(own) if isinstance(own, (tuple, list)) else [own]
+    if not all(isinstance(side, numbers.Integral) and not isinstance(side, bool) for side in pair) or not pair:
+        return SIZE  # of something else
+    if min(pair) != max(pair) or not SIZES[0] <= min(pair) <= SIZES[1]:
         raise ValueError(
             f"{text} has size {own!r}; size is the side of its square images, {SIZES[0]} to {SIZES[1]} pixels. Mend it, or say "
             "which size it takes (--size N)"
         )
-    return pair[0]
+    return int(pair[0])
 
 
 def _class_names(text: str, net: nn.Module, count: int) -> tuple[str, ...]:

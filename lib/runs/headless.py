@@ -40,12 +40,11 @@ def execute(run: str, profile: str, overrides: Mapping[str, Any] | None = None) 
 @contextlib.contextmanager
 def alone(path: Path) -> Iterator[None]:
     """`files.locked`; where another command holds the lock, it is said that this one waits for it."""
-    try:
-        filelock.FileLock(f"{path}.lock").acquire(timeout=0).lock.release()
-    except filelock.Timeout:
-        say(f"another command works on {path.parent}: waiting for its end")
-    except OSError:
-        pass  # `locked` says what to do
+    with contextlib.suppress(OSError):  # of which `locked` says what to do
+        try:
+            filelock.FileLock(f"{path}.lock").acquire(timeout=0).lock.release()
+        except filelock.Timeout:
+            say(f"another command works on {path.parent}: waiting for its end")
     with files.locked(path):
         yield
 

@@ -16,7 +16,8 @@ from lib.training.config import TrainConfig
 
 LOOKED_AT = ("dataset", "photographs")  # parameters that name data of which a study looks at the test split
 EMBEDDED = "photographs"  # the ones that come with packages
-SHOWN = ("left", "right", "victim")  # and those that name a class of photographs, one of which is shown
+# and those that name a class of photographs, one of which is shown, each with the parameter that names another class
+SHOWN = {"left": "right", "right": "left", "victim": "aim"}
 
 
 def _every(configs: Iterable[TrainConfig]) -> Iterator[TrainConfig]:
@@ -78,11 +79,17 @@ def _check_photographs(p: Parameters) -> None:
     found = imagenet.listed(source.removeprefix("imagenet:"), "test")
     there = [called[number] for number, pictures in found.items() if pictures and number in called]
     missing = {name: getattr(p, name) for name in SHOWN if getattr(p, name, there[0] if there else "") not in there}
-    if missing and len(there) > 1:
+    if len(there) < 2:
+        shows = ", ".join(there) or "none of ImageNet's classes"
+        raise ValueError(f"{source} shows {shows}; the tour compares two at least. Nothing was run")
+    if missing:
         said = " and ".join(f"{name}={value!r}" for name, value in missing.items())
-        instead = _options(zip(missing, itertools.cycle(there), strict=False))
+        instead: dict[str, str] = {}
+        for name in missing:
+            unlike = instead.get(SHOWN[name], getattr(p, SHOWN[name]))
+            instead[name] = next(c for c in there if c != unlike)
         listed = ", ".join(there[:12]) + (", …" if len(there) > 12 else "")
-        raise ValueError(f"{said}: {source} shows {listed}; nothing was run. Use for example {instead}")
+        raise ValueError(f"{said}: {source} shows {listed}; nothing was run. Use for example {_options(instead.items())}")
 
 
 def _options(values: Iterable[tuple[str, Any]]) -> str:

@@ -33,9 +33,7 @@ class Parameters(BaseModel):
         if not isinstance(given, dict):
             return given
         fields = cls.model_fields
-        stray = [
-            n for n, v in given.items() if isinstance(v, bool) and n in fields and bool not in _kinds(fields[n].annotation)
-        ]
+        stray = [n for n, v in given.items() if n in fields and _has_bool(v) and bool not in _kinds(fields[n].annotation)]
         if stray:
             raise ValueError(
                 f"{stray[0]} = {given[stray[0]]}: neither true nor false is asked (YAML reads yes, no, on and off so too; put "
@@ -51,6 +49,10 @@ class Parameters(BaseModel):
 def _kinds(hint: Any) -> set[Any]:
     """A type and, where it is one of several, these."""
     return {typing.get_origin(h) or h for h in (hint, *typing.get_args(hint))}
+
+
+def _has_bool(value: Any) -> bool:
+    return any(isinstance(part, bool) for part in (value if isinstance(value, (list, tuple)) else [value]))
 
 
 def _read(value: Any, hint: Any) -> Any:

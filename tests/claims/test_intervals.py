@@ -60,13 +60,31 @@ def test_few_decisions_that_differ_say_little(images, one, other):
     assert coverage(draw, one - other, "accuracy", images) > 0.935
 
 
+def test_the_smallest_of_one_value_is_as_wide_as_the_value():
+    """What widens an interval widens that of an extreme too."""
+    values, of = np.zeros((1, 50)), measures.measure("accuracy", difference=True)
+    values[0, :3] = 1
+    plain = intervals.over(values)
+    both = (plain, intervals.least(lambda i, s: [plain(i, s)]))
+    alone, least = (intervals.interval(one, of, images=50, seeds=1) for one in both)
+    assert least.high - least.low > 0.85 * (alone.high - alone.low)  # without: .76
+
+
 def test_a_difference_of_no_counts_is_as_it_was():
     values = np.random.default_rng(0).normal(scale=0.01, size=(1, 200))
     found = intervals.interval(intervals.over(values), measures.measure("share", difference=True), images=200, seeds=1)
     assert found.high - found.low == pytest.approx(2 * 1.972 * values.std(ddof=1) / np.sqrt(200), rel=0.06)
 
 
+def test_tiny_values_are_no_counts():
+    """Differences of 1e-9 are not images that are decided differently."""
+    values = np.random.default_rng(0).choice([-1e-9, 1e-9], size=(1, 60))
+    found = intervals.interval(intervals.over(values), measures.measure("share", difference=True), images=60, seeds=1)
+    assert found.high - found.low < 1e-8
+
+
 def test_runs_that_differ_by_rounding_do_not_vary():
     """Their variance would be 1e-30, whose logarithm would speak for all other arms; a run without a value stays one."""
     assert intervals._variance(np.array([-1.2, -1.2 - 2e-16, -1.2])) == 0 < np.var([-1.2, -1.2 - 2e-16, -1.2])
+    assert intervals._variance(np.array([1e-16, -1e-16, 0.0])) == 0  # about zero too
     assert intervals._variance(np.array([1.0, 2.0])) == 0.5 and np.isnan(intervals._variance(np.array([1.0, np.nan])))

@@ -194,6 +194,8 @@ def test_somebodys_picture_is_not_written_over(here, capsys):
     before = (here / "photos" / "a.png").read_bytes()
     assert run("cat.jpg", *OWN, "--out", "photos/a.png") == 2 and (here / "photos" / "a.png").read_bytes() == before
     assert "photos/a.png is a picture that this command did not make" in capsys.readouterr().err
+    (here / "photos" / "mine.PNG").write_bytes(before)
+    assert run("cat.jpg", *OWN, "--out", "photos/mine.PNG") == 2 and (here / "photos" / "mine.PNG").read_bytes() == before
 
 
 def test_an_attack_with_a_measure_of_its_own_says_what_radii_are_like(here, capsys):

@@ -34,6 +34,11 @@ def pair():
     found.size = (32, 32)
     return found
 
+def other():
+    found = net()
+    found.size = {"height": 32}
+    return found
+
 def oblong():
     found = net()
     found.size = (32, 48)
@@ -190,7 +195,7 @@ def test_what_own_code_says_of_itself_holds(own):
         assert found.class_number("dog") == 1 and found.class_number("7") == 2  # names come before numbers
     assert found.layer == "0" and float(found.model.mean) == 0.5
     assert own("told", size=24).size == 24
-    assert own("pair").size == 32
+    assert own("pair").size == 32 and own("other").size == 224
 
 
 def test_a_network_without_a_layer_for_maps(own):

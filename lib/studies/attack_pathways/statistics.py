@@ -287,7 +287,7 @@ class Pathways:
         own = Among(of_known, statistic.eligible[known]) if isinstance(statistic, Among) else of_known
         found = intervals.interval(own, measures.measure(of), images=self.images, seeds=len(known), draws=draws)
         unknown = f" ({intervals.UNKNOWN})" if len(known) == 1 else ""
-        return dataclasses.replace(found, n=f"{self.images} images, {len(known)} of {seeds} seeds{unknown}")
+        return dataclasses.replace(found, n=f"{found.n.partition(',')[0]}, {len(known)} of {seeds} seeds{unknown}")
 
 
 def mean(parts: list[Statistic]) -> Statistic:
