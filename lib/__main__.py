@@ -42,9 +42,8 @@ def main(given: list[str]) -> int:
         print(f"unknown command {given[0]!r}; there are {', '.join(COMMANDS)}", file=sys.stderr)
         return 2
     paths.settle()
-    before = signal.getsignal(signal.SIGTERM)
-    if given[0] == "run":  # what is half made is put away
-        signal.signal(signal.SIGTERM, lambda *_: sys.exit(TERMINATED))
+    told = given[0] == "run"  # to end by SIGTERM it puts away what is half made
+    before = signal.signal(signal.SIGTERM, lambda *_: sys.exit(TERMINATED)) if told else None
     try:
         code = forks.ask(given) if given[0] in FORKED else None
         if code == INTERRUPTED:
@@ -57,7 +56,8 @@ def main(given: list[str]) -> int:
         say("interrupted" + ("; what was finished is kept, and the same command goes on from there" if goes_on else ""))
         return INTERRUPTED
     finally:
-        signal.signal(signal.SIGTERM, before)
+        if told:
+            signal.signal(signal.SIGTERM, before)
 
 
 if __name__ == "__main__":

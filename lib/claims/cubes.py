@@ -10,6 +10,13 @@ from lib.claims import intervals, measures
 from lib.claims.intervals import Statistic, over
 
 
+def paired(one: np.ndarray, other: np.ndarray) -> Statistic:
+    """The mean of one array (seed, image) less another, over the images that have both. Training runs are paired as far as both
+    have them."""
+    runs = min(len(one), len(other))
+    return over(one[:runs] - other[:runs])
+
+
 @dataclass
 class Cubes:
     """Arrays (seed, image), one a (arm, measure, level)."""
@@ -48,10 +55,8 @@ class Cubes:
 
     def less(self, a: tuple[str, str, float], b: tuple[str, str, float]) -> Statistic:
         """The mean of one (arm, measure, level) less another: image by image, over those that have both, so that an image whose
-        map is dead on one side does not stay in the mean of the other. Training runs are paired as far as both have them."""
-        one, other = self.values[a], self.values[b]
-        runs = min(len(one), len(other))
-        return over(one[:runs] - other[:runs])
+        map is dead on one side does not stay in the mean of the other."""
+        return paired(self.values[a], self.values[b])
 
     def interval(
         self,

@@ -62,10 +62,8 @@ def _files(path: Path) -> list[Path]:
     if path.is_dir():
         found, other = folders.images_below(path)
         if not found:
-            there = ", ".join(f"{n} {what}" for what, n in other.most_common(4))
-            raise ValueError(
-                f"the folder {path} holds no picture{f' (but {there})' if other else ', it is empty'}; name another"
-            )
+            there = f" (but {folders.told(other)})" if other else ", it is empty"
+            raise ValueError(f"the folder {path} holds no picture{there}; name another")
         if other:
             say(f"passed over in {path}: {folders.told(other)}")
         return found

@@ -131,8 +131,17 @@ def load(source: str, split: Split, size: int) -> Tensor | ImageFiles:
     return _embedded(split, size) if source == "embedded" else _folder(_files(source), split, size)
 
 
+def held_out(source: str) -> int:
+    """How many styles the test part has. Raises as `check` does."""
+    return COUNT["test"] if source == "embedded" else _held_out(_files(source))
+
+
+def _held_out(found: tuple[Path, ...]) -> int:
+    return -(-len(found) // 5)
+
+
 @functools.lru_cache(maxsize=4)
 def _folder(found: tuple[Path, ...], split: Split, size: int) -> Tensor | ImageFiles:
-    cut = -(-len(found) // 5)
+    cut = _held_out(found)
     stored = ImageFiles(found[cut:] if split == "train" else found[:cut], size, 3)
     return stored.held()

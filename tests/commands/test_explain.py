@@ -143,42 +143,31 @@ def test_many_pictures_make_several_sheets_of_one_length(here, monkeypatch, caps
     assert "c4.png" in (here / "many-3.svg").read_text() or "<path" in (here / "many-3.svg").read_text()
 
 
-def test_one_picture_that_fails_does_not_lose_the_others(here, capsys):
+@pytest.mark.parametrize(
+    ("forward", "told", "code"),
+    [
+        ("self.net(x / x.sum((1, 2, 3), keepdim=True))", "the model's logits are not finite", 2),
+        ("self.net(x) if x.sum() > 0 else {}['black']", "the network raised KeyError: 'black'", 1),
+    ],
+)
+def test_one_picture_that_fails_does_not_lose_the_others(here, capsys, forward, told, code):
+    """Whatever somebody's network raises on it."""
     Image.new("RGB", (40, 40)).save(here / "photos" / "black.png")
     (here / "mynet.py").write_text(
         NET
-        + """
-class Divides(nn.Module):
-    def __init__(self):
-        super().__init__()
-        self.net, self.size = build(), 32
-    def forward(self, x): return self.net(x / x.sum((1, 2, 3), keepdim=True))
-"""
-    )
-    assert run("photos", "--network", "mynet.py:Divides", "--method", "gradient", "--out", "o.png") == 1
-    said = capsys.readouterr().err
-    assert "photos/black.png is left out: the model's logits are not finite" in said
-    assert pd.read_csv("o.csv").picture.tolist() == ["photos/a.png", "photos/b.png"]
-    assert run("photos/black.png", "--network", "mynet.py:Divides", "--out", "p.png") == 2 and not (here / "p.csv").exists()
-
-
-def test_whatever_a_network_raises_on_one_picture_the_others_are_kept(here, capsys):
-    Image.new("RGB", (40, 40)).save(here / "photos" / "black.png")
-    (here / "mynet.py").write_text(
-        NET
-        + """
+        + f"""
 class Picky(nn.Module):
     def __init__(self):
         super().__init__()
         self.net, self.size = build(), 32
-    def forward(self, x): return self.net(x) if x.sum() > 0 else {}["black"]
+    def forward(self, x): return {forward}
 """
     )
     assert run("photos", "--network", "mynet.py:Picky", "--method", "gradient", "--out", "o.png") == 1
-    assert "photos/black.png is left out: the network raised KeyError: 'black'" in capsys.readouterr().err
+    assert f"photos/black.png is left out: {told}" in capsys.readouterr().err
     assert pd.read_csv("o.csv").picture.tolist() == ["photos/a.png", "photos/b.png"]
-    assert run("photos/black.png", "--network", "mynet.py:Picky", "--out", "p.png") == 1
-    assert capsys.readouterr().err.splitlines()[-1] == "error: the network raised KeyError: 'black'"
+    assert run("photos/black.png", "--network", "mynet.py:Picky", "--out", "p.png") == code and not (here / "p.csv").exists()
+    assert f"error: {told}" in capsys.readouterr().err.splitlines()[-1]
 
 
 def test_what_a_folder_holds_beside_pictures_is_said(here, capsys):

@@ -60,11 +60,10 @@ def by_style(p: Parameters, images: int) -> dict[str, Any]:
     """What of painted images stands and falls together, as `lib.claims` takes it: those that one photograph or painting lends
     its style. Embedded styles are crops of a few photographs, which do not count as so many styles; of a folder each held-out
     file is lent to every so many-th image."""
+    lent = style_of(np.arange(images), styles.held_out(p.style_source))
     if p.style_source != "embedded":
-        held_out = len(styles.load(p.style_source, "test", p.size))
-        return {"units": style_of(np.arange(images), held_out), "unit": "styles"}
-    crops = style_of(np.arange(images), styles.COUNT["test"])
-    return {"units": crops % len((*styles.PHOTOGRAPHS, *styles.PAINTED)), "unit": "photographs of the styles"}
+        return {"units": lent, "unit": "styles"}
+    return {"units": lent % len((*styles.PHOTOGRAPHS, *styles.PAINTED)), "unit": "photographs of the styles"}
 
 
 def shape_bias(cubes: Cubes, arm: str) -> Statistic:

@@ -8,7 +8,7 @@ is its fooling success rate, FSR.
 import numpy as np
 import scipy.stats
 
-from lib.claims.cubes import Cubes
+from lib.claims.cubes import Cubes, paired
 from lib.claims.intervals import Statistic, least, over
 from lib.fooling import manipulation
 from lib.studies.model_manipulation.plan import parsed
@@ -36,9 +36,7 @@ def living(cubes: Cubes, arm: str, honest: str, kind: str, name: str) -> Statist
         dead = cubes.values[which, f"dead/{name}", 0.0] > 0
         return np.where(dead, np.nan, success(kind, cubes.values[which, f"t/{kind}/{name}", 0.0]))
 
-    own, other = successes(arm), successes(honest)
-    runs = min(len(own), len(other))
-    return over(own[:runs] - other[:runs])
+    return paired(successes(arm), successes(honest))
 
 
 def swap_rate(cubes: Cubes, arm: str, name: str, c: str) -> Statistic:
