@@ -49,6 +49,15 @@ def test_few_images_of_many_have_the_freedom_of_these_few(eligible, images):
     assert found.n.startswith(f"{eligible} of {images} images, 1 seed")
 
 
+def test_units_that_hold_none_of_the_few_images_do_not_count():
+    """Ten of forty images have a value, pictures of four of ten people."""
+    values = np.full((1, 40), np.nan)
+    values[0, :10] = np.arange(10.0)
+    people = np.minimum(np.arange(40) // 3, 9)
+    found = intervals.parts(intervals.over(values), images=40, seeds=1, units=people, unit="people")
+    assert found.n.startswith("10 of 40 images of 4 people, 1 seed") and (found.units, found.among) == (10, 4)
+
+
 @pytest.mark.parametrize(("images", "one", "other"), [(50, 0.1, 0.0), (50, 0.065, 0.0), (200, 0.02, 0.02), (500, 0.01, 0.0)])
 def test_few_decisions_that_differ_say_little(images, one, other):
     """Networks that decide few images differently, most of them to one's advantage; without a half on either side .87 to .9."""

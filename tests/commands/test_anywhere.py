@@ -11,6 +11,7 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 import types
 from pathlib import Path
 
@@ -140,6 +141,24 @@ def test_an_interrupted_command_ends_in_one_line(home):
         rest = process.stderr.read()
     assert process.returncode == 130 and "Traceback" not in rest
     assert rest.splitlines()[-1].startswith("interrupted; what was finished is kept")
+
+
+def test_a_run_that_is_told_to_end_puts_away_what_is_half_made(home, monkeypatch):
+    """By SIGTERM, as schedulers do it; afterwards the signal is what it was."""
+    before, put_away = signal.getsignal(signal.SIGTERM), []
+
+    def half_made(_given: list[str]) -> int:
+        try:
+            os.kill(os.getpid(), signal.SIGTERM)
+            time.sleep(30)
+        finally:
+            put_away.append(True)
+        return 0
+
+    monkeypatch.setattr("lib.commands.run.main", half_made)
+    with pytest.raises(SystemExit) as ended:
+        command.main(["run", "01-attention-shift"])
+    assert ended.value.code == 143 and put_away == [True] and signal.getsignal(signal.SIGTERM) is before
 
 
 class Started:
