@@ -271,8 +271,8 @@ def _curriculum(court: Court) -> None:
         if later:
             plots = "published for CIFAR-100, alpha^10 of .8 against .6 at 1/255"
             note = f"{plots}: {ALPHA_NOTE[found.teacher][1]}" if known else ""
-            share = "of the share of random signs in the tenth epoch, α¹⁰"
-            says = f"{label(arm)} withstands PGD better where maps come later: {later[-1]:g} {share}, than {p.alpha10:g}"
+            share = f"α¹⁰, the share of random signs in the tenth epoch, is {later[-1]:g} instead of {p.alpha10:g}"
+            says = f"{label(arm)} withstands PGD better where maps come later: {share}"
             late = f"{arm}@a{later[-1]:g}"
             better(court, f"later-maps/{arm}", kind, late, arm, source=source, statement=says, note=note)
         if larger:
@@ -282,7 +282,7 @@ def _curriculum(court: Court) -> None:
                 court,
                 f"collapse/{arm}",
                 kind,
-                f"{label(arm)} with steps ε₀ of {p.eps:g}/255 withstands {attack} better than of {larger[-1]:g}/255",
+                f"{label(arm)} with steps ε₀ of {p.eps:g}/255 withstands {attack} better than with {larger[-1]:g}/255",
                 minus(c.mean(arm, "pgd", eps), c.mean(strong, "pgd", eps)),
                 Rule("above", 0.1),
                 arms=(arm, strong),
