@@ -17,6 +17,7 @@ COMMANDS = {
     "report": "render the report of a finished run, or the index",
     "readme": "bring the table of what holds in README.md up to date",
     "measure": "measure trained networks of a run",
+    "reproduce": "compute runs anew and compare their claims with those in figures",
     "rehearse": "run a `paper` profile on miniatures of its data sets",
     "train": "train networks into the cache",
 }

@@ -4,28 +4,13 @@ It ends with a table: seconds, peak memory, what was reduced to what. Nothing la
 """
 
 import argparse
-import contextlib
-import tempfile
-import time
-from collections.abc import Iterator
 from pathlib import Path
 
-from lib.runs import profiles, rehearsal
+from lib.runs import profiles, rehearsal, turns
 from lib.runs.rehearsal import Rehearsed, Stage
 from lib.system.progress import say
 
 GIB = 2**30
-
-
-@contextlib.contextmanager
-def _folder(given: Path | None) -> Iterator[Path]:
-    """A folder that goes when all is done, or the given one, which stays."""
-    if given is None:
-        with tempfile.TemporaryDirectory(prefix="rehearsal-") as made:
-            yield Path(made).resolve()
-    else:
-        given.mkdir(parents=True, exist_ok=True)
-        yield given.resolve()
 
 
 def _chosen(named: list[str], turn: str | None) -> list[str]:
@@ -38,9 +23,7 @@ def _chosen(named: list[str], turn: str | None) -> list[str]:
         return named or known
     if named:
         raise ValueError("--turn chooses a run itself; name none")
-    if turn and not set(turn.lower()) <= set("0123456789abcdef"):
-        raise ValueError(f"--turn {turn}: give a commit's hash, or nothing for the day")
-    return [rehearsal.in_turn(int(turn, 16) if turn else int(time.time() // 86400))]
+    return [rehearsal.in_turn(turns.number(turn))]
 
 
 def table(found: list[Rehearsed]) -> str:
@@ -69,7 +52,7 @@ def main(given: list[str]) -> int:
         if arguments.images < rehearsal.IMAGES:
             raise ValueError(f"--images {arguments.images}: studies measure {rehearsal.IMAGES} at least")
         runs = _chosen(arguments.runs, arguments.turn)
-        with _folder(arguments.folder) as folder:
+        with turns.folder(arguments.folder, "rehearsal-") as folder:
             for run in runs:
                 found.append(_rehearse(Stage(folder), run, arguments))
     except (ValueError, OSError) as error:

@@ -80,17 +80,23 @@ def signature(profile: str) -> str:
 
 
 def claims_of(profile: str, run: str) -> pd.DataFrame:
-    """The claims of one run.
+    """The claims of one run. Raises ValueError as `read_claims`."""
+    return read_claims(paths.figures(profile) / run)
+
+
+def read_claims(folder: Path) -> pd.DataFrame:
+    """The claims of the run whose figures lie in a folder.
 
     Raises ValueError that says what to do where they are of another version: other columns, or verdicts that are none.
     """
-    found = pd.read_csv(paths.figures(profile) / run / "claims.csv", dtype={"study": str, "note": str})
+    found = pd.read_csv(folder / "claims.csv", dtype={"study": str, "note": str})
     verdicts = set(get_args(claim.Verdict))
     if tuple(found.columns) != claim.COLUMNS or not {*found.verdict, *found.adjusted} <= verdicts:
         lacks = ", ".join(c for c in claim.COLUMNS if c not in found.columns)
+        profile = folder.parent.name
         raise ValueError(
-            f"figures/{profile}/{run}/claims.csv is of another version ({f'it lacks {lacks}' if lacks else 'unknown rows'}); "
-            f"judge it anew: make report PROFILE={profile}"
+            f"figures/{profile}/{folder.name}/claims.csv is of another version "
+            f"({f'it lacks {lacks}' if lacks else 'unknown rows'}); judge it anew: make report PROFILE={profile}"
         )
     return found.assign(note=found.note.fillna(""))
 
