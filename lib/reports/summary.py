@@ -42,40 +42,61 @@ def _side(column: Column) -> str:
     return SIDES[2 if column.theirs else 0 if column.embedded else 1]
 
 
-def _counted(verdicts: Sequence[Verdict]) -> str:
-    return ", ".join(f"{n} {v}" for v, n in Counter(sorted(verdicts, key=list(shown.MARKS).index)).items())
+def _counted(verdicts: Iterable[Verdict | None]) -> str:
+    """How many of each, those that there are."""
+    return ", ".join(f"{n} {v}" for v, n in Counter(sorted(filter(None, verdicts), key=list(shown.MARKS).index)).items())
+
+
+def _mark(verdict: Verdict | None) -> str:
+    return shown.MARKS[verdict] if verdict else "–"
+
+
+def _sides(found: Sequence[Paper]) -> list[str]:
+    return [side for side in SIDES if any(_side(c) == side for p in found for c in p.columns)]
+
+
+def _judged(paper: Paper, side: str) -> list[tuple[Column, list[Verdict | None]]]:
+    """The runs of a side, each with its verdicts in the order of a paper's claims, None for one that it does not judge."""
+    columns = [(i, column) for i, column in enumerate(paper.columns) if _side(column) == side]
+    cells = [(column, [line.cells[i].row for line in paper.lines]) for i, column in columns]
+    return [(column, [None if row is None else row.adjusted for row in rows]) for column, rows in cells]
+
+
+def _in_all(found: Sequence[Paper], side: str) -> str:
+    return _counted([v for paper in found for _, verdicts in _judged(paper, side) for v in verdicts])
 
 
 def _glance(found: Sequence[Paper]) -> str:
     """A row a paper, a mark a claim: the claims in their order, run by run."""
-    claims = sum(len(p.lines) for p in found)
-    sides = [side for side in SIDES if any(_side(c) == side for p in found for c in p.columns)]
-    rows = []
-    total: dict[str, list[Verdict]] = {side: [] for side in sides}
+    sides, rows = _sides(found), []
     for paper in found:
         cells = []
         for side in sides:
             told = []
-            for i, column in enumerate(paper.columns):
-                verdicts = [line.cells[i].row.adjusted for line in paper.lines if line.cells[i].row is not None]
-                if _side(column) == side and verdicts:
-                    total[side] += verdicts
-                    marks = "".join(f'<span class="mark {v.replace(" ", "-")}">{shown.MARKS[v]}</span>' for v in verdicts)
-                    seen = f'<span role="img" aria-label="{_counted(verdicts)}">{marks}</span>'
-                    told.append(f"<div>{html.escape(column.data)}: {seen}</div>")
+            for column, verdicts in _judged(paper, side):
+                marks = "".join(f'<span class="mark {(v or "").replace(" ", "-")}">{_mark(v)}</span>' for v in verdicts)
+                seen = f'<span role="img" aria-label="{_counted(verdicts)}">{marks}</span>'
+                told.append(f"<div>{html.escape(column.data)}: {seen}</div>")
             cells.append(f"<td>{''.join(told)}</td>")
         link = f'<a href="#paper-{paper.number}">{paper.number} {html.escape(paper.title)}</a>'
         rows.append(f'<tr><th scope="row">{link}<br><small>{_short(paper.reference)}</small></th>{"".join(cells)}</tr>')
     head = "".join(f'<th scope="col">{h}</th>' for h in ("paper", *sides))
-    foot = "".join(f"<td>{_counted(total[side])}</td>" for side in sides)
-    published = sum(line.published for p in found for line in p.lines)
-    many = f"{len(found)} studies judge" if len(found) > 1 else "1 study judges"
+    foot = "".join(f"<td>{_in_all(found, side)}</td>" for side in sides)
     return (
-        f"<p>{many} {claims} claims that a reader would name, {published} of them published, the others ours or told elsewhere "
-        "(their sources stand with them). A mark is what became of one of them in a run, in the order of the tables below, "
-        "which have the numbers.</p>"
+        f"<p>{_many(found)} A mark is what became of one of them in a run (– is not part of it), in the order of the tables "
+        "below, which have the numbers.</p>"
         f'<table class="study-glance"><thead><tr>{head}</tr></thead><tbody>{"".join(rows)}</tbody>'
         f'<tfoot><tr><th scope="row">in all</th>{foot}</tr></tfoot></table>'
+    )
+
+
+def _many(found: Sequence[Paper]) -> str:
+    """How many claims there are, and whose."""
+    lines = [line for paper in found for line in paper.lines]
+    judge = f"{len(found)} studies judge" if len(found) > 1 else "1 study judges"
+    return (
+        f"{judge} {len(lines)} claims that a reader would name, {sum(line.published for line in lines)} of them published, the "
+        "others ours or told elsewhere (their sources stand with them)."
     )
 
 
@@ -141,29 +162,52 @@ def _number(row: Any) -> str:
 
 
 def summary_markdown(compared: Sequence[str]) -> str:
-    """The same for the README: a table, the runs of a side one below the other as in the row of their paper. Links begin at the
-    project's folder."""
+    """The same for the README: what holds at a glance, and folded up below it the table of claims, the runs of a side one below
+    the other as in the row of their paper. Links begin at the project's folder."""
     found = papers(compared)
     lines = [f"*{told}*" for told in older_lines(compared)]
     if not found:
         return "\n\n".join(["The table of what holds is made by `make report && make readme`.", *lines])
-    sides = [side for side in SIDES if any(_side(c) == side for p in found for c in p.columns)]
-    table = [f"| claim | {' | '.join(sides)} |", "|---" * (len(sides) + 1) + "|"]
+    marks = ", ".join(f"{shown.MARKS[v]} {v}" for v in shown.MARKS if v != "not tested")
+    told = (
+        f"{_many(found)} A mark is what became of one of them in a run, in the order of the claims below: {marks}, "
+        "– not part of it. A link leads to the run's report."
+    )
+    how = (
+        "Numbers have their 95 % interval. Under a claim stands what is measured, then why runs disagree or cannot say. Where "
+        "a cell has several results, they stand in the order of the reports in their paper's row."
+    )
+    folded = f"<details>\n<summary>Claim by claim, with numbers</summary>\n\n{how}\n\n{_claims_markdown(found)}\n\n</details>"
+    return "\n\n".join([told, *lines, _glance_markdown(found), folded])
+
+
+def _table_markdown(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    return "\n".join(f"| {' | '.join(cells)} |" for cells in (head, ["---"] * len(head), *rows))
+
+
+def _glance_markdown(found: Sequence[Paper]) -> str:
+    sides, rows = _sides(found), []
+    for paper in found:
+        cells = [f"{_plain(f'{paper.number} {paper.title}')}<br><sub>{_plain(_short(paper.reference))}</sub>"]
+        for side in sides:
+            runs = [(c, "\N{NO-BREAK SPACE}".join(map(_mark, verdicts))) for c, verdicts in _judged(paper, side)]
+            cells.append("<br>".join(f"{_report(column)} {marks}" for column, marks in runs))
+        rows.append(cells)
+    return _table_markdown(["paper", *sides], [*rows, ["in all", *(_in_all(found, side) for side in sides)]])
+
+
+def _claims_markdown(found: Sequence[Paper]) -> str:
+    sides, rows = _sides(found), []
     for paper in found:
         runs = [[c for c in paper.columns if _side(c) == side] for side in sides]
-        head = f"**{paper.number} {_plain(paper.title)}** ({_plain(_short(paper.reference))})"
-        table.append(f"| {head} | {' | '.join('<br>'.join(map(_report, alike)) for alike in runs)} |")
+        head = f"**{paper.number} {_plain(paper.title)}**"
+        rows.append([head, *("<br>".join(map(_report, alike)) for alike in runs)])
         for line in paper.lines:
             told = [f"{line.statistic}{line.claimed}{'' if line.published else f'; {line.source}'}", *line.why]
             under = "".join(f"<br><sub>{_plain(words)}</sub>" for words in told)
             cells = ["<br>".join(_brief(c) for c in line.cells if c.column in alike) for alike in runs]
-            table.append(f"| {_plain(line.statement)}{under} | {' | '.join(cells)} |")
-    marks = ", ".join(f"{shown.MARKS[v]} {v}" for v in shown.MARKS if v != "not tested")
-    told = (
-        f"{marks}; – not in this run. Numbers have their 95 % interval. Under a claim stands what is measured, then why runs "
-        "disagree or cannot say. Where a cell has several results, they stand in the order of the reports in their paper's row."
-    )
-    return "\n\n".join([told, *lines, "\n".join(table)])
+            rows.append([f"{_plain(line.statement)}{under}", *cells])
+    return _table_markdown(["claim", *sides], rows)
 
 
 def _report(column: Column) -> str:

@@ -220,7 +220,8 @@ def test_verdicts_count_once_the_others_are_and_the_nominal_ones_stand_beside(ho
     assert "4 supported, 0 contradicted, 0 negligible, 1 inconclusive" in pages.overview("laptop")
     assert 'aria-label="4 supported, 1 inconclusive"' in summary.summary_html("laptop")
     assert "; claimed: above 0; Some &amp; others 2022<" in summary.summary_html("laptop")
-    assert summary.summary_markdown(["laptop"]).count("✔") == 5 and summary.summary_markdown(["laptop"]).count(" ? ") == 2
+    glance, claims_ = summary.summary_markdown(["laptop"]).split("<details>")
+    assert claims_.count("✔") == 4 and claims_.count(" ? ") == 1 and glance.count("✔") == 5  # one of its legend
     for text in (shown.claims_html(ledger.claims_of("laptop", RUN)), browse.ledger_html("laptop")):
         assert text.count("✔ supported") - text.count(">✔ supported</option>") == 4 and told in text
     assert 'data-verdict="inconclusive"' in browse.ledger_html("laptop")
@@ -246,18 +247,25 @@ def test_where_nothing_is_judged_the_page_says_so(home):
     assert "No primary claim" in summary.summary_html("laptop")
 
 
-def test_the_table_of_the_readme(two):
+def test_the_tables_of_the_readme(two):
+    """A row a paper with a mark a claim, one that a run lacks included; folded up, a row a claim with its numbers."""
     text = summary.summary_markdown(["laptop", "datasets"])
-    rows = [line for line in text.splitlines() if line.startswith("|")]
-    assert rows[0] == "| claim | embedded data | real data |"
-    assert rows[2].endswith(
-        "[drawn shapes](figures/laptop/01-attention-shift.html) | [ORL faces](figures/datasets/01-attention-shift.html) |"
+    glance, folded = (
+        [line for line in part.splitlines() if line.startswith("|")]
+        for part in text.split("<details>\n<summary>Claim by claim")
     )
+    drawn, faces = (f"figures/{p}/01-attention-shift.html" for p in ("laptop", "datasets"))
+    marks = [m.replace(" ", "\N{NO-BREAK SPACE}") for m in ("✔ ✔ ✔ ? ≈", "✔ ✘ ⊘ ✔ –")]
+    assert glance[0] == "| paper | embedded data | real data |" and text.endswith("\n\n</details>")
+    assert glance[2].endswith(f"</sub> | [drawn shapes]({drawn}) {marks[0]} | [ORL faces]({faces}) {marks[1]} |")
+    assert glance[3].startswith("| in all | 3 supported, 1 negligible, 1 inconclusive | 2 supported, 1 contradicted, ")
+    assert folded[0] == "| claim | embedded data | real data |"
+    assert folded[2].endswith(f"** | [drawn shapes]({drawn}) | [ORL faces]({faces}) |")
     measured = r"| It goes mod-rises \<here\><br><sub>mean of mod-rises; claimed: above 0</sub> | ✔ 1.00 ["
-    assert rows[3].startswith(measured) and rows[3].count("✔") == 2
-    assert "<sub>supported on drawn shapes, contradicted on ORL faces: other data</sub>" in rows[4] and "✘" in rows[4]
-    assert rows[7].endswith("| – |")
-    assert all(row.count("|") - row.count(r"\|") == 4 for row in rows)
+    assert folded[3].startswith(measured) and folded[3].count("✔") == 2
+    assert "<sub>supported on drawn shapes, contradicted on ORL faces: other data</sub>" in folded[4] and "✘" in folded[4]
+    assert folded[7].endswith("| – |")
+    assert all(row.count("|") - row.count(r"\|") == 4 for row in [*glance, *folded])
 
 
 def test_a_readme_without_the_markers_is_refused_and_one_with_them_brought_up_to_date(two):
