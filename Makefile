@@ -1,8 +1,8 @@
 # Two commands do all the set-up: `make report` runs the study, `make test` passes the tests.
 PYTHON ?= python3
 PROFILE ?= laptop
-# of the tests, one a core
-WORKERS ?= 2
+# of the tests: one more than two cores, which wait for browsers and kernels now and then
+WORKERS ?= 3
 RUN := .venv/bin/python
 # many short processes import the same modules: compiled once, whatever the shell says
 export PYTHONDONTWRITEBYTECODE =

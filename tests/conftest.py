@@ -1,5 +1,6 @@
 """What the tests share: float64 toy networks, a home of their own for files, real data where it is at hand."""
 
+import gc
 import os
 
 os.environ.setdefault("MPLBACKEND", "agg")
@@ -115,3 +116,9 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """The longest files first: workers are dealt whole files in this order, and what comes last should be short."""
     longest = ("test_notebooks.py", "test_browser.py", "test_rehearse.py", "test_run.py", "test_shapes.py", "test_cache.py")
     items.sort(key=lambda item: longest.index(item.path.name) if item.path.name in longest else len(longest))
+
+
+def pytest_collection_finish() -> None:
+    """What all tests share, torch and their peers' modules and the tests themselves, is garbage for no collection."""
+    gc.collect()
+    gc.freeze()
