@@ -119,6 +119,12 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 def pytest_collection_finish() -> None:
-    """What all tests share, torch and their peers' modules and the tests themselves, is garbage for no collection."""
+    """What all tests share, torch and their peers' modules and the tests themselves, is garbage for no collection; and there
+    are fewer collections, which take a twentieth of the time otherwise."""
     gc.collect()
     gc.freeze()
+    gc.set_threshold(50_000, 20, 20)
+
+
+def pytest_unconfigure() -> None:
+    gc.unfreeze()
