@@ -1,8 +1,8 @@
 """`python -m lib reproduce 01-attention-shift`: train and measure runs anew, from nothing, and compare their claims with those
 that stand in `figures`; all runs of the profile that have finished unless named.
 
-It ends with a line a run and one for each claim that is not the same. Of the checkout it reads code and claims alone, and it
-writes nothing there.
+It ends with a line a run and one for each claim that is not the same. Of the checkout it reads code, data sets and the claims,
+and its models, results and figures stay as they are.
 """
 
 import argparse
@@ -38,7 +38,11 @@ def _chosen(named: list[str], profile: str, turn: str | None) -> list[str]:
 
 
 def _compute(runs: list[str], profile: str, cores: str, home: Path) -> None:
-    """Train, measure and judge below `home`; what fails is said there."""
+    """Train, measure and judge below `home`; what fails is said there. A run's record is there afterwards where it has finished
+    just now: that of an earlier call goes, so that its notebook is executed once more, on what is trained and measured.
+    """
+    for run in runs:
+        (home / "figures" / profile / run / "run.json").unlink(missing_ok=True)
     environment = os.environ | {"STUDY_DATA": str(paths.datasets()), "STUDY_HOME": str(home)}
     seen_from = paths.PROJECT if os.access(paths.PROJECT, os.W_OK) else home
     targets = [os.path.relpath(home / "figures" / profile / run / "run.json", seen_from) for run in runs]
@@ -69,6 +73,8 @@ def main(given: list[str]) -> int:
     )
     arguments = parser.parse_args(given)
     try:
+        if arguments.folder and arguments.folder.resolve() == paths.home().resolve():
+            raise ValueError(f"--folder {arguments.folder}: what is compared with is there; give a folder of its own")
         runs = _chosen(arguments.runs, arguments.profile, arguments.turn)
         before = {run: ledger.claims_of(arguments.profile, run) for run in runs}
         with turns.folder(arguments.folder, "reproduced-") as home:

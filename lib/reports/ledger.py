@@ -56,7 +56,8 @@ def commit_told(profile: str, run: str) -> str:
             return f"All results of this profile: commit {next(iter(found), 'none yet')}"
         told = "; ".join(f"{commit} ({', '.join(runs)})" for commit, runs in found.items())
         return f"The results of this profile come from {len(found)} commits: {told}"
-    own = commit_of(files.read_json(paths.results(profile, run) / "run.json") or records(profile).get(run, {}))
+    # what stands beside the page; of a run that is not there, such as one that judges nothing, its own record
+    own = commit_of(records(profile).get(run) or files.read_json(paths.results(profile, run) / "run.json") or {})
     alike = not set(found) - {own}
     return f"Commit {own}, {'as all results' if alike else 'other results'} of this profile{'' if alike else ' have others'}"
 

@@ -8,7 +8,7 @@ import sys
 import pytest
 
 from lib.commands import rehearse, reproduce
-from lib.runs import profiles, turns
+from lib.runs import profiles
 from lib.system import files, paths
 from tests.reports.finished import RUN, finish, outdate
 
@@ -82,6 +82,11 @@ def test_refused_before_anything_is_computed(there, computed, capsys, given, say
     assert f"error: {says}" in capsys.readouterr().err and not computed[1]
 
 
+def test_the_folder_of_what_is_compared_with_is_refused(there, computed, capsys):
+    assert reproduce.main(["--folder", str(there)]) == 2
+    assert "what is compared with is there; give a folder of its own" in capsys.readouterr().err and not computed[1]
+
+
 def test_claims_of_an_older_version_are_refused(there, computed, capsys):
     outdate()
     assert reproduce.main([RUN]) == 2
@@ -98,12 +103,6 @@ def test_turns(home):
     assert reproduce._chosen([], "laptop", "") in found and len(rehearse._chosen([], "")) == 1
 
 
-def test_turn_numbers(monkeypatch):
-    assert turns.number("ff") == 255 and turns.number("0A") == 10
-    monkeypatch.setattr(turns.time, "time", lambda: 3 * turns.DAY + 5)
-    assert turns.number("") == 3
-
-
 def test_a_run_is_computed_by_the_study_of_another_home(tmp_path, monkeypatch):
     """What is typed, and with which folders: targets are seen from the folder that Snakemake works in."""
     monkeypatch.delenv("STUDY_DATA", raising=False)
@@ -114,7 +113,10 @@ def test_a_run_is_computed_by_the_study_of_another_home(tmp_path, monkeypatch):
     script.write_text(f"#!{sys.executable}\n{note}\n{write}\n")
     script.chmod(0o755)
     monkeypatch.setattr(reproduce.sys, "executable", str(script))
+    kept = tmp_path / "home" / "figures" / "laptop" / RUN / "run.json"
+    files.write_json(kept, {})
     reproduce._compute([RUN, OTHER], "laptop", "2", tmp_path / "home")
+    assert not kept.exists()  # of an earlier call, in a folder that stays: it says nothing of this one
     found = files.read_json(noted)
     *options, first, second = found["given"]
     assert options == ["-m", "lib", "study", "--profile", "laptop", "--cores", "2", "--"]

@@ -12,7 +12,7 @@ from lib.claims import claim, intervals
 from lib.reports import index as index_
 from lib.reports import ledger, pages, report
 from lib.runs import profiles
-from lib.system import paths
+from lib.system import files, paths
 from tests.reports.finished import RUN, finish, ledger_in_process, outdate
 
 
@@ -196,6 +196,11 @@ def test_all_pages_say_one_commit_or_that_they_differ(quick):
     index, first, second = told()
     assert index == f"The results of this profile come from 2 commits: abc123 ({RUN}); def456 (02-other)"
     assert first == "Commit abc123, other results of this profile have others" and second.startswith("Commit def456, other")
+    # what somebody computed since is not what stands beside the page, where figures were fetched anew
+    record = files.read_json(paths.results("laptop", RUN) / "run.json")
+    files.write_json(paths.results("laptop", RUN) / "run.json", record | {"commit": "fed987"})
+    report.stamp("laptop")
+    assert told() == [index, first, second]
 
 
 def test_the_index_follows_other_profiles(home):
@@ -234,7 +239,8 @@ def test_committed_reports_are_offline_with_alt_text(path):
 @pytest.mark.parametrize("profile", ["laptop", "datasets"])
 def test_committed_figures_are_whole_and_small(profile):
     folder = paths.PROJECT / "figures" / profile
-    assert sum(f.stat().st_size for f in folder.rglob("*") if f.is_file()) < 12 * 2**20
+    for place, most in ((folder, 12 * 2**20), (folder.parent / "assets", 2**20)):
+        assert 0 < sum(f.stat().st_size for f in place.rglob("*") if f.is_file()) < most
     older = ledger.outdated(profile)
     index = pd.read_csv(folder / "claims.csv", dtype={"study": str})
     for run in profiles.declared_runs(profile):
