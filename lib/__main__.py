@@ -24,6 +24,7 @@ COMMANDS = {
 INTERRUPTED, TERMINATED = 130, 143  # the exit statuses that shells know
 OF_STUDIES = ("kernel", "serve")  # what no person types
 FORKED = ("train", "measure", "run", "report", "kernel")  # jobs of a study
+ENDING = ("study", "run", "reproduce", "rehearse")  # what to end by SIGTERM puts away what is half made, and ends what it began
 GO_ON = ("study", "run", "measure", "train")  # what keeps what was finished
 
 
@@ -35,6 +36,10 @@ def speak_utf8() -> None:
         os.execv(sys.executable, sys.orig_argv)
 
 
+def _kept(command: str) -> str:
+    return "; what was finished is kept, and the same command goes on from there" if command in GO_ON else ""
+
+
 def main(given: list[str]) -> int:
     if given[:1] in ([], ["-h"], ["--help"]):
         print("usage: python -m lib COMMAND …", *(f"  {name:10}{does}" for name, does in COMMANDS.items()), sep="\n")
@@ -43,7 +48,7 @@ def main(given: list[str]) -> int:
         print(f"unknown command {given[0]!r}; there are {', '.join(COMMANDS)}", file=sys.stderr)
         return 2
     paths.settle()
-    told = given[0] == "run"  # to end by SIGTERM it puts away what is half made
+    told = given[0] in ENDING
     before = signal.signal(signal.SIGTERM, lambda *_: sys.exit(TERMINATED)) if told else None
     try:
         code = forks.ask(given) if given[0] in FORKED else None
@@ -53,9 +58,12 @@ def main(given: list[str]) -> int:
             return code
         return importlib.import_module(f"lib.commands.{given[0]}").main(given[1:])
     except KeyboardInterrupt:
-        goes_on = given[0] in GO_ON
-        say("interrupted" + ("; what was finished is kept, and the same command goes on from there" if goes_on else ""))
+        say("interrupted" + _kept(given[0]))
         return INTERRUPTED
+    except SystemExit as ended:
+        if ended.code == TERMINATED:
+            say("told to end" + _kept(given[0]))
+        raise
     finally:
         if told:
             signal.signal(signal.SIGTERM, before)

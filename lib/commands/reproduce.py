@@ -53,6 +53,10 @@ def _compute(runs: list[str], profile: str, cores: str, home: Path) -> None:
         except KeyboardInterrupt:  # a terminal tells it too: it ends by itself
             process.wait()
             raise
+        except SystemExit:
+            process.terminate()
+            process.wait()
+            raise
 
 
 def main(given: list[str]) -> int:

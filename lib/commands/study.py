@@ -6,11 +6,13 @@ Whatever ends the call, the index shows what has finished, and a line a study sa
 """
 
 import argparse
+import contextlib
 import os
 import re
 import subprocess
 import sys
 
+import psutil
 import torch
 
 from lib.reports import pages
@@ -48,10 +50,40 @@ def snakemake(profile: str, cores: str, gpus: int, extra: list[str]) -> int:
             except subprocess.TimeoutExpired:
                 process.terminate()
             raise
+        except SystemExit:
+            end(process)
+            raise
     refused = _refused([*graph, "--dry-run", *ERRORS_ALONE, *last], environment) if code == 1 else ""
     if refused:
         say(f"error: {refused}")
     return 2 if refused else code
+
+
+def end(process: subprocess.Popen[bytes]) -> None:
+    """End Snakemake and its jobs, whom nobody else tells: it begins no more of them, and each is told once, so that it can put
+    away what is half made. What does not end is killed."""
+    told: set[int] = set()
+    process.terminate()
+    for _ in range(GRACE):
+        for job in _below(process):
+            if job.pid not in told:
+                told.add(job.pid)
+                with contextlib.suppress(psutil.NoSuchProcess):
+                    job.terminate()
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            process.wait(1)
+            return
+    for left in (*_below(process), process):
+        with contextlib.suppress(psutil.NoSuchProcess):
+            left.kill()
+    process.wait()
+
+
+def _below(process: subprocess.Popen[bytes]) -> list[psutil.Process]:
+    try:
+        return psutil.Process(process.pid).children(recursive=True)
+    except psutil.NoSuchProcess:
+        return []
 
 
 def _refused(command: list[str], environment: dict[str, str]) -> str:

@@ -17,6 +17,7 @@ from pathlib import Path
 
 import filelock
 import papermill
+import psutil
 import pytest
 
 from lib import __main__ as command
@@ -211,6 +212,52 @@ def test_a_study_that_is_interrupted_leaves_nothing_running(home, monkeypatch, s
     at = process.command[process.command.index("--directory") + 1]
     assert at == str(paths.PROJECT if writable else home)
     assert process.env["PYTHONPATH"].split(os.pathsep)[0] == str(paths.PROJECT)
+
+
+JOB = """
+import signal, sys, time
+heard = []
+signal.signal(signal.SIGTERM, lambda *_: heard.append("told"))
+print("begun", flush=True)
+while not heard or {stubborn}:
+    time.sleep(0.05)
+time.sleep(1.5)  # it puts something away
+print(*heard, flush=True)
+"""
+WAITS = """
+import signal, subprocess, sys
+heard = []
+signal.signal(signal.SIGTERM, lambda *_: heard.append("told"))
+subprocess.Popen([sys.executable, "-c", sys.argv[1]]).wait()
+print("Snakemake", *heard, flush=True)
+"""
+
+
+@pytest.mark.parametrize(("stubborn", "said"), [(False, ["told", "Snakemake told"]), (True, [])])
+def test_a_study_that_is_told_to_end_ends_its_jobs(monkeypatch, stubborn, said):
+    """Snakemake waits for its jobs, which nobody else tells: each is told once, and killed where it does not listen."""
+    monkeypatch.setattr(study, "GRACE", 2 if stubborn else 20)
+    command = [sys.executable, "-c", WAITS, JOB.format(stubborn=stubborn)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout.readline() == "begun\n"
+        (job,) = psutil.Process(process.pid).children()
+        study.end(process)
+        assert process.stdout.read().splitlines() == said and not job.is_running()
+    assert process.returncode == (-signal.SIGKILL if stubborn else 0)
+
+
+def test_a_study_hears_that_it_should_end(home, monkeypatch, capsys):
+    """SIGTERM while Snakemake runs: it is ended, and the exit status is the one that shells know."""
+    ended = []
+    started = Started(None, None, False)
+    monkeypatch.setattr(started, "wait", lambda timeout=None: os.kill(os.getpid(), signal.SIGTERM) or time.sleep(30))
+    monkeypatch.setattr(study.forks, "serving", lambda *_given, **_options: contextlib.nullcontext({}))
+    monkeypatch.setattr(study.subprocess, "Popen", lambda command, env: started)
+    monkeypatch.setattr(study, "end", ended.append)
+    with pytest.raises(SystemExit) as told:
+        command.main(["study", "--profile", "smoke"])
+    assert told.value.code == 143 and ended == [started]
+    assert capsys.readouterr().err.splitlines()[-1].startswith("told to end; what was finished is kept")
 
 
 def test_a_graph_that_cannot_be_built_is_said(home, monkeypatch, capsys):
