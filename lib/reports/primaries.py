@@ -49,11 +49,16 @@ class Column:
     embedded: bool
     theirs: bool
     parameters: dict[str, Any] = field(compare=False)
+    apart: str = ""  # what tells it from others on the same data
+
+    @property
+    def name(self) -> str:
+        return f"{self.data} ({self.apart})" if self.apart else self.data
 
     @property
     def told(self) -> str:
         """In words: the data, and whose networks."""
-        return f"{self.data}, the authors' networks" if self.theirs else self.data
+        return f"{self.name}, the authors' networks" if self.theirs else self.name
 
 
 @dataclass(frozen=True)
@@ -136,13 +141,14 @@ def papers(compared: Iterable[str]) -> list[Paper]:
 
 def _apart(found: list[tuple[Column, list[Said]]]) -> list[tuple[Column, list[Said]]]:
     """The columns with names of their own, the authors' networks last: two runs on the same data are told apart by their
-    profiles, by their networks, or by what they are called."""
+    networks, by their variants (one of them may have none), by their profiles, or by what they are called."""
     told = [c.told for c, _ in found]
     same = [c for c, _ in found if told.count(c.told) > 1]
-    ways = ([c.profile for c in same], [c.parameters.get("arch", "") for c in same], [c.run for c in same])
+    variants = [c.parameters.get("variant", "").replace("-", " ") for c in same]
+    ways = ([c.parameters.get("arch", "") for c in same], variants, [c.profile for c in same], [c.run for c in same])
     by = dict(zip(same, next((way for way in ways if len(set(way)) == len(same)), ways[-1]), strict=True))
     found = sorted(found, key=lambda one: one[0].theirs)
-    named = [replace(c, data=f"{c.data} ({by[c]})") if c in by else c for c, _ in found]
+    named = [replace(c, apart=by.get(c, "")) for c, _ in found]
     return [(column, rows) for column, (_, rows) in zip(named, found, strict=True)]
 
 
@@ -249,13 +255,19 @@ def _names(cells: Iterable[Cell]) -> str:
     return " and ".join(c.column.told for c in cells)
 
 
+def _setting(parameters: Mapping[str, Any], name: str) -> Any:
+    """A parameter; training runs are as many as any network has."""
+    value = parameters.get(name)
+    return max([value, *(n for _, n in parameters.get("runs") or ())]) if name == "seeds" and value else value
+
+
 def _differences(columns: Sequence[Column]) -> str:
     """In what runs differ that decide differently."""
     told = ["other data"] if len({c.data for c in columns}) > 1 else []
     if any(c.theirs for c in columns) and not all(c.theirs for c in columns):
         told.append("networks that the authors trained")
     for name, words in DIFFER.items():
-        values = [c.parameters.get(name) for c in columns if not c.theirs]
+        values = [_setting(c.parameters, name) for c in columns if not c.theirs]
         listed = [", ".join(map(str, v)) if isinstance(v, list) else "all" if v is None else str(v) for v in values]
         if len(set(listed)) > 1:
             told.append(f"{words} ({'; '.join(dict.fromkeys(listed))})")

@@ -76,7 +76,7 @@ def _glance(found: Sequence[Paper]) -> str:
             for column, verdicts in _judged(paper, side):
                 marks = "".join(f'<span class="mark {(v or "").replace(" ", "-")}">{_mark(v)}</span>' for v in verdicts)
                 seen = f'<span role="img" aria-label="{_counted(verdicts)}">{marks}</span>'
-                told.append(f"<div>{html.escape(column.data)}: {seen}</div>")
+                told.append(f"<div>{html.escape(column.name)}: {seen}</div>")
             cells.append(f"<td>{''.join(told)}</td>")
         link = f'<a href="#paper-{paper.number}">{paper.number} {html.escape(paper.title)}</a>'
         rows.append(f'<tr><th scope="row">{link}<br><small>{_short(paper.reference)}</small></th>{"".join(cells)}</tr>')
@@ -118,7 +118,7 @@ def _legend() -> str:
 
 def _paper(paper: Paper, profile: str) -> str:
     head = "".join(
-        f'<th scope="col"><a href="{_at(c, profile)}">{html.escape(c.data)}</a><br><small>{_side(c)}</small></th>'
+        f'<th scope="col"><a href="{_at(c, profile)}">{html.escape(c.name)}</a><br><small>{_side(c)}</small></th>'
         for c in paper.columns
     )
     rows = "".join(_row(line, profile) for line in paper.lines)
@@ -211,7 +211,7 @@ def _claims_markdown(found: Sequence[Paper]) -> str:
 
 
 def _report(column: Column) -> str:
-    return f"[{_plain(column.data)}](figures/{column.profile}/{column.run}.html)"
+    return f"[{_plain(column.name)}](figures/{column.profile}/{column.run}.html)"
 
 
 def _brief(cell: Cell) -> str:

@@ -11,6 +11,7 @@ from typing import Any
 import filelock
 
 from lib.runs import needs, profiles
+from lib.runs.pictures import ENDS
 from lib.runs.run import BROUGHT, IN_JUPYTER, Run, start
 from lib.system import files, paths
 from lib.system.progress import say
@@ -89,9 +90,9 @@ def _execute(begun: Run, notebook: Path) -> Path:
         claimed = begun.figures / "claims.csv"
         if not claimed.exists() or claimed.stat().st_mtime < began:
             raise RuntimeError(f"{notebook.name} ended without its claims; it must call run.claims(...)")
-        shown = {Path(f["file"]).stem for f in files.read_json(begun.figures / "figures.json") or []}
+        shown = {Path(f["file"]).stem for f in files.read_json(begun.figures / "figures.json") or []} | {"claims"}
         for old in begun.figures.iterdir():  # figures that this run no longer draws
-            if old.suffix in (".png", ".svg", ".csv") and old.stem not in shown | {"claims"}:
+            if old.name.endswith(ENDS) and old.name not in {name + end for name in shown for end in ENDS}:
                 old.unlink()
         files.write_json(begun.figures / "run.json", record)  # the report and the index read it there
     files.write_json(folder / "run.json", record)

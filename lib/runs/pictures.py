@@ -1,7 +1,13 @@
-"""Pictures in fewer bytes: a profile's figures together must stay below 12 MB."""
+"""Pictures and their numbers in fewer bytes: a profile's figures together must stay below 12 MB."""
 
+import gzip
 import io
+from pathlib import Path
 
+from lib.system import files
+
+LONGEST = 60_000  # bytes of a table that everything opens; larger ones are compressed, as `pandas.read_csv` takes them
+ENDS = (".png", ".svg", ".csv", ".csv.gz")  # of the files of a figure
 LARGEST = 100_000  # bytes of a picture in full colour; all of a profile's together must stay below 12 MB
 WIDEST = 1400  # pixels of a figure of pictures; a report shows it narrower
 COARSE = 50  # dots an inch of a smoke run's figures, which nobody reads
@@ -24,6 +30,15 @@ def smaller(png: bytes, line_art: bool) -> bytes:
         if 0 < len(whole) <= LARGEST
         else min(saved(image.quantize(256, kmeans=0 if line_art else 3)), whole or png, key=len)
     )
+
+
+def write_table(folder: Path, name: str, content: bytes) -> Path:
+    """A CSV file as NAME.csv, or as NAME.csv.gz where it is longer than LONGEST; the other is no longer there."""
+    plain, packed = folder / f"{name}.csv", folder / f"{name}.csv.gz"
+    written, other = (packed, plain) if len(content) > LONGEST else (plain, packed)
+    files.write_bytes(written, gzip.compress(content, mtime=0) if written == packed else content)
+    other.unlink(missing_ok=True)
+    return written
 
 
 def plainer(svg: bytes) -> bytes:

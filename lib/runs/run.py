@@ -26,7 +26,7 @@ from lib.claims import claim, warned
 from lib.figures import style
 from lib.networks import models
 from lib.runs import needs, profiles, sources
-from lib.runs.pictures import COARSE, WIDEST, plainer, smaller
+from lib.runs.pictures import COARSE, WIDEST, plainer, smaller, write_table
 from lib.runs.record import commit, hashes, versions
 from lib.runs.shown import card_html, claims_html, marks, warnings_html
 from lib.studies import marking
@@ -230,7 +230,7 @@ class Run:
                 png = content
         plt.close(fig)
         if data is not None:
-            files.write_bytes(self.figures / f"{name}.csv", data.to_csv(index=False, float_format="%.6g").encode())
+            write_table(self.figures, name, data.to_csv(index=False, float_format="%.6g").encode())
         self.manifest.append({"file": f"{self.name}/{name}.png", "alt": alt, "hero": hero, "claims": list(claims)})
         files.write_json(self.figures / "figures.json", self.manifest)
         return Image(png, metadata={"alt": alt, "file": f"{self.name}/{name}.png"})

@@ -71,9 +71,7 @@ def test_runs_tell_in_what_they_differ(home):
     run(("down",) * 5, f"{RUN}.other", parameters={"epochs": 9, "architectures": ["plain"]})
     (paper,) = primaries.papers(["laptop"])
     (why,) = paper.lines[0].why
-    assert why.startswith(f"supported on drawn shapes ({RUN}), contradicted on drawn shapes ({RUN}.other): ") and why.endswith(
-        ", epochs (8; 9)"
-    )
+    assert why == "supported on drawn shapes, contradicted on drawn shapes (other): networks (all; plain), epochs (8; 9)"
 
 
 def test_a_verdict_that_does_not_stand_among_the_others_says_so():
@@ -177,7 +175,23 @@ def test_runs_on_the_same_data_are_told_apart_by_their_networks(home):
         (primaries.Column("datasets", f"02-at-cnn.{arch}", "CIFAR-10", False, False, {"arch": arch}), rows)
         for arch in ("small", "wresnet")
     ]
-    assert [c.data for c, _ in primaries._apart(found)] == ["CIFAR-10 (small)", "CIFAR-10 (wresnet)"]
+    assert [c.name for c, _ in primaries._apart(found)] == ["CIFAR-10 (small)", "CIFAR-10 (wresnet)"]
+
+
+def test_more_training_runs_on_the_same_data_are_a_column_of_their_own(home):
+    """Named after the variant; where it decides otherwise, the data are no reason and the number of runs is one."""
+    run(("up", None, None, None, None), parameters={"seeds": 3})
+    run(("down", None, None, None, None), f"{RUN}.ten-runs", "datasets", parameters={"seeds": 10})
+    (paper,) = primaries.papers(["laptop", "datasets"])
+    assert [(c.name, c.embedded) for c in paper.columns] == [("drawn shapes", True), ("drawn shapes (ten runs)", True)]
+    (reason,) = paper.lines[0].why
+    assert reason == "supported on drawn shapes, contradicted on drawn shapes (ten runs): training runs (3; 10)"
+    assert "[drawn shapes (ten runs)](figures/datasets/01-attention-shift.ten-runs.html)" in summary.summary_markdown(
+        ["laptop", "datasets"]
+    )
+    # of some networks alone more than of the others
+    assert primaries._setting({"seeds": 3, "runs": [["int", 10], ["adv", 5]]}, "seeds") == 10
+    assert primaries._setting({"seeds": 3, "runs": []}, "seeds") == 3 and primaries._setting({}, "seeds") is None
 
 
 def test_a_gate_is_told_without_the_notes_behind_it():

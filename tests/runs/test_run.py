@@ -301,6 +301,21 @@ def test_figures_need_alt_text_and_bring_their_numbers(home):
     plt.close("all")
 
 
+def test_long_tables_are_compressed_and_read_the_same(home):
+    """As CSV or as CSV.GZ, never both; the same numbers are the same bytes, whenever they are written."""
+    run = run_.start("01-attention-shift", smoke())
+    run.figures.mkdir(parents=True)
+    few = b"x\n" + b"1.5\n" * 10
+    many = b"x\n" + b"2.5\n" * pictures.LONGEST
+    for content, name in ((few, "a.csv"), (many, "a.csv.gz"), (few, "a.csv")):
+        written = pictures.write_table(run.figures, "a", content)
+        assert [p.name for p in run.figures.iterdir()] == [written.name] == [name]
+        assert pd.read_csv(written).to_csv(index=False).encode() == content
+    packed = pictures.write_table(run.figures, "a", many)
+    before = packed.read_bytes()
+    assert len(before) < len(many) / 50 and pictures.write_table(run.figures, "a", many).read_bytes() == before
+
+
 def test_wide_figures_of_pictures_are_drawn_with_fewer_pixels(home):
     import matplotlib.pyplot as plt
     from PIL import Image
