@@ -9,7 +9,7 @@ from lib.system import files
 LONGEST = 60_000  # bytes of a table that everything opens; larger ones are compressed, as `pandas.read_csv` takes them
 ENDS = (".png", ".svg", ".csv", ".csv.gz")  # of the files of a figure
 LARGEST = 100_000  # bytes of a picture in full colour; all of a profile's together must stay below 12 MB
-WIDEST = 1400  # pixels of a figure of pictures; a report shows it narrower
+WIDEST = 1200  # pixels of a figure of pictures; a report shows it in 1030
 COARSE = 50  # dots an inch of a smoke run's figures, which nobody reads
 
 
