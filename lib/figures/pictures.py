@@ -14,6 +14,8 @@ from torch.nn import functional as F
 from lib.data.images import from_tensor
 from lib.figures.style import COLOURS, MAGNITUDE, SIGNED
 
+MANY_ROWS, BAR_ROWS = 5, 3.5  # beside more rows of pictures than these a colour bar is as long as so many
+
 
 def blank(ax: Axes) -> None:
     """An axis that holds a picture: no ticks, no grid, no frame."""
@@ -88,7 +90,10 @@ def outline(ax: Axes) -> None:
 
 
 def colour_bar(fig: Figure, drawn: mpl.image.AxesImage, axes: Any, label: str) -> None:
-    bar = fig.colorbar(mpl.cm.ScalarMappable(drawn.norm, drawn.cmap), ax=axes, shrink=0.7, pad=0.02)
+    """A colour bar beside all of `axes`: beside many rows no longer than a few of them, where a reader begins."""
+    rows = len(axes) if np.ndim(axes) == 2 else 1
+    place = {"shrink": BAR_ROWS / rows, "anchor": (0.0, 1.0)} if rows > MANY_ROWS else {"shrink": 0.7}
+    bar = fig.colorbar(mpl.cm.ScalarMappable(drawn.norm, drawn.cmap), ax=axes, pad=0.02, **place)
     bar.set_label(label)
     bar.ax.grid(False)
 
