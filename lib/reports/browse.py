@@ -15,7 +15,7 @@ from typing import Any
 import pandas as pd
 
 from lib.reports import ledger
-from lib.reports.pages import title
+from lib.reports.pages import SHARED, title
 from lib.runs import shown
 from lib.system import files, paths
 
@@ -81,8 +81,7 @@ def ledger_html(profile: str) -> str:
     tables = ledger.tables(profile)
     if not tables:
         return "<p>Nothing has finished yet.</p>"
-    library(paths.assets())
-    shared = f"../{paths.assets().name}"
+    library(paths.figures(profile).parent / SHARED)
     rows = ""
     for run, table in tables.items():
         figures = ledger.shown_figures(profile, run)
@@ -90,9 +89,9 @@ def ledger_html(profile: str) -> str:
         rows += "".join(_row(run, figures, c) for c in table.iloc[kinds.argsort(kind="stable")].itertuples())
     head = "".join(f'<th scope="col" class="{name}">{words}</th>' for name, words in COLUMNS.items())
     return (
-        f'<link rel="stylesheet" href="{shared}/{SHEET}">{_filters(tables)}'
+        f'<link rel="stylesheet" href="../{SHARED}/{SHEET}">{_filters(tables)}'
         f'<table id="ledger" class="study-claims"><caption>All claims of the runs of this profile</caption>'
-        f'<thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table><script src="{shared}/{SCRIPT}"></script>{BEGIN}'
+        f'<thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table><script src="../{SHARED}/{SCRIPT}"></script>{BEGIN}'
     )
 
 

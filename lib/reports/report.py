@@ -8,6 +8,7 @@ from pathlib import Path
 import nbformat
 
 from lib.reports import ledger
+from lib.reports.pages import SHARED
 from lib.runs import profiles
 from lib.system import files, paths
 
@@ -41,14 +42,14 @@ def _html(notebook: Path, run: str, profile: str, smoke: bool) -> str:
     return text
 
 
-def _styled(page: str) -> str:
-    """The page with nbconvert's own style sheets in a file that all pages share."""
+def _styled(page: str, folder: Path) -> str:
+    """The page with nbconvert's own style sheets in a file below `folder` that the pages of all profiles share."""
     found = list(re.finditer(r'<style type="text/css">(.*?)</style>\n?', page, re.DOTALL))
     for i, m in enumerate(reversed(found)):
-        link = f'<link rel="stylesheet" href="../{paths.assets().name}/{STYLES}">\n' if i == len(found) - 1 else ""
+        link = f'<link rel="stylesheet" href="../{SHARED}/{STYLES}">\n' if i == len(found) - 1 else ""
         page = page[: m.start()] + link + page[m.end() :]
     if found:
-        files.write_bytes(paths.assets() / STYLES, "\n".join(m[1] for m in found).encode())
+        files.write_bytes(folder / SHARED / STYLES, "\n".join(m[1] for m in found).encode())
     return page
 
 
@@ -79,7 +80,7 @@ def render(run: str, profile: str) -> Path:
     # a smoke run with changed parameters is a smoke run still
     smoke = record["parameters"]["profile"] == "smoke"
     target = page(run, profile)
-    text = _styled(_html(folder / "executed.ipynb", run, profile, smoke))
+    text = _styled(_html(folder / "executed.ipynb", run, profile, smoke), target.parents[1])
     with _pages(profile):
         files.write_bytes(target, text.encode())
     return target

@@ -37,11 +37,6 @@ def figures(profile: str) -> Path:
     return home() / "figures" / profile
 
 
-def assets() -> Path:
-    """What the pages of all profiles share, beside their folders."""
-    return home() / "figures" / "assets"
-
-
 def tried(profile: str) -> Path:
     """Figures of notebooks that somebody runs by hand in JupyterLab; git ignores them."""
     return home() / "data" / "figures" / profile
