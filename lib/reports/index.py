@@ -10,7 +10,7 @@ from lib.system.progress import say
 
 
 def index(profile: str) -> Path:
-    """Bring index.html, the table of all claims and the metadata of a profile up to date: they show the studies that have finished."""
+    """Bring the index, the table of all claims and the metadata of a profile up to date: they show what has finished."""
     target = page(profiles.LEDGER, profile)
     record = paths.results(profile, profiles.LEDGER) / "signature.json"
     with files.locked(record):
