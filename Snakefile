@@ -131,7 +131,7 @@ rule report:
 
 def shown_beside():
     """The other profiles whose results the index shows."""
-    return [p for p in ledger.compared(PROFILE) if p != PROFILE and (paths.figures(p) / "claims.csv").exists()]
+    return [p for p in ledger.compared(PROFILE) if p != PROFILE and (paths.figures(p) / ledger.CLAIMS).exists()]
 
 
 rule index:
@@ -139,7 +139,7 @@ rule index:
         [FIGURES / f"{run}.html" for run in RUNS],
         os.path.relpath(paths.PROJECT / "notebooks/99-ledger.ipynb"),
         [os.path.relpath(p) for p in sorted((paths.PROJECT / "lib/reports").glob("*.py"))],
-        [FIGURES.parent / p / "claims.csv" for p in shown_beside()],
+        [FIGURES.parent / p / ledger.CLAIMS for p in shown_beside()],
     output:
         # a mark, not the page: Snakemake removes an output before it is made anew
         RESULTS / "99-ledger" / "shown.json",

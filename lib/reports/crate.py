@@ -44,7 +44,7 @@ def write(profile: str) -> Path:
     root["conformsTo"] = {"@id": PROCESS}
     # of the results, not of this file: the same results have the same metadata
     root["datePublished"] = max((r.get("started", "")[:10] for r in found.values()), default="") or "1970-01-01"
-    for name in ("index.html", "claims.csv"):
+    for name in ("index.html", ledger.CLAIMS):
         if (folder / name).exists():
             _file(crate, folder, folder / name)
     root["mentions"] = [_action(crate, folder, run, record) for run, record in found.items()]

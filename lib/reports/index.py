@@ -10,12 +10,12 @@ from lib.system.progress import say
 
 
 def index(profile: str) -> Path:
-    """Bring index.html, claims.csv and the metadata of a profile up to date: they show the studies that have finished."""
+    """Bring index.html, the table of all claims and the metadata of a profile up to date: they show the studies that have finished."""
     target = page(profiles.LEDGER, profile)
     record = paths.results(profile, profiles.LEDGER) / "signature.json"
     with files.locked(record):
         now = {"shown": ledger.signature(profile)}
-        made = [target, *(paths.figures(profile) / name for name in ("claims.csv", crate.FILE))]
+        made = [target, *(paths.figures(profile) / name for name in (ledger.CLAIMS, crate.FILE))]
         if not all(file.exists() for file in made) or files.read_json(record) != now:
             headless.execute(profiles.LEDGER, profile)
             render(profiles.LEDGER, profile)

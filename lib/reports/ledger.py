@@ -7,6 +7,7 @@ true for whatever has finished, here or before.
 
 import contextlib
 import fnmatch
+import gzip
 import tokenize
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
@@ -17,6 +18,8 @@ import pandas as pd
 from lib.claims import claim
 from lib.runs import profiles
 from lib.system import files, paths
+
+CLAIMS = "claims.csv.gz"  # of all runs of a profile; `pandas.read_csv` opens it as it is
 
 
 def finished(profile: str) -> list[Path]:
@@ -133,11 +136,12 @@ def records(profile: str) -> dict[str, dict[str, Any]]:
 
 
 def write_claims(profile: str) -> Path:
-    """figures/<profile>/claims.csv, all claims of the profile; left as it is where all of them are of another version."""
-    path = paths.figures(profile) / "claims.csv"
+    """figures/<profile>/claims.csv.gz, all claims of the profile; left as it is where all of them are of another version."""
+    path = paths.figures(profile) / CLAIMS
     if path.exists() and finished(profile) and not tables(profile):
         return path
-    files.write_bytes(path, all_claims(profile).to_csv(index=False, float_format="%.6g").encode())
+    content = all_claims(profile).to_csv(index=False, float_format="%.6g").encode()
+    files.write_bytes(path, gzip.compress(content, mtime=0))
     return path
 
 

@@ -103,7 +103,7 @@ def test_the_index_shows_what_has_finished_and_what_has_not(home):
     assert "1 supported, 1 contradicted, 0 negligible, 0 inconclusive" in text and "It goes up &lt;here&gt;" in text
     assert f'href="{RUN}.html#figure-a"' in text and f'href="{RUN}.html#claim-down"' in text and f'id="run-{RUN}"' in text
     assert text.index(">Gallery<") < text.index(">Ledger<") < text.index('id="ledger"')
-    table = pd.read_csv(paths.figures("laptop") / "claims.csv", dtype={"study": str})
+    table = pd.read_csv(paths.figures("laptop") / ledger.CLAIMS, dtype={"study": str})
     assert list(table.columns) == list(claim.COLUMNS) and table.verdict.to_list() == ["supported", "contradicted"]
     # another study finishes: the index follows; nothing new: it is left alone
     finish("02-other", made=("up",))
@@ -170,9 +170,9 @@ def test_claims_of_an_older_version_are_refused_and_the_others_shown(quick, caps
     assert "make report PROFILE=laptop" in capsys.readouterr().out.splitlines()[0]
     # where nothing is of this version, the old table stays
     outdate("02-other")
-    before = (paths.figures("laptop") / "claims.csv").read_bytes()
+    before = (paths.figures("laptop") / ledger.CLAIMS).read_bytes()
     assert "all runs of profile laptop" in index_.index("laptop").read_text()
-    assert (paths.figures("laptop") / "claims.csv").read_bytes() == before != b""
+    assert (paths.figures("laptop") / ledger.CLAIMS).read_bytes() == before != b""
 
 
 def test_verdicts_that_there_are_none_are_refused(home):
@@ -244,7 +244,7 @@ def test_committed_figures_are_whole_and_small(profile):
     for place, most in ((folder, 12 * 2**20), (folder.parent / "assets", 2**20)):
         assert 0 < sum(f.stat().st_size for f in place.rglob("*") if f.is_file()) < most
     older = ledger.outdated(profile)
-    index = pd.read_csv(folder / "claims.csv", dtype={"study": str})
+    index = pd.read_csv(folder / ledger.CLAIMS, dtype={"study": str})
     for run in profiles.declared_runs(profile):
         if not (folder / run).exists() and (older or profile != "laptop"):  # of public data, what has been run is there
             continue
