@@ -73,7 +73,7 @@ def end(process: subprocess.Popen[bytes]) -> None:
         with contextlib.suppress(subprocess.TimeoutExpired):
             process.wait(1)
             return
-    for left in (*_below(process), process):
+    for left in (process, *_below(process)):  # Snakemake first, or it would go on to other jobs
         with contextlib.suppress(psutil.NoSuchProcess):
             left.kill()
     process.wait()
