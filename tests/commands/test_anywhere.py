@@ -234,11 +234,15 @@ print("Snakemake", *heard, flush=True)
 
 
 def has_ended(process: psutil.Process) -> bool:
-    """Or nobody has asked yet what became of it."""
+    """Within ten seconds, or nobody has asked yet what became of it."""
     try:
-        return process.status() == psutil.STATUS_ZOMBIE
+        for _ in range(100):
+            if process.status() == psutil.STATUS_ZOMBIE:
+                return True
+            time.sleep(0.1)
     except psutil.NoSuchProcess:
         return True
+    return False
 
 
 @pytest.mark.parametrize(("stubborn", "said"), [(False, ["told", "Snakemake told"]), (True, [])])
