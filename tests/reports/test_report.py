@@ -80,9 +80,8 @@ def test_a_report_is_offline_with_alt_text_and_code_behind_a_toggle(quick, widge
     assert "unpkg" not in text and "cdnjs" not in text
     assert len(text) < 100_000 and 'href="../assets/report.css"' in text
     assert 'id="figure-a"' in text  # where the ledger leads
-    assert (
-        ".jp-RenderedHTMLCommon" in (path.parents[1] / "assets" / "report.css").read_text()
-    )  # the styles that all pages share
+    styles = path.parents[1] / "assets" / "report.css"  # those that all pages share
+    assert ".jp-RenderedHTMLCommon" in styles.read_text()
 
 
 def test_problems_are_found_where_there_are_some(home):
