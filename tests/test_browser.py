@@ -461,7 +461,7 @@ def test_the_graph_answers_in_jupyterlab(lab, page, tmp_path):
     assert missing == []
 
 
-def test_the_graph_answers_as_a_file(browser):
+def test_the_graph_answers_as_a_file(browser, tmp_path):
     """The committed one, opened from the disk, alone and in its report: no kernel, no request; in a narrow and dark window too,
     and what it saves."""
     from playwright.sync_api import expect
@@ -498,6 +498,10 @@ def test_the_graph_answers_as_a_file(browser):
     drive_graph(page.frame_locator("iframe[title*='attack pathways']"))
     page.set_content(saved["page"])  # as it was when it was saved
     expect(page.locator("#told")).to_contain_text("FGSM", timeout=60_000)
+    shutil.copy(folder / GRAPH / "graph.html", tmp_path)
+    alone = browser.new_page()  # torn from what draws it
+    alone.goto((tmp_path / "graph.html").as_uri())
+    expect(alone.locator("#told")).to_contain_text("assets/vega.js two folders up, and is not there")
     dark = browser.new_page(color_scheme="dark")
     dark.goto((folder / GRAPH / "graph.html").as_uri())
     ink, paper = dark.locator("body").evaluate("b => [getComputedStyle(b).color, getComputedStyle(b).backgroundColor]")
@@ -531,7 +535,10 @@ def test_the_ledger_is_searched_sorted_and_filtered_as_a_file(home, monkeypatch,
     expect(rows).to_have_count(2)
     page.get_by_label("study", exact=True).select_option(label="02 other")
     expect(rows).to_have_count(1)
-    assert rows.first.get_attribute("data-run") == "02-other" and "It goes down/most" in rows.first.inner_text()
+    assert (
+        rows.first.locator("a").first.get_attribute("href") == "#run-02-other"
+        and "It goes down/most" in rows.first.inner_text()
+    )
     page.get_by_label("kind", exact=True).select_option("check")
     expect(rows).to_have_text(["No row has all of this."])
     page.get_by_role("button", name="Show all").press("Enter")

@@ -18,6 +18,7 @@ from lib.claims.moderation import Moderated
 
 Kind = Literal["primary", "claim", "control", "open question", "check"]
 Verdict = Literal["supported", "contradicted", "negligible", "inconclusive", "one network", "not testable here", "not tested"]
+SUPPORTED_IF = "supported if the 95 % interval lies "  # how every rule begins
 DECIDED = ("supported", "contradicted", "negligible")
 COLUMNS = (
     "study",
@@ -50,9 +51,9 @@ class Rule:
 
     def __str__(self) -> str:
         if self.kind == "within":
-            return f"supported if the 95 % interval lies inside ±{self.threshold:g}, contradicted if wholly outside"
+            return f"{SUPPORTED_IF}inside ±{self.threshold:g}, contradicted if wholly outside"
         other = "below" if self.kind == "above" else "above"
-        return f"supported if the 95 % interval lies {self.kind} {self.threshold:g}, contradicted if {other}"
+        return f"{SUPPORTED_IF}{self.kind} {self.threshold:g}, contradicted if {other}"
 
     def judge(self, interval: Interval, delta: float = 0.0) -> Verdict:
         """The verdict of an interval. Against a threshold of zero an effect is `negligible` where the interval lies inside

@@ -17,6 +17,7 @@ numbered equations that are cited here; the quantities have names.
 * `card`, `card_uri`: both in one picture.
 * `placed`, `shares`, `GROUPS`: where neurons stand.
 * `page`, `framed`, `beside`: the graph to explore, as a page, within a notebook and within a report.
+* `write`, `read`: a page as a file that shares what draws it with others, and as it was.
 * `specification`, `tables`, `contents`, `still`, `examples`: what a page draws, the graph as a figure, and some of its neurons.
 * `packed`, `unpacked`: a graph as bytes, to be kept.
 """
@@ -29,7 +30,7 @@ from lib.pathways.interactive import specification, tables
 from lib.pathways.interventions import chosen, clamped, drawn, most_excited
 from lib.pathways.layout import GROUPS, placed, shares
 from lib.pathways.neurons import CHANGES, Groups, Scores, change, groups, median, percentile, scores, top, vulnerability
-from lib.pathways.pages import beside, contents, framed, page
+from lib.pathways.pages import beside, contents, framed, page, read, write
 from lib.pathways.still_picture import examples, still
 from lib.pathways.stored import packed, unpacked
 
@@ -63,6 +64,7 @@ __all__ = [
     "patches",
     "percentile",
     "placed",
+    "read",
     "scores",
     "shares",
     "slices",
@@ -74,4 +76,5 @@ __all__ = [
     "top_count",
     "unpacked",
     "vulnerability",
+    "write",
 ]

@@ -58,6 +58,10 @@ SCRIPT = r"""
   }).observe(document.body);
 
   // -- what is drawn
+  if (!$("library").textContent) {
+    $("told").textContent = "What draws this page lies beside it, in the file assets/vega.js two folders up, and is not there.";
+    return;
+  }
   const script = document.createElement("script");
   script.textContent = await unpacked("library");
   document.head.append(script);

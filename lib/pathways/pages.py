@@ -1,7 +1,8 @@
 """The graph of study 6 as a page that needs nothing else: no kernel, no network, no file beside it.
 
 Moving the strength or the highlighting, pointing, keys and saving are answered by the page itself. Its scripts and numbers
-stand in it compressed, since a page is stored several times: by itself, and in the notebook that shows it.
+stand in it compressed, since a page is stored several times. Pages of reports share what draws them (`write`); what a reader
+saves of one needs nothing again.
 """
 
 import base64
@@ -9,7 +10,10 @@ import functools
 import gzip
 import html
 import json
+import os
+import re
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from lib.pathways import interactive
@@ -17,6 +21,7 @@ from lib.pathways.graph import Graph
 from lib.pathways.layout import GROUPS, LETTER
 from lib.pathways.neurons import CHANGES
 from lib.pathways.page_script import SCRIPT, STYLE
+from lib.system import files
 
 UNIT = "L2 length of the change, pixels in [0, 1]"
 
@@ -63,7 +68,7 @@ layer moves, over the strength, summed over all strengths.</p>
 <button id="copy">copy</button><pre id="code"></pre></details>
 </main>
 <script type="application/json" id="state">{{}}</script>
-<script type="text/plain" id="library">{library}</script>
+{library}
 <script type="text/plain" id="graphs">{data}</script>
 <script>{script}</script>
 </body>
@@ -78,6 +83,27 @@ def _packed(text: str) -> str:
 @functools.cache
 def _library() -> str:
     return _packed(interactive.library())
+
+
+FILE, LIBRARY = "graph.html", "vega.js"  # a page of a report, and what draws all such pages
+_HELD = '<script type="text/plain" id="library">{}</script>'
+_SHARING = re.compile(re.escape(_HELD.format("")) + r'<script src="[^"]*"></script>')
+
+
+def write(page: str, folder: Path, assets: Path) -> Path:
+    """Write a page as FILE into a folder, and what draws it, once for all pages, as LIBRARY into `assets`. That fills the page
+    before anything is drawn and takes itself away: the page saves itself whole."""
+    fills = f'document.getElementById("library").textContent = "{_library()}";\ndocument.currentScript.remove();\n'
+    files.write_bytes(assets / LIBRARY, fills.encode())
+    address = Path(os.path.relpath(assets / LIBRARY, folder)).as_posix()
+    shares = _HELD.format("") + f'<script src="{html.escape(address, quote=True)}"></script>'
+    files.write_bytes(folder / FILE, page.replace(_HELD.format(_library()), shares).encode())
+    return folder / FILE
+
+
+def read(file: Path) -> str:
+    """A page as `page` made it, wherever it shall be shown."""
+    return _SHARING.sub(lambda _: _HELD.format(_library()), file.read_text(encoding="utf-8"))
 
 
 def contents(page: str) -> dict[str, Any]:
@@ -124,7 +150,7 @@ def page(graphs: Mapping[str, Graph], attack_names: Mapping[str, str], title: st
         controls="\n".join(controls),
         more="\n".join(more),
         groups="".join(groups),
-        library=_library(),
+        library=_HELD.format(_library()),
         data=_packed(json.dumps(data, separators=(",", ":"), allow_nan=False)),
         script=SCRIPT,
     )

@@ -15,19 +15,12 @@ from typing import Any
 import pandas as pd
 
 from lib.reports import ledger
-from lib.reports.pages import SHARED, title
+from lib.reports.pages import title
 from lib.runs import shown
+from lib.runs.run import SHARED
 from lib.system import files, paths
 
 SCRIPT, SHEET = "datatables.js", "datatables.css"
-COLUMNS = {
-    "run": "run",
-    "kind": "kind",
-    "statement": "statement and source",
-    "value": "value [95 % interval] and statistic",
-    "verdict": "adjusted verdict",
-    "rule": "rule",
-}
 EXPORTS = re.compile(r"export\{([^}]*)\};?\s*")
 
 BEGIN = """
@@ -47,7 +40,8 @@ BEGIN = """
       zeroRecords: "No row has all of this."},
   });
   table.search.fixed("filters", (text, data, index) => {
-    const row = table.row(index).node().dataset;
+    const [first, kind, , , verdict] = table.row(index).node().cells, run = first.firstChild.hash.slice("#run-".length);
+    const row = {study: run.slice(0, 2), run, kind: kind.textContent, verdict: verdict.firstChild.textContent};
     return [...selects].every(s => !s.value || row[s.name] === s.value);
   });
   selects.forEach(s => s.addEventListener("change", () => table.draw()));
@@ -87,10 +81,11 @@ def ledger_html(profile: str) -> str:
         figures = ledger.shown_figures(profile, run)
         kinds = table.kind.map(list(shown.KINDS).index)
         rows += "".join(_row(run, figures, c) for c in table.iloc[kinds.argsort(kind="stable")].itertuples())
-    head = "".join(f'<th scope="col" class="{name}">{words}</th>' for name, words in COLUMNS.items())
+    head = "".join(f'<th scope="col" class="{name}">{words}</th>' for name, words in {"run": "run", **shown.COLUMNS}.items())
     return (
         f'<link rel="stylesheet" href="../{SHARED}/{SHEET}">{_filters(tables)}'
-        f'<table id="ledger" class="study-claims"><caption>All claims of the runs of this profile</caption>'
+        f'<table id="ledger" class="study-claims"><caption>All claims of the runs of this profile, and '
+        f'<a href="#Rules">what kinds, verdicts and rules mean</a></caption>'
         f'<thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table><script src="../{SHARED}/{SCRIPT}"></script>{BEGIN}'
     )
 
@@ -103,7 +98,7 @@ def _filters(tables: dict[str, pd.DataFrame]) -> str:
         ("study", studies, studies.get),
         ("run", tables, title),
         ("kind", [k for k in shown.KINDS if (every.kind == k).any()], str),
-        ("verdict", [v for v in shown.MARKS if (every.adjusted == v).any()], lambda v: f"{shown.MARKS[v]} {v}"),
+        ("verdict", [f"{mark} {v}" for v, mark in shown.MARKS.items() if (every.adjusted == v).any()], str),
     )
     told = ""
     for name, values, words in lists:
@@ -116,17 +111,15 @@ def _filters(tables: dict[str, pd.DataFrame]) -> str:
 def _row(run: str, figures: list[dict[str, Any]], c: Any) -> str:
     order = [*shown.MARKS].index(c.adjusted)
     figure = ledger.figure_of(figures, c.id)
-    links = {"report": f"{run}.html{shown.anchor(c.id)}", "rule": "#Rules", "run": f"#run-{run}"}
+    links = {"report": f"{run}.html{shown.anchor(c.id)}"}
     if figure:
         links = {"figure": f"{run}.html#figure-{figure}", **links}
     told = " · ".join(f'<a href="{html.escape(u, quote=True)}">{words}</a>' for words, u in links.items())
-    data = {"study": run[:2], "run": run, "kind": c.kind, "verdict": c.adjusted}
-    marked = " ".join(f'data-{k}="{html.escape(v, quote=True)}"' for k, v in data.items())
     return (
-        f"<tr {marked}><td>{html.escape(title(run))}</td><td>{c.kind}</td>"
-        f"<td>{html.escape(c.statement)}<br><small>{html.escape(c.source)}</small><br><small>{told}</small></td>"
+        f'<tr><td><a href="#run-{run}">{html.escape(title(run))}</a></td><td>{c.kind}</td>'
+        f"<td>{html.escape(c.statement)}<br><small>{html.escape(c.source)}<br>{told}</small></td>"
         f'<td data-order="{c.value if math.isfinite(c.value) else ""}">{shown.number(c.value, c.ci_low, c.ci_high)}'
         f"<br><small>{html.escape(c.statistic)}; {html.escape(c.n)}</small></td>"
         f'<td data-order="{order}">{shown.told(c)}</td>'
-        f"<td>{html.escape(c.rule)}</td></tr>"
+        f"<td>{shown.rule(c)}</td></tr>"
     )

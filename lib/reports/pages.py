@@ -13,7 +13,6 @@ from lib.runs.run import Run
 from lib.runs.shown import card_html
 from lib.system import paths
 
-SHARED = "assets"  # the folder of what the pages of all profiles use, beside those of the profiles
 RELATIVE = re.compile(r'<(?:a|img)\b[^>]*?\b(?:href|src)="(?![a-z]+:|[#/])')  # up to the address, not of other sites or places
 
 

@@ -8,8 +8,8 @@ from pathlib import Path
 import nbformat
 
 from lib.reports import ledger
-from lib.reports.pages import SHARED
 from lib.runs import profiles
+from lib.runs.run import SHARED
 from lib.system import files, paths
 
 TEMPLATES = Path(__file__).resolve().parent / "templates"

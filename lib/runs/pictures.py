@@ -8,8 +8,8 @@ from lib.system import files
 
 LONGEST = 60_000  # bytes of a table that everything opens; larger ones are compressed, as `pandas.read_csv` takes them
 ENDS = (".png", ".svg", ".csv", ".csv.gz")  # of the files of a figure
-LARGEST = 100_000  # bytes of a picture in full colour; all of a profile's together must stay below 12 MB
-WIDEST = 1200  # pixels of a figure of pictures; a report shows it in 1030
+LARGEST = 60_000  # bytes of a picture in full colour; all of a profile's together must stay below 12 MB
+WIDEST = 1040  # pixels of a figure of pictures, as wide as a report shows it
 COARSE = 50  # dots an inch of a smoke run's figures, which nobody reads
 
 

@@ -41,6 +41,7 @@ Found = TypeVar("Found")
 LOADED = time.time()
 COPIES = 8  # of its weights that a training holds: network, teacher, gradients, two moments, what is written, their rest
 BROUGHT = "STUDY_BROUGHT"  # set where the runner itself has read a profile's values, and what was set beside them
+SHARED = "assets"  # the folder of what the pages of all profiles use, beside those of the profiles
 IN_JUPYTER = "JPY_SESSION_NAME"  # Jupyter's server tells the kernels of its notebooks and consoles their name by this
 
 
@@ -85,6 +86,11 @@ class Run:
         """Where figures and claims go: those of a notebook in JupyterLab beside the results, so that `figures` stays what
         the study's own runs made of it."""
         return (paths.tried if self.by_hand else paths.figures)(self.profile) / self.name
+
+    @property
+    def assets(self) -> Path:
+        """Where what the pages of all profiles share goes."""
+        return self.figures.parents[1] / SHARED
 
     def table(self, name: str, data: pd.DataFrame) -> Path:
         """Store a results table as parquet."""

@@ -9,7 +9,7 @@ from urllib.parse import quote
 import pandas as pd
 
 from lib.claims import intervals, measures
-from lib.claims.claim import Verdict
+from lib.claims.claim import SUPPORTED_IF, Verdict
 from lib.claims.cubes import Cubes
 from lib.explanations.by_name import METHODS
 from lib.studies.marking import EXPLAINED
@@ -22,6 +22,13 @@ MARKS: dict[Verdict, str] = {
     "one network": "①",
     "not testable here": "⊘",
     "not tested": "–",
+}
+COLUMNS = {
+    "kind": "kind",
+    "statement": "statement and source",
+    "value": "value [95 % interval] and statistic",
+    "verdict": "adjusted verdict",
+    "rule": f"rule: {SUPPORTED_IF}…",
 }
 MEANS: dict[Verdict, str] = {
     "supported": "the whole 95 % interval lies where the claim says",
@@ -81,6 +88,11 @@ def told(claim: Any) -> str:
     return verdict_html(claim.adjusted) + "".join(f"<br><small>{html.escape(w)}</small>" for w in why if w)
 
 
+def rule(claim: Any) -> str:
+    """What a claim's rule says beyond how all rules begin, which the column's title says (COLUMNS)."""
+    return html.escape(claim.rule.removeprefix(SUPPORTED_IF))
+
+
 def claims_html(found: pd.DataFrame) -> str:
     """A run's claims as tables for people, each row with an anchor: the primaries, what else is claimed, and the checks."""
     groups = (
@@ -98,16 +110,9 @@ def _table(caption: str, found: pd.DataFrame) -> str:
             f'<tr id="claim-{html.escape(c.id, quote=True)}"><td>{c.kind}</td>'
             f"<td>{html.escape(c.statement)}<br><small>{html.escape(c.source)}</small></td>"
             f"<td>{number(c.value, c.ci_low, c.ci_high)}<br><small>{html.escape(c.statistic)}; {html.escape(c.n)}</small></td>"
-            f"<td>{told(c)}</td><td>{html.escape(c.rule)}</td></tr>"
+            f"<td>{told(c)}</td><td>{rule(c)}</td></tr>"
         )
-    titles = {
-        "kind": "kind",
-        "statement": "statement and source",
-        "value": "value [95 % interval] and statistic",
-        "verdict": "adjusted verdict",
-        "rule": "rule",
-    }
-    head = "".join(f'<th scope="col" class="{name}">{words}</th>' for name, words in titles.items())
+    head = "".join(f'<th scope="col" class="{name}">{words}</th>' for name, words in COLUMNS.items())
     return (
         f'<table class="study-claims"><caption>{caption}</caption><thead><tr>{head}</tr></thead>'
         f"<tbody>{''.join(rows)}</tbody></table>"

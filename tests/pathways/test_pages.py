@@ -237,6 +237,20 @@ def test_a_name_ends_no_script_and_no_attribute():
     assert frame.count("<") == 4 and frame.startswith("<div><iframe title=") and frame.endswith("</iframe></div>")
 
 
+def test_pages_of_reports_share_what_draws_them(page, tmp_path):
+    """Each is read back as it was; what they share stands in one file, which fills a page and takes itself away."""
+    written = [pages.write(page, tmp_path / profile / "06", tmp_path / "assets") for profile in ("a", "b")]
+    library = re.search(r'id="library">([^<]+)<', page)[1]
+    for file in written:
+        shared = file.read_text()
+        assert '<script src="../../assets/vega.js"></script>' in shared and len(shared) < len(page) - len(library) + 100
+        assert pages.contents(shared) == pages.contents(page) and pages.read(file) == page
+    assert (tmp_path / "assets" / "vega.js").read_text().count(library) == 1
+    alone = tmp_path / "whole.html"  # as older versions wrote it, and as a reader saves it
+    alone.write_text(page)
+    assert pages.read(alone) == page
+
+
 def test_in_a_report_the_page_is_named_and_elsewhere_nothing_is_asked_for(page):
     """In a notebook all of the page stands in its frame, as wide as the notebook; in a report, only where it lies."""
     frame, beside = pages.framed(page), pages.beside("06/graph.html")

@@ -237,8 +237,9 @@ def test_verdicts_count_once_the_others_are_and_the_nominal_ones_stand_beside(ho
     glance, claims_ = summary.summary_markdown(["laptop"]).split("<details>")
     assert claims_.count("✔") == 4 and claims_.count(" ? ") == 1 and glance.count("✔") == 5  # one of its legend
     for text in (shown.claims_html(ledger.claims_of("laptop", RUN)), browse.ledger_html("laptop")):
-        assert text.count("✔ supported") - text.count(">✔ supported</option>") == 4 and told in text
-    assert 'data-verdict="inconclusive"' in browse.ledger_html("laptop")
+        assert text.count(">✔ supported</span>") == 4 and told in text
+    rules = browse.ledger_html("laptop")
+    assert rules.count("supported if the 95 % interval lies") == 1 and "<td>above 0, contradicted if below" in rules
 
 
 def test_the_readme_cites_the_version_that_there_is():

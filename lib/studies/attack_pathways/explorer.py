@@ -126,7 +126,7 @@ class Explorer:
         report = paths.figures(self.p.profile) / (self.run.name if self.run else NAME)
         for folder in (self.run.figures if self.run else report, report):  # in JupyterLab a run has a folder of its own
             try:
-                page = (folder / "graph.html").read_text(encoding="utf-8")
+                page = pages.read(folder / pages.FILE)
                 known = tuple(pages.contents(page)["strengths"]) == self.p.strengths
             except (OSError, ValueError):
                 continue
