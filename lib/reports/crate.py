@@ -5,6 +5,7 @@ It follows the profile Process Run Crate, which has an action a run.
 """
 
 import importlib.metadata
+import json
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -49,7 +50,8 @@ def write(profile: str) -> Path:
             _file(crate, folder, folder / name)
     root["mentions"] = [_action(crate, folder, run, record) for run, record in found.items()]
     crate.metadata.datePublished = root["datePublished"]
-    files.write_bytes(folder / FILE, b"".join(chunk for _, chunk in crate.metadata.stream()) + b"\n")
+    told = json.loads(b"".join(chunk for _, chunk in crate.metadata.stream()))
+    files.write_bytes(folder / FILE, json.dumps(told, indent=1, ensure_ascii=False).encode() + b"\n")  # less than with four
     return folder / FILE
 
 
