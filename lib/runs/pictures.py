@@ -3,33 +3,38 @@
 import gzip
 import io
 from pathlib import Path
+from typing import Any
 
 from lib.system import files
 
 LONGEST = 60_000  # bytes of a table that everything opens; larger ones are compressed, as `pandas.read_csv` takes them
-ENDS = (".png", ".svg", ".csv", ".csv.gz")  # of the files of a figure
-LARGEST = 60_000  # bytes of a picture in full colour; all of a profile's together must stay below 12 MB
-WIDEST = 1040  # pixels of a figure of pictures, as wide as a report shows it
+ENDS = (".png", ".webp", ".svg", ".csv", ".csv.gz")  # of the files of a figure
+LARGEST = 100_000  # bytes of a picture without loss
+QUALITY = 75  # of a larger one, which photographs or noise make so
+WIDEST = 1200  # pixels of a figure of pictures; a report shows it in 1030
 COARSE = 50  # dots an inch of a smoke run's figures, which nobody reads
 
 
-def smaller(png: bytes, line_art: bool) -> bytes:
-    """The same picture in fewer bytes: without transparency; line art, and what is above LARGEST, in 256 colours."""
+def write_picture(folder: Path, name: str, png: bytes, line_art: bool) -> Path:
+    """A PNG file in fewer bytes, without transparency: as NAME.png, line art in 256 colours; or as NAME.webp, where it is no
+    line art and longer than LARGEST. The other is no longer there."""
     from PIL import Image
 
     image = Image.open(io.BytesIO(png)).convert("RGB")
 
-    def saved(picture: Image.Image) -> bytes:
+    def packed(picture: Image.Image, kind: str, **options: Any) -> bytes:
         buffer = io.BytesIO()
-        picture.save(buffer, "PNG", optimize=True)
+        picture.save(buffer, kind, **options)
         return buffer.getvalue()
 
-    whole = b"" if line_art else min(saved(image), png, key=len)
-    return (
-        whole
-        if 0 < len(whole) <= LARGEST
-        else min(saved(image.quantize(256, kmeans=0 if line_art else 3)), whole or png, key=len)
-    )
+    content = min(packed(image.quantize(256) if line_art else image, "PNG", optimize=True), png, key=len)
+    written, other = folder / f"{name}.png", folder / f"{name}.webp"
+    if len(content) > LARGEST and not line_art:
+        written, other = other, written
+        content = packed(image, "WEBP", quality=QUALITY, method=6)
+    files.write_bytes(written, content)
+    other.unlink(missing_ok=True)
+    return written
 
 
 def write_table(folder: Path, name: str, content: bytes) -> Path:

@@ -26,7 +26,7 @@ from lib.claims import claim, warned
 from lib.figures import style
 from lib.networks import models
 from lib.runs import needs, profiles, sources
-from lib.runs.pictures import COARSE, WIDEST, plainer, smaller, write_table
+from lib.runs.pictures import COARSE, WIDEST, plainer, write_picture, write_table
 from lib.runs.record import commit, hashes, versions
 from lib.runs.shown import card_html, claims_html, marks, warnings_html
 from lib.studies import marking
@@ -212,7 +212,7 @@ class Run:
         hero: bool = False,
         claims: Sequence[str] = (),
     ) -> Any:
-        """Store a figure as PNG (line art as SVG too) with its numbers as CSV, and return it for display with alt text.
+        """Store a figure as PNG (a large picture as WebP, line art as SVG too) with its numbers as CSV; returns it for display.
 
         The index's gallery shows the `hero` of each run. The ledger leads from a claim to the first figure that shows it:
         `claims` are beginnings of their ids, `helps` or `shuffled-*`.
@@ -225,21 +225,25 @@ class Run:
         style.as_written(fig)
         fine = plt.rcParams["savefig.dpi"] if self.judges else COARSE
         dpi = fine if line_art else min(fine, WIDEST / fig.get_figwidth())
+        drawn = {}
         for suffix in ("png", "svg") if line_art else ("png",):
             buffer = io.BytesIO()
             fig.savefig(buffer, format=suffix, metadata=metadata[suffix], bbox_inches="tight", dpi=dpi)
-            content = buffer.getvalue()
-            if self.judges:  # what nobody reads may be large
-                content = smaller(content, line_art) if suffix == "png" else plainer(content)
-            files.write_bytes(self.figures / f"{name}.{suffix}", content)
-            if suffix == "png":
-                png = content
+            drawn[suffix] = buffer.getvalue()
+        file = self.figures / f"{name}.png"
+        if not self.judges:  # what nobody reads may be large
+            files.write_bytes(file, drawn["png"])
+        else:
+            file = write_picture(self.figures, name, drawn["png"], line_art)
+        if line_art:
+            files.write_bytes(file.with_suffix(".svg"), plainer(drawn["svg"]) if self.judges else drawn["svg"])
         plt.close(fig)
         if data is not None:
             write_table(self.figures, name, data.to_csv(index=False, float_format="%.6g").encode())
-        self.manifest.append({"file": f"{self.name}/{name}.png", "alt": alt, "hero": hero, "claims": list(claims)})
+        address = f"{self.name}/{file.name}"
+        self.manifest.append({"file": address, "alt": alt, "hero": hero, "claims": list(claims)})
         files.write_json(self.figures / "figures.json", self.manifest)
-        return Image(png, metadata={"alt": alt, "file": f"{self.name}/{name}.png"})
+        return Image(drawn["png"], metadata={"alt": alt, "file": address})
 
     def claims(self, found: Sequence[claim.Claim]) -> HTML:
         """Store the claims of this run beside its figures; returns them as a table for people."""

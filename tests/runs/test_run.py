@@ -18,6 +18,7 @@ from papermill.translators import PythonTranslator
 
 from lib import __main__ as command
 from lib.claims import warned
+from lib.data import datasets
 from lib.runs import headless, pictures, profiles, record, sources
 from lib.runs import run as run_
 from lib.studies.attention_shift import plan
@@ -334,28 +335,30 @@ def test_wide_figures_of_pictures_are_drawn_with_fewer_pixels(home):
     assert pixels == pytest.approx(fine | coarse, rel=0.05)
 
 
-def test_pictures_lose_bytes_and_nothing_else():
+def test_pictures_lose_bytes_and_nothing_else(tmp_path):
     from PIL import Image
 
-    image = Image.effect_noise((40, 30), 80).convert("RGBA")
-    png = io.BytesIO()
-    image.save(png, "PNG")
-    small = pictures.smaller(png.getvalue(), False)
-    assert len(small) < len(png.getvalue())
-    assert Image.open(io.BytesIO(small)).convert("RGB").tobytes() == image.convert("RGB").tobytes()
-    noise = Image.fromarray(np.random.default_rng(0).integers(0, 256, (250, 300, 3), dtype=np.uint8))
-    png = io.BytesIO()
-    noise.save(png, "PNG")
-    reduced = Image.open(io.BytesIO(pictures.smaller(png.getvalue(), False)))  # above LARGEST: a palette, at full resolution
-    assert len(png.getvalue()) > pictures.LARGEST and reduced.size == noise.size and reduced.mode == "P"
-    assert np.abs(np.asarray(reduced.convert("RGB"), float) - np.asarray(noise)).mean() < 25
+    def kept(image, line_art=False, **options):
+        png = io.BytesIO()
+        image.save(png, "PNG", **options)
+        file = pictures.write_picture(tmp_path, "a", png.getvalue(), line_art)
+        assert [p.name for p in tmp_path.iterdir()] == [file.name]  # what it was before is no longer there
+        assert file.stat().st_size < len(png.getvalue())
+        with Image.open(file) as opened:
+            return file.suffix, len(png.getvalue()), opened.convert("RGB")
+
+    small = Image.effect_noise((40, 30), 80).convert("RGBA")
     line = Image.new("RGBA", (60, 60), "white")
     line.paste("#0072B2", (10, 10, 50, 12))
-    png = io.BytesIO()
-    line.save(png, "PNG", compress_level=0)
-    assert (
-        Image.open(io.BytesIO(pictures.smaller(png.getvalue(), True))).convert("RGB").tobytes() == line.convert("RGB").tobytes()
-    )
+    for image, line_art in ((small, False), (line, True)):
+        suffix, _, found = kept(image, line_art, compress_level=0)
+        assert suffix == ".png" and found.tobytes() == image.convert("RGB").tobytes()
+    photograph = datasets.load("photographs", "test", size=224, channels=3).images[0]
+    large = Image.fromarray((255 * photograph.permute(1, 2, 0).numpy()).round().astype(np.uint8)).resize((448, 448))
+    suffix, before, found = kept(large)
+    assert suffix == ".webp" and before > pictures.LARGEST and found.size == large.size
+    assert np.abs(np.asarray(found, float) - np.asarray(large)).mean() < 5
+    assert kept(small)[0] == ".png"
 
 
 def test_drawings_lose_bytes_and_nothing_that_is_drawn():
