@@ -16,7 +16,7 @@ LINES = ("-", "--", "-.", ":", (0, (5, 1)), (0, (3, 1, 1, 1)), (0, (1, 1)))
 
 STYLE = {
     "figure.dpi": 100,
-    "savefig.dpi": 140,
+    "savefig.dpi": 120,
     "figure.constrained_layout.use": True,
     "font.size": 10,
     "axes.titlesize": 10,

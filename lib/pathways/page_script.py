@@ -1,5 +1,7 @@
 """What the page of a graph looks like and how it answers: its style sheet and its script."""
 
+from lib.figures import packed
+
 STYLE = """
   :root { --ink: #222; --faint: #595959; --paper: #fff; --line: #ccc; --field: #fff; color-scheme: light; }
   :root.dark { --ink: #e8e8e8; --faint: #b0b0b0; --paper: #1c1c1c; --line: #555; --field: #2b2b2b; color-scheme: dark; }
@@ -35,10 +37,7 @@ SCRIPT = r"""
 (async () => {
   const whole = document.documentElement.outerHTML;  // before anything is drawn: what "save the page" saves
   const $ = id => document.getElementById(id), root = document.documentElement;
-  const unpacked = async id => {
-    const bytes = Uint8Array.from(atob($(id).textContent.trim()), c => c.charCodeAt(0));
-    return new Response(new Blob([bytes]).stream().pipeThrough(new DecompressionStream("gzip"))).text();
-  };
+  %UNPACKED%
 
   // -- the ground it stands on: dark where JupyterLab is, else as the system says
   const outside = () => { try { return parent === window ? null : parent.document.body; } catch { return null; } };
@@ -197,4 +196,4 @@ SCRIPT = r"""
   const told = document.getElementById("told");
   told.textContent = `The graph cannot be drawn here (${error.message}). It needs a browser of 2023 or newer, with scripts.`;
 });
-"""
+""".replace("%UNPACKED%", packed.SCRIPT)

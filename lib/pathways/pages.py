@@ -5,9 +5,7 @@ stand in it compressed, since a page is stored several times. Pages of reports s
 saves of one needs nothing again.
 """
 
-import base64
 import functools
-import gzip
 import html
 import json
 import os
@@ -16,6 +14,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from lib.figures.packed import element, held, packed
 from lib.pathways import interactive
 from lib.pathways.graph import Graph
 from lib.pathways.layout import GROUPS, LETTER
@@ -69,25 +68,20 @@ layer moves, over the strength, summed over all strengths.</p>
 </main>
 <script type="application/json" id="state">{{}}</script>
 {library}
-<script type="text/plain" id="graphs">{data}</script>
+{data}
 <script>{script}</script>
 </body>
 </html>
 """
 
 
-def _packed(text: str) -> str:
-    return base64.b64encode(gzip.compress(text.encode(), 9, mtime=0)).decode()
-
-
 @functools.cache
 def _library() -> str:
-    return _packed(interactive.library())
+    return packed(interactive.library())
 
 
 FILE, LIBRARY = "graph.html", "vega.js"  # a page of a report, and what draws all such pages
-_HELD = '<script type="text/plain" id="library">{}</script>'
-_SHARING = re.compile(re.escape(_HELD.format("")) + r'<script src="[^"]*"></script>')
+_SHARING = re.compile(re.escape(element("library", "")) + r'<script src="[^"]*"></script>')
 
 
 def write(page: str, folder: Path, assets: Path) -> Path:
@@ -96,22 +90,19 @@ def write(page: str, folder: Path, assets: Path) -> Path:
     fills = f'document.getElementById("library").textContent = "{_library()}";\ndocument.currentScript.remove();\n'
     files.write_bytes(assets / LIBRARY, fills.encode())
     address = Path(os.path.relpath(assets / LIBRARY, folder)).as_posix()
-    shares = _HELD.format("") + f'<script src="{html.escape(address, quote=True)}"></script>'
-    files.write_bytes(folder / FILE, page.replace(_HELD.format(_library()), shares).encode())
+    shares = element("library", "") + f'<script src="{html.escape(address, quote=True)}"></script>'
+    files.write_bytes(folder / FILE, page.replace(element("library", _library()), shares).encode())
     return folder / FILE
 
 
 def read(file: Path) -> str:
     """A page as `page` made it, wherever it shall be shown."""
-    return _SHARING.sub(lambda _: _HELD.format(_library()), file.read_text(encoding="utf-8"))
+    return _SHARING.sub(lambda _: element("library", _library()), file.read_text(encoding="utf-8"))
 
 
 def contents(page: str) -> dict[str, Any]:
     """What a page shows: `spec` (for Vega-Lite, with all rows), `told` by strength, `pictures`, `views` and their settings."""
-    _, found, rest = page.partition('<script type="text/plain" id="graphs">')
-    if not found:
-        raise ValueError("this is no page of a graph")
-    return json.loads(gzip.decompress(base64.b64decode(rest.partition("<")[0])))
+    return json.loads(held(page, "graphs"))
 
 
 def page(graphs: Mapping[str, Graph], attack_names: Mapping[str, str], title: str, *, unit: str = UNIT) -> str:
@@ -150,8 +141,8 @@ def page(graphs: Mapping[str, Graph], attack_names: Mapping[str, str], title: st
         controls="\n".join(controls),
         more="\n".join(more),
         groups="".join(groups),
-        library=_HELD.format(_library()),
-        data=_packed(json.dumps(data, separators=(",", ":"), allow_nan=False)),
+        library=element("library", _library()),
+        data=element("graphs", packed(json.dumps(data, separators=(",", ":"), allow_nan=False))),
         script=SCRIPT,
     )
 

@@ -1,7 +1,7 @@
 """The ledger as a table that is searched, sorted and filtered in the browser, offline: DataTables, as itables brings it.
 
 itables' bundle is a module, which a browser does not load from a file; in a folder that all profiles share lies the same code
-as a plain script (SCRIPT) with its style sheet. Without scripts the whole table is shown.
+as a plain script (SCRIPT) with its style sheet. Its rows stand in the page packed, a tenth as long.
 """
 
 import html
@@ -14,6 +14,7 @@ from typing import Any
 
 import pandas as pd
 
+from lib.figures import packed
 from lib.reports import ledger
 from lib.reports.pages import title
 from lib.runs import shown
@@ -21,15 +22,21 @@ from lib.runs.run import SHARED
 from lib.system import files, paths
 
 SCRIPT, SHEET = "datatables.js", "datatables.css"
+ROWS = "ledger-rows"  # the element that holds them
 EXPORTS = re.compile(r"export\{([^}]*)\};?\s*")
 
-BEGIN = """
+BEGIN = (
+    """
 <script>
-(() => {
+(async () => {
+  """
+    + packed.SCRIPT
+    + """
   const dark = matchMedia("(prefers-color-scheme: dark)"), root = document.documentElement.classList;
   const follow = () => root.toggle("dark", dark.matches);
   follow();
   dark.addEventListener("change", follow);
+  document.querySelector("#ledger tbody").innerHTML = await unpacked("ledger-rows");
   const box = document.getElementById("ledger-filters"), selects = box.querySelectorAll("select");
   const table = new DataTable("#ledger", {
     order: [], autoWidth: false, pageLength: 25, lengthMenu: [10, 25, 100, {label: "all", value: -1}],
@@ -53,6 +60,7 @@ BEGIN = """
 })();
 </script>
 """
+)
 
 
 def library(folder: Path) -> None:
@@ -70,23 +78,28 @@ def library(folder: Path) -> None:
     files.write_bytes(folder / SHEET, found["dt_bundle.css"].read_bytes())
 
 
-def ledger_html(profile: str) -> str:
-    """All claims of a profile as a table with filters."""
+def ledger_html(profile: str, *, plain: bool = False) -> str:
+    """All claims of a profile as a table with filters; `plain`: without, where scripts beside the page are not reached."""
     tables = ledger.tables(profile)
     if not tables:
         return "<p>Nothing has finished yet.</p>"
-    library(paths.figures(profile).parent / SHARED)
     rows = ""
     for run, table in tables.items():
         figures = ledger.shown_figures(profile, run)
         kinds = table.kind.map(list(shown.KINDS).index)
         rows += "".join(_row(run, figures, c) for c in table.iloc[kinds.argsort(kind="stable")].itertuples())
     head = "".join(f'<th scope="col" class="{name}">{words}</th>' for name, words in {"run": "run", **shown.COLUMNS}.items())
+    begins = (
+        '<table id="ledger" class="study-claims"><caption>All claims of the runs of this profile, and '
+        f'<a href="#Rules">what kinds, verdicts and rules mean</a></caption><thead><tr>{head}</tr></thead>'
+    )
+    if plain:
+        return f"{begins}<tbody>{rows}</tbody></table>"
+    library(paths.figures(profile).parent / SHARED)
     return (
-        f'<link rel="stylesheet" href="../{SHARED}/{SHEET}">{_filters(tables)}'
-        f'<table id="ledger" class="study-claims"><caption>All claims of the runs of this profile, and '
-        f'<a href="#Rules">what kinds, verdicts and rules mean</a></caption>'
-        f'<thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table><script src="../{SHARED}/{SCRIPT}"></script>{BEGIN}'
+        f'<link rel="stylesheet" href="../{SHARED}/{SHEET}">{_filters(tables)}{begins}<tbody></tbody></table>'
+        f"<noscript><p>This table needs scripts. Each report lists its claims, and {ledger.CLAIMS} all of them.</p></noscript>"
+        f'{packed.element(ROWS, packed.packed(rows))}<script src="../{SHARED}/{SCRIPT}"></script>{BEGIN}'
     )
 
 

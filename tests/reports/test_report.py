@@ -9,8 +9,9 @@ import pandas as pd
 import pytest
 
 from lib.claims import claim, intervals
+from lib.figures import packed
+from lib.reports import browse, ledger, pages, report
 from lib.reports import index as index_
-from lib.reports import ledger, pages, report
 from lib.runs import profiles
 from lib.system import files, paths
 from tests.reports.finished import RUN, finish, ledger_in_process, outdate
@@ -40,9 +41,15 @@ class Page(HTMLParser):
             self.loads.append(found.get("src") or (found.get("href") if tag == "link" else None) or "")
 
 
+def read(path) -> str:
+    """A page with what stands in it packed."""
+    text = path.read_text()
+    return text + (packed.held(text, browse.ROWS) if f'id="{browse.ROWS}"' in text else "")
+
+
 def problems(path) -> list[str]:
     """What keeps a page from being read offline, or by somebody who cannot see its figures."""
-    page, found = Page(path.read_text()), []
+    page, found = Page(read(path)), []
     found += [f"asks for {u}" for u in page.loads if re.match(r"(https?:)?//", u)]
     for image in page.images:
         if not image.get("alt", "").strip() or "No description" in image["alt"]:
@@ -98,7 +105,7 @@ def test_the_index_shows_what_has_finished_and_what_has_not(home):
     index_.publish(RUN, "laptop")
     index = paths.figures("laptop") / "index.html"
     assert problems(index) == []
-    text = index.read_text()
+    text = read(index)
     assert "1 supported, 1 contradicted, 0 negligible, 0 inconclusive" in text and "It goes up &lt;here&gt;" in text
     assert f'href="{RUN}.html#figure-a"' in text and f'href="{RUN}.html#claim-down"' in text and f'id="run-{RUN}"' in text
     assert text.index(">Gallery<") < text.index(">Ledger<") < text.index('id="ledger"')
@@ -161,7 +168,7 @@ def test_claims_of_an_older_version_are_refused_and_the_others_shown(quick, caps
         ValueError, match=f"laptop/{RUN}/claims.csv is of another version .it lacks p, adjusted.; judge it anew"
     ):
         ledger.claims_of("laptop", RUN)
-    text = index_.index("laptop").read_text()
+    text = read(index_.index("laptop"))
     assert f"of an older version: {RUN} of profile laptop. To judge them anew: make report PROFILE=laptop" in text
     row = '<tr><td><a href="#run-{}">'
     assert row.format(RUN) not in text and row.format("02-other") in text

@@ -236,9 +236,9 @@ def test_verdicts_count_once_the_others_are_and_the_nominal_ones_stand_beside(ho
     assert "; claimed: above 0; Some &amp; others 2022<" in summary.summary_html("laptop")
     glance, claims_ = summary.summary_markdown(["laptop"]).split("<details>")
     assert claims_.count("✔") == 4 and claims_.count(" ? ") == 1 and glance.count("✔") == 5  # one of its legend
-    for text in (shown.claims_html(ledger.claims_of("laptop", RUN)), browse.ledger_html("laptop")):
+    for text in (shown.claims_html(ledger.claims_of("laptop", RUN)), browse.ledger_html("laptop", plain=True)):
         assert text.count(">✔ supported</span>") == 4 and told in text
-    rules = browse.ledger_html("laptop")
+    rules = browse.ledger_html("laptop", plain=True)
     assert rules.count("supported if the 95 % interval lies") == 1 and "<td>above 0, contradicted if below" in rules
 
 

@@ -330,7 +330,7 @@ def test_wide_figures_of_pictures_are_drawn_with_fewer_pixels(home):
             run.show(fig, name, "A diagonal", line_art=line_art)
             with Image.open(run.figures / f"{name}.png") as image:
                 pixels[profile, name] = image.width
-    fine = {("laptop", "narrow"): 700, ("laptop", "wide"): pictures.WIDEST, ("laptop", "drawing"): 2800}
+    fine = {("laptop", "narrow"): 600, ("laptop", "wide"): pictures.WIDEST, ("laptop", "drawing"): 2400}
     coarse = {("smoke", "narrow"): 250, ("smoke", "wide"): 1000, ("smoke", "drawing"): 1000}
     assert pixels == pytest.approx(fine | coarse, rel=0.05)
 
