@@ -1,4 +1,4 @@
-"""Pictures and their numbers in fewer bytes: a profile's figures together must stay below 12 MB."""
+"""Pictures and their numbers in fewer bytes: those of both committed profiles together stay below 24 MB."""
 
 import gzip
 import io
