@@ -144,9 +144,13 @@ def _apart(found: list[tuple[Column, list[Said]]]) -> list[tuple[Column, list[Sa
     networks, by their variants (one of them may have none), by their profiles, or by what they are called."""
     told = [c.told for c, _ in found]
     same = [c for c, _ in found if told.count(c.told) > 1]
-    variants = [c.parameters.get("variant", "").replace("-", " ") for c in same]
+    variants = []
+    for c in same:  # without what its data are called
+        words = c.parameters.get("variant", "").split("-")
+        variants.append(" ".join(w for w in words if w not in c.data.split()))
     ways = ([c.parameters.get("arch", "") for c in same], variants, [c.profile for c in same], [c.run for c in same])
-    by = dict(zip(same, next((way for way in ways if len(set(way)) == len(same)), ways[-1]), strict=True))
+    tells = (way for way in ways if len({(c.told, own) for c, own in zip(same, way, strict=True)}) == len(same))
+    by = dict(zip(same, next(tells, ways[-1]), strict=True))
     found = sorted(found, key=lambda one: one[0].theirs)
     named = [replace(c, apart=by.get(c, "")) for c, _ in found]
     return [(column, rows) for column, (_, rows) in zip(named, found, strict=True)]

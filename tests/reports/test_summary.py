@@ -178,6 +178,22 @@ def test_runs_on_the_same_data_are_told_apart_by_their_networks(home):
     assert [c.name for c, _ in primaries._apart(found)] == ["CIFAR-10 (small)", "CIFAR-10 (wresnet)"]
 
 
+def test_what_tells_runs_apart_does_not_repeat_their_data(home):
+    rows = list(claims(made=("mod-rises=up",)).itertuples())
+    given = (
+        ("ORL faces", ""),
+        ("ORL faces", "faces-published"),
+        ("photographs", "photographs"),
+        ("photographs", "photographs-black-box"),
+    )
+    found = [
+        (primaries.Column("datasets", f"{RUN}.{variant}", data, False, False, {"variant": variant}), rows)
+        for data, variant in given
+    ]
+    names = [c.name for c, _ in primaries._apart(found)]
+    assert names == ["ORL faces", "ORL faces (published)", "photographs", "photographs (black box)"]
+
+
 def test_more_training_runs_on_the_same_data_are_a_column_of_their_own(home):
     """Named after the variant; where it decides otherwise, the data are no reason and the number of runs is one."""
     run(("up", None, None, None, None), parameters={"seeds": 3})
