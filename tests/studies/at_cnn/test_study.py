@@ -114,7 +114,7 @@ def test_the_datasets_profile_is_the_paper_in_kind():
     assert l2.options == linf.options | {"eps": 4.57, "norm": "l2"}
     np.testing.assert_allclose(4.57 / 128, 8 / 224, rtol=1e-3)  # its root mean square a pixel
     assert tables.counterpart(p, "l2-4.57", ["l2-12", "l2-8"]) == "l2-8"
-    assert (standard.epochs, linf.epochs, fgsm.epochs) == (8, 10, 10) and fgsm.options["steps"] == 1
+    assert (standard.epochs, linf.epochs, fgsm.epochs) == (8, 20, 20) and fgsm.options["steps"] == 1
 
 
 # networks that Boopathy et al. published
