@@ -549,6 +549,10 @@ def test_the_ledger_is_searched_sorted_and_filtered_as_a_file(home, monkeypatch,
     page.get_by_role("link", name="report").first.click()
     assert page.url.endswith(f"{finished.RUN}.html#claim-down")
     assert (outside, errors) == ([], [])
+    shutil.copy(path, home / "alone.html")  # torn from what searches it: all rows, and what is missing
+    page.goto((home / "alone.html").as_uri())
+    expect(page.locator("#ledger caption")).to_contain_text("It cannot be searched here")
+    expect(rows).to_have_count(34)
 
 
 def test_the_committed_reports_ask_the_network_for_nothing(browser):

@@ -1,8 +1,8 @@
-"""The graph of study 6 as a page that needs nothing else: no kernel, no network, no file beside it.
+"""The graph of study 6 as a page that needs no kernel and no network.
 
 Moving the strength or the highlighting, pointing, keys and saving are answered by the page itself. Its scripts and numbers
-stand in it compressed, since a page is stored several times. Pages of reports share what draws them (`write`); what a reader
-saves of one needs nothing again.
+stand in it compressed. Pages of reports share one file of what draws them (`write`); any other page, and what a reader saves,
+needs no file beside it.
 """
 
 import functools
@@ -23,6 +23,8 @@ from lib.pathways.page_script import SCRIPT, STYLE
 from lib.system import files
 
 UNIT = "L2 length of the change, pixels in [0, 1]"
+FILE, LIBRARY = "graph.html", "vega.js"  # a page of a report, and what draws all such pages
+_SHARING = re.compile(re.escape(element("library", "")) + r'<script src="[^"]*"></script>')
 
 _PAGE = """<!DOCTYPE html>
 <html lang="en">
@@ -78,10 +80,6 @@ layer moves, over the strength, summed over all strengths.</p>
 @functools.cache
 def _library() -> str:
     return packed(interactive.library())
-
-
-FILE, LIBRARY = "graph.html", "vega.js"  # a page of a report, and what draws all such pages
-_SHARING = re.compile(re.escape(element("library", "")) + r'<script src="[^"]*"></script>')
 
 
 def write(page: str, folder: Path, assets: Path) -> Path:

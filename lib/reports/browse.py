@@ -29,14 +29,12 @@ BEGIN = (
     """
 <script>
 (async () => {
-  """
-    + packed.SCRIPT
-    + """
+  %UNPACKED%
   const dark = matchMedia("(prefers-color-scheme: dark)"), root = document.documentElement.classList;
   const follow = () => root.toggle("dark", dark.matches);
   follow();
   dark.addEventListener("change", follow);
-  document.querySelector("#ledger tbody").innerHTML = await unpacked("ledger-rows");
+  document.querySelector("#ledger tbody").innerHTML = await unpacked("%ROWS%");
   const box = document.getElementById("ledger-filters"), selects = box.querySelectorAll("select");
   const table = new DataTable("#ledger", {
     order: [], autoWidth: false, pageLength: 25, lengthMenu: [10, 25, 100, {label: "all", value: -1}],
@@ -57,9 +55,15 @@ BEGIN = (
     table.search("").order([]).draw();
   });
   box.hidden = false;
-})();
+})().catch(error => {
+  const told = ` (It cannot be searched here: ${error.message}. That needs a browser of 2023 or newer, and the folder`
+    + " %SHARED% beside the profile's. Each report lists its claims.)";
+  document.querySelector("#ledger caption").append(told);
+});
 </script>
-"""
+""".replace("%UNPACKED%", packed.SCRIPT)
+    .replace("%ROWS%", ROWS)
+    .replace("%SHARED%", SHARED)
 )
 
 

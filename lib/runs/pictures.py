@@ -22,16 +22,16 @@ def write_picture(folder: Path, name: str, png: bytes, line_art: bool) -> Path:
 
     image = Image.open(io.BytesIO(png)).convert("RGB")
 
-    def packed(picture: Image.Image, kind: str, **options: Any) -> bytes:
+    def saved(picture: Image.Image, kind: str, **options: Any) -> bytes:
         buffer = io.BytesIO()
         picture.save(buffer, kind, **options)
         return buffer.getvalue()
 
-    content = min(packed(image.quantize(256) if line_art else image, "PNG", optimize=True), png, key=len)
+    content = min(saved(image.quantize(256) if line_art else image, "PNG", optimize=True), png, key=len)
     written, other = folder / f"{name}.png", folder / f"{name}.webp"
     if len(content) > LARGEST and not line_art:
         written, other = other, written
-        content = packed(image, "WEBP", quality=QUALITY, method=6)
+        content = saved(image, "WEBP", quality=QUALITY, method=6)
     files.write_bytes(written, content)
     other.unlink(missing_ok=True)
     return written

@@ -231,10 +231,10 @@ class Run:
             fig.savefig(buffer, format=suffix, metadata=metadata[suffix], bbox_inches="tight", dpi=dpi)
             drawn[suffix] = buffer.getvalue()
         file = self.figures / f"{name}.png"
-        if not self.judges:  # what nobody reads may be large
-            files.write_bytes(file, drawn["png"])
-        else:
+        if self.judges:
             file = write_picture(self.figures, name, drawn["png"], line_art)
+        else:  # what nobody reads may be large
+            files.write_bytes(file, drawn["png"])
         if line_art:
             files.write_bytes(file.with_suffix(".svg"), plainer(drawn["svg"]) if self.judges else drawn["svg"])
         plt.close(fig)
