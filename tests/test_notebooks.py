@@ -18,6 +18,7 @@ import pandas as pd
 import pytest
 from PIL import Image
 
+from lib import __main__
 from lib.runs import graph, profiles
 from lib.system import files, paths
 
@@ -148,10 +149,9 @@ def test_figures_that_were_deleted_are_drawn_again(executed, tmp_path):
     assert counts["notebook"] == counts["report"] == "1" and not {"train", "measure"} & set(counts), counts
 
 
-def test_an_unknown_profile_is_refused():
-    command = [sys.executable, "-m", "lib", "study", "--profile", "desktop"]
-    done = subprocess.run(command, cwd=paths.PROJECT, capture_output=True, text=True, check=False)
-    assert done.returncode == 2 and "no profile 'desktop'; there are smoke, laptop" in done.stderr
+def test_an_unknown_profile_is_refused(capsys):
+    assert __main__.main(["study", "--profile", "desktop"]) == 2
+    assert "no profile 'desktop'; there are smoke, laptop" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("run", STUDIES)
