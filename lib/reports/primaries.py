@@ -36,6 +36,7 @@ DIFFER = {  # parameters that tell two runs apart, in words
     "train_images": "training images",
     "seeds": "training runs",
 }
+NEITHER = "too few runs and images, more of one alone would not settle it"
 THEIRS = "published/"  # ids of what is said of the authors' own networks: this, and the id of the primary
 
 
@@ -92,7 +93,7 @@ class Cell:
             "one network": "one training run, and nothing tells how much another would differ",
             "not testable here": gates[1].removesuffix(f"; {ALONE}") if gates else "a gate failed",
             "not tested": row.note or "nothing was judged",
-            "inconclusive": shown.alone(row) or ("too few runs or images" + (f", {settles[0]}" if settles else "")),
+            "inconclusive": shown.alone(row) or (f"too few runs or images, {settles[0]}" if settles else NEITHER),
         }
         return told.get(row.adjusted, "")
 
@@ -243,10 +244,10 @@ def why(cells: Iterable[Cell]) -> list[str]:
         return []
     told = []
     decided = [c for c in there if c.row.adjusted in DECIDED]
-    if len({c.row.adjusted for c in decided}) > 1:
-        sides = [f"{v} on {_names(c for c in decided if c.row.adjusted == v)}" for v in DECIDED]
-        sides = [side for side, v in zip(sides, DECIDED, strict=True) if any(c.row.adjusted == v for c in decided)]
-        told.append(f"{', '.join(sides)}: {_differences([c.column for c in decided])}")
+    sides = {v: [c for c in decided if c.row.adjusted == v] for v in DECIDED}
+    said = [f"{v} on {_names(alike)}" for v, alike in sides.items() if alike]
+    if len(said) > 1:
+        told.append(f"{', '.join(said)}: {_differences([c.column for c in decided])}")
     reasons: dict[str, list[Cell]] = {}
     for cell in there:
         if cell.row.adjusted not in DECIDED:
@@ -256,7 +257,8 @@ def why(cells: Iterable[Cell]) -> list[str]:
 
 
 def _names(cells: Iterable[Cell]) -> str:
-    return " and ".join(c.column.told for c in cells)
+    *most, last = [c.column.told for c in cells]
+    return f"{', '.join(most)} and {last}" if most else last
 
 
 def _setting(parameters: Mapping[str, Any], name: str) -> Any:

@@ -85,6 +85,15 @@ def test_a_verdict_that_does_not_stand_among_the_others_says_so():
     assert [t.partition(":")[0] for t in told] == ["digits", "MNIST"] and "one training run" in told[1]
 
 
+def test_runs_that_cannot_say_are_listed_with_what_they_lack():
+    """Where neither more runs nor more images alone would settle a claim, that is said too."""
+    (row,) = claims(made=("open",)).assign(note="").itertuples()
+    cells = [
+        primaries.Cell(primaries.Column("laptop", RUN, name, True, False, {}), row) for name in ("digits", "MNIST", "faces")
+    ]
+    assert primaries.why(cells) == ["digits, MNIST and faces: too few runs and images, more of one alone would not settle it"]
+
+
 def test_the_authors_networks_have_a_column_of_their_own(home):
     published = [f"published/{id}=up" for id in IDS[:2]]
     finish(made=[*(f"{id}=down" for id in IDS), *published], primaries=IDS, parameters={"dataset": "mnist"})
