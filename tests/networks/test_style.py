@@ -199,7 +199,7 @@ def test_version_guard(home):
 
 def test_a_short_training_learns_to_paint(home):
     """Restores images better than their mean colour does, and brings them nearer to their style; the same bits twice."""
-    config = painter_.config("shapes", 32, 3, 320, encoder="small", source="embedded", epochs=10)
+    config = painter_.config("shapes", 32, 3, 320, encoder="small", source="embedded", epochs=7)
     net = cache.trained(config).model
     x = datasets.load("shapes", "test", limit=40).images
     style = styles.load("embedded", "test", 32)[:40]
