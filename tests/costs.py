@@ -108,9 +108,10 @@ def main(named: list[str]) -> int:
     if unknown or not named:
         say(f"error: name profiles; there are {', '.join(profiles.PROFILES)}")
         return 2
-    kept = pd.read_csv(FILE) if FILE.exists() else pd.DataFrame({"profile": []})
-    rows = [of_run(run, profile) for profile in named for run in profiles.declared_runs(profile) if run != profiles.LEDGER]
-    table = pd.concat([kept[~kept.profile.isin(named)], pd.DataFrame(rows)], ignore_index=True)
+    kept = pd.read_csv(FILE).to_dict("records") if FILE.exists() else []
+    rows = [row for row in kept if row["profile"] not in named]
+    rows += [of_run(run, profile) for profile in named for run in profiles.declared_runs(profile) if run != profiles.LEDGER]
+    table = pd.DataFrame(rows).astype({"trainings": int, "steps": int})
     files.write_bytes(FILE, table.to_csv(index=False).encode())
     print(table.to_string(index=False))
     return 0
