@@ -57,8 +57,10 @@ def commit_told(profile: str, run: str) -> str:
     if run == profiles.LEDGER:
         if len(found) < 2:
             return f"All results of this profile: commit {next(iter(found), 'none yet')}"
-        told = "; ".join(f"{commit} ({', '.join(runs)})" for commit, runs in found.items())
-        return f"The results of this profile come from {len(found)} commits: {told}"
+        *few, (commit, most) = sorted(found.items(), key=lambda one: len(one[1]))
+        told = [f"{c} ({', '.join(runs)})" for c, runs in few]
+        told.append(f"{commit} ({most[0] if len(most) == 1 else f'the other {len(most)}'})")
+        return f"The results of this profile come from {len(found)} commits: {'; '.join(told)}"
     # what stands beside the page; of a run that is not there, such as one that judges nothing, its own record
     own = commit_of(records(profile).get(run) or files.read_json(paths.results(profile, run) / "run.json") or {})
     alike = not set(found) - {own}

@@ -206,6 +206,10 @@ def test_all_pages_say_one_commit_or_that_they_differ(quick):
     index, first, second = told()
     assert index == f"The results of this profile come from 2 commits: abc123 ({RUN}); def456 (02-other)"
     assert first == "Commit abc123, other results of this profile have others" and second.startswith("Commit def456, other")
+    finish("03-third", commit="def456")  # of many runs, those that are an exception are named
+    report.stamp("laptop")
+    assert told()[0] == f"The results of this profile come from 2 commits: abc123 ({RUN}); def456 (the other 2)"
+    index, first, second = told()
     # what somebody computed since is not what stands beside the page, where figures were fetched anew
     record = files.read_json(paths.results("laptop", RUN) / "run.json")
     files.write_json(paths.results("laptop", RUN) / "run.json", record | {"commit": "fed987"})
